@@ -1,0 +1,44 @@
+"""What a component is built with: the facts of this run, beside the user's own options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dlmkit.plugin import Part
+
+
+def _cannot_build(kind: str, part: Part) -> Any:
+    raise LookupError(f"this context cannot build nested parts (asked for {kind} {part.use})")
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """Facts of this run, frozen.
+
+    ``length`` is L, ``vocab_size`` is V (0 and -1 for ``pad_id`` until the data is built).
+    ``parts`` holds what was built before: data, then space, schedule, network, masking, then
+    objective. ``build(kind, part)`` builds a nested part. ``folder`` is where a component may
+    read what a run or checkpoint saved with it (a tokenizer), if there is one.
+    """
+
+    length: int
+    vocab_size: int = 0
+    pad_id: int = -1
+    seed: int = 0
+    device: torch.device = torch.device("cpu")
+    dtype: torch.dtype = torch.float32
+    attention: str = "auto"
+    folder: Path | None = None
+    parts: Mapping[str, Any] = field(default_factory=dict)
+    build: Callable[[str, Part], Any] = _cannot_build
+
+    def part(self, kind: str) -> Any:
+        """The part of ``kind`` built before this one."""
+        if kind not in self.parts:
+            raise LookupError(f"no {kind} has been built yet; there are {sorted(self.parts)}")
+        return self.parts[kind]

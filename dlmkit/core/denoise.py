@@ -1,0 +1,89 @@
+"""The one callable that samplers, guidance and likelihoods meet."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlmkit.core.embedding import EmbeddingSpace
+from dlmkit.core.network import Conditioning, ScoreNetwork
+from dlmkit.core.schedule import Level
+from dlmkit.types import PerPosition, Query
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model believes at one level, row-first.
+
+    ``x0_step`` is what a sampler steps towards; guidance and temperature may move it.
+    ``query``, ``lse`` and ``x0_mean`` describe the distribution over tokens that statistics and
+    decoding read: logits = space.logits(query), lse their log-sum-exp, x0_mean the mean of x0.
+    ``feedback`` is what the next call gets as ``previous``.
+    """
+
+    x0_step: Tensor
+    query: Query
+    lse: PerPosition
+    x0_mean: Tensor
+    feedback: Any
+
+
+class Denoise(ABC):
+    """Noisy rows at a level in, a :class:`Prediction` out. Pure: nothing is kept between calls."""
+
+    @abstractmethod
+    def start(self, x: Tensor) -> Any:
+        """The ``previous`` of a first call: a row-first value, one entry a guidance branch."""
+
+    @abstractmethod
+    def __call__(
+        self, x: Tensor, level: Level, previous: Any, conditioning: Conditioning
+    ) -> Prediction:
+        """The prediction for ``x`` (B, L, ...) at ``level``."""
+
+
+class ModelDenoise(Denoise):
+    """Score interpolation by a space and a network (CDCD, equations 6 and 8).
+
+    x0_hat is the mean of the embeddings under the predicted distribution; given positions are
+    known, so there it is their own embedding.
+    """
+
+    def __init__(self, space: EmbeddingSpace, network: ScoreNetwork) -> None:
+        self.space = space
+        self.network = network
+
+    def start(self, x: Tensor) -> Tensor:
+        return x.new_zeros((*x.shape[:2], self.space.dim))
+
+    def __call__(
+        self, x: Tensor, level: Level, previous: Tensor, conditioning: Conditioning
+    ) -> Prediction:
+        read = self.space.corruption.input(x, level)
+        query = self.network(read, level, conditioning, previous)
+        x0, lse = self.space.read(query)
+        x0_step = torch.where(conditioning.given[..., None], conditioning.clean.to(x0.dtype), x0)
+        return Prediction(x0_step, query, lse, x0, x0_step)
+
+
+class CountingDenoise(Denoise):
+    """Counts row evaluations of ``inner``, exactly: one a row and call."""
+
+    def __init__(self, inner: Denoise) -> None:
+        self.inner = inner
+        self.calls = 0
+        self.rows = 0
+
+    def start(self, x: Tensor) -> Any:
+        return self.inner.start(x)
+
+    def __call__(
+        self, x: Tensor, level: Level, previous: Any, conditioning: Conditioning
+    ) -> Prediction:
+        self.calls += 1
+        self.rows += x.shape[0]
+        return self.inner(x, level, previous, conditioning)

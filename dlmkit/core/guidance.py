@@ -1,0 +1,15 @@
+"""Guidance: wrappers of a denoiser that change what samplers step towards."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from dlmkit.core.denoise import Denoise
+
+
+class Guidance(ABC):
+    """Wraps a denoiser. Statistics and decoding keep reading the inner prediction."""
+
+    @abstractmethod
+    def wrap(self, denoise: Denoise) -> Denoise:
+        """A denoiser around ``denoise``; the first guidance of a recipe is the innermost."""

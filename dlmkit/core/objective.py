@@ -1,0 +1,72 @@
+"""Training objectives: the only thing that trains."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dlmkit.core.denoise import Denoise
+from dlmkit.core.embedding import EmbeddingSpace
+from dlmkit.core.network import ScoreNetwork
+from dlmkit.core.schedule import NoiseSchedule
+from dlmkit.noise import Noise
+from dlmkit.types import Ids, Mask, PerRow, Rows
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Token ids of some rows of the global batch; ``attend`` is False at padding."""
+
+    ids: Ids
+    attend: Mask
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The randomness of a batch's rows.
+
+    ``u`` in [0, 1) is stratified over the *global* batch of the optimiser step; ``noise`` is
+    keyed by (seed, step, slot of the global batch).
+    """
+
+    u: PerRow
+    noise: Noise
+
+
+@dataclass(frozen=True)
+class LossParts:
+    """A loss that adds up exactly over microbatches and processes.
+
+    ``loss_sum`` (scalar, differentiable) over ``count`` (scalar) noised positions of the batch;
+    detached ``per_row`` means; the times ``t`` with the density ``pdf`` they were drawn from;
+    ``unconditional`` marks rows without given positions, which a learned schedule may observe.
+    """
+
+    loss_sum: Float[Tensor, ""]
+    count: Float[Tensor, ""]
+    per_row: PerRow
+    t: PerRow
+    pdf: PerRow
+    unconditional: Rows
+
+
+class Objective(nn.Module, ABC):
+    """A loss over a space, a network and a schedule, which are its sub-modules.
+
+    ``forward`` is the only training entry, so that the hooks of distributed wrappers fire.
+    """
+
+    space: EmbeddingSpace
+    network: ScoreNetwork
+    schedule: NoiseSchedule
+
+    @abstractmethod
+    def forward(self, batch: Batch, draws: Draws) -> LossParts:
+        """The loss of ``batch``."""
+
+    @abstractmethod
+    def denoise(self) -> Denoise:
+        """The denoiser that this objective trains, for sampling and evaluation."""

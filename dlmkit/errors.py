@@ -1,0 +1,51 @@
+"""Errors a user can cause. Each carries the exit code that the command line documents."""
+
+from __future__ import annotations
+
+
+class DlmkitError(Exception):
+    """Base of every error that is reported as one message, without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(DlmkitError):
+    """The command's own words are off: a bad option, a folder already in use."""
+
+    exit_code = 2
+
+
+class RecipeError(DlmkitError):
+    """A recipe is missing or invalid, or it names something nobody provides."""
+
+    exit_code = 3
+
+
+class PluginError(DlmkitError):
+    """A known name cannot be used because its plugin failed, is blocked or is absent."""
+
+    exit_code = 4
+
+
+class DataError(DlmkitError):
+    """Text could not be found, read or decoded, or a hub could not be reached."""
+
+    exit_code = 5
+
+
+class CheckpointError(DlmkitError):
+    """A checkpoint is truncated, altered or incomplete."""
+
+    exit_code = 6
+
+
+class NonFiniteLossError(DlmkitError):
+    """The loss or its gradient is not a number."""
+
+    exit_code = 7
+
+
+class Preempted(DlmkitError):
+    """The run was asked to stop (SIGTERM) and has saved its state."""
+
+    exit_code = 75

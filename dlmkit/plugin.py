@@ -1,0 +1,107 @@
+"""What a plugin declares: components, recipes and models. Importing this module imports no torch.
+
+A plugin is one module behind one entry point in the group ``dlmkit``; the entry point's name is
+the plugin's name. Its hooks take no arguments and return declarations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import pluggy
+from pydantic import BaseModel, ConfigDict, Field
+
+PROJECT = "dlmkit"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+KINDS: Mapping[str, str] = {
+    "schedule": "corruption level (alpha, sigma) at a time, and the density times are drawn from",
+    "space": "where tokens live while they are noised: embedding, corruption and read-out",
+    "network": "the score network: noisy rows in, one hidden vector a position out",
+    "objective": "the training loss: the only thing that trains",
+    "masking": "which positions are given, not noised",
+    "sampler": "one step from a noise level to the next",
+    "grid": "the noise levels that a sampler visits",
+    "exit": "when a row may stop before the end of the grid",
+    "guidance": "a wrapper that changes predictions while sampling",
+    "statistic": "a number a row and step that exit rules read",
+    "data": "text and its tokenizer",
+    "metric": "a measure of generated text",
+    "tracker": "a consumer of a training run's records",
+}
+"""The kinds of component, in the order recipes list them."""
+
+
+class Config(BaseModel):
+    """Base of every component's options: frozen, closed, without torch."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Part(Config):
+    """A user's choice of one component: ``{use: name, with: {option: value}}``.
+
+    ``use`` is a short name or ``plugin:name``. After a recipe is resolved, ``use`` is the
+    qualified name and ``options`` holds every option, defaults included.
+    """
+
+    use: str
+    options: dict[str, Any] = Field(default_factory=dict, alias="with")
+
+
+@dataclass(frozen=True, slots=True)
+class PartOf:
+    """Marks a :class:`Part` field of a config with the kind it must name."""
+
+    kind: str
+
+
+def part_of(kind: str) -> Any:
+    """The type of a config field that names a nested component, e.g. ``list[part_of("exit")]``."""
+    return Annotated[Part, PartOf(kind)]
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One named part that a plugin provides.
+
+    ``target`` is ``"module:callable"``, imported only when the part is built and called as
+    ``callable(config, context)`` with an instance of ``config`` and a
+    :class:`dlmkit.core.context.BuildContext`. ``requires`` lists capabilities that some other
+    part of the recipe must list in its ``provides``; a recipe that lacks one is refused.
+    """
+
+    kind: str
+    name: str
+    summary: str
+    config: type[Config]
+    target: str
+    provides: frozenset[str] = frozenset()
+    requires: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A recipe file that a plugin ships under a name."""
+
+    name: str
+    path: Path
+
+
+class Hooks:
+    """The hooks a plugin may implement. All results are collected; order means nothing."""
+
+    @hookspec
+    def register_components(self) -> Sequence[Component]:
+        """Return the components this plugin provides."""
+        return ()
+
+    @hookspec
+    def register_recipes(self) -> Sequence[Recipe]:
+        """Return the recipe files this plugin ships."""
+        return ()

@@ -1,0 +1,76 @@
+"""The closed envelope of a recipe. The options of each part are checked by its own config."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from dlmkit.plugin import Config, Part, part_of
+
+Share = Field(ge=0.0, le=1.0)
+
+
+class TrainConfig(Config):
+    """How long, how fast and how safely to train."""
+
+    steps: PositiveInt = Field(description="optimiser steps of the whole run")
+    stop_after: PositiveInt | None = Field(
+        None, description="end early, with a checkpoint, after this step"
+    )
+    batch_size: PositiveInt = Field(32, description="rows of the global batch of one step")
+    micro_batch_size: PositiveInt | None = Field(
+        None, description="rows of one forward pass of one process; default: all of its rows"
+    )
+    learning_rate: PositiveFloat = Field(1e-3, description="peak rate of AdamW")
+    warmup_steps: int = Field(100, ge=0, description="steps of linear warm-up")
+    decay: Literal["cosine", "constant"] = Field("cosine", description="the rate after warm-up")
+    final_rate: float = Field(0.0, ge=0.0, le=1.0, description="end of cosine, as a share of peak")
+    betas: tuple[float, float] = Field((0.9, 0.99), description="AdamW's moment decays")
+    weight_decay: float = Field(0.01, ge=0.0, description="on matrices only")
+    clip: PositiveFloat | None = Field(1.0, description="largest gradient norm")
+    ema: float = Field(0.999, ge=0.0, lt=1.0, description="decay of the weights' moving average")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="dtype of the network's passes")
+    activation_checkpointing: bool = Field(False, description="trade compute for memory")
+    compile: bool = Field(False, description="torch.compile the network's blocks")
+    threads: PositiveInt | None = Field(None, description="CPU threads; default: torch's own")
+    checkpoint_every: PositiveInt = Field(500, description="steps between checkpoints")
+    keep_last: PositiveInt = Field(2, description="checkpoints to keep, beside the best")
+    validate_every: PositiveInt = Field(500, description="steps between validations")
+    validation_rows: PositiveInt = Field(256, description="held-out rows per noise level")
+    sample_every: PositiveInt = Field(500, description="steps between samples")
+    log_every: PositiveInt = Field(10, description="steps between log lines")
+
+
+class SampleConfig(Config):
+    """How this model is sampled unless the command says otherwise."""
+
+    count: PositiveInt = Field(4, description="texts to draw while training")
+    steps: PositiveInt = Field(64, description="points of the grid: evaluations of a 1-NFE sampler")
+    batch_size: PositiveInt = Field(32, description="rows sampled side by side")
+
+
+class RecipeConfig(Config):
+    """A resolved recipe: one part of each kind, and how to train and sample."""
+
+    summary: str = Field("", description="one line for `dlmkit recipe ls`")
+    seed: int = Field(0, ge=0, description="the seed of everything")
+    length: PositiveInt = Field(64, description="L, positions of a row")
+    attention: Literal["auto", "sdpa", "xformers", "flex"] = Field(
+        "auto", description="attention backend; a named one that cannot run is an error"
+    )
+    data: part_of("data")
+    schedule: part_of("schedule")
+    space: part_of("space")
+    network: part_of("network")
+    masking: part_of("masking")
+    objective: part_of("objective")
+    sampler: part_of("sampler") = Part(use="samplers:euler")
+    grid: part_of("grid") = Part(use="samplers:warped")
+    exit: part_of("exit") | None = None
+    guidance: list[part_of("guidance")] = Field(default_factory=list)
+    statistic: list[part_of("statistic")] = Field(default_factory=list)
+    metric: list[part_of("metric")] = Field(default_factory=list)
+    tracker: list[part_of("tracker")] = Field(default_factory=list)
+    train: TrainConfig
+    sample: SampleConfig = SampleConfig()

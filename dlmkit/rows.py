@@ -1,0 +1,67 @@
+"""Row-first values: axis 0 of every tensor is the row, so whole states are indexed at once.
+
+A value is a tensor, ``None``, or a tuple, named tuple, dict or dataclass of values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+Value = TypeVar("Value")
+
+
+def _map(function: Callable[..., Tensor], *values: Any) -> Any:
+    first = values[0]
+    if first is None:
+        return None
+    if isinstance(first, Tensor):
+        return function(*values)
+    if isinstance(first, dict):
+        return {key: _map(function, *(value[key] for value in values)) for key in first}
+    if isinstance(first, tuple):
+        items = [_map(function, *parts) for parts in zip(*values, strict=True)]
+        return type(first)(*items) if hasattr(first, "_fields") else tuple(items)
+    if dataclasses.is_dataclass(first):
+        fields = [field.name for field in dataclasses.fields(first)]
+        return dataclasses.replace(
+            first,  # type: ignore[type-var]
+            **{name: _map(function, *(getattr(v, name) for v in values)) for name in fields},
+        )
+    raise TypeError(f"a row-first value cannot hold {type(first).__name__}")
+
+
+def take(value: Value, index: Tensor) -> Value:
+    """The rows ``index`` (int64 positions or a bool mask of length B) of every tensor."""
+    result: Value = _map(lambda tensor: tensor[index], value)
+    return result
+
+
+def where(mask: Tensor, chosen: Value, other: Value) -> Value:
+    """Row by row, ``chosen`` where ``mask`` (bool, B) holds and ``other`` elsewhere."""
+
+    def select(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(mask.view(-1, *(1,) * (a.ndim - 1)), a, b)
+
+    result: Value = _map(select, chosen, other)
+    return result
+
+
+def put(value: Value, index: Tensor, rows: Value) -> Value:
+    """A copy of ``value`` in which the rows ``index`` are replaced by ``rows``."""
+
+    def replace(tensor: Tensor, new: Tensor) -> Tensor:
+        return tensor.index_put((index,), new.to(tensor.dtype))
+
+    result: Value = _map(replace, value, rows)
+    return result
+
+
+def cat(values: list[Value]) -> Value:
+    """The rows of all ``values`` one after the other."""
+    result: Value = _map(lambda *tensors: torch.cat(tensors), *values)
+    return result
