@@ -51,6 +51,10 @@ class Noise:
         """The streams of (seed, row, step). ``rows`` int64[B]; ``step`` one for all or one a row."""
         return Noise(_fold(_fold(_fold(torch.zeros_like(rows), seed), rows), step))
 
+    def fork(self, domain: int) -> Noise:
+        """Streams of the same rows that share no number with these: one domain a consumer."""
+        return Noise(_fold(self.key, -1 - domain))
+
     def _bits(self, draw: int, shape: tuple[int, ...]) -> Tensor:
         count = math.prod(shape)
         counter = torch.arange(1, count + 1, device=self.key.device)
