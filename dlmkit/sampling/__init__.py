@@ -1,0 +1,1 @@
+"""Sampling: one loop, its slots, and consumers of what it yields."""

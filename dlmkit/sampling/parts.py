@@ -1,0 +1,43 @@
+"""What the sampling loop is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+
+import torch
+
+from dlmkit.core.denoise import Denoise
+from dlmkit.core.embedding import EmbeddingSpace
+from dlmkit.core.exits import ExitCriterion, Statistic
+from dlmkit.core.grid import Grid
+from dlmkit.core.guidance import Guidance
+from dlmkit.core.sampler import Sampler
+from dlmkit.core.schedule import NoiseSchedule
+
+
+@dataclass(frozen=True)
+class SamplingParts:
+    """One of each kind that sampling needs.
+
+    ``denoise`` is the bare denoiser of the objective. The loop wraps it by a counter and then by
+    ``guidance``, the first innermost, so that every evaluation of the network is counted.
+    ``statistics`` are computed at every step under their recipe names (``samplers:entropy``
+    without its plugin: ``entropy``); an exit finds there what it ``needs``.
+    """
+
+    space: EmbeddingSpace
+    schedule: NoiseSchedule
+    denoise: Denoise
+    sampler: Sampler
+    grid: Grid
+    exit: ExitCriterion | None = None
+    statistics: Mapping[str, Statistic] = field(default_factory=dict)
+    guidance: tuple[Guidance, ...] = ()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the space's tensors live; the CPU if it has none."""
+        tensors = chain(self.space.parameters(), self.space.buffers())
+        return next((tensor.device for tensor in tensors), torch.device("cpu"))
