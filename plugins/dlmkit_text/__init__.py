@@ -1,0 +1,1 @@
+"""Real text for training, tokenizers of its own, and metrics of generated text."""

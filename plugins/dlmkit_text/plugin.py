@@ -1,0 +1,35 @@
+"""What the plugin `text` provides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dlmkit import Component, hookimpl
+from dlmkit_text import configs
+
+
+@hookimpl
+def register_components() -> Sequence[Component]:
+    return [
+        Component(
+            kind="data",
+            name="kjv",
+            summary="the King James Bible, public domain (extra: demo)",
+            config=configs.KingJames,
+            target="dlmkit_text.data:kjv",
+        ),
+        Component(
+            kind="data",
+            name="reviews",
+            summary="25,000 film reviews from IMDb (extra: demo)",
+            config=configs.Reviews,
+            target="dlmkit_text.data:reviews",
+        ),
+        Component(
+            kind="data",
+            name="text",
+            summary="local UTF-8 text files or folders of them",
+            config=configs.TextFiles,
+            target="dlmkit_text.data:text",
+        ),
+    ]

