@@ -1,0 +1,76 @@
+"""What a plugin's declarations must look like; everything wrong with one is a ValueError."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from dlmkit.plugin import KINDS, Component, Config, Recipe
+
+_COMPONENT_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
+_RECIPE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """``", did you mean 'x' or 'y'?"`` if something in ``names`` is close, else nothing."""
+    matches = difflib.get_close_matches(name, sorted(set(names)), n=3, cutoff=0.6)
+    return f", did you mean {' or '.join(map(repr, matches))}?" if matches else ""
+
+
+def check_component(component: Any) -> Component:
+    """``component`` itself. Raises ValueError if it is not a proper declaration."""
+    if not isinstance(component, Component):
+        raise ValueError(f"register_components() returned a {type(component).__name__}: {component!r}")
+    if component.kind not in KINDS:
+        raise ValueError(
+            f"component {component.name!r} is of unknown kind {component.kind!r}"
+            f"{did_you_mean(str(component.kind), KINDS) or '; kinds are ' + ', '.join(KINDS)}"
+        )
+    where = f"{component.kind} {component.name!r}"
+    if not _matches(_COMPONENT_NAME, component.name):
+        raise ValueError(f"{where}: a name is lower-case letters, digits, dots and hyphens")
+    if not (isinstance(component.summary, str) and component.summary.strip()):
+        raise ValueError(f"{where}: the summary must be a line of text")
+    _check_config(where, component.config)
+    if not _matches(_TARGET, component.target):
+        raise ValueError(f"{where}: target {component.target!r} is not 'module:callable'")
+    for field in ("provides", "requires"):
+        _check_capabilities(where, field, getattr(component, field))
+    return component
+
+
+def _matches(pattern: re.Pattern[str], value: Any) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def _check_config(where: str, config: Any) -> None:
+    if not (isinstance(config, type) and issubclass(config, Config)):
+        raise ValueError(f"{where}: config must be a subclass of dlmkit.Config, not {config!r}")
+    if config.model_config.get("extra") != "forbid" or not config.model_config.get("frozen"):
+        raise ValueError(f"{where}: {config.__name__} must stay frozen and refuse unknown options")
+
+
+def _check_capabilities(where: str, field: str, value: Any) -> None:
+    if not (isinstance(value, frozenset) and all(isinstance(item, str) for item in value)):
+        raise ValueError(f"{where}: {field} must be a frozenset of names, not {value!r}")
+
+
+def check_recipe(recipe: Any) -> Recipe:
+    """``recipe`` itself. Raises ValueError if it is not a proper declaration."""
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"register_recipes() returned a {type(recipe).__name__}: {recipe!r}")
+    if not _matches(_RECIPE_NAME, recipe.name):
+        raise ValueError(f"recipe {recipe.name!r}: a name is lower-case letters, digits, . _ and -")
+    if not recipe.path.is_file():
+        raise ValueError(f"recipe {recipe.name!r}: there is no file {recipe.path}")
+    return recipe
+
+
+def duplicates(declared: Iterable[str]) -> list[str]:
+    """A message for every name that one plugin declares twice."""
+    counts = Counter(declared)
+    return [f"{name} is declared twice" for name, count in counts.items() if count > 1]

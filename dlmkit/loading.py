@@ -1,0 +1,212 @@
+"""Finding and loading plugins. A broken one is reported and never stops the others.
+
+The loop over entry points is our own: pluggy's loader lets one failing import abort the program,
+drops the second of two packages with one entry-point name, and ignores a misspelt hook.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from types import ModuleType
+from typing import Any, Literal
+
+import pluggy
+
+from dlmkit.declarations import check_component, check_recipe, did_you_mean, duplicates
+from dlmkit.plugin import PROJECT, Component, Hooks, Recipe
+
+ALLOWED = "DLMKIT_PLUGINS"
+"""Environment variable: names of the third-party plugins that may load, comma-separated."""
+
+State = Literal["ok", "failed", "blocked"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One entry point, and what came of it. A failed plugin keeps what it did declare."""
+
+    name: str
+    distribution: str
+    version: str
+    target: str
+    state: State = "ok"
+    reason: str = ""
+    components: tuple[Component, ...] = ()
+    recipes: tuple[Recipe, ...] = ()
+
+    @property
+    def built_in(self) -> bool:
+        """Whether the plugin belongs to dlmkit's own distribution."""
+        return self.distribution == PROJECT
+
+    @property
+    def package(self) -> str:
+        """The distribution and its version, as messages name it."""
+        return f"{self.distribution} {self.version}".strip()
+
+    def failed(self, reason: str) -> Loaded:
+        """The same plugin, failed."""
+        return replace(self, state="failed", reason=reason)
+
+
+def load_plugins(third_party: bool = True) -> list[Loaded]:
+    """Every installed plugin, sorted by name and package. Nothing that a plugin does raises here.
+
+    ``third_party=False``, or the environment variable ``DLMKIT_PLUGINS``, blocks plugins of
+    other distributions; dlmkit's own always load.
+    """
+    found = sorted(_discover(), key=lambda plugin: (plugin.name, plugin.distribution))
+    blocked = [_block(plugin, third_party) for plugin in found]
+    settled = [_settle(plugin, blocked) for plugin in blocked]
+    return [_load(plugin) if plugin.state == "ok" else plugin for plugin in settled]
+
+
+def allowed_names() -> set[str] | None:
+    """The third-party plugins that ``DLMKIT_PLUGINS`` allows; None if it is not set."""
+    value = os.environ.get(ALLOWED)
+    if value is None:
+        return None
+    return {name.strip() for name in value.split(",") if name.strip()}
+
+
+def _discover() -> Iterator[Loaded]:
+    seen: set[str] = set()
+    for distribution in metadata.distributions():
+        text = distribution.read_text("entry_points.txt")
+        if text is None or PROJECT not in text:
+            continue
+        name = distribution.metadata["Name"] or "?"
+        key = name.lower().replace("_", "-").replace(".", "-")
+        if key not in seen:  # the first on the path is the one that imports
+            seen.add(key)
+            yield from _entries(distribution, key if key == PROJECT else name)
+
+
+def _entries(distribution: metadata.Distribution, name: str) -> Iterator[Loaded]:
+    version = distribution.metadata["Version"] or ""
+    try:
+        points = distribution.entry_points.select(group=PROJECT)
+    except Exception as error:
+        yield Loaded(name, name, version, "").failed(f"its entry_points.txt is malformed: {error}")
+        return
+    for point in points:
+        yield Loaded(point.name, name, version, point.value)
+
+
+def _block(plugin: Loaded, third_party: bool) -> Loaded:
+    allowed = allowed_names()
+    if plugin.built_in or plugin.state != "ok":
+        return plugin
+    if not third_party:
+        return replace(plugin, state="blocked", reason="--no-plugins is given")
+    if allowed is not None and plugin.name not in allowed:
+        return replace(plugin, state="blocked", reason=f"{ALLOWED} does not list it")
+    return plugin
+
+
+def _settle(plugin: Loaded, plugins: Sequence[Loaded]) -> Loaded:
+    """Refuse a name that two packages claim; dlmkit's own plugins keep theirs."""
+    rivals = [p for p in plugins if p.name == plugin.name and p.state == "ok" and p is not plugin]
+    if plugin.state != "ok" or plugin.built_in:
+        return plugin
+    if plugin.name == PROJECT:
+        return plugin.failed(f"the plugin name {PROJECT!r} is reserved")
+    if any(rival.built_in for rival in rivals):
+        return plugin.failed(
+            f"the name {plugin.name!r} belongs to a plugin of dlmkit itself: "
+            f"{plugin.package} must choose another, or be uninstalled"
+        )
+    if rivals:
+        packages = " and ".join(sorted({p.package for p in (plugin, *rivals)}))
+        return plugin.failed(
+            f"{packages} both provide a plugin named {plugin.name!r}: uninstall one of them"
+        )
+    return plugin
+
+
+def _load(plugin: Loaded) -> Loaded:
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # results alone go to stdout
+            return _collect(plugin, _register(_import(plugin.target)))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return plugin.failed(describe(error))
+
+
+def describe(error: BaseException) -> str:
+    """An exception as one line: its type, and its message if it has one."""
+    message = " ".join(str(error).split())
+    if isinstance(error, PluginDeclarationError):
+        return message
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+class PluginDeclarationError(ValueError):
+    """A plugin's module is not what a plugin must be."""
+
+
+def _import(target: str) -> ModuleType:
+    point = metadata.EntryPoint("", target, PROJECT)
+    module = point.load()
+    if not isinstance(module, ModuleType):
+        raise PluginDeclarationError(f"the entry point must name a module, and {target!r} does not")
+    return module
+
+
+def _register(module: ModuleType) -> pluggy.PluginManager:
+    """A manager of its own, so that nothing of a plugin that fails halfway is left behind."""
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(Hooks)
+    manager.register(module)
+    callers = manager.get_hookcallers(module) or []
+    known = {name for name in vars(Hooks) if not name.startswith("_")}
+    for caller in callers:
+        optional = all(hook.optionalhook for hook in caller.get_hookimpls())
+        if not caller.has_spec() and not optional:
+            raise PluginDeclarationError(
+                f"unknown hook {caller.name!r}"
+                f"{did_you_mean(caller.name, known) or '; hooks are ' + ', '.join(sorted(known))}"
+            )
+    if not callers:
+        raise PluginDeclarationError(
+            f"{module.__name__} implements no hook: decorate its functions with dlmkit.hookimpl"
+        )
+    return manager
+
+
+def _results(manager: pluggy.PluginManager, hook: str) -> list[Any]:
+    """What a hook's functions returned, joined. pluggy drops None, so it is looked for here."""
+    caller = getattr(manager.hook, hook)
+    returned = caller()
+    if len(returned) < len(caller.get_hookimpls()):
+        raise PluginDeclarationError(f"{hook}() returned None, not a list")
+    for value in returned:
+        if not isinstance(value, list | tuple):
+            raise PluginDeclarationError(f"{hook}() returned a {type(value).__name__}, not a list")
+    return [item for value in returned for item in value]
+
+
+def _collect(plugin: Loaded, manager: pluggy.PluginManager) -> Loaded:
+    """The plugin with its declarations; failed if one is bad, the good ones kept for messages."""
+    components, recipes, problems = [], [], []
+    for item in _results(manager, "register_components"):
+        try:
+            components.append(check_component(item))
+        except ValueError as error:
+            problems.append(str(error))
+    for item in _results(manager, "register_recipes"):
+        try:
+            recipes.append(check_recipe(item))
+        except ValueError as error:
+            problems.append(str(error))
+    problems += duplicates(
+        [f"{c.kind} {c.name!r}" for c in components] + [f"recipe {r.name!r}" for r in recipes]
+    )
+    loaded = replace(plugin, components=tuple(components), recipes=tuple(recipes))
+    return loaded.failed("; ".join(problems)) if problems else loaded

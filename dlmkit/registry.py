@@ -1,0 +1,188 @@
+"""The registry: every component of every plugin, found by kind and name, and built."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from dlmkit.declarations import did_you_mean
+from dlmkit.errors import PluginError, RecipeError
+from dlmkit.loading import ALLOWED, Loaded, State, allowed_names, describe, load_plugins
+from dlmkit.plugin import KINDS, Component, Config, Part
+
+if TYPE_CHECKING:  # it imports torch
+    from dlmkit.core.context import BuildContext
+
+
+@dataclass(frozen=True, slots=True)
+class PluginInfo:
+    """What `dlmkit plugins list` says of a plugin. ``provides`` holds ``kind/name``."""
+
+    name: str
+    version: str
+    distribution: str
+    state: State
+    reason: str
+    provides: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A component and the plugin that owns it."""
+
+    plugin: str
+    component: Component
+
+    @property
+    def qualified(self) -> str:
+        """``plugin:name``, which is never ambiguous."""
+        return f"{self.plugin}:{self.component.name}"
+
+
+@dataclass(frozen=True)
+class Registry:
+    """What is installed. Immutable; loading it imports plugins' declarations and no torch."""
+
+    loaded: tuple[Loaded, ...]
+
+    @staticmethod
+    def load(third_party: bool = True) -> Registry:
+        """The registry of this environment; see :func:`dlmkit.loading.load_plugins`."""
+        return Registry(tuple(load_plugins(third_party)))
+
+    @property
+    def plugins(self) -> list[PluginInfo]:
+        """Every plugin, sorted by name: loaded, failed or blocked, and why."""
+        return [
+            PluginInfo(p.name, p.version, p.distribution, p.state, p.reason, _provides(p))
+            for p in self.loaded
+        ]
+
+    @property
+    def notes(self) -> list[str]:
+        """What is odd about the environment's choice of plugins, one line each."""
+        absent = sorted((allowed_names() or set()) - {p.name for p in self.loaded})
+        return [f"{ALLOWED} lists {name!r}, which no installed package provides" for name in absent]
+
+    def components(self, kind: str | None = None) -> list[Entry]:
+        """The components of all plugins that loaded, or those of one kind, by kind and name."""
+        order = list(KINDS)
+        entries = [
+            Entry(plugin.name, component)
+            for plugin in self.loaded
+            if plugin.state == "ok"
+            for component in plugin.components
+            if kind in (None, component.kind)
+        ]
+        return sorted(entries, key=lambda e: (order.index(e.component.kind), e.qualified))
+
+    def find(self, kind: str, name: str) -> Entry:
+        """The component that ``name`` (short, or ``plugin:name``) means.
+
+        Raises RecipeError if nobody provides the name or several do, and PluginError if its
+        plugin failed, is blocked or is not installed.
+        """
+        if kind not in KINDS:
+            raise RecipeError(f"there is no kind of component {kind!r}{did_you_mean(kind, KINDS)}")
+        plugin, colon, short = name.rpartition(":")
+        if colon:
+            return self._qualified(kind, plugin, short)
+        matches = [e for e in self.components(kind) if e.component.name == short]
+        if len(matches) > 1:
+            raise RecipeError(
+                f"{kind} {short!r} is provided by several plugins: write "
+                + " or ".join(repr(e.qualified) for e in matches)
+            )
+        return matches[0] if matches else self._missing(kind, short)
+
+    def _qualified(self, kind: str, plugin: str, short: str) -> Entry:
+        claimants = [p for p in self.loaded if p.name == plugin]
+        if not claimants:
+            raise PluginError(
+                f"no plugin named {plugin!r} is installed"
+                f"{did_you_mean(plugin, (p.name for p in self.loaded))}; install the package "
+                f"that provides it ('dlmkit plugins list' shows what there is)"
+            )
+        usable = [p for p in claimants if p.state == "ok"]
+        if not usable:
+            raise PluginError(unusable(claimants[0]))
+        for component in usable[0].components:
+            if (component.kind, component.name) == (kind, short):
+                return Entry(plugin, component)
+        names = [c.name for c in usable[0].components if c.kind == kind]
+        raise RecipeError(f"plugin {plugin!r} provides no {kind} {short!r}{_choices(short, names)}")
+
+    def _missing(self, kind: str, short: str) -> Entry:
+        for plugin in self.loaded:
+            if any((c.kind, c.name) == (kind, short) for c in plugin.components):
+                raise PluginError(f"{kind} {short!r}: {unusable(plugin)}")
+        names = [e.component.name for e in self.components(kind)]
+        away = [p.name for p in self.loaded if p.state != "ok"]
+        note = f"; not loaded: {', '.join(away)} (see 'dlmkit plugins list')" if away else ""
+        raise RecipeError(f"nobody provides a {kind} named {short!r}{_choices(short, names)}{note}")
+
+    def options(self, kind: str, part: Part) -> Config:
+        """The validated options of ``part``. Raises RecipeError if they are not its config's."""
+        entry = self.find(kind, part.use)
+        try:
+            return entry.component.config.model_validate_json(
+                to_json(part.options, by_alias=True), strict=True
+            )
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(map(str, e['loc'])) or 'options'}: {e['msg']}" for e in error.errors()
+            )
+            raise RecipeError(f"{kind} {entry.qualified}: {problems}") from error
+
+    def build(self, kind: str, part: Part, context: BuildContext) -> Any:
+        """The object that ``part`` means, built with ``context``; nested parts build through it."""
+        entry = self.find(kind, part.use)
+        config = self.options(kind, part)
+        target = _import_target(kind, entry)
+        bound = replace(context, build=lambda k, p: self.build(k, p, context))
+        try:
+            return target(config, bound)
+        except Exception as error:
+            error.add_note(f"while building {kind} {entry.qualified}")
+            raise
+
+
+def _provides(plugin: Loaded) -> tuple[str, ...]:
+    if plugin.state != "ok":
+        return ()
+    components = sorted(f"{c.kind}/{c.name}" for c in plugin.components)
+    return (*components, *sorted(f"recipe/{r.name}" for r in plugin.recipes))
+
+
+def unusable(plugin: Loaded) -> str:
+    """Why a plugin cannot be used, for an error message."""
+    return f"plugin {plugin.name!r} ({plugin.package}) is {plugin.state}: {plugin.reason}"
+
+
+def _choices(name: str, names: Iterable[str]) -> str:
+    names = sorted(set(names))
+    there = f"; there are {', '.join(names)}" if names else ""
+    return did_you_mean(name, names) or there
+
+
+def _import_target(kind: str, entry: Entry) -> Callable[..., Any]:
+    module, _, attributes = entry.component.target.partition(":")
+    try:
+        target: Any = importlib.import_module(module)
+        for attribute in attributes.split("."):
+            target = getattr(target, attribute)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise PluginError(
+            f"{kind} {entry.qualified}: cannot import {entry.component.target}: {describe(error)}"
+        ) from error
+    if not callable(target):
+        raise PluginError(f"{kind} {entry.qualified}: {entry.component.target} is not callable")
+    callable_target: Callable[..., Any] = target
+    return callable_target
