@@ -63,11 +63,14 @@ class EmbeddingSpace(nn.Module, ABC):
 
     ``dim`` is D, the channels of x0 and of what the network reads; ``query_dim`` is Q, the
     channels that the network must put out; ``corruption`` is how this space is noised.
+    ``tied`` says that logits(q) = q . e_v, free of bias, and x0 = sum_v p_v e_v with one table
+    e, so that sum_v p_v logits_v = q . x0: statistics then need no V-sized tensor.
     """
 
     dim: int
     query_dim: int
     corruption: Corruption
+    tied: bool = False
 
     @abstractmethod
     def embed(self, ids: Ids) -> Tensor:
@@ -85,3 +88,10 @@ class EmbeddingSpace(nn.Module, ABC):
         """(mean of x0, log-normaliser) of the prediction: override where it is cheaper fused."""
         logits = self.logits(query)
         return self.expect(logits.softmax(dim=-1)), logits.logsumexp(dim=-1)
+
+    def decode(self, x: Tensor, query: Query) -> Ids:
+        """The tokens of rows that end at ``x``, last predicted by ``query``: the likeliest ones.
+
+        A discrete space overrides it to keep the tokens that ``x`` has already settled on.
+        """
+        return self.logits(query).argmax(dim=-1)

@@ -13,8 +13,8 @@ from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.types import Mask, PerPosition, PerRow, Rows
 
 BUILT_IN = ("step", "fraction", "sigma")
-"""Statistics that the runner always offers: evaluations done by the row (from 1), that number as
-a share of the grid, and sigma / alpha at the row's level."""
+"""Statistics that the runner always offers: grid steps done by the row (from 1), that number as
+a share of the grid, and sigma / alpha at the level of the row's prediction."""
 
 
 class Statistic(ABC):
@@ -59,3 +59,7 @@ class ExitCriterion(ABC):
     @abstractmethod
     def __call__(self, statistics: Mapping[str, PerRow], memory: Any) -> tuple[Rows, Any]:
         """(rows that may stop now, new memory). NaN never halts a row."""
+
+    @abstractmethod
+    def reason(self, memory: Any) -> str:
+        """The rule that halted one row, in words; ``memory`` is that row's, of length 1."""

@@ -6,12 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.embedding import Corruption
 from dlmkit.core.schedule import Level
 from dlmkit.noise import Noise
+from dlmkit.types import Index, Rows
 
 BoundDenoise = Callable[[Tensor, Level, Any], Prediction]
 """``denoise(x, level, previous)``, the rows' conditioning already bound."""
@@ -42,3 +44,7 @@ class Sampler(ABC):
         ``previous``) and the new state. ``next`` may be the clean level (alpha 1, sigma 0),
         where the step returns the predicted x0. ``noise`` is keyed by (seed, row, step).
         """
+
+    def evaluations(self, last: Rows) -> Index:
+        """Evaluations of the denoiser that a row's step needs; ``last`` if it ends clean."""
+        return torch.ones_like(last, dtype=torch.int64)

@@ -41,7 +41,10 @@ class NoiseSchedule(nn.Module, ABC):
 
     @abstractmethod
     def inverse(self, level: Level) -> Times:
-        """The time of ``level``: ``inverse(level(t)) == t``."""
+        """The time of ``level``: ``inverse(level(t)) == t``.
+
+        Reads sigma / alpha alone, so any level of the same ratio gives the same time.
+        """
 
     def quantile(self, u: Times) -> Times:
         """The time below which a share ``u`` in [0, 1] of the training draws lies."""

@@ -1,0 +1,82 @@
+"""What is asked for: texts that are free, begin with a prompt, or have gaps to fill."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dlmkit.errors import UsageError
+from dlmkit.types import Ids, Mask
+
+
+@dataclass(frozen=True)
+class Request:
+    """One text: ``tokens`` holds an id where the token is given and None where it is wanted.
+
+    ``row`` is the text's index i: with the seed it keys all of its randomness. ``tokens`` may be
+    shorter than the model's length; the rest is padding.
+    """
+
+    row: int
+    tokens: tuple[int | None, ...]
+
+    @staticmethod
+    def free(row: int, length: int) -> Request:
+        """A text of ``length`` tokens of which nothing is known."""
+        return Request(row, (None,) * length)
+
+    @staticmethod
+    def prompt(row: int, ids: Sequence[int], length: int) -> Request:
+        """A text of ``length`` tokens that begins with ``ids``."""
+        return Request(row, (*ids, *(None,) * (length - len(ids))))
+
+    @staticmethod
+    def infill(row: int, pieces: Sequence[Sequence[int]], length: int) -> Request:
+        """A text of ``length`` tokens with a gap between each two neighbouring ``pieces``.
+
+        The gaps share what the pieces leave of ``length`` as evenly as can be, the first ones
+        getting one token more. An empty first or last piece puts a gap at that end.
+        """
+        left, gaps = length - sum(map(len, pieces)), len(pieces) - 1
+        tokens: list[int | None] = list(pieces[0])
+        for gap, piece in enumerate(pieces[1:]):
+            size = left // gaps + (gap < left % gaps)
+            tokens += [*[None] * size, *piece]
+        return Request(row, tuple(tokens))
+
+
+def unconditional(count: int, length: int, first: int = 0) -> list[Request]:
+    """``count`` free texts, numbered from ``first``."""
+    return [Request.free(row, length) for row in range(first, first + count)]
+
+
+@dataclass(frozen=True)
+class Template:
+    """Requests as tensors, row-first. ``ids`` is 0 where nothing is given."""
+
+    row: Tensor
+    ids: Ids
+    given: Mask
+    attend: Mask
+
+
+def template(requests: Iterable[Request], length: int, device: torch.device) -> Template:
+    """The tensors of ``requests``, padded to ``length``. Raises UsageError if one is longer."""
+    requests = list(requests)
+    shape = (len(requests), length)
+    ids = torch.zeros(shape, dtype=torch.int64)
+    given, attend = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
+    for i, request in enumerate(requests):
+        size = len(request.tokens)
+        if not 0 < size <= length:
+            raise UsageError(
+                f"text {request.row} has {size} tokens; this model writes 1 to {length}"
+            )
+        ids[i, :size] = torch.tensor([0 if token is None else token for token in request.tokens])
+        given[i, :size] = torch.tensor([token is not None for token in request.tokens])
+        attend[i, :size] = True
+    row = torch.tensor([request.row for request in requests], dtype=torch.int64)
+    return Template(row.to(device), ids.to(device), given.to(device), attend.to(device))

@@ -1,0 +1,43 @@
+"""What the sampling loop yields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dlmkit.core.denoise import Prediction
+from dlmkit.types import Index, PerRow, Rows
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One finished text: its index, its ids (padding left out), grid steps and evaluations done,
+    and the exit rule that halted it (None at the end of the grid)."""
+
+    row: int
+    ids: tuple[int, ...]
+    steps: int
+    evaluations: int
+    halted: str | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One turn of the loop, for whoever watches. All tensors are row-first over the slots.
+
+    ``row`` is the text in each slot, ``live`` whether it stepped, ``done`` its grid steps so far,
+    ``x`` where it went and ``prediction`` what was believed where it came from. ``samples`` ended
+    in this turn. ``evaluations`` counts the network's row evaluations since the start, frozen
+    rows included; it is what the run has cost.
+    """
+
+    row: Index
+    live: Rows
+    done: Index
+    x: Tensor
+    prediction: Prediction
+    statistics: Mapping[str, PerRow]
+    samples: tuple[Sample, ...]
+    evaluations: int
