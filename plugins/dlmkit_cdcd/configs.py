@@ -1,0 +1,132 @@
+"""Options of the components of `cdcd`. What the paper states is named; the rest is our choice."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from dlmkit import Config, part_of
+
+
+class Times(Config):
+    """The range of noise levels: t is the noise's standard deviation."""
+
+    t_min: PositiveFloat = Field(1.0, description="lowest noise level (CDCD: 1)")
+    t_max: PositiveFloat = Field(300.0, description="highest noise level (CDCD: 300)")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.t_min >= self.t_max:
+            raise ValueError(f"t_min ({self.t_min}) must lie below t_max ({self.t_max})")
+        return self
+
+
+class VarianceExploding(Times):
+    """No warping: times are drawn from a fixed density."""
+
+    density: Literal["uniform", "log-uniform"] = Field(
+        "uniform", description="density of the training times (CDCD's unwarped baseline: uniform)"
+    )
+
+
+class TimeWarp(Times):
+    """CDCD, appendix A."""
+
+    bins: PositiveInt = Field(100, description="pieces of the CDF (CDCD: 100)")
+    learning_rate: PositiveFloat = Field(1e-2, description="Adam's rate for the CDF (our choice)")
+    floor: PositiveFloat = Field(
+        1e-4, description="added to every width before normalising (CDCD gives no value)"
+    )
+    temperature: PositiveFloat = Field(1.0, description="T of the density (CDCD's base: 1)")
+    uniform_mix: float = Field(0.0, ge=0.0, le=1.0, description="share of uniform t (base: 0)")
+    ema: float = Field(0.0, ge=0.0, lt=1.0, description="decay of the CDF used for sampling")
+
+
+class TimeWarpTable(Times):
+    """A table of losses by noise level with a short memory."""
+
+    bins: PositiveInt = Field(100, description="bins, log-spaced in t")
+    memory: PositiveFloat = Field(50.0, description="samples that a bin remembers")
+    fade: PositiveInt = Field(200, description="updates over which log-uniform draws fade")
+    log_uniform_mix: float = Field(
+        0.1, gt=0.0, le=1.0, description="share of log-uniform draws that stays"
+    )
+
+
+class Normalised(Config):
+    """Embeddings are normalised at every use, so their size cannot grow or collapse."""
+
+    dim: PositiveInt = Field(256, description="d, channels of an embedding (CDCD: 256)")
+    init_std: PositiveFloat = Field(
+        1e-3, description="of the raw table (CDCD: 0.001; large values learn slowly)"
+    )
+    head: Literal["tied", "untied"] = Field(
+        "tied", description="logits by the embeddings themselves, or by a matrix of their own"
+    )
+    head_width: PositiveInt | None = Field(
+        None, description="channels the untied head reads; usually the network's width"
+    )
+
+    @model_validator(mode="after")
+    def _head(self) -> Self:
+        if (self.head == "untied") != (self.head_width is not None):
+            raise ValueError("head_width goes with head: untied, and only with it")
+        return self
+
+
+class Transformer(Config):
+    """CDCD states 8 blocks of 1024 units with RoPE; heads and feed-forward are our choice."""
+
+    width: PositiveInt = Field(1024, description="channels of a block (CDCD base: 1024)")
+    blocks: PositiveInt = Field(8, description="transformer blocks (CDCD base: 8)")
+    heads: PositiveInt = Field(16, description="attention heads (our choice)")
+    feed_forward: PositiveInt = Field(4, description="hidden width as a multiple of width")
+    time_features: PositiveInt = Field(128, description="Fourier features and MLP units (CDCD: 128)")
+    time_bandwidth: PositiveFloat = Field(
+        1.0, description="std of the Fourier frequencies over log noise-to-signal (our choice)"
+    )
+
+    @model_validator(mode="after")
+    def _heads(self) -> Self:
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width ({self.width}) must be an even multiple of heads ({self.heads})")
+        if self.time_features % 2:
+            raise ValueError(f"time_features ({self.time_features}) must be even")
+        return self
+
+
+class ScoreInterpolation(Config):
+    """CDCD, sections 3 and 4."""
+
+    self_conditioning: float = Field(
+        0.5, ge=0.0, le=1.0, description="share of rows that see a first prediction (CDCD: half)"
+    )
+    conditioning_dropout: float = Field(
+        0.1, ge=0.0, le=1.0, description="share of rows whose clean embeddings are zeroed (CDCD: 10 %)"
+    )
+
+
+class Nothing(Config):
+    """Every position is noised."""
+
+
+class Prefix(Config):
+    """CDCD's prefix mask: the length is uniform."""
+
+
+class Random(Config):
+    """CDCD's fully random mask: first a uniform count, then a random subset of that size."""
+
+
+class Mix(Config):
+    """CDCD's base mixes prefix and random half and half."""
+
+    parts: list[part_of("masking")] = Field(min_length=1, description="the maskings")
+    weights: list[PositiveFloat] | None = Field(None, description="shares; default: equal")
+
+    @model_validator(mode="after")
+    def _lengths(self) -> Self:
+        if self.weights is not None and len(self.weights) != len(self.parts):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.parts)} parts")
+        return self

@@ -1,0 +1,75 @@
+"""Which positions are given: none, a prefix, a random subset, or a mix (CDCD, section 4.5)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dlmkit.core.context import BuildContext
+from dlmkit.core.masking import Masking
+from dlmkit.noise import Noise
+from dlmkit.types import Index, Mask
+from dlmkit_cdcd import configs
+
+
+def _uniform_count(attend: Mask, noise: Noise) -> Index:
+    """A uniform count from 0 to one less than the row's tokens, so that one stays noised."""
+    tokens = attend.sum(dim=1)
+    return (noise.uniform(0, dtype=torch.float64) * tokens).long()
+
+
+def _first(order: Tensor, attend: Mask, count: Index) -> Mask:
+    """The ``count`` tokens of each row with the lowest ``order``; padding never counts."""
+    rank = torch.where(attend, order, torch.inf).argsort(dim=1, stable=True).argsort(dim=1)
+    return (rank < count[:, None]) & attend
+
+
+class NoMasking(Masking):
+    """Every row is unconditional."""
+
+    def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
+        pass
+
+    def draw(self, attend: Mask, noise: Noise) -> Mask:
+        return torch.zeros_like(attend)
+
+
+class PrefixMasking(Masking):
+    """The first k tokens are given, k uniform."""
+
+    def __init__(self, config: configs.Prefix, context: BuildContext) -> None:
+        pass
+
+    def draw(self, attend: Mask, noise: Noise) -> Mask:
+        order = torch.arange(attend.shape[1], device=attend.device, dtype=torch.float64)
+        return _first(order.expand(attend.shape), attend, _uniform_count(attend, noise))
+
+
+class RandomMasking(Masking):
+    """A random subset of k tokens is given, k uniform."""
+
+    def __init__(self, config: configs.Random, context: BuildContext) -> None:
+        pass
+
+    def draw(self, attend: Mask, noise: Noise) -> Mask:
+        order = noise.uniform(1, (attend.shape[1],), torch.float64)
+        return _first(order, attend, _uniform_count(attend, noise))
+
+
+class MixedMasking(Masking):
+    """Each row draws which of several maskings it uses."""
+
+    def __init__(self, config: configs.Mix, context: BuildContext) -> None:
+        self.parts: list[Masking] = [context.build("masking", part) for part in config.parts]
+        weights = torch.tensor(config.weights or [1.0] * len(self.parts), dtype=torch.float64)
+        self.edges = (weights / weights.sum()).cumsum(0)[:-1]
+
+    def draw(self, attend: Mask, noise: Noise) -> Mask:
+        choice = torch.bucketize(
+            noise.uniform(0, dtype=torch.float64), self.edges.to(attend.device), right=True
+        )
+        given = torch.zeros_like(attend)
+        for index, part in enumerate(self.parts):
+            drawn = part.draw(attend, noise.fork(index))
+            given = torch.where((choice == index)[:, None], drawn, given)
+        return given

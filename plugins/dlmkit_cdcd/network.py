@@ -1,0 +1,139 @@
+"""CDCD's score network: a pre-norm transformer over four input streams (section 4)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dlmkit.core.attention import Attention, resolve_attention
+from dlmkit.core.context import BuildContext
+from dlmkit.core.network import Conditioning, ScoreNetwork
+from dlmkit.core.schedule import Level
+from dlmkit.types import Embedded, Mask, Query
+from dlmkit_cdcd import configs
+
+
+class TimeFeatures(nn.Module):
+    """Random Fourier features of log(sigma / alpha) into an MLP of two layers."""
+
+    frequencies: Tensor
+
+    def __init__(self, width: int, bandwidth: float) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", torch.randn(width // 2) * bandwidth)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
+        )
+
+    def forward(self, level: Level) -> Tensor:
+        """(B, 1, width), or (B, L, width) where levels differ by position."""
+        ratio = torch.log(level.sigma / level.alpha).to(self.frequencies.dtype)
+        angles = (2.0 * math.pi) * ratio[..., None] * self.frequencies
+        features = self.mlp(torch.cat((angles.cos(), angles.sin()), dim=-1))
+        return features if features.ndim == 3 else features[:, None]
+
+
+class Modulated(nn.Module):
+    """Layer norm followed by a scale and a shift that depend on the noise level."""
+
+    def __init__(self, width: int, features: int) -> None:
+        super().__init__()
+        self.width = width
+        self.modulation = nn.Linear(features, 2 * width)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, h: Tensor, time: Tensor) -> Tensor:
+        scale, shift = self.modulation(time).chunk(2, dim=-1)
+        return torch.addcmul(shift, F.layer_norm(h, (self.width,)), 1.0 + scale)
+
+
+class Block(nn.Module):
+    """Self-attention and feed-forward, each behind a modulated norm."""
+
+    def __init__(self, config: configs.Transformer, attention: Attention) -> None:
+        super().__init__()
+        width, hidden = config.width, config.width * config.feed_forward
+        self.heads = config.heads
+        self.attention = attention
+        self.norm_1 = Modulated(width, config.time_features)
+        self.norm_2 = Modulated(width, config.time_features)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.up = nn.Linear(width, hidden)
+        self.down = nn.Linear(hidden, width)
+        for residual in (self.out, self.down):
+            nn.init.normal_(residual.weight, std=0.02 / math.sqrt(2 * config.blocks))
+        nn.init.zeros_(self.down.bias)
+
+    def forward(self, h: Tensor, time: Tensor, rotation: Tensor, attend: Mask) -> Tensor:
+        qkv = self.qkv(self.norm_1(h, time))
+        q, k, v = qkv.view(*h.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        mixed = self.attention(rotate(q, rotation), rotate(k, rotation), v, attend)
+        h = h + self.out(mixed.transpose(1, 2).reshape(h.shape))
+        return h + self.down(F.gelu(self.up(self.norm_2(h, time))))
+
+
+def rotation_table(length: int, channels: int) -> Tensor:
+    """Cosines and sines of rotary position embedding (RoFormer, 2104.09864), (2, L, channels / 2)."""
+    rates = 10000.0 ** (-torch.arange(0, channels, 2) / channels)
+    angles = torch.arange(length)[:, None] * rates
+    return torch.stack((angles.cos(), angles.sin()))
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Rotate the two halves of the channels of ``x`` (B, H, L, channels) by position."""
+    cos, sin = rotation[:, : x.shape[-2]].to(x.dtype)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+
+
+class Transformer(ScoreNetwork):
+    """Noisy x, clean embeddings, the mask and the previous prediction, concatenated by position.
+
+    At given positions the noisy and the previous stream are zero; elsewhere the clean stream is.
+    The mask stream is 1 at noised and 0 at given positions. The output starts at zero, so that
+    a fresh model predicts the uniform distribution.
+    """
+
+    rotation: Tensor
+
+    def __init__(self, config: configs.Transformer, context: BuildContext) -> None:
+        super().__init__()
+        space = context.part("space")
+        channels = config.width // config.heads
+        attention = resolve_attention(context.attention, context.device, context.dtype, channels)
+        self.attention_backend = attention.name
+        self.inputs = nn.Linear(3 * space.dim + 1, config.width)
+        self.time = TimeFeatures(config.time_features, config.time_bandwidth)
+        self.blocks = nn.ModuleList(Block(config, attention) for _ in range(config.blocks))
+        self.norm = Modulated(config.width, config.time_features)
+        self.query = nn.Linear(config.width, space.query_dim, bias=False)
+        nn.init.zeros_(self.query.weight)
+        self.register_buffer(
+            "rotation", rotation_table(context.length, channels), persistent=False
+        )
+
+    def forward(
+        self, x: Embedded, level: Level, conditioning: Conditioning, previous: Tensor
+    ) -> Query:
+        noised = ~conditioning.given[..., None]
+        streams = (
+            torch.where(noised, x, 0.0),
+            conditioning.clean,
+            noised.to(x.dtype),
+            torch.where(noised, previous, 0.0),
+        )
+        h = self.inputs(torch.cat(streams, dim=-1))
+        time = self.time(level)
+        for block in self.blocks:
+            h = block(h, time, self.rotation, conditioning.attend)
+        query: Tensor = self.query(self.norm(h, time))
+        return query
+
+    def shard_units(self) -> Sequence[nn.Module]:
+        return list(self.blocks)

@@ -1,0 +1,83 @@
+"""CDCD's objective: cross-entropy of the tokens at noised positions (sections 3 and 4)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlmkit.core.context import BuildContext
+from dlmkit.core.denoise import ModelDenoise
+from dlmkit.core.masking import Masking
+from dlmkit.core.network import Conditioning
+from dlmkit.core.objective import Batch, Draws, LossParts, Objective
+from dlmkit.core.schedule import Level
+from dlmkit.types import Embedded, PerRow
+from dlmkit.rows import take
+from dlmkit_cdcd import configs
+
+CORRUPTION, MASKING, DROPOUT = range(3)
+
+
+class ScoreInterpolation(Objective):
+    """Score interpolation trained end to end by one loss, embeddings included.
+
+    The mean embedding under the predicted distribution interpolates the score (equations 6 and
+    8), so the cross-entropy alone trains it; given positions do not enter the loss. The first
+    ``self_conditioning`` share of a batch's rows sees a first prediction made without gradient:
+    a fixed count, so that every process of a sharded run makes the same passes.
+    """
+
+    def __init__(self, config: configs.ScoreInterpolation, context: BuildContext) -> None:
+        super().__init__()
+        self.config = config
+        self.space = context.part("space")
+        self.network = context.part("network")
+        self.schedule = context.part("schedule")
+        self.masking: Masking = context.part("masking")
+
+    def denoise(self) -> ModelDenoise:
+        return ModelDenoise(self.space, self.network)
+
+    def forward(self, batch: Batch, draws: Draws) -> LossParts:
+        given = self.masking.draw(batch.attend, draws.noise.fork(MASKING))
+        t = self.schedule.quantile(draws.u)
+        level = self.schedule.level(t)
+        x0 = self.space.embed(batch.ids)
+        x = self.space.corruption.corrupt(x0, level, draws.noise.fork(CORRUPTION))
+        conditioning = self._drop(Conditioning.of(x0, given, batch.attend), draws)
+        previous = self._first_predictions(x, level, conditioning)
+        read = self.space.corruption.input(x, level)
+        query = self.network(read, level, conditioning, previous)
+        logits = self.space.logits(query).float()
+        entropy = F.cross_entropy(logits.transpose(1, 2), batch.ids, reduction="none")
+        noised = batch.attend & ~given
+        per_row = torch.where(noised, entropy, 0.0).sum(dim=1)
+        count = noised.sum(dim=1)
+        return LossParts(
+            loss_sum=per_row.sum(),
+            count=count.sum().to(per_row.dtype),
+            per_row=per_row.detach() / count.clamp(min=1),
+            t=t,
+            pdf=self.schedule.pdf(t),
+            unconditional=~given.any(dim=1),
+        )
+
+    def _drop(self, conditioning: Conditioning, draws: Draws) -> Conditioning:
+        dropped: PerRow = draws.noise.fork(DROPOUT).uniform(0)
+        keep = (dropped >= self.config.conditioning_dropout)[:, None, None]
+        return Conditioning(
+            conditioning.given, torch.where(keep, conditioning.clean, 0.0), conditioning.attend
+        )
+
+    @torch.no_grad()
+    def _first_predictions(self, x: Tensor, level: Level, conditioning: Conditioning) -> Embedded:
+        denoise = self.denoise()
+        previous: Tensor = denoise.start(x)
+        rows = torch.arange(math.ceil(self.config.self_conditioning * len(x)), device=x.device)
+        if len(rows):
+            first = denoise(*take((x, level, previous, conditioning), rows))
+            previous[: len(rows)] = first.feedback
+        return previous

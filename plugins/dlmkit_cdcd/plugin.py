@@ -1,0 +1,69 @@
+"""What the plugin `cdcd` provides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dlmkit import Component, hookimpl
+from dlmkit_cdcd import configs
+
+
+@hookimpl
+def register_components() -> Sequence[Component]:
+    return [
+        Component(
+            kind="schedule",
+            name="variance-exploding",
+            summary="t is the noise's standard deviation; times drawn uniformly or log-uniformly",
+            config=configs.VarianceExploding,
+            target="dlmkit_cdcd.schedules:FixedDensity",
+        ),
+        Component(
+            kind="schedule",
+            name="time-warp",
+            summary="CDCD's time warping: a piecewise-linear CDF fitted to the loss by gradient",
+            config=configs.TimeWarp,
+            target="dlmkit_cdcd.schedules:TimeWarp",
+        ),
+        Component(
+            kind="schedule",
+            name="time-warp-table",
+            summary="time warping from a table of recent losses by noise level, no gradient",
+            config=configs.TimeWarpTable,
+            target="dlmkit_cdcd.schedules:TimeWarpTable",
+        ),
+        Component(
+            kind="space",
+            name="normalised",
+            summary="L2-normalised embeddings of norm sqrt(d), with a tied or untied head",
+            config=configs.Normalised,
+            target="dlmkit_cdcd.space:NormalisedSpace",
+            provides=frozenset({"gaussian"}),
+        ),
+        Component(
+            kind="network",
+            name="transformer",
+            summary="pre-norm RoPE transformer on four input streams, conditioned on the level",
+            config=configs.Transformer,
+            target="dlmkit_cdcd.network:Transformer",
+            requires=frozenset({"gaussian"}),
+        ),
+        Component(
+            kind="objective",
+            name="score-interpolation",
+            summary="cross-entropy on noised positions, with self-conditioning",
+            config=configs.ScoreInterpolation,
+            target="dlmkit_cdcd.objective:ScoreInterpolation",
+            provides=frozenset({"conditioning-dropout"}),
+            requires=frozenset({"gaussian"}),
+        ),
+        *(
+            Component("masking", name, summary, config, f"dlmkit_cdcd.masking:{target}")
+            for name, summary, config, target in (
+                ("none", "nothing is given", configs.Nothing, "NoMasking"),
+                ("prefix", "a prefix of uniform length is given", configs.Prefix, "PrefixMasking"),
+                ("random", "a random subset of uniform size is given", configs.Random, "RandomMasking"),
+                ("mix", "each row by one of several maskings", configs.Mix, "MixedMasking"),
+            )
+        ),
+    ]

@@ -1,0 +1,232 @@
+"""Variance-exploding schedules: t is the noise's standard deviation (CDCD, section 3).
+
+They differ in the density that times are drawn from: fixed, or warped so that the loss rises
+linearly in the uniform variable (CDCD, appendix A).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dlmkit.core.context import BuildContext
+from dlmkit.core.schedule import LearnedSchedule, Level, NoiseSchedule
+from dlmkit.types import PerRow, Rows
+from dlmkit_cdcd import configs
+
+Edges = Float[Tensor, "K"]
+
+
+def _piece(x: Tensor, edges: Edges) -> Tensor:
+    """The piece of ``edges`` that each ``x`` lies in; both ends belong to the outer pieces."""
+    return (torch.searchsorted(edges, x.contiguous(), right=True) - 1).clamp(0, len(edges) - 2)
+
+
+def interpolate(x: Tensor, xs: Edges, ys: Edges) -> Tensor:
+    """The piecewise-linear function through (xs, ys), xs increasing."""
+    k = _piece(x, xs)
+    share = (x - xs[k]) / (xs[k + 1] - xs[k])
+    return torch.lerp(ys[k], ys[k + 1], share)
+
+
+def slope(x: Tensor, xs: Edges, ys: Edges) -> Tensor:
+    """The derivative of :func:`interpolate`."""
+    k = _piece(x, xs)
+    return (ys[k + 1] - ys[k]) / (xs[k + 1] - xs[k])
+
+
+class VarianceExploding(NoiseSchedule):
+    """alpha is 1 and sigma is t."""
+
+    def level(self, t: Tensor) -> Level:
+        return Level(torch.ones_like(t), t)
+
+    def inverse(self, level: Level) -> Tensor:
+        return level.sigma / level.alpha
+
+
+class FixedDensity(VarianceExploding):
+    """Times drawn uniformly, or uniformly in log t."""
+
+    def __init__(self, config: configs.VarianceExploding, context: BuildContext) -> None:
+        super().__init__()
+        self.t_min, self.t_max = config.t_min, config.t_max
+        self.log = config.density == "log-uniform"
+        self.span = math.log(self.t_max / self.t_min)
+
+    def quantile(self, u: Tensor) -> Tensor:
+        return self.t_min * torch.exp(u * self.span) if self.log else super().quantile(u)
+
+    def cdf(self, t: Tensor) -> Tensor:
+        return torch.log(t / self.t_min) / self.span if self.log else super().cdf(t)
+
+    def pdf(self, t: Tensor) -> Tensor:
+        return 1.0 / (t * self.span) if self.log else super().pdf(t)
+
+
+class Warped(VarianceExploding, LearnedSchedule):
+    """Times drawn from a piecewise-linear CDF through (``t_edges``, ``u_edges``), both buffers.
+
+    The density is that of the tables as they stand, after every mix, temperature and average,
+    so that 1 / pdf is the importance weight of a draw.
+    """
+
+    t_edges: Tensor
+    u_edges: Tensor
+
+    def __init__(self, times: configs.Times, t_edges: Edges, u_edges: Edges) -> None:
+        super().__init__()
+        self.t_min, self.t_max = times.t_min, times.t_max
+        self.register_buffer("t_edges", t_edges)
+        self.register_buffer("u_edges", u_edges)
+
+    def quantile(self, u: Tensor) -> Tensor:
+        t = interpolate(u.to(self.u_edges.dtype), self.u_edges, self.t_edges)
+        return t.clamp(self.t_min, self.t_max).to(u.dtype)
+
+    def cdf(self, t: Tensor) -> Tensor:
+        return interpolate(t.to(self.t_edges.dtype), self.t_edges, self.u_edges).to(t.dtype)
+
+    def pdf(self, t: Tensor) -> Tensor:
+        return slope(t.to(self.t_edges.dtype), self.t_edges, self.u_edges).to(t.dtype)
+
+    def _publish(self, t_widths: Edges, u_widths: Edges) -> None:
+        """Draw from the CDF with these positive widths from now on."""
+        edges = torch.cat((t_widths.new_zeros(1), t_widths.cumsum(0) / t_widths.sum()))
+        self.t_edges.copy_(self.t_min + edges * (self.t_max - self.t_min))
+        self.u_edges.copy_(
+            torch.cat((u_widths.new_zeros(1), u_widths.cumsum(0) / u_widths.sum()))
+        )
+
+
+class TimeWarp(Warped):
+    """CDCD's learned warping (appendix A): F~ is fitted to the loss, its normal form is drawn from.
+
+    ``logits[0]`` are l^t, ``logits[1]`` are l^u; the last row of ``moments`` counts updates.
+    Adam's moments are buffers too, so that a checkpoint holds them.
+    """
+
+    logits: Tensor
+    average: Tensor
+    moments: Tensor
+    updates: Tensor
+
+    def __init__(self, config: configs.TimeWarp, context: BuildContext) -> None:
+        ends = torch.linspace(0.0, 1.0, config.bins + 1, dtype=torch.float64)
+        super().__init__(config, config.t_min + ends * (config.t_max - config.t_min), ends.clone())
+        self.config = config
+        start = torch.full((2, config.bins), -math.log(config.bins), dtype=torch.float64)
+        self.register_buffer("logits", start)
+        self.register_buffer("average", start.clone())
+        self.register_buffer("moments", torch.zeros(2, 2, config.bins, dtype=torch.float64))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    def _widths(self, logits: Tensor) -> tuple[Edges, Edges]:
+        """(w^t, w^u), each positive and summing to one."""
+        widths = logits.softmax(dim=1) + self.config.floor
+        widths = widths / widths.sum(dim=1, keepdim=True)
+        return widths[0], widths[1]
+
+    def _fitted(self, t: PerRow, logits: Tensor) -> Tensor:
+        """F~(t): the unnormalised CDF, whose widths in u are exp(l^u)."""
+        w_t, _ = self._widths(logits)
+        zero = w_t.new_zeros(1)
+        share = (t - self.t_min) / (self.t_max - self.t_min)
+        heights = logits[1].exp().cumsum(0)
+        return interpolate(share, torch.cat((zero, w_t.cumsum(0))), torch.cat((zero, heights)))
+
+    @torch.no_grad()
+    def observe(self, t: PerRow, loss: PerRow, pdf: PerRow, rows: Rows) -> None:
+        weights = torch.where(rows, 1.0 / pdf.double(), 0.0)
+        weights = weights / weights.sum().clamp(min=1e-30)
+        with torch.enable_grad():
+            logits = self.logits.clone().requires_grad_()
+            error = (self._fitted(t.double(), logits) - loss.double()).square()
+            (gradient,) = torch.autograd.grad((weights * error).sum(), logits)
+        self._adam(gradient)
+        self.average.lerp_(self.logits, 1.0 - self.config.ema)
+        w_t, w_u = self._widths(self.average)
+        w_u = w_u * (w_u / w_t) ** (1.0 / self.config.temperature - 1.0)
+        w_u = w_u / w_u.sum()
+        self._publish(w_t, torch.lerp(w_u, w_t, self.config.uniform_mix))
+
+    def _adam(self, gradient: Tensor) -> None:
+        self.updates += 1
+        first, second = self.moments
+        first.lerp_(gradient, 0.1)
+        second.lerp_(gradient.square(), 0.01)
+        step = first / (1.0 - 0.9**self.updates)
+        scale = (second / (1.0 - 0.99**self.updates)).sqrt() + 1e-8
+        self.logits -= self.config.learning_rate * step / scale
+
+
+class TimeWarpTable(Warped):
+    """Warping from a table: the mean of each bin's last losses, made monotone (our own form).
+
+    The lowest bin's loss is subtracted, so that F starts at 0 and no lump of draws sits at
+    t_min. Draws begin log-uniform and fade to the table over the first updates.
+    """
+
+    means: Tensor
+    counts: Tensor
+    updates: Tensor
+
+    def __init__(self, config: configs.TimeWarpTable, context: BuildContext) -> None:
+        ends = torch.linspace(0.0, 1.0, config.bins + 1, dtype=torch.float64)
+        ratio = config.t_max / config.t_min
+        super().__init__(config, config.t_min * ratio**ends, ends.clone())
+        self.config = config
+        self.register_buffer("means", torch.zeros(config.bins, dtype=torch.float64))
+        self.register_buffer("counts", torch.zeros(config.bins, dtype=torch.float64))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def observe(self, t: PerRow, loss: PerRow, pdf: PerRow, rows: Rows) -> None:
+        bins = _piece(t.double(), self.t_edges)
+        used = rows.double()
+        new = torch.zeros_like(self.counts).index_add_(0, bins, used)
+        total = torch.zeros_like(self.counts).index_add_(
+            0, bins, torch.where(rows, loss.double(), 0.0)
+        )
+        # a bin keeps at most `memory` samples, so old losses give way within that many draws
+        kept = torch.minimum(self.counts, (self.config.memory - new).clamp(min=0.0))
+        self.counts.copy_(kept + new)
+        self.means.copy_((self.means * kept + total) / self.counts.clamp(min=1e-30))
+        self.updates += 1
+        self._redraw()
+
+    def _redraw(self) -> None:
+        """Half of a rise between two bins' losses goes to each of the two bins."""
+        loss = isotonic(self.means, self.counts)
+        rise = loss.diff()
+        widths = torch.zeros_like(loss)
+        widths[:-1] += 0.5 * rise
+        widths[1:] += 0.5 * rise
+        flat = torch.full_like(widths, 1.0 / len(widths))
+        widths = torch.where(widths.sum() > 0, widths / widths.sum().clamp(min=1e-30), flat)
+        fade = (1.0 - self.updates / self.config.fade).clamp(min=0.0)
+        mix = self.config.log_uniform_mix
+        mixed = torch.lerp(widths, flat, mix + (1.0 - mix) * fade)
+        self.u_edges[1:] = mixed.cumsum(0) / mixed.sum()
+
+
+def isotonic(values: Edges, weights: Edges) -> Edges:
+    """The non-decreasing sequence nearest to ``values`` in weighted least squares.
+
+    The max-min formula over all intervals (Barlow and others 1972); entries without weight take
+    the value of their neighbours.
+    """
+    total = torch.cat((values.new_zeros(1), (values * weights).cumsum(0)))
+    mass = torch.cat((weights.new_zeros(1), weights.cumsum(0)))
+    n = len(values)
+    starts, ends = torch.arange(n)[:, None], torch.arange(1, n + 1)[None, :]
+    span = mass[ends] - mass[starts]
+    valid = (ends > starts) & (span > 0)
+    mean = torch.where(valid, (total[ends] - total[starts]) / span.clamp(min=1e-30), torch.inf)
+    lowest = mean.flip(1).cummin(dim=1).values.flip(1)
+    filled = torch.where(torch.isfinite(lowest), lowest, -torch.inf)
+    result = filled.cummax(dim=0).values.diagonal()
+    return torch.where(torch.isfinite(result), result, values[weights > 0].min() if mass[-1] > 0 else 0.0)

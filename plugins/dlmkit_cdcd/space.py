@@ -1,0 +1,48 @@
+"""CDCD's embedding space: points on a sphere of radius sqrt(d), noised by Gaussian noise."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dlmkit.core.context import BuildContext
+from dlmkit.core.embedding import EmbeddingSpace, GaussianCorruption
+from dlmkit.types import Embedded, Ids, Logits, Probabilities, Query
+from dlmkit_cdcd import configs
+
+
+class NormalisedSpace(EmbeddingSpace):
+    """Embeddings L2-normalised at every use and scaled by sqrt(d) (CDCD, section 4.2).
+
+    Each component then has unit variance, whatever the free parameter underneath, and the
+    gradient flows through the normalisation. The tied head is free of bias and scores tokens by
+    the same points: logits = q . e_v.
+    """
+
+    def __init__(self, config: configs.Normalised, context: BuildContext) -> None:
+        super().__init__()
+        self.dim = config.dim
+        self.query_dim = config.head_width or config.dim
+        self.corruption = GaussianCorruption()
+        self.weight = nn.Parameter(torch.randn(context.vocab_size, config.dim) * config.init_std)
+        self.head = (
+            nn.Linear(self.query_dim, context.vocab_size, bias=False)
+            if config.head == "untied"
+            else None
+        )
+
+    def table(self) -> Tensor:
+        """The embeddings of all tokens, (V, D), each of norm sqrt(D)."""
+        return F.normalize(self.weight, dim=-1) * math.sqrt(self.dim)
+
+    def embed(self, ids: Ids) -> Embedded:
+        return F.embedding(ids, self.table())
+
+    def logits(self, query: Query) -> Logits:
+        return query @ self.table().T if self.head is None else self.head(query)
+
+    def expect(self, probabilities: Probabilities) -> Embedded:
+        return probabilities @ self.table()
