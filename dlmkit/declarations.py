@@ -24,7 +24,9 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 def check_component(component: Any) -> Component:
     """``component`` itself. Raises ValueError if it is not a proper declaration."""
     if not isinstance(component, Component):
-        raise ValueError(f"register_components() returned a {type(component).__name__}: {component!r}")
+        raise ValueError(
+            f"register_components() returned a {type(component).__name__}: {component!r}"
+        )
     if component.kind not in KINDS:
         raise ValueError(
             f"component {component.name!r} is of unknown kind {component.kind!r}"

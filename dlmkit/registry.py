@@ -146,10 +146,11 @@ class Registry:
         target = _import_target(kind, entry)
         bound = replace(context, build=lambda k, p: self.build(k, p, context))
         try:
-            return target(config, bound)
+            built = target(config, bound)
         except Exception as error:
             error.add_note(f"while building {kind} {entry.qualified}")
             raise
+        return _checked(kind, entry, built)
 
 
 def _provides(plugin: Loaded) -> tuple[str, ...]:
@@ -161,13 +162,26 @@ def _provides(plugin: Loaded) -> tuple[str, ...]:
 
 def unusable(plugin: Loaded) -> str:
     """Why a plugin cannot be used, for an error message."""
-    return f"plugin {plugin.name!r} ({plugin.package}) is {plugin.state}: {plugin.reason}"
+    state = "is blocked" if plugin.state == "blocked" else "failed to load"
+    return f"plugin {plugin.name!r} ({plugin.package}) {state}: {plugin.reason}"
 
 
 def _choices(name: str, names: Iterable[str]) -> str:
     names = sorted(set(names))
     there = f"; there are {', '.join(names)}" if names else ""
     return did_you_mean(name, names) or there
+
+
+def _checked(kind: str, entry: Entry, built: Any) -> Any:
+    from dlmkit.core.kinds import INTERFACES  # it imports torch
+
+    interface = INTERFACES[kind]
+    if not isinstance(built, interface):
+        raise PluginError(
+            f"{kind} {entry.qualified}: {entry.component.target} built a "
+            f"{type(built).__name__}, which is not a {interface.__module__}.{interface.__name__}"
+        )
+    return built
 
 
 def _import_target(kind: str, entry: Entry) -> Callable[..., Any]:

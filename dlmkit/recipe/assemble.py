@@ -1,0 +1,147 @@
+"""From a resolved recipe to the objects it means. The only file here that imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dlmkit.core.context import BuildContext
+from dlmkit.core.data import Data
+from dlmkit.core.embedding import EmbeddingSpace
+from dlmkit.core.exits import BUILT_IN, ExitCriterion, Statistic
+from dlmkit.core.masking import Masking
+from dlmkit.core.network import ScoreNetwork
+from dlmkit.core.objective import Objective
+from dlmkit.core.schedule import NoiseSchedule
+from dlmkit.core.tokenizer import Tokenizer
+from dlmkit.errors import RecipeError, UsageError
+from dlmkit.plugin import Part
+from dlmkit.recipe.schema import RecipeConfig
+from dlmkit.registry import Registry
+from dlmkit.sampling.parts import SamplingParts
+
+_MODEL = ("space", "schedule", "network", "masking", "objective")
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A recipe's parts. ``objective`` is the module that holds space, schedule and network.
+
+    ``context`` is what further parts (samplers, metrics, trackers) are built with; ``data`` is
+    None if the model was assembled for sampling alone.
+    """
+
+    config: RecipeConfig
+    registry: Registry
+    context: BuildContext
+    tokenizer: Tokenizer
+    data: Data | None
+    space: EmbeddingSpace
+    schedule: NoiseSchedule
+    network: ScoreNetwork
+    masking: Masking
+    objective: Objective
+
+    def build(self, kind: str, part: Part) -> Any:
+        """A further part of this recipe."""
+        return self.registry.build(kind, part, self.context)
+
+
+def assemble(
+    config: RecipeConfig,
+    registry: Registry,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    folder: Path | None = None,
+    with_data: bool = True,
+) -> Assembly:
+    """Build data, space, schedule, network, masking and objective, in this order.
+
+    Initial weights are a function of ``config.seed`` alone: they are drawn on the CPU, in
+    ``dtype``, from torch's global generator, which is seeded here. Without data, the tokenizer
+    that ``folder`` holds gives the vocabulary.
+    """
+    context = BuildContext(
+        length=config.length,
+        seed=config.seed,
+        device=torch.device(device),
+        dtype=dtype,
+        attention=config.attention,
+        folder=folder,
+    )
+    data: Data | None = registry.build("data", config.data, context) if with_data else None
+    tokenizer = data.tokenizer if data is not None else _saved_tokenizer(folder)
+    context = replace(context, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id)
+    if data is not None:
+        context = _extended(context, "data", data)
+    torch.manual_seed(config.seed)
+    with _default_dtype(dtype):
+        for kind in _MODEL:
+            part = registry.build(kind, getattr(config, kind), context)
+            context = _extended(context, kind, part)
+    context.part("objective").to(context.device)
+    parts = {kind: context.part(kind) for kind in _MODEL}
+    return Assembly(config, registry, context, tokenizer, data, **parts)
+
+
+def _saved_tokenizer(folder: Path | None) -> Tokenizer:
+    if folder is None:
+        raise UsageError("a model without data needs the folder that its tokenizer is saved in")
+    return Tokenizer.load(folder)
+
+
+def _extended(context: BuildContext, kind: str, part: Any) -> BuildContext:
+    return replace(context, parts={**context.parts, kind: part})
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def assemble_sampling(assembly: Assembly, config: RecipeConfig | None = None) -> SamplingParts:
+    """What the sampling loop needs of ``assembly``, chosen by ``config`` (default: its own).
+
+    ``statistics`` holds the recipe's, by short name, and those beside them that its exit rule
+    needs and some plugin provides.
+    """
+    config = config or assembly.config
+    exit_rule: ExitCriterion | None = None
+    if config.exit is not None:
+        exit_rule = assembly.build("exit", config.exit)
+    return SamplingParts(
+        space=assembly.space,
+        schedule=assembly.schedule,
+        denoise=assembly.objective.denoise(),
+        sampler=assembly.build("sampler", config.sampler),
+        grid=assembly.build("grid", config.grid),
+        exit=exit_rule,
+        statistics=_statistics(assembly, config, exit_rule),
+        guidance=tuple(assembly.build("guidance", part) for part in config.guidance),
+    )
+
+
+def _statistics(
+    assembly: Assembly, config: RecipeConfig, exit_rule: ExitCriterion | None
+) -> Mapping[str, Statistic]:
+    parts: dict[str, Part] = {}
+    for part in config.statistic:
+        name = part.use.rpartition(":")[2]
+        if name in parts or name in BUILT_IN:
+            raise RecipeError(f"statistic: two statistics go by the name {name!r}")
+        parts[name] = part
+    for name in exit_rule.needs if exit_rule is not None else ():
+        if name not in BUILT_IN:
+            parts.setdefault(name, Part(use=name))
+    return {name: assembly.build("statistic", part) for name, part in parts.items()}

@@ -1,0 +1,69 @@
+"""Writing plain values as YAML that :mod:`dlmkit.recipe.yaml` reads back identically."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from dlmkit.recipe.yaml import scalar
+
+_PLAIN = re.compile(r"[A-Za-z_./][\w./+-]*(?:[ :]?[\w./+-]+)*", re.ASCII)
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+
+
+def dump(value: Any) -> str:
+    """``value`` (dicts, lists and scalars) as block-style YAML, ending with a newline."""
+    return "\n".join(_block(value)) + "\n"
+
+
+def _block(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _entry(f"{_text(str(key))}:", item)
+    elif isinstance(value, Sequence) and not isinstance(value, str) and value:
+        for item in value:
+            first, *rest = _block(item)
+            yield f"- {first}"
+            yield from (f"  {line}" for line in rest)
+    else:
+        yield _inline(value)
+
+
+def _entry(head: str, item: Any) -> Iterator[str]:
+    if isinstance(item, Mapping | list | tuple) and item:
+        yield head
+        yield from (f"  {line}" for line in _block(item))
+    else:
+        yield f"{head} {_inline(item)}"
+
+
+def _inline(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, float):
+        return _float(value)
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, Mapping | list | tuple):
+        return "{}" if isinstance(value, Mapping) else "[]"
+    raise TypeError(f"a recipe cannot hold a {type(value).__name__}: {value!r}")
+
+
+def _float(value: float) -> str:
+    if math.isnan(value):
+        return ".nan"
+    if math.isinf(value):
+        return ".inf" if value > 0 else "-.inf"
+    return repr(value)
+
+
+def _text(value: str) -> str:
+    if _PLAIN.fullmatch(value) and isinstance(scalar(value), str):
+        return value
+    quoted = json.dumps(value, ensure_ascii=False)
+    return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)

@@ -1,0 +1,200 @@
+"""Strict YAML 1.2 (core schema) with positions, and the writer that reads back identically.
+
+Refused, because they surprise: duplicate keys, anchors, aliases, merge keys, tags, several
+documents, keys that are not text. Nothing in a file is ever executed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path as FilePath
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    DocumentStartEvent,
+    Event,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
+from ruamel.yaml.reader import ReaderError
+
+from dlmkit.errors import RecipeError
+from dlmkit.recipe.problems import Mark, Path, Problem, report
+from dlmkit.recipe.tree import Node
+
+MAX_DEPTH = 40
+MAX_BYTES = 1_000_000
+
+_NODES = (AliasEvent, ScalarEvent, MappingStartEvent, SequenceStartEvent)
+_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_SPECIAL: dict[str, Any] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), float("inf")),
+    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), float("-inf")),
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
+}
+
+
+def scalar(text: str) -> Any:
+    """What a plain (unquoted) scalar means: None, bool, int, float or the text itself."""
+    if text in _SPECIAL:
+        return _SPECIAL[text]
+    if _INT.fullmatch(text):
+        return int(text, 0 if text[:2] in ("0o", "0x") else 10)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    return text
+
+
+def read_file(path: FilePath, order: int = 0) -> Node:
+    """The tree of a file. Raises RecipeError if it is no readable, strict YAML mapping."""
+    if path.is_dir():
+        raise RecipeError(f"{path} is a folder, not a recipe file")
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise RecipeError(f"{path} is larger than {MAX_BYTES} bytes: not a recipe")
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 text (byte {error.start}: {error.reason})") from error
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return read_text(text, str(path), order)
+
+
+def read_text(text: str, origin: str, order: int = 0) -> Node:
+    """The tree of a recipe's text, which must be a mapping."""
+    node = parse(text, lambda line, column: Mark(order, origin, line, column))
+    if node is None:
+        raise RecipeError(f"{origin}: the file is empty; a recipe is a mapping of keys to values")
+    if not isinstance(node.value, dict):
+        what = f"a recipe is a mapping of keys to values, not {kind_of(node.value)}"
+        raise report([Problem(node.mark, (), what)])
+    return node
+
+
+def kind_of(value: Any) -> str:
+    """The YAML word for the type of a value, with the value where it is short."""
+    if isinstance(value, dict | list):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    return "nothing" if value is None else repr(value)
+
+
+def parse(text: str, mark: Callable[[int, int], Mark]) -> Node | None:
+    """The tree of any YAML text, or None if it holds no value. ``mark`` makes positions."""
+    reader = _Reader(mark)
+    try:
+        for event in YAML(typ="safe", pure=True).parse(text):
+            reader.feed(event)
+    except ReaderError as error:
+        before = text[: error.position]
+        place = mark(before.count("\n") + 1, len(before) - before.rfind("\n"))
+        what = f"the character {error.character!r} is not allowed in YAML"
+        raise report([Problem(place, (), what)]) from error
+    except MarkedYAMLError as error:
+        at = error.problem_mark or error.context_mark
+        place = mark(at.line + 1, at.column + 1) if at else mark(1, 1)
+        words = " ".join(filter(None, (error.problem, error.context and f"({error.context})")))
+        raise report([Problem(place, (), f"not YAML: {words}")]) from error
+    except YAMLError as error:
+        raise report([Problem(mark(1, 1), (), f"not YAML: {error}")]) from error
+    if reader.problems:
+        raise report(reader.problems)
+    return reader.root
+
+
+class _Reader:
+    """Builds a tree from parse events, without recursion, noting every problem."""
+
+    def __init__(self, mark: Callable[[int, int], Mark]) -> None:
+        self.mark = mark
+        self.problems: list[Problem] = []
+        self.root: Node | None = None
+        self.documents = 0
+        self.open: list[Node] = []
+        self.keys: list[str | None] = []  # of each open dict, the key that awaits its value
+
+    def feed(self, event: Event) -> None:
+        mark = self.mark(event.start_mark.line + 1, event.start_mark.column + 1)
+        self._refuse(event, mark)
+        if isinstance(event, MappingEndEvent | SequenceEndEvent):
+            self.open.pop()
+            self.keys.pop()
+        elif self._expects_key() and isinstance(event, _NODES):
+            self._key(event, mark)
+        elif isinstance(event, MappingStartEvent | SequenceStartEvent):
+            self._start(Node({} if isinstance(event, MappingStartEvent) else [], mark))
+        elif isinstance(event, ScalarEvent):
+            self._add(Node(scalar(event.value) if event.style is None else event.value, mark))
+        elif isinstance(event, AliasEvent):
+            self._add(Node(None, mark))
+
+    def _refuse(self, event: Event, mark: Mark) -> None:
+        if isinstance(event, DocumentStartEvent):
+            self.documents += 1
+            if self.documents > 1:
+                self._problem(mark, "a recipe is one document, and this starts a second one")
+            if event.version not in (None, (1, 2)):
+                self._problem(mark, "recipes are YAML 1.2: leave the %YAML line out")
+        anchor = getattr(event, "anchor", None)
+        if anchor is not None:
+            sign = "*" if isinstance(event, AliasEvent) else "&"
+            self._problem(mark, f"anchors and aliases ({sign}{anchor}) are not allowed: repeat it")
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            self._problem(mark, f"tags ({tag}) are not allowed: recipes hold plain values")
+
+    def _expects_key(self) -> bool:
+        return bool(self.open) and isinstance(self.open[-1].value, dict) and self.keys[-1] is None
+
+    def _key(self, event: Event, mark: Mark) -> None:
+        if not isinstance(event, ScalarEvent):
+            raise report([*self.problems, Problem(mark, self._path(), "a key must be text")])
+        key, node = str(event.value), self.open[-1]
+        if event.style is None and key == "<<":
+            self._problem(mark, "merge keys (<<) are not allowed: use extends, or repeat it")
+        elif event.style is None and not isinstance(scalar(key), str):
+            self._problem(mark, f"a key must be text, and {key or 'an empty key'} is not: quote it")
+        elif key in node.keys:
+            what = f"the key {key!r} is given twice (first in line {node.keys[key].line})"
+            self._problem(mark, what)
+        node.keys.setdefault(key, mark)
+        self.keys[-1] = key
+
+    def _start(self, node: Node) -> None:
+        if len(self.open) >= MAX_DEPTH:
+            what = f"nested more than {MAX_DEPTH} levels deep"
+            raise report([*self.problems, Problem(node.mark, (), what)])
+        self._add(node)
+        self.open.append(node)
+        self.keys.append(None)
+
+    def _add(self, node: Node) -> None:
+        if not self.open:
+            self.root = self.root or node
+        elif isinstance(self.open[-1].value, list):
+            self.open[-1].value.append(node)
+        else:
+            self.open[-1].value.setdefault(self.keys[-1], node)
+            self.keys[-1] = None
+
+    def _problem(self, mark: Mark, what: str) -> None:
+        self.problems.append(Problem(mark, self._path(), what))
+
+    def _path(self) -> Path:
+        steps: list[str | int] = []
+        for node, key in zip(self.open, self.keys, strict=True):
+            if isinstance(node.value, list):
+                steps.append(len(node.value))
+            elif key is not None:
+                steps.append(key)
+        return tuple(steps)
