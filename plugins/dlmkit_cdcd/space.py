@@ -24,6 +24,7 @@ class NormalisedSpace(EmbeddingSpace):
 
     def __init__(self, config: configs.Normalised, context: BuildContext) -> None:
         super().__init__()
+        self.vocab_size = context.vocab_size
         self.dim = config.dim
         self.query_dim = config.head_width or config.dim
         self.corruption = GaussianCorruption()
