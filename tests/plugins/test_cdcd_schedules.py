@@ -142,7 +142,9 @@ def test_no_observation_keeps_the_start():
     schedule.observe(t, t, schedule.pdf(t), torch.zeros(16, dtype=torch.bool))
     assert torch.isfinite(schedule.u_edges).all()
     u = torch.linspace(0, 1, 30, dtype=torch.float64)
-    torch.testing.assert_close(schedule.quantile(u), T_MIN * (T_MAX / T_MIN) ** u, rtol=0.02, atol=0)
+    torch.testing.assert_close(
+        schedule.quantile(u), T_MIN * (T_MAX / T_MIN) ** u, rtol=0.02, atol=0
+    )
 
 
 def pool_adjacent_violators(values, weights):
@@ -163,7 +165,9 @@ def pool_adjacent_violators(values, weights):
 )
 def test_isotonic_equals_pool_adjacent_violators(pairs):
     values, weights = (torch.tensor(x, dtype=torch.float64) for x in zip(*pairs, strict=True))
-    expected = torch.tensor(pool_adjacent_violators(values.tolist(), weights.tolist()), dtype=torch.float64
+    expected = torch.tensor(
+        pool_adjacent_violators(values.tolist(), weights.tolist()), dtype=torch.float64
+    )
     torch.testing.assert_close(isotonic(values, weights), expected, atol=1e-9, rtol=0)
 
 
