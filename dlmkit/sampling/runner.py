@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -124,8 +125,13 @@ class _Run:
             x=x,
             previous=self.denoise.start(x),
             sampler=parts.sampler.init(x),
-            memory=() if parts.exit is None else parts.exit.init(len(start)),
+            memory=self.memory(count),
         )
+
+    def memory(self, count: int) -> Any:
+        """The exit rule's memory of ``count`` rows that have taken no step."""
+        with self.parts.device:
+            return () if self.parts.exit is None else self.parts.exit.init(count)
 
     @torch.no_grad()
     def turn(self, slots: Slots) -> tuple[Slots, Step]:
@@ -221,7 +227,7 @@ class _Run:
         last = torch.arange(1, position + 1) == self.steps
         return branches * int(self.parts.sampler.evaluations(last).sum())
 
-    def _reason(self, position: int, memory: object) -> str | None:
+    def _reason(self, position: int, memory: Any) -> str | None:
         if self.parts.exit is None or position == self.steps:
             return None
         return self.parts.exit.reason(memory)

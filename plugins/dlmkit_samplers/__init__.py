@@ -1,0 +1,1 @@
+"""Samplers, grids, statistics, exit rules and guidance for continuous diffusion, as components."""

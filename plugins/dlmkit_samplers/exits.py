@@ -1,0 +1,174 @@
+"""Exit rules, and rules made of rules.
+
+Comparisons are written so that NaN never halts a row. Thresholds on entropy and on the KL
+between steps are those of 2305.10818, whose exact constants are not public; the Jeffreys rule
+and the combinators are our definition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dlmkit import rows
+from dlmkit.core.context import BuildContext
+from dlmkit.core.exits import ExitCriterion
+from dlmkit.types import PerRow, Rows
+from dlmkit_samplers import configs
+
+
+class Fixed(ExitCriterion):
+    """Halts at a given step: the baseline every adaptive rule must beat."""
+
+    needs = ("step",)
+
+    def __init__(self, config: configs.FixedStep, context: BuildContext) -> None:
+        self.step = config.step
+
+    def init(self, rows: int) -> Any:
+        return ()
+
+    def __call__(self, statistics: Mapping[str, PerRow], memory: Any) -> tuple[Rows, Any]:
+        return statistics["step"] >= self.step, memory
+
+    def reason(self, memory: Any) -> str:
+        return f"step >= {self.step}"
+
+
+class Below(ExitCriterion):
+    """Halts once one statistic is below a threshold."""
+
+    def __init__(self, statistic: str, threshold: float) -> None:
+        self.needs = (statistic,)
+        self.threshold = threshold
+
+    def init(self, rows: int) -> Any:
+        return ()
+
+    def __call__(self, statistics: Mapping[str, PerRow], memory: Any) -> tuple[Rows, Any]:
+        return statistics[self.needs[0]] < self.threshold, memory
+
+    def reason(self, memory: Any) -> str:
+        return f"{self.needs[0]} < {self.threshold:g}"
+
+
+def entropy(config: configs.Threshold, context: BuildContext) -> Below:
+    """Confident: the mean entropy of the predicted tokens is low."""
+    return Below("entropy", config.threshold)
+
+
+def kl(config: configs.Threshold, context: BuildContext) -> Below:
+    """Stable: the prediction has hardly moved since the last step."""
+    return Below("kl", config.threshold)
+
+
+def jeffreys(config: configs.Threshold, context: BuildContext) -> Below:
+    """Stable, measured without cancellation."""
+    return Below("jeffreys", config.threshold)
+
+
+class AnyMemory(NamedTuple):
+    """The rules' own memories, and the first rule that holds (their number if none does)."""
+
+    rules: tuple[Any, ...]
+    first: Tensor
+
+
+class _Several(ExitCriterion):
+    def __init__(self, config: configs.Rules, context: BuildContext) -> None:
+        self.rules: list[ExitCriterion] = [context.build("exit", part) for part in config.rules]
+        self.needs = tuple(dict.fromkeys(name for rule in self.rules for name in rule.needs))
+
+    def ask(
+        self, statistics: Mapping[str, PerRow], memories: tuple[Any, ...]
+    ) -> tuple[Tensor, tuple[Any, ...]]:
+        """(bool[R, B]: which rule holds for which row, new memories)."""
+        pairs = zip(self.rules, memories, strict=True)
+        halts, memories = zip(*(rule(statistics, memory) for rule, memory in pairs), strict=True)
+        return torch.stack(halts), memories
+
+
+class AnyOf(_Several):
+    """Halts when one rule holds; the first of those in the recipe's order is the reason."""
+
+    def init(self, rows: int) -> AnyMemory:
+        return AnyMemory(
+            tuple(rule.init(rows) for rule in self.rules), torch.full((rows,), len(self.rules))
+        )
+
+    def __call__(
+        self, statistics: Mapping[str, PerRow], memory: AnyMemory
+    ) -> tuple[Rows, AnyMemory]:
+        halts, memories = self.ask(statistics, memory.rules)
+        none = torch.ones_like(halts[:1])
+        return halts.any(dim=0), AnyMemory(memories, torch.cat((halts, none)).int().argmax(dim=0))
+
+    def reason(self, memory: AnyMemory) -> str:
+        first = int(memory.first)
+        return self.rules[first].reason(memory.rules[first])
+
+
+class AllOf(_Several):
+    """Halts when every rule holds at the same step."""
+
+    def init(self, rows: int) -> Any:
+        return tuple(rule.init(rows) for rule in self.rules)
+
+    def __call__(self, statistics: Mapping[str, PerRow], memory: Any) -> tuple[Rows, Any]:
+        halts, memories = self.ask(statistics, memory)
+        return halts.all(dim=0), memories
+
+    def reason(self, memory: Any) -> str:
+        pairs = zip(self.rules, memory, strict=True)
+        return " and ".join(rule.reason(own) for rule, own in pairs)
+
+
+class PatienceMemory(NamedTuple):
+    """The inner rule's memory, and the steps in a row at which it has held."""
+
+    rule: Any
+    held: Tensor
+
+
+class Patience(ExitCriterion):
+    """Halts when the inner rule has held for several steps without a break."""
+
+    def __init__(self, config: configs.Patience, context: BuildContext) -> None:
+        self.rule: ExitCriterion = context.build("exit", config.rule)
+        self.steps = config.steps
+        self.needs = self.rule.needs
+
+    def init(self, rows: int) -> PatienceMemory:
+        return PatienceMemory(self.rule.init(rows), torch.zeros(rows, dtype=torch.int64))
+
+    def __call__(
+        self, statistics: Mapping[str, PerRow], memory: PatienceMemory
+    ) -> tuple[Rows, PatienceMemory]:
+        holds, inner = self.rule(statistics, memory.rule)
+        held = rows.where(holds, memory.held + 1, torch.zeros_like(memory.held))
+        return held >= self.steps, PatienceMemory(inner, held)
+
+    def reason(self, memory: PatienceMemory) -> str:
+        return f"{self.rule.reason(memory.rule)} for {self.steps} steps"
+
+
+class After(ExitCriterion):
+    """The inner rule, which sees every step but may halt only once ``step`` steps are done."""
+
+    def __init__(self, config: configs.After, context: BuildContext) -> None:
+        self.rule: ExitCriterion = context.build("exit", config.rule)
+        self.step = config.step
+        self.needs = tuple(dict.fromkeys((*self.rule.needs, "step")))
+
+    def init(self, rows: int) -> Any:
+        return self.rule.init(rows)
+
+    def __call__(self, statistics: Mapping[str, PerRow], memory: Any) -> tuple[Rows, Any]:
+        holds, memory = self.rule(statistics, memory)
+        return holds & (statistics["step"] >= self.step), memory
+
+    def reason(self, memory: Any) -> str:
+        return f"{self.rule.reason(memory)} after step {self.step}"

@@ -1,0 +1,88 @@
+"""Guidance: what a sampler steps towards, moved; what statistics and decoding read, left."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlmkit.core.context import BuildContext
+from dlmkit.core.denoise import Denoise, Prediction
+from dlmkit.core.guidance import Guidance
+from dlmkit.core.network import Conditioning
+from dlmkit.core.schedule import Level
+from dlmkit_samplers import configs
+from dlmkit_samplers.samplers import gaussian
+
+
+class ScoreTemperature(Guidance):
+    """Divides the score by T (CDCD, section 6.2): below 1 it sharpens, at 1 it is the identity.
+
+    The score at the ratio s is (x0 - x) / s^2 with x over alpha, so a score over T is that of
+    x0 + ((1 - T) / T)(x0 - x). Given positions keep their own embedding. The step that ends
+    clean lands on this moved point; tokens are read from the unmoved prediction.
+    """
+
+    def __init__(self, config: configs.ScoreTemperature, context: BuildContext) -> None:
+        self.temperature = config.temperature
+        self.corruption = gaussian(context.part("space").corruption, "guidance score-temperature")
+
+    def wrap(self, denoise: Denoise) -> Denoise:
+        return _Tempered(denoise, self)
+
+
+class _Tempered(Denoise):
+    def __init__(self, inner: Denoise, options: ScoreTemperature) -> None:
+        self.inner = inner
+        self.corruption = options.corruption
+        self.extra = (1.0 - options.temperature) / options.temperature
+
+    def start(self, x: Tensor) -> Any:
+        return self.inner.start(x)
+
+    def __call__(
+        self, x: Tensor, level: Level, previous: Any, conditioning: Conditioning
+    ) -> Prediction:
+        prediction = self.inner(x, level, previous, conditioning)
+        x0 = prediction.x0_step
+        ve, _ = self.corruption.to_ve(x, level)
+        moved = x0 + self.extra * (x0 - ve)
+        return replace(prediction, x0_step=torch.where(conditioning.given[..., None], x0, moved))
+
+
+class ClassifierFree(Guidance):
+    """Extrapolates from the unconditional to the conditional score (2207.12598; CDCD, 4.4).
+
+    In x0, at one noise level, that is x0_null + scale (x0 - x0_null). The null branch is the
+    same rows without their clean embeddings, as the objective's conditioning dropout trains it;
+    each branch keeps its own ``previous``. Statistics and tokens are the conditional branch's.
+    """
+
+    def __init__(self, config: configs.ClassifierFree, context: BuildContext) -> None:
+        self.scale = config.scale
+
+    def wrap(self, denoise: Denoise) -> Denoise:
+        return _TwoBranches(denoise, self.scale)
+
+
+class _TwoBranches(Denoise):
+    def __init__(self, inner: Denoise, scale: float) -> None:
+        self.inner = inner
+        self.scale = scale
+
+    def start(self, x: Tensor) -> tuple[Any, Any]:
+        return self.inner.start(x), self.inner.start(x)
+
+    def __call__(
+        self, x: Tensor, level: Level, previous: tuple[Any, Any], conditioning: Conditioning
+    ) -> Prediction:
+        told = self.inner(x, level, previous[0], conditioning)
+        null = self.inner(x, level, previous[1], conditioning.dropped())
+        moved = null.x0_step + self.scale * (told.x0_step - null.x0_step)
+        return replace(
+            told,
+            x0_step=torch.where(conditioning.given[..., None], told.x0_step, moved),
+            feedback=(told.feedback, null.feedback),
+        )

@@ -1,0 +1,152 @@
+"""Samplers of Gaussian diffusions, in x / alpha at the ratio s = sigma / alpha.
+
+There every such process is the VE process dx / ds = (x - x0(x, s)) / s. ``here`` and ``next``
+differ from row to row; where ``next`` is clean its ratio is 0 and a step ends on x0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlmkit import rows
+from dlmkit.core.context import BuildContext
+from dlmkit.core.denoise import Prediction
+from dlmkit.core.embedding import Corruption, GaussianCorruption
+from dlmkit.core.sampler import BoundDenoise, Sampler
+from dlmkit.core.schedule import Level
+from dlmkit.errors import RecipeError
+from dlmkit.noise import Noise
+from dlmkit.types import Index, Rows
+from dlmkit_samplers import configs
+
+
+def gaussian(corruption: Corruption, who: str) -> GaussianCorruption:
+    """``corruption`` itself. Raises RecipeError if it is not Gaussian."""
+    if not isinstance(corruption, GaussianCorruption):
+        raise RecipeError(
+            f"{who} runs on Gaussian noise alone, and this space is noised by "
+            f"{type(corruption).__name__}"
+        )
+    return corruption
+
+
+def ratio(level: Level, x: Tensor) -> Tensor:
+    """sigma / alpha, broadcast against ``x``."""
+    alpha, sigma = level.like(x)
+    return sigma / alpha
+
+
+def euler(x: Tensor, x0: Tensor, s: Tensor, s_next: Tensor) -> Tensor:
+    """x0 + (s_next / s)(x - x0): Euler's step, DDIM's, and exactly x0 at s_next = 0."""
+    return x0 + (s_next / s) * (x - x0)
+
+
+class Euler(Sampler):
+    """CDCD's sampler; the same as DDIM (2010.02502) and first-order DPM-Solver++."""
+
+    def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
+        pass
+
+    def init(self, x: Tensor) -> Any:
+        return ()
+
+    def step(
+        self,
+        denoise: BoundDenoise,
+        corruption: Corruption,
+        x: Tensor,
+        here: Level,
+        next: Level,
+        state: Any,
+        noise: Noise,
+        previous: Any,
+    ) -> tuple[Tensor, Prediction, Any]:
+        corruption = gaussian(corruption, "sampler euler")
+        prediction = denoise(x, here, previous)
+        ve, s = corruption.to_ve(x, here)
+        ve = euler(ve, prediction.x0_step, s, ratio(next, x))
+        return corruption.from_ve(ve, next), prediction, state
+
+
+class Ancestral(Sampler):
+    """Euler to s_down, then noise of standard deviation s_up, both set by eta.
+
+    s_up^2 = eta^2 s'^2 (s^2 - s'^2) / s^2 and s_down^2 = s'^2 - s_up^2. At eta 1 this is the
+    Gaussian posterior of DDPM (2006.11239) around the predicted x0.
+    """
+
+    def __init__(self, config: configs.Ancestral, context: BuildContext) -> None:
+        self.eta = config.eta
+
+    def init(self, x: Tensor) -> Any:
+        return ()
+
+    def step(
+        self,
+        denoise: BoundDenoise,
+        corruption: Corruption,
+        x: Tensor,
+        here: Level,
+        next: Level,
+        state: Any,
+        noise: Noise,
+        previous: Any,
+    ) -> tuple[Tensor, Prediction, Any]:
+        corruption = gaussian(corruption, "sampler ancestral")
+        prediction = denoise(x, here, previous)
+        ve, s = corruption.to_ve(x, here)
+        s_next = ratio(next, x)
+        share = (s_next / s) ** 2
+        up = self.eta * s_next * torch.sqrt((1.0 - share).clamp(min=0.0))
+        down = torch.sqrt((s_next**2 - up**2).clamp(min=0.0))
+        ve = euler(ve, prediction.x0_step, s, down) + up * noise.normal(0, x.shape[1:], x.dtype)
+        return corruption.from_ve(ve, next), prediction, state
+
+
+class Heun(Sampler):
+    """Second order by averaging the slopes at both ends (EDM, 2206.00364, algorithm 1).
+
+    The step that ends clean is Euler's. The next step is fed the later of the two predictions.
+    """
+
+    def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
+        pass
+
+    def init(self, x: Tensor) -> Any:
+        return ()
+
+    def evaluations(self, last: Rows) -> Index:
+        return 2 - last.long()
+
+    def step(
+        self,
+        denoise: BoundDenoise,
+        corruption: Corruption,
+        x: Tensor,
+        here: Level,
+        next: Level,
+        state: Any,
+        noise: Noise,
+        previous: Any,
+    ) -> tuple[Tensor, Prediction, Any]:
+        corruption = gaussian(corruption, "sampler heun")
+        first = denoise(x, here, previous)
+        ve, s = corruption.to_ve(x, here)
+        s_next = ratio(next, x)
+        ahead = euler(ve, first.x0_step, s, s_next)
+        last = next.sigma == 0
+        if bool(last.all()):
+            return corruption.from_ve(ahead, next), first, state
+        # rows that end clean are evaluated again where they stand, and the result is not used
+        there = rows.where(last, here, next)
+        second = denoise(
+            rows.where(last, x, corruption.from_ve(ahead, next)), there, first.feedback
+        )
+        slope = (ve - first.x0_step) / s + (ahead - second.x0_step) / ratio(there, x)
+        ve = rows.where(last, ahead, ve + (s_next - s) * 0.5 * slope)
+        feedback = rows.where(last, first.feedback, second.feedback)
+        return corruption.from_ve(ve, next), replace(first, feedback=feedback), state

@@ -1,0 +1,81 @@
+"""Statistics of the predicted distribution over tokens.
+
+With a tied head, logits l_v = q . e_v and x0 = sum_v p_v e_v, so sum_v p_v l_v = q . x0 and all
+three follow from vectors of the embedding's size, exactly. Other heads take the plain form over
+the vocabulary. The identities lose digits to cancellation, but for the Jeffreys divergence,
+whose every factor is a difference.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dlmkit.core.context import BuildContext
+from dlmkit.core.denoise import Prediction
+from dlmkit.core.embedding import EmbeddingSpace
+from dlmkit.core.exits import Statistic
+from dlmkit.types import PerPosition
+from dlmkit_samplers import configs
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(dim=-1)
+
+
+def _log_probabilities(space: EmbeddingSpace, prediction: Prediction) -> Tensor:
+    return space.logits(prediction.query).log_softmax(dim=-1)
+
+
+def _expected(weights: Tensor, values: Tensor) -> Tensor:
+    """sum_v w_v l_v, where impossible tokens (w = 0, l = -inf) count as 0."""
+    return torch.where(weights == 0, 0.0, weights * values).sum(dim=-1)
+
+
+class Entropy(Statistic):
+    """H = lse - q . x0, in nats."""
+
+    def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
+        pass
+
+    def per_position(
+        self, space: EmbeddingSpace, now: Prediction, before: Prediction
+    ) -> PerPosition:
+        if space.tied:
+            return now.lse - _dot(now.query, now.x0_mean)
+        log_p = _log_probabilities(space, now)
+        return -_expected(log_p.exp(), log_p)
+
+
+class KullbackLeibler(Statistic):
+    """KL(p_now || p_before) = (q_now - q_before) . x0_now - lse_now + lse_before, in nats."""
+
+    needs_before = True
+
+    def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
+        pass
+
+    def per_position(
+        self, space: EmbeddingSpace, now: Prediction, before: Prediction
+    ) -> PerPosition:
+        if space.tied:
+            return _dot(now.query - before.query, now.x0_mean) - (now.lse - before.lse)
+        log_p, log_r = _log_probabilities(space, now), _log_probabilities(space, before)
+        return _expected(log_p.exp(), log_p - log_r)
+
+
+class Jeffreys(Statistic):
+    """KL(p || r) + KL(r || p) = (q_now - q_before) . (x0_now - x0_before), in nats."""
+
+    needs_before = True
+
+    def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
+        pass
+
+    def per_position(
+        self, space: EmbeddingSpace, now: Prediction, before: Prediction
+    ) -> PerPosition:
+        if space.tied:
+            return _dot(now.query - before.query, now.x0_mean - before.x0_mean)
+        log_p, log_r = _log_probabilities(space, now), _log_probabilities(space, before)
+        return _expected(log_p.exp() - log_r.exp(), log_p - log_r)
