@@ -42,7 +42,9 @@ class Frequencies:
         size = data.tokenizer.vocab_size
         stream = data.stream(0, rows)
         unigram = torch.full((size,), 1e-2, dtype=torch.float64)
-        pairs = torch.full((size, size), 1e-2, dtype=torch.float64) if size <= LARGEST_BIGRAM else None
+        pairs = (
+            torch.full((size, size), 1e-2, dtype=torch.float64) if size <= LARGEST_BIGRAM else None
+        )
         seen, step = 0, 0
         while seen < tokens:
             batch = stream.read(step, torch.arange(rows))

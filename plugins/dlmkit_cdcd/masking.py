@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from dlmkit.core.context import BuildContext
-from dlmkit.core.masking import Masking
+from dlmkit.core.masking import Masking, lowest, uniform_count
 from dlmkit.noise import Noise
-from dlmkit.types import Index, Mask
+from dlmkit.types import Mask
 from dlmkit_cdcd import configs
-
-
-def _uniform_count(attend: Mask, noise: Noise) -> Index:
-    """A uniform count from 0 to one less than the row's tokens, so that one stays noised."""
-    tokens = attend.sum(dim=1)
-    return (noise.uniform(0, dtype=torch.float64) * tokens).long()
-
-
-def _first(order: Tensor, attend: Mask, count: Index) -> Mask:
-    """The ``count`` tokens of each row with the lowest ``order``; padding never counts."""
-    rank = torch.where(attend, order, torch.inf).argsort(dim=1, stable=True).argsort(dim=1)
-    return (rank < count[:, None]) & attend
 
 
 class NoMasking(Masking):
@@ -42,7 +29,7 @@ class PrefixMasking(Masking):
 
     def draw(self, attend: Mask, noise: Noise) -> Mask:
         order = torch.arange(attend.shape[1], device=attend.device, dtype=torch.float64)
-        return _first(order.expand(attend.shape), attend, _uniform_count(attend, noise))
+        return lowest(order.expand(attend.shape), attend, uniform_count(attend, noise))
 
 
 class RandomMasking(Masking):
@@ -53,7 +40,7 @@ class RandomMasking(Masking):
 
     def draw(self, attend: Mask, noise: Noise) -> Mask:
         order = noise.uniform(1, (attend.shape[1],), torch.float64)
-        return _first(order, attend, _uniform_count(attend, noise))
+        return lowest(order, attend, uniform_count(attend, noise))
 
 
 class MixedMasking(Masking):

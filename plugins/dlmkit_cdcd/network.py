@@ -114,9 +114,7 @@ class Transformer(ScoreNetwork):
         self.norm = Modulated(config.width, config.time_features)
         self.query = nn.Linear(config.width, space.query_dim, bias=False)
         nn.init.zeros_(self.query.weight)
-        self.register_buffer(
-            "rotation", rotation_table(context.length, channels), persistent=False
-        )
+        self.register_buffer("rotation", rotation_table(context.length, channels), persistent=False)
 
     def forward(
         self, x: Embedded, level: Level, conditioning: Conditioning, previous: Tensor

@@ -14,8 +14,8 @@ from dlmkit.core.masking import Masking
 from dlmkit.core.network import Conditioning
 from dlmkit.core.objective import Batch, Draws, LossParts, Objective
 from dlmkit.core.schedule import Level
-from dlmkit.types import Embedded, PerRow
 from dlmkit.rows import take
+from dlmkit.types import Embedded, PerRow
 from dlmkit_cdcd import configs
 
 CORRUPTION, MASKING, DROPOUT = range(3)

@@ -62,7 +62,12 @@ def register_components() -> Sequence[Component]:
             for name, summary, config, target in (
                 ("none", "nothing is given", configs.Nothing, "NoMasking"),
                 ("prefix", "a prefix of uniform length is given", configs.Prefix, "PrefixMasking"),
-                ("random", "a random subset of uniform size is given", configs.Random, "RandomMasking"),
+                (
+                    "random",
+                    "a random subset of uniform size is given",
+                    configs.Random,
+                    "RandomMasking",
+                ),
                 ("mix", "each row by one of several maskings", configs.Mix, "MixedMasking"),
             )
         ),

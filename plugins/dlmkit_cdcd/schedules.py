@@ -97,9 +97,7 @@ class Warped(VarianceExploding, LearnedSchedule):
         """Draw from the CDF with these positive widths from now on."""
         edges = torch.cat((t_widths.new_zeros(1), t_widths.cumsum(0) / t_widths.sum()))
         self.t_edges.copy_(self.t_min + edges * (self.t_max - self.t_min))
-        self.u_edges.copy_(
-            torch.cat((u_widths.new_zeros(1), u_widths.cumsum(0) / u_widths.sum()))
-        )
+        self.u_edges.copy_(torch.cat((u_widths.new_zeros(1), u_widths.cumsum(0) / u_widths.sum())))
 
 
 class TimeWarp(Warped):
@@ -229,4 +227,6 @@ def isotonic(values: Edges, weights: Edges) -> Edges:
     lowest = mean.flip(1).cummin(dim=1).values.flip(1)
     filled = torch.where(torch.isfinite(lowest), lowest, -torch.inf)
     result = filled.cummax(dim=0).values.diagonal()
-    return torch.where(torch.isfinite(result), result, values[weights > 0].min() if mass[-1] > 0 else 0.0)
+    return torch.where(
+        torch.isfinite(result), result, values[weights > 0].min() if mass[-1] > 0 else 0.0
+    )

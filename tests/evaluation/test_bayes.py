@@ -72,9 +72,7 @@ def test_bigram_survives_almost_clean_rows(setting):
     space, unigram, transition, _, _ = setting
     ids = torch.randint(0, V, (2, L))
     level = Level(torch.ones(2).double(), torch.full((2,), 1e-3).double())
-    guess = bayes.bigram(
-        bayes.log_likelihood(space, space.embed(ids), level), unigram, transition
-    )
+    guess = bayes.bigram(bayes.log_likelihood(space, space.embed(ids), level), unigram, transition)
     assert torch.equal(guess.argmax(-1), ids)
     assert torch.isfinite(guess).all()
 

@@ -69,9 +69,7 @@ def objective(masking, embedding=None, network=None, **options):
         "network": network or Oracle(),
         "masking": masking,
     }
-    return ScoreInterpolation(
-        configs.ScoreInterpolation(**options), replace(CONTEXT, parts=parts)
-    )
+    return ScoreInterpolation(configs.ScoreInterpolation(**options), replace(CONTEXT, parts=parts))
 
 
 def batch(seed=0):
