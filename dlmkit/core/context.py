@@ -30,7 +30,7 @@ class BuildContext:
     vocab_size: int = 0
     pad_id: int = -1
     seed: int = 0
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
     attention: str = "auto"
     folder: Path | None = None

@@ -61,9 +61,9 @@ class GaussianCorruption(Corruption):
 class EmbeddingSpace(nn.Module, ABC):
     """Tokens as points, and a network's hidden vectors as distributions over tokens.
 
-    ``vocab_size`` is V; ``dim`` is D, the channels of x0 and of what the network reads; ``query_dim`` is Q, the
-    channels that the network must put out; ``corruption`` is how this space is noised.
-    ``tied`` says that logits(q) = q . e_v, free of bias, and x0 = sum_v p_v e_v with one table
+    ``vocab_size`` is V; ``dim`` is D, the channels of x0 and of what the network reads;
+    ``query_dim`` is Q, the channels that the network must put out; ``corruption`` is how this
+    space is noised. ``tied`` says that logits(q) = q . e_v, free of bias, and x0 = sum_v p_v e_v with one table
     e, so that sum_v p_v logits_v = q . x0: statistics then need no V-sized tensor.
     """
 

@@ -31,7 +31,7 @@ LARGEST_BIGRAM = 300
 
 @dataclass(frozen=True)
 class Frequencies:
-    """Token statistics of training text, add-a-little smoothed: p(v), and p(b | a) if V is small."""
+    """Smoothed token statistics of training text: p(v), and p(b | a) where V is small."""
 
     unigram: Float[Tensor, "V"]
     transition: Float[Tensor, "V V"] | None
@@ -42,9 +42,8 @@ class Frequencies:
         size = data.tokenizer.vocab_size
         stream = data.stream(0, rows)
         unigram = torch.full((size,), 1e-2, dtype=torch.float64)
-        pairs = (
-            torch.full((size, size), 1e-2, dtype=torch.float64) if size <= LARGEST_BIGRAM else None
-        )
+        small = size <= LARGEST_BIGRAM
+        pairs = torch.full((size, size), 1e-2, dtype=torch.float64) if small else None
         seen, step = 0, 0
         while seen < tokens:
             batch = stream.read(step, torch.arange(rows))

@@ -82,9 +82,7 @@ class Transformer(Config):
     blocks: PositiveInt = Field(8, description="transformer blocks (CDCD base: 8)")
     heads: PositiveInt = Field(16, description="attention heads (our choice)")
     feed_forward: PositiveInt = Field(4, description="hidden width as a multiple of width")
-    time_features: PositiveInt = Field(
-        128, description="Fourier features and MLP units (CDCD: 128)"
-    )
+    time_features: PositiveInt = Field(128, description="Fourier features, MLP units (CDCD: 128)")
     time_bandwidth: PositiveFloat = Field(
         1.0, description="std of the Fourier frequencies over log noise-to-signal (our choice)"
     )
@@ -92,9 +90,7 @@ class Transformer(Config):
     @model_validator(mode="after")
     def _heads(self) -> Self:
         if self.width % (2 * self.heads):
-            raise ValueError(
-                f"width ({self.width}) must be an even multiple of heads ({self.heads})"
-            )
+            raise ValueError(f"width {self.width} is no even multiple of heads {self.heads}")
         if self.time_features % 2:
             raise ValueError(f"time_features ({self.time_features}) must be even")
         return self
@@ -110,7 +106,7 @@ class ScoreInterpolation(Config):
         0.1,
         ge=0.0,
         le=1.0,
-        description="share of rows whose clean embeddings are zeroed (CDCD: 10 %)",
+        description="share of rows without clean embeddings (CDCD: 10 %)",
     )
 
 

@@ -79,7 +79,7 @@ class Block(nn.Module):
 
 
 def rotation_table(length: int, channels: int) -> Tensor:
-    """Cosines and sines of rotary position embedding (RoFormer, 2104.09864), (2, L, channels / 2)."""
+    """Cosines and sines of rotary embedding (RoFormer, 2104.09864), (2, L, channels / 2)."""
     rates = 10000.0 ** (-torch.arange(0, channels, 2) / channels)
     angles = torch.arange(length)[:, None] * rates
     return torch.stack((angles.cos(), angles.sin()))

@@ -59,16 +59,11 @@ def register_components() -> Sequence[Component]:
         ),
         *(
             Component("masking", name, summary, config, f"dlmkit_cdcd.masking:{target}")
-            for name, summary, config, target in (
-                ("none", "nothing is given", configs.Nothing, "NoMasking"),
-                ("prefix", "a prefix of uniform length is given", configs.Prefix, "PrefixMasking"),
-                (
-                    "random",
-                    "a random subset of uniform size is given",
-                    configs.Random,
-                    "RandomMasking",
-                ),
-                ("mix", "each row by one of several maskings", configs.Mix, "MixedMasking"),
+            for name, target, config, summary in (
+                ("none", "NoMasking", configs.Nothing, "nothing is given"),
+                ("prefix", "PrefixMasking", configs.Prefix, "a prefix of uniform length is given"),
+                ("random", "RandomMasking", configs.Random, "a random subset is given"),
+                ("mix", "MixedMasking", configs.Mix, "each row by one of several maskings"),
             )
         ),
     ]

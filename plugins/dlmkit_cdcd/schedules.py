@@ -227,6 +227,4 @@ def isotonic(values: Edges, weights: Edges) -> Edges:
     lowest = mean.flip(1).cummin(dim=1).values.flip(1)
     filled = torch.where(torch.isfinite(lowest), lowest, -torch.inf)
     result = filled.cummax(dim=0).values.diagonal()
-    return torch.where(
-        torch.isfinite(result), result, values[weights > 0].min() if mass[-1] > 0 else 0.0
-    )
+    return torch.where(torch.isfinite(result), result, 0.0)
