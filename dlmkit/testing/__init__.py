@@ -1,0 +1,1 @@
+"""For tests of dlmkit and of plugins: exact oracles."""

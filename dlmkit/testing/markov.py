@@ -1,0 +1,142 @@
+"""An exact test-bed: Markov text in Gaussian noise, with its exact posterior.
+
+Tokens follow a Markov chain with known transitions, embeddings have unit variance, and noise is
+Gaussian, so forward-backward gives the posterior of every token exactly. That is a perfect score
+network without training, with a known entropy and a known likelihood of every sample: samplers,
+grids, likelihood estimators and exit rules are checked against it in seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dlmkit.core.denoise import ModelDenoise
+from dlmkit.core.embedding import EmbeddingSpace, GaussianCorruption
+from dlmkit.core.network import Conditioning, ScoreNetwork
+from dlmkit.core.schedule import Level
+from dlmkit.evaluation import bayes
+from dlmkit.noise import Noise
+from dlmkit.types import Embedded, Ids, Logits, PerRow, Probabilities, Query
+
+
+@dataclass(frozen=True)
+class MarkovChain:
+    """A stationary chain: ``transition[a, b]`` = p(b | a), all positive; both float64."""
+
+    initial: Float[Tensor, "V"]
+    transition: Float[Tensor, "V V"]
+
+    @staticmethod
+    def random(vocab_size: int, sharpness: float = 2.0, seed: int = 0) -> MarkovChain:
+        """A chain whose log-transitions are normal with standard deviation ``sharpness``."""
+        noise = Noise.keyed(seed, torch.arange(vocab_size), 0)
+        transition = (sharpness * noise.normal(0, (vocab_size,), torch.float64)).softmax(dim=1)
+        return MarkovChain(stationary(transition), transition)
+
+    def entropy(self, length: int) -> float:
+        """The entropy of a text of ``length`` tokens, nats a token."""
+        start = -(self.initial * self.initial.log()).sum()
+        step = -(self.initial[:, None] * self.transition * self.transition.log()).sum()
+        return float(start + (length - 1) * step) / length
+
+    def nll(self, ids: Ids) -> PerRow:
+        """The exact negative log-likelihood of every row, nats a token."""
+        steps = self.transition.log()[ids[:, :-1], ids[:, 1:]].sum(dim=1)
+        return -(self.initial.log()[ids[:, 0]] + steps) / ids.shape[1]
+
+    def sample(self, count: int, length: int, seed: int = 0) -> Ids:
+        """``count`` texts drawn from the chain itself."""
+        u = Noise.keyed(seed, torch.arange(count), 1).uniform(0, (length,), torch.float64)
+        ids, cdf = [], self.initial.expand(count, -1).cumsum(dim=1)
+        for position in range(length):
+            token = (u[:, position, None] >= cdf).sum(dim=1).clamp(max=len(self.initial) - 1)
+            ids.append(token)
+            cdf = self.transition[token].cumsum(dim=1)
+        return torch.stack(ids, dim=1)
+
+
+def stationary(transition: Float[Tensor, "V V"]) -> Float[Tensor, "V"]:
+    """The distribution that ``transition`` keeps."""
+    size = len(transition)
+    balance = torch.cat(
+        (transition.T - torch.eye(size).to(transition), transition.new_ones(1, size))
+    )
+    target = torch.cat((transition.new_zeros(size), transition.new_ones(1)))
+    solution: Tensor = torch.linalg.lstsq(balance, target[:, None]).solution[:, 0]
+    return solution.clamp(min=0.0) / solution.clamp(min=0.0).sum()
+
+
+class MarkovSpace(EmbeddingSpace):
+    """Fixed random embeddings of norm sqrt(D); the query is the logits themselves."""
+
+    table: Tensor
+
+    def __init__(self, vocab_size: int, dim: int, seed: int = 0) -> None:
+        super().__init__()
+        self.vocab_size = self.query_dim = vocab_size
+        self.dim = dim
+        self.corruption = GaussianCorruption()
+        raw = Noise.keyed(seed, torch.arange(vocab_size), 2).normal(0, (dim,), torch.float64)
+        self.register_buffer("table", nn.functional.normalize(raw, dim=1) * math.sqrt(dim))
+
+    def embed(self, ids: Ids) -> Embedded:
+        return self.table[ids]
+
+    def logits(self, query: Query) -> Logits:
+        return query
+
+    def expect(self, probabilities: Probabilities) -> Embedded:
+        return probabilities @ self.table.to(probabilities.dtype)
+
+
+class MarkovNetwork(ScoreNetwork):
+    """The exact log-posterior of every token, computed in float64 whatever the dtype of x.
+
+    Given positions are known for certain, unless conditioning was dropped: then they, like
+    padding, say nothing. Texts begin at position 0, so padding must follow them.
+    """
+
+    def __init__(self, chain: MarkovChain, space: MarkovSpace) -> None:
+        super().__init__()
+        self.space = space
+        self.register_buffer("initial", chain.initial)
+        self.register_buffer("transition", chain.transition)
+
+    initial: Tensor
+    transition: Tensor
+
+    def forward(
+        self, x: Embedded, level: Level, conditioning: Conditioning, previous: Tensor
+    ) -> Query:
+        level = Level(level.alpha.double(), level.sigma.double())
+        alpha, sigma = level.like(x.double())
+        noisy = x.double() * torch.sqrt(alpha.square() + sigma.square())
+        likelihood = bayes.log_likelihood(self.space, noisy, level)
+        likelihood = torch.where(
+            conditioning.given[..., None], self._known(conditioning), likelihood
+        )
+        likelihood = torch.where(conditioning.attend[..., None], likelihood, 0.0)
+        posterior = bayes.bigram(likelihood, self.initial, self.transition)
+        return posterior.to(x.dtype)
+
+    def _known(self, conditioning: Conditioning) -> Logits:
+        clean = conditioning.clean.double()
+        distance = torch.cdist(clean, self.space.table.double().expand(len(clean), -1, -1))
+        token = nn.functional.one_hot(distance.argmin(dim=-1), self.space.vocab_size)
+        certain = torch.where(token.bool(), 0.0, -torch.inf)
+        return torch.where(clean.abs().sum(dim=-1, keepdim=True) > 0, certain, 0.0)
+
+    def shard_units(self) -> Sequence[nn.Module]:
+        return ()
+
+
+def markov_denoise(chain: MarkovChain, dim: int = 16, seed: int = 0) -> ModelDenoise:
+    """The exact denoiser of ``chain`` in a random space of ``dim`` channels, in float64."""
+    space = MarkovSpace(len(chain.initial), dim, seed)
+    return ModelDenoise(space, MarkovNetwork(chain, space))
