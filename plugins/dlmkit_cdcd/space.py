@@ -29,7 +29,6 @@ class NormalisedSpace(EmbeddingSpace):
         self.query_dim = config.head_width or config.dim
         self.tied = config.head == "tied"
         self.corruption = GaussianCorruption()
-        self.tied = config.head == "tied"
         self.weight = nn.Parameter(torch.randn(context.vocab_size, config.dim) * config.init_std)
         self.head = (
             nn.Linear(self.query_dim, context.vocab_size, bias=False)
