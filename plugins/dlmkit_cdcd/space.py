@@ -27,6 +27,7 @@ class NormalisedSpace(EmbeddingSpace):
         self.vocab_size = context.vocab_size
         self.dim = config.dim
         self.query_dim = config.head_width or config.dim
+        self.tied = config.head == "tied"
         self.corruption = GaussianCorruption()
         self.weight = nn.Parameter(torch.randn(context.vocab_size, config.dim) * config.init_std)
         self.head = (
