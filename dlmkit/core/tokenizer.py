@@ -21,6 +21,8 @@ class Tokenizer:
         pad_id = backend.token_to_id(PAD)
         if pad_id is None:
             raise DataError(f"the tokenizer has no {PAD} token, which padded positions need")
+        # otherwise a text that spells "<pad>" would be read as the token
+        backend.encode_special_tokens = True
         self.backend = backend
         self.pad_id: int = pad_id
         self.unknown_id: int | None = backend.token_to_id(UNKNOWN)

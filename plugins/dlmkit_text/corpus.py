@@ -18,7 +18,7 @@ from dlmkit_text import cache, pieces
 from dlmkit_text.configs import Source
 from dlmkit_text.sources import held_out
 
-FORMAT = 1
+FORMAT = 2
 SPLITS = ("train", "validation")
 _FEW = 20
 

@@ -39,9 +39,7 @@ class PackedStream(Stream):
     visits every token at most once and all but fewer than two rows of them.
     """
 
-    def __init__(
-        self, ids: NDArray[np.int32], length: int, seed: int, batch_size: int
-    ) -> None:
+    def __init__(self, ids: NDArray[np.int32], length: int, seed: int, batch_size: int) -> None:
         self.ids = ids
         self.length = length
         self.seed = seed

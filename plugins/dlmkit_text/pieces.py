@@ -1,13 +1,17 @@
-"""Tokenizers trained on the run's own text: characters, or a small byte-pair vocabulary.
+"""Tokenizers trained on the run's own text: characters, or a small vocabulary of pieces.
 
-Pieces are merged inside words only, with the space before a word attached (" the"); punctuation
-and digits never join letters. A newline separates documents and is always an id of its own.
+Byte-pair merges propose pieces, and a unigram model (Kudo 2018) keeps those that save most and
+cuts words into the most probable ones. So whole words survive and the fragments on the way to
+them do not: a byte-pair vocabulary has to keep " peop" for the sake of " people", an id that
+hardly occurs. Pieces stay inside words, with the space before a word attached (" the");
+punctuation and digits never join letters. A newline separates documents and is an id of its own.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
@@ -17,13 +21,16 @@ from dlmkit.errors import DataError
 from dlmkit_text.configs import Tokens
 
 SEPARATOR = "\n"
-_WORDS = r"\n| ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+| "
+_PATTERN = r"\n| ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+| "
+_SPECIAL = [PAD, UNKNOWN]
+_FEWEST = 10
+_ENOUGH = 5_000_000
 _PLAIN = {
-    **dict.fromkeys("‘’‛´`\x91\x92", "'"),
-    **dict.fromkeys("“”„«»\x93\x94", '"'),
-    **dict.fromkeys("‐‑‒–—―−\x96\x97", "-"),
-    **{"…": "...", "\x85": "...", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe", "ß": "ss"},
-    **{"ø": "o", "Ø": "O"},
+    **dict.fromkeys("\u2018\u2019\u201b\u00b4`\x91\x92", "'"),
+    **dict.fromkeys("\u201c\u201d\u201e\u00ab\u00bb\x93\x94", '"'),
+    **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\x96\x97", "-"),
+    **{"\u2026": "...", "\x85": "...", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe"},
+    **{"ß": "ss", "ø": "o", "Ø": "O"},
 }
 
 
@@ -71,34 +78,98 @@ def restrict(documents: Iterable[str], keep: set[str]) -> list[str]:
 
 
 def train(documents: Sequence[str], options: Tokens) -> tokenizers.Tokenizer:
-    """A tokenizer of the characters of ``documents``, or of pieces of them.
+    """A tokenizer of the characters of ``documents``, or of ``options.size`` pieces of them.
 
-    Raises DataError if the characters alone are more than ``options.size``.
+    Raises DataError if the characters alone are more than that.
     """
     characters = sorted({SEPARATOR}.union(*documents))
-    special = [PAD, UNKNOWN]
-    if options.kind == "characters":
-        vocabulary = {piece: index for index, piece in enumerate(special + characters)}
-        backend = tokenizers.Tokenizer(models.BPE(vocabulary, [], unk_token=UNKNOWN))
-        backend.add_special_tokens(special)
-    else:
-        size = options.size or 0
-        if size < len(special) + len(characters):
-            raise DataError(
-                f"size {size} is too small: the text has {len(characters)} different characters, "
-                f"and <pad> and <unk> need an id each; raise tokenizer.size or tokenizer.rare"
-            )
-        backend = tokenizers.Tokenizer(models.BPE(unk_token=UNKNOWN))
-    backend.normalizer = normaliser(options)
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(_WORDS), behavior="isolated")
-    backend.decoder = decoders.Fuse()
-    if options.kind == "pieces":
-        trainer = trainers.BpeTrainer(
-            vocab_size=options.size,
-            min_frequency=2,
-            special_tokens=special,
-            initial_alphabet=characters,
-            show_progress=False,
+    if options.kind == "characters" or options.size is None:
+        return _segmenter([*_SPECIAL, *characters], {}, options)
+    if options.size < len(_SPECIAL) + len(characters):
+        raise DataError(
+            f"tokenizer.size {options.size} is too small: the text has {len(characters)} "
+            "different characters, and <pad> and <unk> need an id each; raise size, or raise "
+            "tokenizer.rare to drop rare characters"
         )
-        backend.train_from_iterator(documents, trainer)
+    sample = _sample(documents)
+    proposed = _propose(sample, characters, options)
+    return _prune(proposed, _words(proposed, sample), options)
+
+
+def _segmenter(
+    pieces: Sequence[str], counts: Mapping[str, int], options: Tokens
+) -> tokenizers.Tokenizer:
+    """The tokenizer that cuts a word into its most probable ``pieces`` by their ``counts``."""
+    total = max(sum(counts.values()), 1)
+    scored = [(piece, math.log(max(counts.get(piece, 1), 1) / total)) for piece in pieces]
+    unknown = pieces.index(UNKNOWN)
+    return _pipeline(models.Unigram(scored, unknown, byte_fallback=False), options)
+
+
+def _pipeline(model: models.Model, options: Tokens) -> tokenizers.Tokenizer:
+    backend = tokenizers.Tokenizer(model)
+    backend.normalizer = normaliser(options)
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(_PATTERN), behavior="isolated")
+    backend.decoder = decoders.Fuse()
+    backend.add_special_tokens(_SPECIAL)
     return backend
+
+
+def _propose(
+    documents: Sequence[str], characters: Sequence[str], options: Tokens
+) -> tokenizers.Tokenizer:
+    """Byte-pair merges, twice as many pieces as asked for."""
+    backend = _pipeline(models.BPE(unk_token=UNKNOWN), options)
+    trainer = trainers.BpeTrainer(
+        vocab_size=2 * (options.size or 0),
+        min_frequency=_FEWEST,
+        special_tokens=_SPECIAL,
+        initial_alphabet=list(characters),
+        show_progress=False,
+    )
+    backend.train_from_iterator(documents, trainer)
+    return backend
+
+
+def _words(backend: tokenizers.Tokenizer, documents: Sequence[str]) -> Counter[str]:
+    """The words that pieces must lie within, and how often each occurs."""
+    cut = backend.pre_tokenizer.pre_tokenize_str
+    return Counter(word for text in documents for word, _ in cut(text + SEPARATOR))
+
+
+def _prune(
+    backend: tokenizers.Tokenizer, words: Mapping[str, int], options: Tokens
+) -> tokenizers.Tokenizer:
+    """Halve the surplus of pieces, re-cut the text by what is left, and so on until size fits.
+
+    A piece is worth the tokens it saves, its count times its length less one. Single characters
+    stay, so that every text of the alphabet can be written.
+    """
+    size = options.size or 0
+    while True:
+        counts = _count(backend, words)
+        pieces = [backend.id_to_token(i) for i in range(backend.get_vocab_size())]
+        longer = sorted(
+            (piece for piece in pieces if len(piece) > 1 and piece not in _SPECIAL),
+            key=lambda piece: (counts[piece] * (len(piece) - 1), piece),
+        )
+        drop = set(longer[: math.ceil(max(len(pieces) - size, 0) / 2)])
+        drop.update(piece for piece in longer if counts[piece] < _FEWEST)
+        if not drop and isinstance(backend.model, models.Unigram):
+            return backend
+        backend = _segmenter([p for p in pieces if p not in drop], counts, options)
+
+
+def _count(backend: tokenizers.Tokenizer, words: Mapping[str, int]) -> Counter[str]:
+    """How often each piece occurs in ``words``."""
+    counts: Counter[str] = Counter()
+    encoded = backend.encode_batch_fast(list(words), add_special_tokens=False)
+    for item, number in zip(encoded, words.values(), strict=True):
+        for index in item.ids:
+            counts[backend.id_to_token(index)] += number
+    return counts
+
+
+def _sample(documents: Sequence[str]) -> Sequence[str]:
+    """Every n-th document: about four million characters teach a small vocabulary enough."""
+    return documents[:: math.ceil(sum(map(len, documents)) / _ENOUGH)]

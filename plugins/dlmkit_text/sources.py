@@ -98,13 +98,14 @@ def text_files(paths: Sequence[Path], document: Literal["paragraph", "line", "fi
         text = read_text(path).removeprefix("\ufeff")
         if not text.strip():
             raise DataError(f"{path} is empty")
-        parts = {
-            "file": lambda: [text],
-            "line": text.splitlines,
-            "paragraph": lambda: re.split(r"\n\s*\n", text),
-        }[document]()
-        documents += [part for part in parts if part.strip()]
+        documents += [part for part in _documents(text, document) if part.strip()]
     return documents
+
+
+def _documents(text: str, document: Literal["paragraph", "line", "file"]) -> list[str]:
+    if document == "file":
+        return [text]
+    return text.splitlines() if document == "line" else re.split(r"\n\s*\n", text)
 
 
 def _files(root: Path) -> list[Path]:
