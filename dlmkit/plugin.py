@@ -54,11 +54,18 @@ class Part(Config):
     options: dict[str, Any] = Field(default_factory=dict, alias="with")
 
 
+PART_SCHEMA_KEY = "x-dlmkit-kind"
+"""In a config's JSON Schema, marks a field that names a part, with its kind."""
+
+
 @dataclass(frozen=True, slots=True)
 class PartOf:
     """Marks a :class:`Part` field of a config with the kind it must name."""
 
     kind: str
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        return {"type": "object", PART_SCHEMA_KEY: self.kind}
 
 
 def part_of(kind: str) -> Any:

@@ -33,10 +33,12 @@ class PluginInfo:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A component and the plugin that owns it."""
+    """A component, the plugin that owns it, and the package that ships the plugin."""
 
     plugin: str
     component: Component
+    distribution: str
+    version: str
 
     @property
     def qualified(self) -> str:
@@ -73,7 +75,7 @@ class Registry:
         """The components of all plugins that loaded, or those of one kind, by kind and name."""
         order = list(KINDS)
         entries = [
-            Entry(plugin.name, component)
+            _entry(plugin, component)
             for plugin in self.loaded
             if plugin.state == "ok"
             for component in plugin.components
@@ -113,7 +115,7 @@ class Registry:
             raise PluginError(unusable(claimants[0]))
         for component in usable[0].components:
             if (component.kind, component.name) == (kind, short):
-                return Entry(plugin, component)
+                return _entry(usable[0], component)
         names = [c.name for c in usable[0].components if c.kind == kind]
         raise RecipeError(f"plugin {plugin!r} provides no {kind} {short!r}{_choices(short, names)}")
 
@@ -151,6 +153,10 @@ class Registry:
             error.add_note(f"while building {kind} {entry.qualified}")
             raise
         return _checked(kind, entry, built)
+
+
+def _entry(plugin: Loaded, component: Component) -> Entry:
+    return Entry(plugin.name, component, plugin.distribution, plugin.version)
 
 
 def _provides(plugin: Loaded) -> tuple[str, ...]:

@@ -38,9 +38,10 @@ class Problem:
     plugin: bool = False
 
     def __str__(self) -> str:
-        if not self.mark.line or not self.path:  # an override's origin names its key itself
+        key = dotted(self.path)
+        if not key or str(self.mark) == f"--set {key}":  # an override names its key itself
             return f"{self.mark}: {self.what}"
-        return f"{self.mark}: {dotted(self.path)}: {self.what}"
+        return f"{self.mark}: {key}: {self.what}"
 
 
 class _Several:

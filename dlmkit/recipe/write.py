@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dlmkit.recipe.yaml import scalar
 
-_PLAIN = re.compile(r"[A-Za-z_./][\w./+-]*(?:[ :]?[\w./+-]+)*", re.ASCII)
+_PLAIN = re.compile(r"[A-Za-z_./][\w./+-]*(?:[ :][\w./+-]+)*", re.ASCII)
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 
 
@@ -19,28 +19,44 @@ def dump(value: Any) -> str:
     return "\n".join(_block(value)) + "\n"
 
 
+def inline(value: Any) -> str:
+    """``value`` on one line, as YAML's flow style."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_text(str(k))}: {inline(v)}' for k, v in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(inline, value))}]"
+    return _scalar(value)
+
+
 def _block(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping) and value:
+    if _short(value):
+        yield inline(value)
+    elif isinstance(value, Mapping):
         for key, item in value.items():
             yield from _entry(f"{_text(str(key))}:", item)
-    elif isinstance(value, Sequence) and not isinstance(value, str) and value:
+    else:
         for item in value:
             first, *rest = _block(item)
             yield f"- {first}"
             yield from (f"  {line}" for line in rest)
-    else:
-        yield _inline(value)
 
 
 def _entry(head: str, item: Any) -> Iterator[str]:
-    if isinstance(item, Mapping | list | tuple) and item:
+    if _short(item):
+        yield f"{head} {inline(item)}"
+    else:
         yield head
         yield from (f"  {line}" for line in _block(item))
-    else:
-        yield f"{head} {_inline(item)}"
 
 
-def _inline(value: Any) -> str:
+def _short(value: Any) -> bool:
+    """Scalars, empty collections, and lists of a few scalars stay on one line."""
+    if isinstance(value, list | tuple):
+        return len(value) <= 8 and not any(isinstance(v, Mapping | list | tuple) for v in value)
+    return not (isinstance(value, Mapping) and value)
+
+
+def _scalar(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, float):
@@ -49,8 +65,6 @@ def _inline(value: Any) -> str:
         return str(value)
     if isinstance(value, str):
         return _text(value)
-    if isinstance(value, Mapping | list | tuple):
-        return "{}" if isinstance(value, Mapping) else "[]"
     raise TypeError(f"a recipe cannot hold a {type(value).__name__}: {value!r}")
 
 

@@ -1,0 +1,129 @@
+"""The program ``dlmkit``: its commands, its global options, and its one error boundary.
+
+Exit codes: 0 done, 1 unexpected, 2 usage, 3 recipe missing or invalid or a name nobody provides,
+4 a known name whose plugin failed or is absent, 5 data or hub, 6 checkpoint, 7 non-finite loss,
+75 preempted and saved, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Annotated, Any
+
+import typer
+
+from dlmkit import __version__
+from dlmkit.cli.components import components
+from dlmkit.cli.doctor import doctor
+from dlmkit.cli.output import result, say
+from dlmkit.cli.plugins import plugins
+from dlmkit.cli.recipe import recipe
+from dlmkit.errors import DlmkitError, Preempted
+from dlmkit.recipe.problems import InvalidRecipe, UnusableRecipe
+
+app = typer.Typer(
+    name="dlmkit",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(recipe, name="recipe")
+app.add_typer(components, name="components")
+app.add_typer(plugins, name="plugins")
+app.command()(doctor)
+
+with suppress(ModuleNotFoundError):
+    from dlmkit.cli.train import train
+
+    app.command()(train)
+with suppress(ModuleNotFoundError):
+    from dlmkit.cli.sample import sample
+
+    app.command()(sample)
+
+
+def _version(value: bool) -> None:
+    if value:
+        result(f"dlmkit {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    no_plugins: Annotated[
+        bool, typer.Option("--no-plugins", help="Load no third-party plugins.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    """Compose, train, sample and measure diffusion language models from small parts."""
+    context.obj["debug"] = debug
+    if no_plugins:
+        os.environ["DLMKIT_PLUGINS"] = ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit code. Every error ends here as one message."""
+    settings: dict[str, Any] = {"debug": False}
+    with _environment():
+        try:
+            app(list(sys.argv[1:] if arguments is None else arguments), obj=settings)
+            sys.stdout.flush()
+        except SystemExit as stop:
+            return _stopped(stop)
+        except KeyboardInterrupt:
+            return 130
+        except BrokenPipeError:
+            return _closed_pipe()
+        except Exception as error:
+            return _failed(error, settings["debug"])
+    return 0
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    """Undo what options changed in the environment, for callers inside one process."""
+    before = os.environ.get("DLMKIT_PLUGINS")
+    try:
+        yield
+    finally:
+        os.environ.pop("DLMKIT_PLUGINS", None)
+        if before is not None:
+            os.environ["DLMKIT_PLUGINS"] = before
+
+
+def _stopped(stop: SystemExit) -> int:
+    if isinstance(stop.__context__, BrokenPipeError):
+        return _closed_pipe()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _closed_pipe()
+    return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+
+
+def _closed_pipe() -> int:
+    """The reader (``| head``) has seen enough: not an error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _failed(error: Exception, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    elif isinstance(error, DlmkitError):
+        bare = isinstance(error, InvalidRecipe | UnusableRecipe | Preempted)
+        say(str(error) if bare else f"error: {error}")
+    else:
+        notes = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        say(f"unexpected error: {words}{notes}; for the traceback: dlmkit --debug ...")
+    return error.exit_code if isinstance(error, DlmkitError) else 1

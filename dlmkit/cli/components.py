@@ -1,0 +1,116 @@
+"""``dlmkit components``: every part that a recipe can name, and its options."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dlmkit.cli.output import columns, jsonable, result, result_json
+
+if TYPE_CHECKING:
+    from dlmkit.recipe.options import Option
+    from dlmkit.registry import Entry, Registry
+
+components = typer.Typer(no_args_is_help=True, help="The parts that recipes are made of.")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON list.")]
+
+
+@components.command("list")
+def list_components(
+    kind: Annotated[str | None, typer.Argument(help="Of this kind only.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the components of all plugins."""
+    from dlmkit.registry import Registry
+
+    entries = _of_kind(Registry.load(), kind)
+    if as_json:
+        result_json([_summary(entry) for entry in entries])
+        return
+    rows = [("KIND", "NAME", "SUMMARY")]
+    rows += [(e.component.kind, e.qualified, e.component.summary) for e in entries]
+    result(columns(rows))
+
+
+@components.command("show")
+def show_components(
+    what: Annotated[str, typer.Argument(metavar="KIND[/NAME]", help="E.g. schedule/time-warp.")],
+    as_json: Json = False,
+) -> None:
+    """Show options, defaults, description and owner of one component, or of all of a kind."""
+    from dlmkit.recipe.options import options_of
+    from dlmkit.registry import Registry
+
+    registry = Registry.load()
+    kind, slash, name = what.partition("/")
+    entries = [registry.find(kind, name)] if slash else _of_kind(registry, kind)
+    shown = [(entry, list(options_of(entry.component.config))) for entry in entries]
+    if as_json:
+        result_json([_details(entry, options) for entry, options in shown])
+    else:
+        result("\n\n".join(_text(entry, options) for entry, options in shown))
+
+
+def _of_kind(registry: Registry, kind: str | None) -> list[Entry]:
+    from dlmkit.declarations import did_you_mean
+    from dlmkit.errors import RecipeError
+    from dlmkit.plugin import KINDS
+
+    if kind is not None and kind not in KINDS:
+        there = f"; kinds are {', '.join(KINDS)}"
+        guess = did_you_mean(kind, KINDS) or there
+        raise RecipeError(f"there is no kind of component {kind!r}{guess}")
+    return registry.components(kind)
+
+
+def _summary(entry: Entry) -> dict[str, Any]:
+    component = entry.component
+    return {
+        "kind": component.kind,
+        "name": component.name,
+        "qualified": entry.qualified,
+        "plugin": entry.plugin,
+        "distribution": entry.distribution,
+        "version": entry.version,
+        "summary": component.summary,
+        "provides": sorted(component.provides),
+        "requires": sorted(component.requires),
+    }
+
+
+def _details(entry: Entry, options: list[Option]) -> dict[str, Any]:
+    return {
+        **_summary(entry),
+        "description": _description(entry),
+        "options": [jsonable(asdict(option)) for option in options],
+    }
+
+
+def _description(entry: Entry) -> str:
+    from inspect import cleandoc
+
+    return cleandoc(entry.component.config.__doc__ or "")
+
+
+def _text(entry: Entry, options: list[Option]) -> str:
+    component = entry.component
+    lines = [
+        f"{component.kind} {entry.qualified}: {component.summary}",
+        f"  from {entry.distribution} {entry.version}",
+        *(f"  {line}" for line in _description(entry).splitlines()),
+    ]
+    for word, names in (("provides", component.provides), ("requires", component.requires)):
+        lines += [f"  {word} {', '.join(sorted(names))}"] if names else []
+    rows = [(f"  {o.name}", o.type, _default(o), o.description) for o in options]
+    return "\n".join([*lines, *(columns(rows).splitlines() if rows else ["  no options"])])
+
+
+def _default(option: Option) -> str:
+    from dlmkit.recipe.write import inline
+
+    if option.type == "mapping" and option.default is None:
+        return ""
+    return "required" if option.required else f"= {inline(option.default)}"

@@ -1,0 +1,42 @@
+"""Results on stdout, talk on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+
+def result(text: str) -> None:
+    """A result, as text."""
+    print(text)
+
+
+def result_json(value: Any) -> None:
+    """A result, as one JSON document."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def say(text: str) -> None:
+    """Anything that is not the result."""
+    print(text, file=sys.stderr)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """``rows`` as aligned text; the last column is as long as it needs to be."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+    return "\n".join(lines)
+
+
+def jsonable(value: Any) -> Any:
+    """``value`` with what JSON has no word for (infinity, not a number) as text."""
+    if isinstance(value, float) and value - value != 0.0:
+        return str(value)
+    if isinstance(value, dict):
+        return {key: jsonable(item) for key, item in value.items()}
+    return [jsonable(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,178 @@
+"""``dlmkit recipe``: list, show, check, compare and copy recipes. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dlmkit.cli.output import columns, jsonable, result, result_json, say
+
+if TYPE_CHECKING:
+    from dlmkit.recipe.load import Resolved
+    from dlmkit.recipe.shelf import Shipped
+
+recipe = typer.Typer(no_args_is_help=True, help="Recipes: what to train, and how.")
+
+Reference = Annotated[str, typer.Argument(metavar="RECIPE", help="A file or a shipped name.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one value; repeatable."),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
+
+
+@recipe.command("ls")
+def list_recipes(as_json: Json = False) -> None:
+    """List the recipes that are shipped under a name."""
+    from dlmkit.recipe.shelf import shipped
+    from dlmkit.registry import Registry
+
+    found = [(recipe, _summary(recipe)) for recipe in shipped(Registry.load())]
+    if as_json:
+        result_json(
+            [
+                {"name": r.name, "qualified": r.qualified, "owner": r.owner, "summary": summary}
+                for r, summary in found
+            ]
+        )
+        return
+    rows = [("NAME", "OWNER", "SUMMARY"), *((r.name, r.owner, text) for r, text in found)]
+    result(columns(rows))
+
+
+def _summary(recipe: Shipped) -> str:
+    from dlmkit.errors import RecipeError
+    from dlmkit.recipe.yaml import read_file
+
+    try:
+        node = read_file(recipe.path).child("summary")
+    except RecipeError as error:
+        return f"(invalid: {str(error).splitlines()[0]})"
+    return str(node.plain()) if node is not None else ""
+
+
+def _load(reference: str, overrides: list[str] | None) -> Resolved:
+    from dlmkit.recipe.load import load_recipe
+
+    return load_recipe(reference, overrides or ())
+
+
+def _plain(resolved: Resolved) -> Any:
+    return resolved.config.model_dump(mode="json", by_alias=True)
+
+
+@recipe.command()
+def show(reference: Reference, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Print the fully resolved recipe.
+
+    It has qualified names and every option, and loads again identically.
+    """
+    resolved = _load(reference, overrides)
+    if as_json:
+        result_json(jsonable(_plain(resolved)))
+    else:
+        result(resolved.text().rstrip("\n"))
+
+
+@recipe.command()
+def check(reference: Reference, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Check a recipe, print every problem.
+
+    Exits 3 if the recipe is invalid, 4 if all that is wrong is a plugin that cannot be used.
+    """
+    from dlmkit.errors import DlmkitError
+
+    try:
+        _load(reference, overrides)
+    except DlmkitError as error:
+        if not as_json:
+            raise
+        result_json({"recipe": reference, "valid": False, "problems": _problems(error)})
+        raise typer.Exit(error.exit_code) from error
+    if as_json:
+        result_json({"recipe": reference, "valid": True, "problems": []})
+    else:
+        result(f"{reference}: valid")
+
+
+def _problems(error: Exception) -> list[dict[str, Any]]:
+    from dlmkit.recipe.problems import InvalidRecipe, UnusableRecipe, dotted
+
+    if not isinstance(error, InvalidRecipe | UnusableRecipe):
+        return [{"file": None, "line": None, "column": None, "path": "", "what": str(error)}]
+    return [
+        {
+            "file": p.mark.origin,
+            "line": p.mark.line or None,
+            "column": p.mark.column or None,
+            "path": dotted(p.path),
+            "what": p.what,
+        }
+        for p in error.problems
+    ]
+
+
+@recipe.command()
+def diff(
+    before: Annotated[str, typer.Argument(metavar="A", help="A file or a shipped name.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="A file or a shipped name.")],
+    as_json: Json = False,
+) -> None:
+    """Print where two recipes differ.
+
+    Compares them resolved, key path by key path. Exits 0 either way.
+    """
+    from dlmkit.recipe.compare import ABSENT, differences
+
+    found = list(differences(_plain(_load(before, None)), _plain(_load(after, None))))
+    if as_json:
+        sides = (
+            {"path": d.path, "before": d.before, "after": d.after} for d in found
+        )  # a side without the key leaves it out
+        result_json(
+            [jsonable({k: v for k, v in side.items() if v is not ABSENT}) for side in sides]
+        )
+        return
+    if not found:
+        say("no difference")
+    for difference in found:
+        result(str(difference))
+
+
+@recipe.command()
+def cp(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A shipped recipe.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write, or a folder.")],
+) -> None:
+    """Copy a shipped recipe to a file, comments and all."""
+    from dlmkit.errors import UsageError
+    from dlmkit.recipe.shelf import locate
+    from dlmkit.recipe.yaml import read_file
+    from dlmkit.registry import Registry
+
+    source = locate(name, Registry.load())
+    target = file / source.name if file.is_dir() else file
+    text = source.read_text(encoding="utf-8")
+    parent = read_file(source).child("extends")
+    if parent is not None and "/" in f"{parent.value}".replace("\\", "/"):
+        say(f"{name} extends the file {parent.value}: writing it resolved")
+        text = _load(name, None).text()
+    try:
+        with target.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError as error:
+        raise UsageError(f"{target} exists already; choose another file") from error
+    except OSError as error:
+        raise UsageError(f"{target} cannot be written: {error.strerror}") from error
+    result(str(target))
+
+
+@recipe.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors."""
+    from dlmkit.recipe.jsonschema import recipe_schema
+    from dlmkit.registry import Registry
+
+    result_json(recipe_schema(Registry.load()))
