@@ -65,9 +65,9 @@ class Noise:
         self, draw: int, shape: tuple[int, ...] = (), dtype: torch.dtype = torch.float32
     ) -> Float[Tensor, "B ..."]:
         """Uniform numbers in [0, 1), shape (B, \\*shape). Another ``draw``, other numbers."""
-        # 24 bits fill a float32 mantissa: more would round up to 1.0
-        bits = 53 if dtype == torch.float64 else 24
-        return (_shift(self._bits(draw, shape), 64 - bits) * 2.0**-bits).to(dtype)
+        # as many bits as fill the mantissa: more would round up to 1.0
+        bits = round(1.0 - math.log2(torch.finfo(dtype).eps))
+        return _shift(self._bits(draw, shape), 64 - bits).to(dtype) * 2.0**-bits
 
     def normal(
         self, draw: int, shape: tuple[int, ...] = (), dtype: torch.dtype = torch.float32
