@@ -40,7 +40,9 @@ KINDS: Mapping[str, str] = {
 class Config(BaseModel):
     """Base of every component's options: frozen, closed, without torch."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, ser_json_inf_nan="constants"
+    )
 
 
 class Part(Config):

@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,7 @@ def devices() -> list[dict[str, Any]]:
     found += [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
         found.append(torch.device("mps"))
-    return [{"device": str(d), "name": _name(d), **attempt(lambda d=d: _touch(d))} for d in found]
+    return [{"device": str(d), "name": _name(d), **attempt(partial(_touch, d))} for d in found]
 
 
 def _name(device: torch.device) -> str:
@@ -105,8 +106,7 @@ def attention(device: str) -> list[dict[str, Any]]:
         return resolve_attention(name, torch.device(device), torch.float32, 32).kernel
 
     return [
-        {"backend": name, "device": device, **attempt(lambda n=name: kernel(n))}
-        for name in BACKENDS
+        {"backend": name, "device": device, **attempt(partial(kernel, name))} for name in BACKENDS
     ]
 
 

@@ -47,7 +47,7 @@ def _summary(recipe: Shipped) -> str:
     from dlmkit.recipe.yaml import read_file
 
     try:
-        node = read_file(recipe.path).child("summary")
+        node = read_file(recipe.path, []).child("summary")
     except RecipeError as error:
         return f"(invalid: {str(error).splitlines()[0]})"
     return str(node.plain()) if node is not None else ""
@@ -155,7 +155,7 @@ def cp(
     source = locate(name, Registry.load())
     target = file / source.name if file.is_dir() else file
     text = source.read_text(encoding="utf-8")
-    parent = read_file(source).child("extends")
+    parent = read_file(source, []).child("extends")
     if parent is not None and "/" in f"{parent.value}".replace("\\", "/"):
         say(f"{name} extends the file {parent.value}: writing it resolved")
         text = _load(name, None).text()

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails, to_json
 
 from dlmkit.declarations import did_you_mean
 from dlmkit.errors import DlmkitError, PluginError
+from dlmkit.loading import describe
 from dlmkit.plugin import Config, Part, PartOf
 from dlmkit.recipe.problems import Path, Problem
 from dlmkit.recipe.tree import Node
@@ -37,7 +38,8 @@ def sub_config(annotation: Any) -> type[Config] | None:
 class Checker:
     """Validates plain data read from ``root`` and fills in names and defaults.
 
-    ``problems`` gathers what is wrong; ``used`` is every part met, by its path.
+    ``problems`` gathers what is wrong; ``used`` is every part met, by its path, and
+    ``complete`` whether all of them are known.
     """
 
     def __init__(self, root: Node, registry: Registry) -> None:
@@ -45,6 +47,7 @@ class Checker:
         self.registry = registry
         self.problems: list[Problem] = []
         self.used: dict[Path, Entry] = {}
+        self.complete = True
 
     def config(self, model: type[Config], data: Any, path: Path = ()) -> Any:
         """``data`` with defaults and qualified names, as far as it is valid."""
@@ -54,6 +57,8 @@ class Checker:
         except ValidationError as error:
             for details in error.errors():
                 self._explain(model, details, path)
+        except Exception as error:  # a validator's own fault
+            self.note(path, f"{model.__name__} cannot check this: {describe(error)}", plugin=True)
         return self._fields(model, data, path)
 
     def _fields(self, model: type[Config], data: Any, path: Path) -> Any:
@@ -90,6 +95,7 @@ class Checker:
             entry = self.registry.find(kind, value["use"])
         except DlmkitError as error:
             self.note((*path, "use"), str(error), isinstance(error, PluginError))
+            self.complete = False
             return value
         self.used[path] = entry
         options = self.config(entry.component.config, value.get("with", {}), (*path, "with"))
@@ -106,6 +112,7 @@ class Checker:
         if details["type"] == "extra_forbidden":
             mark = self.root.key_mark(found)
             siblings = _siblings(model, details["loc"])
+            siblings += ["extends"] if len(found) == 1 else []
             what = f"unknown key{did_you_mean(str(found[-1]), siblings) or _list(siblings)}"
             self.problems.append(Problem(mark, found, what))
         elif details["type"] == "missing":
@@ -130,6 +137,17 @@ def _list(names: list[str]) -> str:
     return f"; there are {', '.join(names)}" if names else "; there are no options"
 
 
+_WORDS = {
+    "a valid array": "a list",
+    "a valid tuple": "a list",
+    "a valid dictionary": "a mapping",
+    "a valid string": "text",
+    "a valid integer": "an integer",
+    "a valid number": "a number",
+    "a valid boolean": "true or false",
+}
+
+
 def _message(details: ErrorDetails) -> str:
     """What pydantic says, with what was given, and a guess where there is a fixed choice."""
     message, given = details["msg"], details["input"]
@@ -141,13 +159,20 @@ def _message(details: ErrorDetails) -> str:
     if details["type"] in ("value_error", "assertion_error"):
         return message.partition(", ")[2]
     expected = message.replace("Input should be", "expected", 1)
+    for theirs, ours in _WORDS.items():
+        expected = expected.replace(theirs, ours)
     choices = re.findall(r"'([^']*)'", details.get("ctx", {}).get("expected", ""))
     guess = did_you_mean(given, choices) if isinstance(given, str) else ""
     return f"{expected}, got {kind_of(given)}{guess}"
 
 
 def check_capabilities(checker: Checker) -> None:
-    """Note every part that requires what no other part of the recipe provides."""
+    """Note every part that requires what no other part of the recipe provides.
+
+    Where a part is unknown, so is what it provides, and nothing is noted.
+    """
+    if not checker.complete:
+        return
     for path, entry in checker.used.items():
         others = [other for at, other in checker.used.items() if at != path]
         offered = frozenset[str]().union(*(other.component.provides for other in others))

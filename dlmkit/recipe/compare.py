@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from dlmkit.recipe.problems import Path, dotted
@@ -41,8 +42,7 @@ def differences(before: Any, after: Any, path: Path = ()) -> Iterator[Difference
                 before.get(key, ABSENT), after.get(key, ABSENT), (*path, str(key))
             )
     elif isinstance(before, list) and isinstance(after, list):
-        for index in range(max(len(before), len(after))):
-            pair = (side[index] if index < len(side) else ABSENT for side in (before, after))
-            yield from differences(*pair, (*path, index))
+        for index, (one, other) in enumerate(zip_longest(before, after, fillvalue=ABSENT)):
+            yield from differences(one, other, (*path, index))
     elif type(before) is not type(after) or before != after:
         yield Difference(dotted(path), before, after)

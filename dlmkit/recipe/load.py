@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlmkit.errors import RecipeError, UsageError
+from dlmkit.errors import PluginError, RecipeError, UsageError
 from dlmkit.recipe.check import Checker, check_capabilities
 from dlmkit.recipe.problems import Mark, Problem, report
 from dlmkit.recipe.schema import RecipeConfig
 from dlmkit.recipe.shelf import locate
-from dlmkit.recipe.tree import Node, merge
+from dlmkit.recipe.tree import Merger, Node, settled
 from dlmkit.recipe.write import dump
 from dlmkit.recipe.yaml import MAX_DEPTH, parse, read_file, read_text
 from dlmkit.registry import Registry
@@ -40,29 +40,36 @@ def load_recipe(
     """
     registry = registry or Registry.load()
     path = locate(reference, registry)
-    return _resolve(read_file(path), path, overrides, registry)
+    problems: list[Problem] = []
+    return _resolve(read_file(path, problems), path, overrides, registry, problems)
 
 
 def resolve_text(
     text: str, origin: str | Path, overrides: Sequence[str] = (), registry: Registry | None = None
 ) -> Resolved:
     """Like :func:`load_recipe` for the text of a recipe; ``origin`` names it in messages."""
-    node = read_text(text, str(origin))
-    return _resolve(node, Path(origin), overrides, registry or Registry.load())
+    problems: list[Problem] = []
+    node = read_text(text, str(origin), problems)
+    return _resolve(node, Path(origin), overrides, registry or Registry.load(), problems)
 
 
-def _resolve(root: Node, path: Path, overrides: Sequence[str], registry: Registry) -> Resolved:
-    tree = _extend(root, path, registry)
-    tree = _override(tree, overrides)
+def _resolve(
+    root: Node, path: Path, overrides: Sequence[str], registry: Registry, problems: list[Problem]
+) -> Resolved:
+    merger = Merger(problems)
+    tree = _extend(root, path, registry, merger)
+    tree = settled(_override(tree, overrides, merger))
     checker = Checker(tree, registry)
     data = checker.config(RecipeConfig, tree.plain())
     check_capabilities(checker)
-    if checker.problems:
-        raise report(checker.problems)
+    refused = {problem.mark for problem in problems}  # what follows from it is not news
+    problems += [problem for problem in checker.problems if problem.mark not in refused]
+    if problems:
+        raise report(problems)
     return Resolved(RecipeConfig.model_validate(data), path)
 
 
-def _extend(root: Node, path: Path, registry: Registry) -> Node:
+def _extend(root: Node, path: Path, registry: Registry, merger: Merger) -> Node:
     """``root`` over all of its ancestors; a parent's problems keep the parent's positions."""
     chain, files = [root], [path.resolve()]
     for order in itertools.count(1):
@@ -71,23 +78,23 @@ def _extend(root: Node, path: Path, registry: Registry) -> Node:
             break
         parent = _parent(reference, files, registry)
         files.append(parent.resolve())
-        chain.append(read_file(parent, order))
+        chain.append(read_file(parent, merger.problems, order))
     tree = _without_extends(chain.pop())
     while chain:
-        tree = merge(tree, _without_extends(chain.pop()))
+        tree = merger.merge(tree, _without_extends(chain.pop()))
     return tree
 
 
 def _parent(reference: Node, files: Sequence[Path], registry: Registry) -> Path:
-    def refuse(what: str) -> Exception:
-        return report([Problem(reference.mark, ("extends",), what)])
+    def refuse(what: str, plugin: bool = False) -> Exception:
+        return report([Problem(reference.mark, ("extends",), what, plugin)])
 
     if not isinstance(reference.value, str):
         raise refuse("expected one recipe, a file or a shipped name")
     try:
         parent = locate(reference.value, registry, files[-1].parent)
-    except RecipeError as error:
-        raise refuse(str(error)) from error
+    except (RecipeError, PluginError) as error:
+        raise refuse(str(error), isinstance(error, PluginError)) from error
     if parent.resolve() in files:
         circle = " -> ".join(file.name for file in (*files, parent))
         raise refuse(f"recipes extend each other in a circle: {circle}")
@@ -99,19 +106,19 @@ def _without_extends(node: Node) -> Node:
     return Node(kept, node.mark, node.keys)
 
 
-def _override(tree: Node, overrides: Sequence[str]) -> Node:
+def _override(tree: Node, overrides: Sequence[str], merger: Merger) -> Node:
     """``tree`` with all overrides: joined first, so that their order among each other is free."""
     joined: Node | None = None
     for override in overrides:
-        node = _set(override)
-        joined = node if joined is None else merge(joined, node)
-    return tree if joined is None else merge(tree, joined)
+        node = _set(override, merger.problems)
+        joined = node if joined is None else merger.merge(joined, node)
+    return tree if joined is None else merger.merge(tree, joined)
 
 
 _ORDER = 1_000_000  # overrides are reported after every file
 
 
-def _set(override: str) -> Node:
+def _set(override: str, problems: list[Problem]) -> Node:
     """The tree that ``key.path=value`` means."""
     path, equals, text = override.partition("=")
     keys = path.strip().split(".")
@@ -120,7 +127,7 @@ def _set(override: str) -> Node:
     mark = Mark(_ORDER, f"--set {path.strip()}")
     if len(keys) > MAX_DEPTH:
         raise UsageError(f"{mark}: more than {MAX_DEPTH} levels deep")
-    node = parse(text, lambda line, column: mark) or Node(None, mark)
+    node = parse(text, lambda line, column: mark, problems) or Node(None, mark)
     for key in reversed(keys):
         node = Node({key: node}, mark, {key: mark}, override=True)
     return node

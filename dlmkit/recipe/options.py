@@ -44,7 +44,7 @@ def _default(field: FieldInfo) -> Any:
 
 
 def type_words(schema: Mapping[str, Any]) -> str:
-    """A JSON Schema as a few words: ``integer > 0``, ``'tied' or 'untied'``, ``list of exit parts``."""
+    """A JSON Schema as a few words: ``integer > 0``, ``'tied' or 'untied'``, ``exit part``."""
     if PART_SCHEMA_KEY in schema:
         return f"{schema[PART_SCHEMA_KEY]} part"
     if "enum" in schema or "const" in schema:

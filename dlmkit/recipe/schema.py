@@ -54,7 +54,7 @@ class RecipeConfig(Config):
     """A resolved recipe: one part of each kind, and how to train and sample."""
 
     summary: str = Field("", description="one line for `dlmkit recipe ls`")
-    seed: int = Field(0, ge=0, description="the seed of everything")
+    seed: int = Field(0, ge=0, lt=2**63, description="the seed of everything")
     length: PositiveInt = Field(64, description="L, positions of a row")
     attention: Literal["auto", "sdpa", "xformers", "flex"] = Field(
         "auto", description="attention backend; a named one that cannot run is an error"

@@ -80,8 +80,15 @@ def _named(name: str, registry: Registry) -> Shipped:
     _refuse_plugin(name, registry)
     names = [recipe.name for recipe in everything]
     there = f"; shipped recipes are {', '.join(sorted(names))}" if names else ""
-    file = f"; to use the file, write ./{name}" if Path(name).is_file() else ""
-    raise RecipeError(f"there is no recipe named {name!r}{did_you_mean(name, names)}{there}{file}")
+    raise RecipeError(
+        f"there is no recipe named {name!r}{did_you_mean(name, names)}{there}{_on_disk(name)}"
+    )
+
+
+def _on_disk(name: str) -> str:
+    if Path(name).is_dir():
+        return f"; {name} is a folder, and a recipe is a file"
+    return f"; to use the file, write ./{name}" if Path(name).is_file() else ""
 
 
 def _refuse_plugin(name: str, registry: Registry) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from dlmkit.recipe.problems import Mark, Path, Problem, report
+from dlmkit.recipe.problems import Mark, Path, Problem
 
 
 @dataclass(frozen=True)
@@ -65,32 +65,51 @@ def _another_part(before: dict[str, Node], after: dict[str, Node]) -> bool:
     return a != b
 
 
-def merge(parent: Node, child: Node, path: Path = ()) -> Node:
-    """``child`` over ``parent``: dicts merge deeply, everything else is replaced.
+class Merger:
+    """Lays one tree over another: dicts merge deeply, everything else is replaced.
 
     Another ``use`` drops the inherited ``with``, which belonged to another component.
+    ``problems`` gathers what cannot be merged.
     """
-    if isinstance(parent.value, list) and child.override:
-        return _merge_items(parent, child, path)
-    if not (isinstance(parent.value, dict) and isinstance(child.value, dict)):
-        return child
-    inherited = dict(parent.value)
-    if _another_part(inherited, child.value):
-        inherited.pop("with", None)
-    merged = inherited | {
-        key: merge(inherited[key], node, (*path, key)) if key in inherited else node
-        for key, node in child.value.items()
-    }
-    keys = {key: child.keys.get(key) or parent.keys[key] for key in merged}
-    mark = parent.mark if child.override else child.mark
-    return Node(merged, mark, keys, parent.override and child.override)
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+
+    def merge(self, parent: Node, child: Node, path: Path = ()) -> Node:
+        """``child`` over ``parent``."""
+        if isinstance(parent.value, list) and child.override:
+            return self._items(parent, child, path)
+        if not (isinstance(parent.value, dict) and isinstance(child.value, dict)):
+            return child
+        merged = dict(parent.value)
+        if _another_part(merged, child.value):
+            merged.pop("with", None)
+        for key, node in child.value.items():
+            merged[key] = self.merge(merged[key], node, (*path, key)) if key in merged else node
+        keys = {key: child.keys.get(key) or parent.keys[key] for key in merged}
+        mark = parent.mark if child.override else child.mark
+        return Node(merged, mark, keys, parent.override and child.override)
+
+    def _items(self, parent: Node, child: Node, path: Path) -> Node:
+        items = list(parent.value)
+        for key, node in sorted(child.value.items(), key=lambda item: (len(item[0]), item[0])):
+            if not (key.isdecimal() and int(key) <= len(items)):
+                what = f"{key!r} is not one of the {len(items)} items, which count from 0"
+                self.problems.append(Problem(node.mark, path, what))
+            elif int(key) == len(items):
+                items.append(node)
+            else:
+                items[int(key)] = self.merge(items[int(key)], node, (*path, int(key)))
+        return Node(items, parent.mark)
 
 
-def _merge_items(parent: Node, child: Node, path: Path) -> Node:
-    items = list(parent.value)
-    for key, node in child.value.items():
-        if not (key.isdecimal() and int(key) < len(items)):
-            what = f"{key!r} is not one of the {len(items)} items, which count from 0"
-            raise report([Problem(node.mark, (*path, key), what)])
-        items[int(key)] = merge(items[int(key)], node, (*path, int(key)))
-    return Node(items, parent.mark)
+def settled(node: Node) -> Node:
+    """``node`` with dicts made by ``--set metric.0...`` turned into the lists they stand for."""
+    if isinstance(node.value, list):
+        return Node([settled(item) for item in node.value], node.mark)
+    if not isinstance(node.value, dict):
+        return node
+    children = {key: settled(child) for key, child in node.value.items()}
+    if node.override and sorted(children) == [str(i) for i in range(len(children))]:
+        return Node(list(children.values()), node.mark)
+    return Node(children, node.mark, node.keys)

@@ -33,7 +33,8 @@ MAX_DEPTH = 40
 MAX_BYTES = 1_000_000
 
 _NODES = (AliasEvent, ScalarEvent, MappingStartEvent, SequenceStartEvent)
-_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_INT = re.compile(r"[-+]?[0-9]{1,400}|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _SPECIAL: dict[str, Any] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
@@ -56,8 +57,11 @@ def scalar(text: str) -> Any:
     return text
 
 
-def read_file(path: FilePath, order: int = 0) -> Node:
-    """The tree of a file. Raises RecipeError if it is no readable, strict YAML mapping."""
+def read_file(path: FilePath, problems: list[Problem], order: int = 0) -> Node:
+    """The tree of a file; what strict YAML refuses is added to ``problems``.
+
+    Raises RecipeError if the file cannot be read, is not YAML, or is not a mapping.
+    """
     if path.is_dir():
         raise RecipeError(f"{path} is a folder, not a recipe file")
     try:
@@ -68,17 +72,17 @@ def read_file(path: FilePath, order: int = 0) -> Node:
         raise RecipeError(f"{path}: not UTF-8 text (byte {error.start}: {error.reason})") from error
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror or error}") from error
-    return read_text(text, str(path), order)
+    return read_text(text, str(path), problems, order)
 
 
-def read_text(text: str, origin: str, order: int = 0) -> Node:
-    """The tree of a recipe's text, which must be a mapping."""
-    node = parse(text, lambda line, column: Mark(order, origin, line, column))
+def read_text(text: str, origin: str, problems: list[Problem], order: int = 0) -> Node:
+    """Like :func:`read_file` for a recipe's text; ``origin`` names it in messages."""
+    node = parse(text, lambda line, column: Mark(order, origin, line, column), problems)
     if node is None:
         raise RecipeError(f"{origin}: the file is empty; a recipe is a mapping of keys to values")
     if not isinstance(node.value, dict):
         what = f"a recipe is a mapping of keys to values, not {kind_of(node.value)}"
-        raise report([Problem(node.mark, (), what)])
+        raise report([*problems, Problem(node.mark, (), what)])
     return node
 
 
@@ -89,35 +93,33 @@ def kind_of(value: Any) -> str:
     return "nothing" if value is None else repr(value)
 
 
-def parse(text: str, mark: Callable[[int, int], Mark]) -> Node | None:
+def parse(text: str, mark: Callable[[int, int], Mark], problems: list[Problem]) -> Node | None:
     """The tree of any YAML text, or None if it holds no value. ``mark`` makes positions."""
-    reader = _Reader(mark)
+    reader = _Reader(mark, problems)
     try:
         for event in YAML(typ="safe", pure=True).parse(text):
             reader.feed(event)
     except ReaderError as error:
         before = text[: error.position]
         place = mark(before.count("\n") + 1, len(before) - before.rfind("\n"))
-        what = f"the character {error.character!r} is not allowed in YAML"
-        raise report([Problem(place, (), what)]) from error
+        what = f"the character U+{int(error.character):04X} is not allowed in YAML"
+        raise report([*problems, Problem(place, (), what)]) from error
     except MarkedYAMLError as error:
         at = error.problem_mark or error.context_mark
         place = mark(at.line + 1, at.column + 1) if at else mark(1, 1)
         words = " ".join(filter(None, (error.problem, error.context and f"({error.context})")))
-        raise report([Problem(place, (), f"not YAML: {words}")]) from error
+        raise report([*problems, Problem(place, (), f"not YAML: {words}")]) from error
     except YAMLError as error:
-        raise report([Problem(mark(1, 1), (), f"not YAML: {error}")]) from error
-    if reader.problems:
-        raise report(reader.problems)
+        raise report([*problems, Problem(mark(1, 1), (), f"not YAML: {error}")]) from error
     return reader.root
 
 
 class _Reader:
     """Builds a tree from parse events, without recursion, noting every problem."""
 
-    def __init__(self, mark: Callable[[int, int], Mark]) -> None:
+    def __init__(self, mark: Callable[[int, int], Mark], problems: list[Problem]) -> None:
         self.mark = mark
-        self.problems: list[Problem] = []
+        self.problems = problems
         self.root: Node | None = None
         self.documents = 0
         self.open: list[Node] = []
@@ -134,7 +136,8 @@ class _Reader:
         elif isinstance(event, MappingStartEvent | SequenceStartEvent):
             self._start(Node({} if isinstance(event, MappingStartEvent) else [], mark))
         elif isinstance(event, ScalarEvent):
-            self._add(Node(scalar(event.value) if event.style is None else event.value, mark))
+            text = _SURROGATE.sub("?", event.value)
+            self._add(Node(scalar(text) if event.style is None else text, mark))
         elif isinstance(event, AliasEvent):
             self._add(Node(None, mark))
 
@@ -149,6 +152,8 @@ class _Reader:
         if anchor is not None:
             sign = "*" if isinstance(event, AliasEvent) else "&"
             self._problem(mark, f"anchors and aliases ({sign}{anchor}) are not allowed: repeat it")
+        if isinstance(event, ScalarEvent) and _SURROGATE.search(event.value):
+            self._problem(mark, "half of a surrogate pair is not text")
         tag = getattr(event, "tag", None)
         if tag is not None:
             self._problem(mark, f"tags ({tag}) are not allowed: recipes hold plain values")
@@ -159,7 +164,7 @@ class _Reader:
     def _key(self, event: Event, mark: Mark) -> None:
         if not isinstance(event, ScalarEvent):
             raise report([*self.problems, Problem(mark, self._path(), "a key must be text")])
-        key, node = str(event.value), self.open[-1]
+        key, node = _SURROGATE.sub("?", event.value), self.open[-1]
         if event.style is None and key == "<<":
             self._problem(mark, "merge keys (<<) are not allowed: use extends, or repeat it")
         elif event.style is None and not isinstance(scalar(key), str):
