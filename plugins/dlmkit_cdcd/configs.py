@@ -82,6 +82,9 @@ class Transformer(Config):
     blocks: PositiveInt = Field(8, description="transformer blocks (CDCD base: 8)")
     heads: PositiveInt = Field(16, description="attention heads (our choice)")
     feed_forward: PositiveInt = Field(4, description="hidden width as a multiple of width")
+    normalise_queries: bool = Field(
+        True, description="RMS-normalise queries and keys (our choice: stable at high rates)"
+    )
     time_features: PositiveInt = Field(128, description="Fourier features, MLP units (CDCD: 128)")
     time_bandwidth: PositiveFloat = Field(
         1.0, description="std of the Fourier frequencies over log noise-to-signal (our choice)"

@@ -63,6 +63,8 @@ class Block(nn.Module):
         self.norm_1 = Modulated(width, config.time_features)
         self.norm_2 = Modulated(width, config.time_features)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
+        norm = nn.RMSNorm if config.normalise_queries else nn.Identity
+        self.norm_q, self.norm_k = norm(width // self.heads), norm(width // self.heads)
         self.out = nn.Linear(width, width, bias=False)
         self.up = nn.Linear(width, hidden)
         self.down = nn.Linear(hidden, width)
@@ -73,7 +75,8 @@ class Block(nn.Module):
     def forward(self, h: Tensor, time: Tensor, rotation: Tensor, attend: Mask) -> Tensor:
         qkv = self.qkv(self.norm_1(h, time))
         q, k, v = qkv.view(*h.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        mixed = self.attention(rotate(q, rotation), rotate(k, rotation), v, attend)
+        q, k = rotate(self.norm_q(q), rotation), rotate(self.norm_k(k), rotation)
+        mixed = self.attention(q, k, v, attend)
         h = h + self.out(mixed.transpose(1, 2).reshape(h.shape))
         return h + self.down(F.gelu(self.up(self.norm_2(h, time))))
 
