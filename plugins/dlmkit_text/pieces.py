@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
-from dlmkit.core.tokenizer import PAD, UNKNOWN
+from dlmkit.core.tokenizer import PAD, UNKNOWN, Tokenizer
 from dlmkit.errors import DataError
 from dlmkit_text.configs import Tokens
 
@@ -148,7 +148,7 @@ def _prune(
     size = options.size or 0
     while True:
         counts = _count(backend, words)
-        pieces = [backend.id_to_token(i) for i in range(backend.get_vocab_size())]
+        pieces = Tokenizer(backend).pieces()
         longer = sorted(
             (piece for piece in pieces if len(piece) > 1 and piece not in _SPECIAL),
             key=lambda piece: (counts[piece] * (len(piece) - 1), piece),
@@ -163,10 +163,11 @@ def _prune(
 def _count(backend: tokenizers.Tokenizer, words: Mapping[str, int]) -> Counter[str]:
     """How often each piece occurs in ``words``."""
     counts: Counter[str] = Counter()
+    pieces = Tokenizer(backend).pieces()
     encoded = backend.encode_batch_fast(list(words), add_special_tokens=False)
     for item, number in zip(encoded, words.values(), strict=True):
         for index in item.ids:
-            counts[backend.id_to_token(index)] += number
+            counts[pieces[index]] += number
     return counts
 
 
