@@ -1,7 +1,7 @@
 """Axis legend for the shape annotations, which are checked in the tests only.
 
 ``B`` rows (one text each), ``L`` positions, ``V`` vocabulary, ``D`` channels of the embedding
-space, ``Q`` channels of the read-out query, ``N`` evaluations of a grid (``N+1`` points).
+space, ``Q`` channels of the read-out query, ``N`` points of a grid.
 """
 
 from jaxtyping import Bool, Float, Int
@@ -17,7 +17,7 @@ Embedded = Float[Tensor, "B L D"]
 Query = Float[Tensor, "B L Q"]
 Logits = Float[Tensor, "B L V"]
 Probabilities = Float[Tensor, "B L V"]
-Points = Float[Tensor, "N+1"]
+Points = Float[Tensor, "N"]
 
 __all__ = [
     "Embedded",
