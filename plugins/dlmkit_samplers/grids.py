@@ -36,7 +36,7 @@ def by_ratio(
 ) -> Points:
     """Points between which ``forth`` of the noise-to-signal ratio falls by equal amounts."""
     u = falling(schedule, n)
-    ends = schedule.level(torch.tensor([schedule.t_min, schedule.t_max]).to(u))
+    ends = schedule.level(u.new_tensor([schedule.t_min, schedule.t_max]))
     low, high = forth(ends.sigma / ends.alpha)
     ratios = back(low + u * (high - low))
     return pinned(schedule.inverse(Level(torch.ones_like(ratios), ratios)), schedule)
