@@ -1,0 +1,83 @@
+"""Rows read ahead of the loop, in a thread, so that waiting for data can be interrupted."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dlmkit.core.data import Stream
+from dlmkit.core.objective import Batch
+from dlmkit.types import Index
+
+_POLL = 0.1  # seconds between looks at the stop flag
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One step's rows of this process, and the stream's state after they were read."""
+
+    step: int
+    batch: Batch
+    state: Mapping[str, Any]
+
+
+class Feed:
+    """Reads the rows ``slots`` of one step after another, one step ahead."""
+
+    def __init__(self, stream: Stream, slots: Index, steps: range, pin: bool) -> None:
+        self.stream, self.slots, self.steps, self.pin = stream, slots, steps, pin
+        self._ready: queue.Queue[Rows | BaseException] = queue.Queue(maxsize=1)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="dlmkit-feed", daemon=True)
+
+    def next(self, stop: Callable[[], bool]) -> Rows | None:
+        """The next step's rows, or None if ``stop()`` holds first. Raises what reading raised."""
+        while not stop():
+            try:
+                item = self._ready.get(timeout=_POLL)
+            except queue.Empty:
+                continue
+            if isinstance(item, BaseException):
+                raise item
+            return item
+        return None
+
+    def _work(self) -> None:
+        try:
+            for step in self.steps:
+                if not self._put(self._read(step)):
+                    return
+        except BaseException as error:
+            self._put(error)
+
+    def _read(self, step: int) -> Rows:
+        batch = self.stream.read(step, self.slots)
+        if self.pin:
+            batch = Batch(batch.ids.pin_memory(), batch.attend.pin_memory())
+        return Rows(step, batch, self.stream.state())
+
+    def _put(self, item: Rows | BaseException) -> bool:
+        while not self._closed.is_set():
+            try:
+                self._ready.put(item, timeout=_POLL)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+
+@contextmanager
+def feed(stream: Stream, slots: Index, steps: range, device: torch.device) -> Iterator[Feed]:
+    """A running feed that is told to end when the block ends."""
+    running = Feed(stream, slots, steps, pin=device.type == "cuda")
+    running._thread.start()
+    try:
+        yield running
+    finally:
+        running._closed.set()

@@ -1,0 +1,220 @@
+"""The training loop: a generator that yields one record an optimiser step, and nothing else.
+
+Checkpoints, validation, samples, logs and trackers are the business of whoever drains it, at the
+step boundaries that a record marks. The loop knows no kind of component by name.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlmkit.core.data import Stream
+from dlmkit.core.objective import Batch, LossParts, Objective
+from dlmkit.core.schedule import LearnedSchedule
+from dlmkit.errors import NonFiniteLossError
+from dlmkit.recipe.schema import TrainConfig
+from dlmkit.training.draws import draws, micro_batches, stratified
+from dlmkit.training.ema import Ema
+from dlmkit.training.feed import feed
+from dlmkit.training.optimiser import build_optimiser, learning_rate
+from dlmkit.training.parallel import World
+from dlmkit.types import Index, PerRow, Rows
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one optimiser step did.
+
+    ``step`` counts finished steps (from 1). ``loss`` is the mean cross-entropy in nats over all
+    noised positions of the global batch, ``gradient_norm`` that of its gradient before clipping,
+    ``tokens`` the global batch's positions that are not padding, ``data_seconds`` the part of
+    ``seconds`` spent waiting for data.
+    """
+
+    step: int
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+    tokens: int
+    seconds: float
+    data_seconds: float
+
+
+@dataclass
+class Learner:
+    """All that training changes. ``step`` counts the optimiser steps done.
+
+    ``stream_state`` is the data's state after the rows of those steps.
+    """
+
+    objective: Objective
+    wrapped: nn.Module
+    optimiser: torch.optim.AdamW
+    ema: Ema
+    step: int = 0
+    stream_state: Mapping[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def begin(objective: Objective, config: TrainConfig, world: World) -> Learner:
+        """A learner that has taken no step. Call it before the objective's blocks are compiled."""
+        ema = Ema(objective, config.ema)
+        return Learner(objective, world.wrap(objective), build_optimiser(objective, config), ema)
+
+
+def train(
+    learner: Learner,
+    stream: Stream,
+    config: TrainConfig,
+    seed: int,
+    world: World,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[StepRecord]:
+    """Train from ``learner.step`` to ``config.steps``, one record a step.
+
+    Ends early, between two steps, once ``stop()`` holds in any process; it is asked while
+    waiting for data as well. Raises NonFiniteLossError before any weight is touched.
+    """
+    slots = micro_batches(config.batch_size, config.micro_batch_size, world.size, world.rank)
+    run = _Run(learner, config, seed, world, [part.to(world.device) for part in slots])
+    steps = range(learner.step, config.steps)
+    with feed(stream, torch.cat(slots), steps, world.device) as ahead:
+        for step in steps:
+            began = time.perf_counter()
+            rows = ahead.next(stop)
+            if world.any(rows is None) or rows is None:
+                return
+            waited = time.perf_counter() - began
+            loss, norm, tokens = run.update(step, rows.batch)
+            learner.step, learner.stream_state = step + 1, rows.state
+            yield StepRecord(
+                step=step + 1,
+                loss=loss,
+                gradient_norm=norm,
+                learning_rate=learning_rate(step, config),
+                tokens=tokens,
+                seconds=time.perf_counter() - began,
+                data_seconds=waited,
+            )
+
+
+def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[None]:
+    """The precision that the recipe asks for."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What stays the same from step to step. ``slots`` are those of each forward pass."""
+
+    learner: Learner
+    config: TrainConfig
+    seed: int
+    world: World
+    slots: list[Index]
+
+    def update(self, step: int, batch: Batch) -> tuple[float, float, int]:
+        """One optimiser step: (loss, gradient norm, tokens)."""
+        # a power of two, so that scaling there and back changes no bit
+        scale = 2.0 ** -(self.config.batch_size * batch.ids.shape[1]).bit_length()
+        parts = self._backward(step, batch, scale)
+        loss_sum, count, tokens = self._totals(parts, batch)
+        gradients = [p.grad for p in self.learner.objective.parameters() if p.grad is not None]
+        to_mean = self.world.size / (scale * count)
+        norm = nn.utils.get_total_norm(gradients).double() * to_mean
+        observed = self._observed(parts)
+        numbers = torch.stack((loss_sum / count, norm, tokens)).tolist()  # the step's one wait
+        if not all(map(math.isfinite, numbers)):
+            raise NonFiniteLossError(_complaint(step + 1, numbers[0], numbers[1], observed))
+        clip = self.config.clip or math.inf
+        to_clipped = to_mean * min(1.0, clip / (numbers[1] + 1e-6))
+        torch._foreach_mul_(gradients, to_clipped.to(gradients[0].dtype))
+        self._apply(step, observed)
+        return numbers[0], numbers[1], int(numbers[2])
+
+    def _backward(self, step: int, batch: Batch, scale: float) -> list[LossParts]:
+        """Gradients of ``scale`` times the loss sums of all passes of this process."""
+        u = stratified(self.seed, step, self.config.batch_size, self.world.device)
+        wrapped = self.learner.wrapped
+        parts: list[LossParts] = []
+        for rows, slots in zip(self._passes(batch), self.slots, strict=True):
+            last = len(parts) == len(self.slots) - 1
+            with self.world.accumulating(wrapped, last):
+                with autocast(self.config, self.world.device):
+                    loss: LossParts = wrapped(rows, draws(self.seed, step, slots, u))
+                (loss.loss_sum * scale).backward()
+            parts.append(loss)
+        return parts
+
+    def _passes(self, batch: Batch) -> Iterator[Batch]:
+        sizes = [len(part) for part in self.slots]
+        for ids, attend in zip(batch.ids.split(sizes), batch.attend.split(sizes), strict=True):
+            device = self.world.device
+            yield Batch(ids.to(device, non_blocking=True), attend.to(device, non_blocking=True))
+
+    def _totals(self, parts: list[LossParts], batch: Batch) -> tuple[Tensor, ...]:
+        """(loss sum, noised positions, tokens) of the global batch."""
+        loss_sum = torch.stack([part.loss_sum.detach().double() for part in parts]).sum()
+        count = torch.stack([part.count.double() for part in parts]).sum()
+        tokens = torch.full_like(count, int(batch.attend.sum()))
+        loss_sum, count, tokens = self.world.sum(torch.stack((loss_sum, count, tokens))).unbind()
+        return loss_sum, count.clamp(min=1), tokens
+
+    def _observed(self, parts: list[LossParts]) -> Observed:
+        rows = [
+            torch.stack([column.double() for column in columns], dim=1)
+            for slots, part in zip(self.slots, parts, strict=True)
+            for columns in [(slots, part.t, part.per_row, part.pdf, part.unconditional)]
+        ]
+        table = self.world.gather(torch.cat(rows))
+        slot, t, loss, pdf, unconditional = table[table[:, 0].argsort()].unbind(dim=1)
+        return Observed(slot.long(), t, loss, pdf, unconditional.bool())
+
+    def _apply(self, step: int, observed: Observed) -> None:
+        """The optimiser's step, then what follows the weights: the learned schedule and the EMA."""
+        learner = self.learner
+        for group in learner.optimiser.param_groups:
+            group["lr"] = learning_rate(step, self.config)
+        learner.optimiser.step()
+        learner.optimiser.zero_grad(set_to_none=True)
+        if isinstance(learner.objective.schedule, LearnedSchedule):
+            learner.objective.schedule.observe(
+                observed.t, observed.loss, observed.pdf, observed.unconditional
+            )
+        learner.ema.update(step + 1)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The rows of one step, in order of their slots, as a learned schedule sees them.
+
+    In this order whatever the processes and passes, so that the schedule's sums round alike.
+    """
+
+    slot: Index
+    t: PerRow
+    loss: PerRow
+    pdf: PerRow
+    unconditional: Rows
+
+
+def _complaint(step: int, loss: float, norm: float, seen: Observed) -> str:
+    bad = (~seen.loss.isfinite()).nonzero()[:, 0].tolist()
+    rows = ", ".join(f"{int(seen.slot[i])} (t = {float(seen.t[i]):.4g})" for i in bad[:16])
+    what = f"rows of its batch with a non-finite loss: {rows}"
+    if len(bad) > 16:
+        what += f" and {len(bad) - 16} more of {len(seen.loss)}"
+    if not bad:
+        worst = int(seen.loss.argmax())
+        what = (
+            f"every row's loss is finite (the largest is {float(seen.loss[worst]):.4g}, row "
+            f"{int(seen.slot[worst])} at t = {float(seen.t[worst]):.4g}): the gradient overflowed"
+        )
+    return f"step {step}: the loss is {loss:.4g} and its gradient's norm {norm:.4g}; {what}"

@@ -1,0 +1,39 @@
+"""AdamW with decay on matrices only, and the learning rate as a function of the step."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from dlmkit.recipe.schema import TrainConfig
+
+
+def build_optimiser(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW over the parameters of ``module``, one fused kernel where the device has one."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    matrices = [p for p in parameters if p.ndim >= 2]
+    others = [p for p in parameters if p.ndim < 2]
+    fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=config.learning_rate,
+        betas=config.betas,
+        fused=fused,
+    )
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """The rate of optimiser step ``step`` (from 0): linear warm-up, then cosine or constant."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    if config.decay == "constant":
+        return config.learning_rate
+    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    cosine = 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
+    return config.learning_rate * (config.final_rate + (1.0 - config.final_rate) * cosine)
