@@ -17,7 +17,7 @@ _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """``", did you mean 'x' or 'y'?"`` if something in ``names`` is close, else nothing."""
-    matches = difflib.get_close_matches(name, sorted(set(names)), n=3, cutoff=0.6)
+    matches = difflib.get_close_matches(name, sorted(set(names)), n=3, cutoff=0.7)
     return f", did you mean {' or '.join(map(repr, matches))}?" if matches else ""
 
 

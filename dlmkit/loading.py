@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -81,7 +82,7 @@ def _discover() -> Iterator[Loaded]:
         if text is None or PROJECT not in text:
             continue
         name = distribution.metadata["Name"] or "?"
-        key = name.lower().replace("_", "-").replace(".", "-")
+        key = re.sub(r"[-_.]+", "-", name).lower()
         if key not in seen:  # the first on the path is the one that imports
             seen.add(key)
             yield from _entries(distribution, key if key == PROJECT else name)

@@ -1,7 +1,11 @@
 """Shape annotations are checked while the tests run, by beartype, as the modules are imported."""
 
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
 from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).parent.parent
@@ -26,3 +30,39 @@ def checked_modules() -> list[str]:
 
 
 install_import_hook(checked_modules(), "beartype.beartype")
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder on ``sys.path`` that packages are installed into for one test."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    yield folder
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None) or "").startswith(str(folder)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def install(site: Path) -> Callable[..., Path]:
+    """Installs a real little package: a module, and its metadata with one entry point."""
+
+    def write(
+        distribution: str,
+        source: str,
+        plugin: str | None = None,
+        version: str = "1.0",
+        entry_points: str | None = None,
+    ) -> Path:
+        module = distribution.replace("-", "_")
+        (site / f"{module}.py").write_text(textwrap.dedent(source))
+        info = site / f"{module}-{version}.dist-info"
+        info.mkdir()
+        metadata = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
+        (info / "METADATA").write_text(metadata)
+        points = entry_points or f"[dlmkit]\n{plugin or distribution} = {module}\n"
+        (info / "entry_points.txt").write_text(points)
+        return site
+
+    return write
