@@ -1,0 +1,110 @@
+"""Guidance: identities, score algebra, and what it must leave alone."""
+
+import pytest
+import torch
+
+from dlmkit.core.context import BuildContext
+from dlmkit.core.denoise import CountingDenoise
+from dlmkit.core.embedding import Corruption
+from dlmkit.core.network import Conditioning
+from dlmkit.core.schedule import Level
+from dlmkit.errors import RecipeError
+from dlmkit.noise import Noise
+from dlmkit.testing.markov import MarkovChain, markov_denoise
+from dlmkit_samplers import configs
+from dlmkit_samplers.guidance import ClassifierFree, ScoreTemperature
+
+V, L, D, B = 5, 6, 8, 4
+CHAIN = MarkovChain.random(V)
+DENOISE = markov_denoise(CHAIN, D)
+CONTEXT = BuildContext(length=L, vocab_size=V, parts={"space": DENOISE.space})
+LEVEL = Level(torch.full((B,), 0.8).double(), torch.tensor([0.4, 0.9, 1.5, 4.0]).double())
+
+
+@pytest.fixture
+def setting():
+    ids = CHAIN.sample(B, L)
+    given = torch.zeros(B, L, dtype=torch.bool)
+    given[:, 1] = True
+    x0 = DENOISE.space.embed(ids)
+    x = DENOISE.space.corruption.corrupt(x0, LEVEL, Noise.keyed(0, torch.arange(B), 0))
+    return x, Conditioning.of(x0, given, torch.ones_like(given))
+
+
+def temperature(value):
+    return ScoreTemperature(configs.ScoreTemperature(temperature=value), CONTEXT)
+
+
+def classifier_free(scale):
+    return ClassifierFree(configs.ClassifierFree(scale=scale), CONTEXT)
+
+
+def call(denoise, x, conditioning):
+    return denoise(x, LEVEL, denoise.start(x), conditioning)
+
+
+def score(x0, x):
+    """The score in VE coordinates, of x / alpha at sigma / alpha."""
+    alpha, sigma = LEVEL.like(x)
+    return (x0 - x / alpha) / (sigma / alpha) ** 2
+
+
+def test_temperature_1_is_the_identity(setting):
+    plain = call(DENOISE, *setting)
+    assert torch.equal(call(temperature(1.0).wrap(DENOISE), *setting).x0_step, plain.x0_step)
+
+
+@pytest.mark.parametrize("t", [0.5, 0.9, 1.3])
+def test_temperature_divides_the_score(setting, t):
+    x, conditioning = setting
+    plain, warm = (call(d, x, conditioning) for d in (DENOISE, temperature(t).wrap(DENOISE)))
+    free = ~conditioning.given
+    torch.testing.assert_close(score(warm.x0_step, x)[free], (score(plain.x0_step, x) / t)[free])
+    assert torch.equal(warm.x0_step[~free], plain.x0_step[~free])
+
+
+@pytest.mark.parametrize("s", [0.0, 1.0, 2.5])
+def test_classifier_free_combines_scores(setting, s):
+    x, conditioning = setting
+    guided = call(classifier_free(s).wrap(DENOISE), x, conditioning)
+    told = call(DENOISE, x, conditioning)
+    null = call(DENOISE, x, conditioning.dropped())
+    free = ~conditioning.given
+    expected = score(null.x0_step, x) + s * (score(told.x0_step, x) - score(null.x0_step, x))
+    torch.testing.assert_close(score(guided.x0_step, x)[free], expected[free])
+    assert torch.equal(guided.x0_step[~free], told.x0_step[~free])
+    assert not torch.allclose(told.x0_step[free], null.x0_step[free])
+
+
+@pytest.mark.parametrize("guidance", [temperature(0.7), classifier_free(3.0)])
+def test_what_statistics_and_decoding_read_stays(setting, guidance):
+    plain, guided = (call(d, *setting) for d in (DENOISE, guidance.wrap(DENOISE)))
+    for name in ("query", "lse", "x0_mean"):
+        assert torch.equal(getattr(guided, name), getattr(plain, name))
+
+
+def test_each_branch_keeps_its_own_previous(setting):
+    x, conditioning = setting
+    guided = classifier_free(2.0).wrap(DENOISE)
+    told, null = call(guided, x, conditioning).feedback
+    assert torch.equal(told, call(DENOISE, x, conditioning).feedback)
+    assert torch.equal(null, call(DENOISE, x, conditioning.dropped()).feedback)
+
+
+def test_branches_are_counted(setting):
+    counter = CountingDenoise(DENOISE)
+    call(temperature(0.9).wrap(classifier_free(2.0).wrap(counter)), *setting)
+    assert (counter.calls, counter.rows) == (2, 2 * B)
+
+
+def test_temperature_refuses_other_noise():
+    class Discrete(Corruption):
+        corrupt = prior = input = None
+
+    class Space:
+        corruption = Discrete()
+
+    with pytest.raises(RecipeError, match="score-temperature runs on Gaussian noise alone"):
+        ScoreTemperature(
+            configs.ScoreTemperature(), BuildContext(length=L, parts={"space": Space()})
+        )
