@@ -63,3 +63,20 @@ class TextFiles(Source):
     document: Literal["paragraph", "line", "file"] = Field(
         "paragraph", description="what a document is: paragraphs end at blank lines"
     )
+
+
+class NgramJudge(Config):
+    """A Kneser-Ney model fitted to the training text."""
+
+    order: PositiveInt = Field(6, description="longest n-gram")
+    unit: Literal["characters", "tokens"] = Field(
+        "characters", description="what it counts; characters compare models of any vocabulary"
+    )
+
+
+class NgramEntropy(Config):
+    """Diversity of pooled n-grams, and real words."""
+
+    unit: Literal["characters", "tokens", "words"] = Field(
+        "characters", description="what the n-grams are made of"
+    )

@@ -32,4 +32,18 @@ def register_components() -> Sequence[Component]:
             config=configs.TextFiles,
             target="dlmkit_text.data:text",
         ),
+        Component(
+            kind="metric",
+            name="ngram-judge",
+            summary="nats per character under a Kneser-Ney model of the training text",
+            config=configs.NgramJudge,
+            target="dlmkit_text.metrics:NgramJudgeMetric",
+        ),
+        Component(
+            kind="metric",
+            name="ngram-entropy",
+            summary="entropy of 1- and 4-grams, distinct 4-grams, and the share of real words",
+            config=configs.NgramEntropy,
+            target="dlmkit_text.metrics:NgramEntropyMetric",
+        ),
     ]

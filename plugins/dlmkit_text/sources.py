@@ -66,12 +66,12 @@ def _first_string(path: Path) -> str:
 
 
 def cut(text: str) -> list[str]:
-    """``text`` in parts of at most about 2,000 characters that end where sentences end."""
+    """``text`` in parts of whole sentences: 2,000 characters, or one longer sentence, at most."""
     if len(text) <= _LONGEST:
         return [text]
     parts = [""]
     for sentence in _SENTENCE_END.split(text):
-        if parts[-1] and len(parts[-1]) + len(sentence) > _LONGEST:
+        if parts[-1] and len(parts[-1]) + len(sentence) >= _LONGEST:
             parts.append("")
         parts[-1] = f"{parts[-1]} {sentence}".strip()
     return parts
