@@ -13,7 +13,7 @@ from dlmkit.declarations import did_you_mean
 from dlmkit.errors import DlmkitError, PluginError
 from dlmkit.loading import describe
 from dlmkit.plugin import Config, Part, PartOf
-from dlmkit.recipe.problems import Path, Problem
+from dlmkit.recipe.problems import Mark, Path, Problem
 from dlmkit.recipe.tree import Node
 from dlmkit.recipe.yaml import kind_of
 from dlmkit.registry import Entry, Registry
@@ -103,12 +103,17 @@ class Checker:
 
     def note(self, path: Path, what: str, plugin: bool = False) -> None:
         """Record a problem at ``path``, or at its deepest ancestor that was written down."""
-        node, _ = self.root.find(path)
-        self.problems.append(Problem(node.mark, path, what, plugin))
+        self.problems.append(Problem(self._mark(path), path, what, plugin))
+
+    def _mark(self, path: Path) -> Mark:
+        node, found = self.root.find(path)
+        if path[len(found) : len(found) + 1] == ("with",):  # not given: the choice of part is
+            node, _ = self.root.find((*found, "use"))
+        return node.mark
 
     def _explain(self, model: type[Config], details: ErrorDetails, path: Path) -> None:
         full = (*path, *details["loc"])
-        node, found = self.root.find(full)
+        _, found = self.root.find(full)
         if details["type"] == "extra_forbidden":
             mark = self.root.key_mark(found)
             siblings = _siblings(model, details["loc"])
@@ -116,10 +121,9 @@ class Checker:
             what = f"unknown key{did_you_mean(str(found[-1]), siblings) or _list(siblings)}"
             self.problems.append(Problem(mark, found, what))
         elif details["type"] == "missing":
-            self.problems.append(Problem(node.mark, full, "is missing, and has no default"))
+            self.note(full, "is missing, and has no default")
         else:
-            at = found if len(found) >= len(path) else path
-            self.problems.append(Problem(node.mark, at, _message(details)))
+            self.note(found if len(found) >= len(path) else path, _message(details))
 
 
 def _siblings(model: type[Config], loc: tuple[str | int, ...]) -> list[str]:
@@ -163,7 +167,8 @@ def _message(details: ErrorDetails) -> str:
         expected = expected.replace(theirs, ours)
     choices = re.findall(r"'([^']*)'", details.get("ctx", {}).get("expected", ""))
     guess = did_you_mean(given, choices) if isinstance(given, str) else ""
-    return f"{expected}, got {kind_of(given)}{guess}"
+    got = "" if isinstance(given, dict | list) and message == expected else kind_of(given)
+    return f"{expected[0].lower()}{expected[1:]}{got and f', got {got}'}{guess}"
 
 
 def check_capabilities(checker: Checker) -> None:

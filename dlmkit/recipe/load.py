@@ -71,13 +71,13 @@ def _resolve(
 
 def _extend(root: Node, path: Path, registry: Registry, merger: Merger) -> Node:
     """``root`` over all of its ancestors; a parent's problems keep the parent's positions."""
-    chain, files = [root], [path.resolve()]
+    chain, files = [root], [path]
     for order in itertools.count(1):
         reference = chain[-1].value.get("extends")
         if reference is None:
             break
         parent = _parent(reference, files, registry)
-        files.append(parent.resolve())
+        files.append(parent)
         chain.append(read_file(parent, merger.problems, order))
     tree = _without_extends(chain.pop())
     while chain:
@@ -95,7 +95,7 @@ def _parent(reference: Node, files: Sequence[Path], registry: Registry) -> Path:
         parent = locate(reference.value, registry, files[-1].parent)
     except (RecipeError, PluginError) as error:
         raise refuse(str(error), isinstance(error, PluginError)) from error
-    if parent.resolve() in files:
+    if parent.resolve() in [file.resolve() for file in files]:
         circle = " -> ".join(file.name for file in (*files, parent))
         raise refuse(f"recipes extend each other in a circle: {circle}")
     return parent

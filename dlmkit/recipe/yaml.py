@@ -123,14 +123,15 @@ class _Reader:
         self.root: Node | None = None
         self.documents = 0
         self.open: list[Node] = []
-        self.keys: list[str | None] = []  # of each open dict, the key that awaits its value
+        self.keys: list[str] = []  # of each open dict, its latest key
+        self.awaits: list[bool] = []  # of each open dict, whether a key comes next
 
     def feed(self, event: Event) -> None:
         mark = self.mark(event.start_mark.line + 1, event.start_mark.column + 1)
         self._refuse(event, mark)
         if isinstance(event, MappingEndEvent | SequenceEndEvent):
-            self.open.pop()
-            self.keys.pop()
+            for stack in (self.open, self.keys, self.awaits):
+                stack.pop()
         elif self._expects_key() and isinstance(event, _NODES):
             self._key(event, mark)
         elif isinstance(event, MappingStartEvent | SequenceStartEvent):
@@ -159,7 +160,7 @@ class _Reader:
             self._problem(mark, f"tags ({tag}) are not allowed: recipes hold plain values")
 
     def _expects_key(self) -> bool:
-        return bool(self.open) and isinstance(self.open[-1].value, dict) and self.keys[-1] is None
+        return bool(self.open) and isinstance(self.open[-1].value, dict) and self.awaits[-1]
 
     def _key(self, event: Event, mark: Mark) -> None:
         if not isinstance(event, ScalarEvent):
@@ -173,7 +174,7 @@ class _Reader:
             what = f"the key {key!r} is given twice (first in line {node.keys[key].line})"
             self._problem(mark, what)
         node.keys.setdefault(key, mark)
-        self.keys[-1] = key
+        self.keys[-1], self.awaits[-1] = key, False
 
     def _start(self, node: Node) -> None:
         if len(self.open) >= MAX_DEPTH:
@@ -181,7 +182,8 @@ class _Reader:
             raise report([*self.problems, Problem(node.mark, (), what)])
         self._add(node)
         self.open.append(node)
-        self.keys.append(None)
+        self.keys.append("")
+        self.awaits.append(True)
 
     def _add(self, node: Node) -> None:
         if not self.open:
@@ -190,16 +192,18 @@ class _Reader:
             self.open[-1].value.append(node)
         else:
             self.open[-1].value.setdefault(self.keys[-1], node)
-            self.keys[-1] = None
+            self.awaits[-1] = True
 
     def _problem(self, mark: Mark, what: str) -> None:
         self.problems.append(Problem(mark, self._path(), what))
 
     def _path(self) -> Path:
+        """The path of what is read next."""
         steps: list[str | int] = []
-        for node, key in zip(self.open, self.keys, strict=True):
+        for depth, node in enumerate(self.open, start=1):
+            innermost = depth == len(self.open)
             if isinstance(node.value, list):
-                steps.append(len(node.value))
-            elif key is not None:
-                steps.append(key)
+                steps.append(len(node.value) - (not innermost))
+            elif not (innermost and self.awaits[-1]):
+                steps.append(self.keys[depth - 1])
         return tuple(steps)

@@ -1,0 +1,58 @@
+"""What editors, listings and comparisons are told of recipes and options."""
+
+from dlmkit.recipe.compare import differences
+from dlmkit.recipe.jsonschema import recipe_schema
+from dlmkit.recipe.options import Option, options_of
+
+
+def test_differences_name_the_deepest_key_path():
+    before = {"a": 1, "b": {"c": 1, "d": [1, 2]}, "e": 1}
+    after = {"a": 1.0, "b": {"c": 2, "d": [1]}, "f": True}
+    assert [str(d) for d in differences(before, after)] == [
+        "  a: 1 -> 1.0",
+        "  b.c: 1 -> 2",
+        "- b.d.1: 2",
+        "- e: 1",
+        "+ f: true",
+    ]
+    assert list(differences(before, before)) == []
+
+
+def test_options_in_words(registry):
+    options = {o.name: o for o in options_of(registry.find("network", "reader").component.config)}
+    assert options["count"] == Option("count", "integer > 0", True, None, "")
+    assert options["tail"].type == "mapping"
+    assert options["tail.low"] == Option("tail.low", "number > 0", False, 1.0, "")
+    assert options["tail.shape"].type == "'straight' or 'curved'"
+    mixed = {o.name: o.type for o in options_of(registry.find("masking", "mixed").component.config)}
+    assert mixed["parts"] == "list of masking parts"
+    assert mixed["other"] == "masking part or null"
+
+
+def test_the_schema_names_every_component(registry):
+    schema = recipe_schema(registry)
+    for entry in registry.components():
+        names = [
+            option["properties"]["use"]["enum"]
+            for option in schema["$defs"][entry.component.kind]["oneOf"]
+            if "use" in option["properties"]
+        ]
+        assert any(entry.qualified in choices for choices in names)
+    assert schema["properties"]["schedule"]["$ref"] == "#/$defs/schedule"
+    assert "steps" in schema["$defs"]["TrainConfig"]["properties"]
+
+
+def test_every_reference_of_the_schema_leads_somewhere(registry):
+    schema = recipe_schema(registry)
+    found = list(_references(schema))
+    assert {r.removeprefix("#/$defs/") for r in found} <= set(schema["$defs"])
+    assert "#/$defs/masking" in found
+
+
+def _references(value):
+    if isinstance(value, dict):
+        yield from ([value["$ref"]] if "$ref" in value else [])
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _references(item)
