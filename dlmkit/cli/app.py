@@ -75,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings: dict[str, Any] = {"debug": False}
     with _environment():
         try:
-            app(list(sys.argv[1:] if arguments is None else arguments), obj=settings)
+            words = list(sys.argv[1:] if arguments is None else arguments)
+            app(words, prog_name="dlmkit", obj=settings)
             sys.stdout.flush()
         except SystemExit as stop:
             return _stopped(stop)

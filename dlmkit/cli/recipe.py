@@ -148,7 +148,7 @@ def cp(
 ) -> None:
     """Copy a shipped recipe to a file, comments and all."""
     from dlmkit.errors import UsageError
-    from dlmkit.recipe.shelf import locate
+    from dlmkit.recipe.shelf import is_path, locate
     from dlmkit.recipe.yaml import read_file
     from dlmkit.registry import Registry
 
@@ -156,7 +156,7 @@ def cp(
     target = file / source.name if file.is_dir() else file
     text = source.read_text(encoding="utf-8")
     parent = read_file(source, []).child("extends")
-    if parent is not None and "/" in f"{parent.value}".replace("\\", "/"):
+    if parent is not None and is_path(str(parent.value)):
         say(f"{name} extends the file {parent.value}: writing it resolved")
         text = _load(name, None).text()
     try:

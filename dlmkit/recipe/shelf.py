@@ -46,15 +46,19 @@ def shipped(registry: Registry) -> list[Shipped]:
     return sorted(own, key=lambda r: r.name) + sorted(foreign, key=lambda r: r.qualified)
 
 
+def is_path(reference: str) -> bool:
+    """Whether a reference is a path, not a name: it holds a slash or ends with .yaml or .yml."""
+    return "/" in reference or "\\" in reference or reference.endswith(SUFFIXES)
+
+
 def locate(reference: str, registry: Registry, base: Path | None = None) -> Path:
     """The file that ``reference`` means: a path (relative to ``base``), or a shipped name.
 
-    A reference is a path if it holds a slash or ends with .yaml or .yml. Raises RecipeError if
-    there is no such recipe, PluginError if its plugin cannot be used.
+    Raises RecipeError if there is no such recipe, PluginError if its plugin cannot be used.
     """
     if not reference.strip():
         raise RecipeError("the name of a recipe is empty")
-    if "/" in reference or "\\" in reference or reference.endswith(SUFFIXES):
+    if is_path(reference):
         return _file(reference, registry, base or Path())
     return _named(reference, registry).path
 

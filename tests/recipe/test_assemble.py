@@ -1,0 +1,99 @@
+"""From a recipe to objects: weights from the seed alone, parts in order, and sampling's parts."""
+
+import pytest
+import torch
+
+from dlmkit.errors import DataError, RecipeError, UsageError
+from dlmkit.plugin import Part
+from dlmkit.recipe.assemble import assemble, assemble_sampling
+from dlmkit.recipe.load import load_recipe
+from dlmkit.registry import Registry
+
+SMALL = [
+    "space.with.dim=8",
+    "network.with.width=16",
+    "network.with.heads=2",
+    "network.with.blocks=1",
+]
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return Registry.load(third_party=False)
+
+
+@pytest.fixture(scope="module")
+def config(registry):
+    return load_recipe("ddlm_grammar", SMALL, registry).config
+
+
+@pytest.fixture(scope="module")
+def assembly(config, registry):
+    return assemble(config, registry)
+
+
+def weights(module):
+    return torch.cat([p.detach().flatten().double() for p in module.parameters()])
+
+
+def test_the_objective_holds_space_network_and_schedule(assembly):
+    objective = assembly.objective
+    assert objective.space is assembly.space
+    assert objective.network is assembly.network
+    assert objective.schedule is assembly.schedule
+    assert set(objective.modules()) >= {assembly.space, assembly.network, assembly.schedule}
+    assert assembly.context.vocab_size == assembly.tokenizer.vocab_size
+
+
+def test_initial_weights_are_a_function_of_the_seed(config, registry, assembly):
+    torch.manual_seed(123)
+    again = assemble(config, registry)
+    other = assemble(config.model_copy(update={"seed": config.seed + 1}), registry)
+    assert torch.equal(weights(again.objective), weights(assembly.objective))
+    assert not torch.equal(weights(other.objective), weights(assembly.objective))
+
+
+def test_without_data_the_saved_tokenizer_gives_the_vocabulary(
+    config, registry, assembly, tmp_path
+):
+    assembly.tokenizer.save(tmp_path)
+    bare = assemble(config, registry, folder=tmp_path, with_data=False)
+    assert bare.data is None
+    assert bare.tokenizer.pieces() == assembly.tokenizer.pieces()
+    assert torch.equal(weights(bare.objective), weights(assembly.objective))
+
+
+def test_without_data_and_tokenizer_there_is_no_model(config, registry, tmp_path):
+    with pytest.raises(DataError, match=r"holds no tokenizer\.json"):
+        assemble(config, registry, folder=tmp_path, with_data=False)
+    with pytest.raises(UsageError, match="needs the folder"):
+        assemble(config, registry, with_data=False)
+
+
+def test_parameters_are_drawn_in_the_dtype_asked_for(config, registry):
+    double = assemble(config, registry, dtype=torch.float64)
+    assert {p.dtype for p in double.objective.parameters()} == {torch.float64}
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_sampling_gets_the_statistics_that_its_exit_needs(assembly):
+    exits = Part(use="patience", options={"rule": {"use": "entropy", "with": {"threshold": 0.1}}})
+    config = assembly.config.model_copy(update={"exit": exits, "statistic": [Part(use="kl")]})
+    parts = assemble_sampling(assembly, config)
+    assert set(parts.statistics) == {"kl", "entropy"}
+    assert parts.exit is not None
+    assert parts.space is assembly.space
+
+
+def test_two_statistics_of_one_name_are_refused(assembly):
+    config = assembly.config.model_copy(
+        update={"statistic": [Part(use="kl"), Part(use="samplers:kl")]}
+    )
+    with pytest.raises(RecipeError, match="two statistics go by the name 'kl'"):
+        assemble_sampling(assembly, config)
+
+
+def test_guidance_is_built_in_the_order_of_the_recipe(assembly):
+    temperature = Part(use="score-temperature", options={"temperature": 0.9})
+    config = assembly.config.model_copy(update={"guidance": [temperature, temperature]})
+    assert len(assemble_sampling(assembly, config).guidance) == 2
