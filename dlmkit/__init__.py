@@ -1,7 +1,25 @@
 """dlmkit: compose, train, sample and measure diffusion language models from small parts."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from dlmkit.plugin import Component, Config, Part, hookimpl, part_of
+
+if TYPE_CHECKING:
+    from dlmkit.models import Model
 
 __version__ = "0.1.0"
 
-__all__ = ["Component", "Config", "Part", "__version__", "hookimpl", "part_of"]
+__all__ = ["Component", "Config", "Part", "__version__", "hookimpl", "load", "part_of"]
+
+
+def load(reference: str, *overrides: str, device: str = "cpu") -> Model:
+    """The model of a run or checkpoint, to sample from: ``load("runs/x").sample(n=4)``.
+
+    ``overrides`` are sampling keys of its recipe, such as ``"sampler.use=ancestral"``. Imports
+    torch; importing dlmkit does not.
+    """
+    from dlmkit.models import load_model
+
+    return load_model(reference, overrides, device=device)

@@ -48,7 +48,7 @@ class Noise:
 
     @staticmethod
     def keyed(seed: int, rows: Int[Tensor, "B"], step: Int[Tensor, "B"] | int) -> Noise:
-        """The streams of (seed, row, step). ``rows`` int64[B]; ``step`` one for all or one a row."""
+        """The streams of (seed, row, step); ``step`` is one for all rows or one for each."""
         return Noise(_fold(_fold(_fold(torch.zeros_like(rows), seed), rows), step))
 
     def fork(self, domain: int) -> Noise:

@@ -63,8 +63,8 @@ class EmbeddingSpace(nn.Module, ABC):
 
     ``vocab_size`` is V; ``dim`` is D, the channels of x0 and of what the network reads;
     ``query_dim`` is Q, the channels that the network must put out; ``corruption`` is how this
-    space is noised. ``tied`` says that logits(q) = q . e_v, free of bias, and x0 = sum_v p_v e_v with one table
-    e, so that sum_v p_v logits_v = q . x0: statistics then need no V-sized tensor.
+    space is noised. ``tied`` says that logits(q) = q . e_v, free of bias, and x0 = sum_v p_v e_v
+    with one table e, so that sum_v p_v logits_v = q . x0: statistics then need no V-sized tensor.
     """
 
     vocab_size: int

@@ -1,0 +1,206 @@
+"""Trained models: found by a reference, loaded for sampling, and asked for text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from dlmkit.core.tokenizer import Tokenizer
+from dlmkit.errors import CheckpointError, RecipeError, UsageError
+from dlmkit.recipe.assemble import Assembly, assemble, assemble_sampling
+from dlmkit.recipe.load import resolve_text
+from dlmkit.recipe.schema import RecipeConfig
+from dlmkit.registry import Registry
+from dlmkit.sampling.parts import SamplingParts
+from dlmkit.sampling.requests import Request
+from dlmkit.sampling.runner import stream
+from dlmkit.sampling.step import Sample, Step
+from dlmkit.training.checkpoint import find
+from dlmkit.training.state import RECIPE
+from dlmkit.training.state import load_model as load_objective
+
+SAMPLING_KEYS = ("sampler", "grid", "exit", "guidance", "statistic", "sample", "seed")
+"""The recipe's keys that may differ from the run's when its model is sampled."""
+
+GAP = re.compile("_{3,}")
+"""What marks a gap in a text to be filled in."""
+
+Weights = Literal["ema", "raw"]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A sampled text: its index and seed, which fix it, and what it took.
+
+    ``steps`` are those of the grid, ``evaluations`` the network's, and ``halted`` is the exit
+    rule that ended it early, if one did.
+    """
+
+    index: int
+    seed: int
+    text: str
+    steps: int
+    evaluations: int
+    halted: str | None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model and how it is sampled. ``folder`` is its checkpoint."""
+
+    folder: Path
+    assembly: Assembly
+    parts: SamplingParts
+
+    @property
+    def config(self) -> RecipeConfig:
+        """The recipe it was trained with, but for the sampling keys that were overridden."""
+        return self.assembly.config
+
+    def sample(
+        self,
+        n: int = 4,
+        seed: int = 0,
+        prompt: str | None = None,
+        infill: str | None = None,
+        steps: int | None = None,
+        batch_size: int | None = None,
+    ) -> list[Text]:
+        """``n`` texts. Text i depends on the seed and i alone.
+
+        ``prompt`` is what every text begins with. ``infill`` is a text with gaps, each marked by
+        ``___``; the gaps share what is left of the model's length as evenly as can be.
+        ``steps`` and ``batch_size`` default to the recipe's. Raises UsageError for a request
+        that does not fit, and DataError for characters that the vocabulary lacks.
+        """
+        requests = self.requests(n, prompt, infill)
+        turns = self.stream(requests, seed, steps, batch_size)
+        return self.texts((sample for step in turns for sample in step.samples), seed)
+
+    def requests(
+        self, n: int, prompt: str | None = None, infill: str | None = None
+    ) -> list[Request]:
+        """What :meth:`sample` asks the sampling loop for."""
+        if n < 1:
+            raise UsageError(f"cannot draw {n} texts; draw 1 or more")
+        if prompt is not None and infill is not None:
+            raise UsageError("a text has a prompt or gaps to fill in, not both; drop one of them")
+        length, tokenizer = self.config.length, self.assembly.tokenizer
+        if infill is not None:
+            pieces = gaps(infill, tokenizer, length)
+            return [Request.infill(row, pieces, length) for row in range(n)]
+        ids = beginning(prompt or "", tokenizer, length)
+        return [Request.prompt(row, ids, length) for row in range(n)]
+
+    def stream(
+        self,
+        requests: Sequence[Request],
+        seed: int = 0,
+        steps: int | None = None,
+        batch_size: int | None = None,
+    ) -> Iterator[Step]:
+        """The sampling loop of this model."""
+        return stream(
+            self.parts,
+            requests,
+            seed=seed,
+            steps=self.config.sample.steps if steps is None else steps,
+            batch_size=self.config.sample.batch_size if batch_size is None else batch_size,
+            length=self.config.length,
+        )
+
+    def texts(self, samples: Iterator[Sample], seed: int) -> list[Text]:
+        """``samples`` as text, in order of their index."""
+        decode = self.assembly.tokenizer.decode
+        return [
+            Text(s.row, seed, decode(s.ids), s.steps, s.evaluations, s.halted)
+            for s in sorted(samples, key=lambda sample: sample.row)
+        ]
+
+
+def beginning(prompt: str, tokenizer: Tokenizer, length: int) -> list[int]:
+    """The ids of ``prompt``. Raises UsageError unless it leaves room for a token."""
+    ids = tokenizer.encode(prompt)
+    if len(ids) >= length:
+        raise UsageError(
+            f"the prompt has {len(ids)} tokens, and this model writes texts of {length}: "
+            f"shorten it to {length - 1} or fewer"
+        )
+    return ids
+
+
+def gaps(text: str, tokenizer: Tokenizer, length: int) -> list[list[int]]:
+    """The ids of what stands between the gaps of ``text``.
+
+    Raises UsageError unless there is a gap and room for a token in each.
+    """
+    if GAP.search(text) is None:
+        raise UsageError(f"{text!r} has no gap to fill in: mark one or more by ___")
+    pieces = [tokenizer.encode(piece) for piece in GAP.split(text)]
+    known, count = sum(map(len, pieces)), len(pieces) - 1
+    if known + count > length:
+        raise UsageError(
+            f"the text around the gaps has {known} tokens, and this model writes texts of "
+            f"{length}: that leaves no token for {'the gap' if count == 1 else 'each gap'}"
+        )
+    return pieces
+
+
+def load_model(
+    reference: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    weights: Weights = "ema",
+    device: torch.device | str = "cpu",
+) -> Model:
+    """The model that ``reference`` means: a run's newest checkpoint, or a checkpoint.
+
+    ``overrides`` are ``key.path=value`` under :data:`SAMPLING_KEYS`. Nothing but tensors, JSON
+    and YAML is read, all verified against the checkpoint's manifest first. Raises RecipeError if
+    there is no such model, CheckpointError if the checkpoint is damaged.
+    """
+    _only_sampling(overrides)
+    folder = find(_folder(str(reference)))
+    registry = Registry.load()
+    resolved = resolve_text(_recipe(folder), folder / RECIPE, overrides, registry)
+    assembly = assemble(resolved.config, registry, device=device, folder=folder, with_data=False)
+    load_objective(assembly.objective, folder, ema=weights == "ema")
+    assembly.objective.eval()
+    return Model(folder, assembly, assemble_sampling(assembly))
+
+
+def _only_sampling(overrides: Sequence[str]) -> None:
+    for override in overrides:
+        key = override.partition("=")[0].partition(".")[0].strip()
+        if key not in SAMPLING_KEYS:
+            raise UsageError(
+                f"--set {override}: {key!r} belongs to what was trained and cannot change when "
+                f"sampling; what can are {', '.join(SAMPLING_KEYS)}"
+            )
+
+
+def _folder(reference: str) -> Path:
+    path = Path(reference).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise UsageError(f"{path} is a file; a model is a run's folder or a checkpoint's")
+    raise RecipeError(
+        f"there is no model {reference!r}: no folder of that name, and dlmkit ships no models; "
+        f"train one by 'dlmkit train RECIPE' and name its folder"
+    )
+
+
+def _recipe(folder: Path) -> str:
+    try:
+        return (folder / RECIPE).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / RECIPE} cannot be read: {error}") from error

@@ -1,0 +1,261 @@
+"""``dlmkit sample`` and ``dlmkit.load`` on a small model of the toy grammar."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import dlmkit
+from dlmkit.cli.app import main
+from dlmkit.errors import CheckpointError, DataError, RecipeError, UsageError
+from dlmkit.models import load_model
+from dlmkit.recipe.assemble import assemble
+from dlmkit.recipe.load import load_recipe
+from dlmkit.registry import Registry
+from dlmkit.training.checkpoint import publish
+from dlmkit.training.loop import Learner, train
+from dlmkit.training.parallel import Single
+from dlmkit.training.state import write_checkpoint
+
+SMALL = [
+    "network.with.width=16",
+    "network.with.heads=2",
+    "network.with.blocks=1",
+    "space.with.dim=8",
+    "train.steps=4",
+    "train.learning_rate=0.02",
+    "train.warmup_steps=1",
+    "sample.steps=6",
+    "seed=11",
+]
+LENGTH = 32
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A run of four steps with two checkpoints."""
+    registry = Registry.load(third_party=False)
+    recipe = load_recipe("ddlm_grammar", SMALL, registry)
+    config = recipe.config
+    parts = assemble(config, registry)
+    world = Single(torch.device("cpu"))
+    learner = Learner.begin(parts.objective, config.train, world)
+    folder = tmp_path_factory.mktemp("runs") / "grammar"
+    stream = parts.data.stream(config.seed, config.train.batch_size)
+    for record in train(learner, stream, config.train, config.seed, world):
+        if record.step in (2, 4):
+            write = lambda f: write_checkpoint(f, learner, recipe.text(), parts.tokenizer, {})  # noqa: E731
+            publish(folder / "checkpoints", record.step, write)
+    return folder
+
+
+@pytest.fixture
+def sample(trained, capsys):
+    """Runs the command; gives (exit code, stdout, stderr)."""
+
+    def call(*arguments, model=trained):
+        code = main(["sample", str(model), *map(str, arguments)])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(trained, folder)
+    return folder
+
+
+def texts(output):
+    return [entry["text"] for entry in json.loads(output)]
+
+
+def test_texts_on_stdout_talk_on_stderr(sample, trained):
+    code, out, err = sample("-n", 3)
+    assert code == 0
+    assert len(out.splitlines()) == 3
+    assert err == (
+        f"{trained}/checkpoints/step-00000004: 3 texts of 32 tokens, 6 steps, "
+        "samplers:ancestral on samplers:warped\n"
+    )
+
+
+def test_eight_texts_with_seed_0_by_default(sample):
+    _, out, _ = sample("--json")
+    entries = json.loads(out)
+    assert [(e["index"], e["seed"], e["steps"], e["evaluations"]) for e in entries] == [
+        (i, 0, 6, 6) for i in range(8)
+    ]
+    assert [e["halted"] for e in entries] == [None] * 8
+    assert sample("--json", "--seed", 0)[1] == out
+
+
+def test_a_text_depends_on_the_seed_and_its_index_alone(sample):
+    many = texts(sample("--json", "-n", 6)[1])
+    assert len(set(many)) == 6
+    assert texts(sample("--json", "-n", 6, "--batch-size", 4)[1]) == many
+    assert texts(sample("--json", "-n", 2, "--batch-size", 1)[1]) == many[:2]
+    assert not set(texts(sample("--json", "-n", 6, "--seed", 1)[1])) & set(many)
+
+
+def test_a_run_is_its_newest_checkpoint(sample, trained):
+    newest, older = (trained / "checkpoints" / f"step-0000000{step}" for step in (4, 2))
+    assert sample("--json", model=newest)[1] == sample("--json")[1]
+    assert sample("--json", model=older)[1] != sample("--json")[1]
+
+
+def test_prompts_begin_every_text(sample):
+    _, out, _ = sample("--prompt", "the badger found", "-n", 3)
+    assert [line.startswith("the badger found ") for line in out.splitlines()] == [True] * 3
+
+
+def test_the_gap_takes_what_is_left(sample):
+    _, out, _ = sample("--infill", "the badger ___ .", "-n", 3)
+    for line in out.splitlines():
+        assert re.fullmatch(r"the badger .* \.", line)
+
+
+def test_several_gaps_share_what_is_left(trained):
+    (request,) = load_model(trained).requests(1, infill="the badger ___ the ___ .")
+    runs = "".join("_" if token is None else "x" for token in request.tokens).split("x")
+    assert len(request.tokens) == LENGTH
+    assert [len(run) for run in runs] == [0, 0, 14, 14, 0]
+
+
+def test_a_gap_at_either_end(trained):
+    loaded = load_model(trained)
+    (request,) = loaded.requests(1, infill="___ found the lamp ___")
+    assert request.tokens[0] is None
+    assert request.tokens[-1] is None
+    assert sum(token is not None for token in request.tokens) == 3
+
+
+def test_sampling_keys_can_be_set(sample):
+    options = ["--set", "sampler.use=heun", "--set", "grid={use: karras, with: {rho: 3.0}}"]
+    code, out, err = sample("--json", "-n", 2, "--steps", 5, *options)
+    assert code == 0
+    assert [entry["evaluations"] for entry in json.loads(out)] == [9, 9]
+    assert "5 steps, samplers:heun on samplers:karras" in err
+
+
+def test_exits_say_why(sample):
+    rule = "exit={use: any, with: {rules: [{use: fixed, with: {step: 3}}]}}"
+    _, out, _ = sample("--json", "-n", 2, "--set", rule)
+    assert [(e["steps"], e["halted"]) for e in json.loads(out)] == [(3, "step >= 3")] * 2
+
+
+def test_guidance_doubles_the_evaluations(sample):
+    guide = "guidance=[{use: classifier-free, with: {scale: 2.0}}]"
+    _, out, _ = sample("--json", "-n", 2, "--prompt", "the badger", "--set", guide)
+    assert [entry["evaluations"] for entry in json.loads(out)] == [12, 12]
+
+
+def test_seeds_can_be_set_and_the_option_wins(sample):
+    assert json.loads(sample("--json", "-n", 1, "--set", "seed=5")[1])[0]["seed"] == 5
+    assert json.loads(sample("--json", "-n", 1, "--set", "seed=5", "--seed", 6)[1])[0]["seed"] == 6
+
+
+def test_averaged_and_raw_weights_differ(sample):
+    averaged, raw = (sample("--json", "--weights", w)[1] for w in ("ema", "raw"))
+    assert averaged == sample("--json")[1]
+    assert averaged != raw
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["-n", 0], 2, "greater than or equal to 1"),
+        (["--steps", 0], 2, "greater than or equal to 1"),
+        (["--batch-size", 0], 2, "greater than or equal to 1"),
+        (["--seed", -1], 2, "greater than or equal to 0"),
+        (["--seed", 2**63], 2, "less than or equal to"),
+        (["--weights", "best"], 2, "ema"),
+        (["--device", "tpu"], 2, "--device tpu: expected cpu, cuda, mps or auto"),
+        (["--prompt", "the", "--infill", "a ___ b"], 2, "not both"),
+        (["--infill", "the badger"], 2, "'the badger' has no gap to fill in: mark one or more by"),
+        (
+            ["--prompt", "the " * 32],
+            2,
+            "the prompt has 32 tokens, and this model writes texts of 32",
+        ),
+        (["--infill", "the " * 31 + "___ . ___"], 2, "leaves no token for each gap"),
+        (["--set", "train.steps=9"], 2, "'train' belongs to what was trained"),
+        (["--set", "length=9"], 2, "what can are sampler, grid, exit, guidance, statistic"),
+        (["--set", "sampler"], 2, "expected key.path=value"),
+        (["--set", "sampler.use=eulr"], 3, "did you mean 'euler'"),
+        (["--set", "sampler.with.eat=3"], 3, "unknown key; there are eta"),
+        (["--set", "sampler.use=absent:euler"], 4, "no plugin named 'absent'"),
+        (["--prompt", "the xylophone"], 5, "tokenizer does not know"),
+    ],
+)
+def test_bad_words_are_refused_in_one_message(sample, options, code, message):
+    found, out, err = sample(*options)
+    assert (found, out) == (code, "")
+    assert message in " ".join(err.split())
+    assert "Traceback" not in err
+
+
+def test_models_that_are_not_there(sample, tmp_path, trained):
+    assert sample(model="nowhere")[::2] == (
+        3,
+        "error: there is no model 'nowhere': no folder of that name, and dlmkit ships no models; "
+        "train one by 'dlmkit train RECIPE' and name its folder\n",
+    )
+    assert sample(model=tmp_path)[::2] == (6, f"error: {tmp_path} holds no checkpoint\n")
+    file = trained / "checkpoints" / "step-00000004" / "recipe.yaml"
+    assert sample(model=file)[0] == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["ema.safetensors", "model.safetensors", "recipe.yaml", "tokenizer.json"]
+)
+def test_a_flipped_byte_is_noticed(sample, copy, name):
+    file = copy / "checkpoints" / "step-00000004" / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    code, out, err = sample(model=copy)
+    assert (code, out) == (6, "")
+    assert f"{file} has been altered" in err
+    assert "step-00000002" in err, "it offers the one before"
+
+
+def test_a_truncated_and_a_missing_file_are_noticed(sample, copy):
+    folder = copy / "checkpoints" / "step-00000004"
+    weights = folder / "ema.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    assert sample(model=copy)[0] == 6
+    weights.unlink()
+    code, _, err = sample(model=folder)
+    assert (code, f"{weights} is missing" in err) == (6, True)
+
+
+def test_from_python(trained):
+    model = dlmkit.load(str(trained))
+    drawn = model.sample(n=3, seed=0, batch_size=2)
+    assert [text.index for text in drawn] == [0, 1, 2]
+    assert [str(text) for text in drawn] == [text.text for text in model.sample(n=3)]
+    assert not model.assembly.objective.training
+    assert str(model.sample(n=1, prompt="the badger")[0]).startswith("the badger ")
+    euler = dlmkit.load(str(trained), "sampler.use=euler").sample(n=3)
+    assert [text.text for text in euler] != [text.text for text in drawn]
+    for error, call in (
+        (UsageError, lambda: model.sample(n=0)),
+        (UsageError, lambda: model.sample(n=1, steps=0)),
+        (DataError, lambda: model.sample(n=1, prompt="xylophone")),
+        (RecipeError, lambda: dlmkit.load("nowhere")),
+        (CheckpointError, lambda: dlmkit.load(str(trained.parent))),
+    ):
+        with pytest.raises(error):
+            call()
+
+
+def test_importing_dlmkit_imports_no_torch():
+    code = "import dlmkit, sys; dlmkit.load; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
