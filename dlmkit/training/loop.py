@@ -81,6 +81,9 @@ def train(
 
     Ends early, between two steps, once ``stop()`` holds in any process; it is asked while
     waiting for data as well. Raises NonFiniteLossError before any weight is touched.
+
+    torch's global generators are seeded anew in every step, so that a network which draws from
+    them (dropout) repeats itself after a resume; nothing here draws from them.
     """
     slots = micro_batches(config.batch_size, config.micro_batch_size, world.size, world.rank)
     run = _Run(learner, config, seed, world, [part.to(world.device) for part in slots])
@@ -142,6 +145,7 @@ class _Run:
     def _backward(self, step: int, batch: Batch, scale: float) -> list[LossParts]:
         """Gradients of ``scale`` times the loss sums of all passes of this process."""
         u = stratified(self.seed, step, self.config.batch_size, self.world.device)
+        torch.manual_seed(hash((self.seed, step, self.world.rank)))
         wrapped = self.learner.wrapped
         parts: list[LossParts] = []
         for rows, slots in zip(self._passes(batch), self.slots, strict=True):

@@ -1,0 +1,203 @@
+"""Checkpoint folders: complete or absent, and verified byte by byte before they are read.
+
+A save writes into a hidden sibling folder, syncs every file, lists them with size and sha256 in
+``manifest.json``, and is published by one rename. A process killed at any moment leaves the
+checkpoints that were there, and perhaps a hidden folder that nobody reads. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dlmkit.errors import CheckpointError
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+_NAME = re.compile(r"step-(\d{8,})")
+_SAVING, _REMOVING, _DAMAGED = ".saving-", ".removing-", "damaged-"
+
+
+def checkpoint_name(step: int) -> str:
+    """The folder's name: ``step-00000500``."""
+    return f"step-{step:08d}"
+
+
+def step_of(folder: Path) -> int | None:
+    """The step that a checkpoint folder is named after; None for any other name."""
+    match = _NAME.fullmatch(folder.name)
+    return int(match[1]) if match else None
+
+
+def checkpoints(parent: Path) -> list[Path]:
+    """The checkpoint folders in ``parent``, oldest first. Leftovers of killed saves are none."""
+    found = [path for path in parent.glob("step-*") if step_of(path) is not None and path.is_dir()]
+    return sorted(found, key=lambda path: step_of(path) or 0)
+
+
+def publish(parent: Path, step: int, write: Callable[[Path], None]) -> Path:
+    """Make the checkpoint of ``step`` from the files that ``write(folder)`` writes.
+
+    Raises CheckpointError if the disk refuses or that checkpoint exists already; what was there
+    before stays as it was.
+    """
+    final = parent / checkpoint_name(step)
+    work = parent / f"{_SAVING}{final.name}-{uuid.uuid4().hex[:8]}"
+    try:
+        work.mkdir(parents=True)
+        write(work)
+        _seal(work, step)
+        os.rename(work, final)
+        _sync(parent)
+    except OSError as error:
+        shutil.rmtree(work, ignore_errors=True)
+        raise CheckpointError(_unsaved(final, error)) from error
+    return final
+
+
+def _unsaved(final: Path, error: OSError) -> str:
+    whole = next(whole_ones(final.parent), None)
+    kept = f"the last checkpoint, {whole}, is intact" if whole else "there is no earlier checkpoint"
+    return f"{final} could not be saved: {error.strerror or error}; {kept}"
+
+
+def _seal(folder: Path, step: int) -> None:
+    """Sync every file of ``folder`` and list them all in its manifest, written last."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    entries = {path.relative_to(folder).as_posix(): _entry(path) for path in files}
+    for path in (*files, *(path for path in folder.rglob("*") if path.is_dir())):
+        _sync(path)
+    manifest = folder / MANIFEST
+    manifest.write_text(_manifest_text({"format": FORMAT, "step": step, "files": entries}))
+    _sync(manifest)
+    _sync(folder)
+
+
+def _manifest_text(content: Mapping[str, Any]) -> str:
+    """``content`` with its own sha256: no byte of a manifest can change unnoticed."""
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**content, "sha256": digest}, sort_keys=True, indent=1) + "\n"
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {
+            "size": path.stat().st_size,
+            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+        }
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def verify(folder: Path) -> None:
+    """Raise CheckpointError, naming the file, unless ``folder`` is exactly what was saved."""
+    for name, entry in _manifest(folder).items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing")
+        size = path.stat().st_size
+        if size != entry["size"]:
+            raise CheckpointError(f"{path} has {size} bytes, and was saved with {entry['size']}")
+        if _entry(path)["sha256"] != entry["sha256"]:
+            raise CheckpointError(f"{path} has been altered: its sha256 is not the saved one")
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise CheckpointError(f"there is no checkpoint {folder}")
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: the checkpoint is not complete")
+    try:
+        text = path.read_bytes().decode()
+        content = json.loads(text)
+        files: dict[str, Any] = content["files"]
+        intact = text == _manifest_text({k: v for k, v in content.items() if k != "sha256"})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if not intact:
+        raise CheckpointError(f"{path} has been altered: its sha256 is not the saved one")
+    if content["format"] != FORMAT:
+        raise CheckpointError(
+            f"{path} is of format {content['format']}; this dlmkit reads {FORMAT}"
+        )
+    if content["step"] != step_of(folder) and step_of(folder) is not None:
+        raise CheckpointError(f"{folder} holds step {content['step']}: it has been renamed")
+    return files
+
+
+def whole_ones(parent: Path, before: int | None = None) -> Iterator[Path]:
+    """The checkpoints in ``parent`` that verify, newest first, of steps below ``before``."""
+    for path in reversed(checkpoints(parent)):
+        if before is not None and (step_of(path) or 0) >= before:
+            continue
+        try:
+            verify(path)
+        except CheckpointError:
+            continue
+        yield path
+
+
+def find(reference: Path) -> Path:
+    """The checkpoint that a path means: itself, or the newest one of a run; verified.
+
+    Raises CheckpointError if it is damaged, naming the file and offering the newest earlier
+    checkpoint that is whole, and if there is none at all.
+    """
+    inside = reference / "checkpoints" if (reference / "checkpoints").is_dir() else reference
+    found = checkpoints(inside)
+    folder = found[-1] if found else reference
+    if not found and not (reference / MANIFEST).exists() and step_of(reference) is None:
+        raise CheckpointError(f"{reference} holds no checkpoint")
+    try:
+        verify(folder)
+    except CheckpointError as error:
+        earlier = next(whole_ones(folder.parent, step_of(folder)), None)
+        offer = (
+            f"the newest earlier checkpoint that is whole is {earlier}"
+            if earlier
+            else ("no earlier checkpoint beside it is whole")
+        )
+        raise CheckpointError(f"{error}; {offer}") from error
+    return folder
+
+
+def remove(folder: Path) -> None:
+    """Delete a checkpoint. It loses its name first, so that no half of one is ever found."""
+    doomed = folder.with_name(f"{_REMOVING}{folder.name}-{uuid.uuid4().hex[:8]}")
+    os.rename(folder, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename a damaged checkpoint so that it is no longer found, and keep its bytes."""
+    aside = folder.with_name(f"{_DAMAGED}{folder.name}-{uuid.uuid4().hex[:8]}")
+    os.rename(folder, aside)
+    return aside
+
+
+def prune(parent: Path, keep_last: int, keep: Collection[int]) -> None:
+    """Delete all checkpoints but the newest ``keep_last`` and those of the steps ``keep``."""
+    for path in checkpoints(parent)[:-keep_last]:
+        if step_of(path) not in keep:
+            remove(path)
+
+
+def sweep(parent: Path) -> None:
+    """Delete what killed saves and removals left behind."""
+    for pattern in (f"{_SAVING}*", f"{_REMOVING}*"):
+        for path in parent.glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,100 @@
+"""What a run ran in, for ``environment.json``: enough to run it again."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+import torch
+from torch import nn
+
+from dlmkit import __version__
+from dlmkit.core.attention import Attention
+from dlmkit.registry import Registry
+from dlmkit.training.parallel import World
+
+PACKAGES = ("torch", "numpy", "safetensors", "tokenizers", "transformers", "datasets", "pydantic")
+
+
+def environment(registry: Registry, seed: int, network: nn.Module, world: World) -> dict[str, Any]:
+    """Versions, plugins, seed, git state, command line, devices and what runs attention."""
+    return {
+        "dlmkit": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "plugins": [
+            {"name": p.name, "distribution": p.distribution, "version": p.version}
+            for p in registry.plugins
+            if p.state == "ok"
+        ],
+        "seed": seed,
+        "git": git_state(),
+        "command": sys.argv,
+        "device": device_name(world.device),
+        "processes": world.size,
+        "threads": torch.get_num_threads(),
+        "attention": attention_used(network),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def attention_used(network: nn.Module) -> list[str]:
+    """The backends that a network's modules call, with the kernels underneath."""
+    used = {m for m in network.modules() if isinstance(m, Attention)}
+    return sorted({f"{attention.name} ({attention.kernel})" for attention in used})
+
+
+def device_name(device: torch.device) -> str:
+    """``cuda:0 (name of the card)``, or ``cpu``."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else "cpu"
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the checkout that this folder lies in, and whether it differs; None outside."""
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return {"commit": commit, "changed": bool(_git("status", "--porcelain"))}
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ("git", *arguments), capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between two environments in a way that may change the last bits of a run."""
+    notes = [
+        f"{key}: {before.get(key)} -> {now[key]}"
+        for key in ("dlmkit", "python", "device", "processes", "threads", "attention")
+        if before.get(key) != now[key]
+    ]
+    for group in ("packages", "plugins"):
+        old, new = _versions(before.get(group)), _versions(now[group])
+        notes += [
+            f"{name}: {old.get(name)} -> {new[name]}" for name in new if old.get(name) != new[name]
+        ]
+    return notes
+
+
+def _versions(group: Any) -> dict[str, Any]:
+    if isinstance(group, list):
+        return {f"plugin {item['name']}": item["version"] for item in group}
+    return dict(group or {})

@@ -1,0 +1,114 @@
+"""What a run does with its averaged weights between steps: validation by noise level, and samples.
+
+Both call a denoiser that looks at the stop flag before every evaluation, so that a run reacts
+within one evaluation wherever it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlmkit.core.denoise import Denoise, Prediction
+from dlmkit.core.network import Conditioning
+from dlmkit.core.objective import Batch, Objective
+from dlmkit.core.schedule import Level
+from dlmkit.evaluation.context_gain import Frequencies, context_gain
+from dlmkit.recipe.assemble import Assembly, assemble_sampling
+from dlmkit.sampling.parts import SamplingParts
+from dlmkit.sampling.requests import unconditional
+from dlmkit.sampling.runner import generate
+from dlmkit.training.signals import Stopped
+
+Stop = Callable[[], bool]
+
+
+class Polling(Denoise):
+    """``inner``, but an evaluation raises Stopped once ``stop()`` holds."""
+
+    def __init__(self, inner: Denoise, stop: Stop) -> None:
+        self.inner, self.stop = inner, stop
+
+    def start(self, x: Tensor) -> Any:
+        return self.inner.start(x)
+
+    def __call__(
+        self, x: Tensor, level: Level, previous: Any, conditioning: Conditioning
+    ) -> Prediction:
+        if self.stop():
+            raise Stopped
+        return self.inner(x, level, previous, conditioning)
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Validates and samples ``objective``, a recipe's model with averaged weights."""
+
+    assembly: Assembly
+    objective: Objective
+    parts: SamplingParts
+    held_out: Batch
+    frequencies: Frequencies
+    stop: Stop
+
+    @staticmethod
+    def of(assembly: Assembly, objective: Objective, stop: Stop) -> Evaluator:
+        """An evaluator of ``objective``, a copy of the assembly's. Needs the assembly's data."""
+        assert assembly.data is not None
+        model = replace(
+            assembly,
+            objective=objective,
+            space=objective.space,
+            schedule=objective.schedule,
+            network=objective.network,
+        )
+        parts = assemble_sampling(model)
+        parts = replace(parts, denoise=Polling(parts.denoise, stop))
+        held_out = assembly.data.validation(assembly.config.train.validation_rows)
+        device = assembly.context.device
+        held_out = Batch(held_out.ids.to(device), held_out.attend.to(device))
+        return Evaluator(model, objective, parts, held_out, Frequencies.count(assembly.data), stop)
+
+    def validate(self) -> dict[str, Any]:
+        """Cross-entropy on held-out rows at fixed noise levels, whatever the schedule warps.
+
+        ``loss`` is the mean over the levels in nats per token, ``gain`` that of the context gain;
+        ``levels`` holds one report a level. Rows are unconditional and self-conditioned.
+        """
+        levels = [report.record() for report in self._reports()]
+        loss, gain = ([level[key] or 0.0 for level in levels] for key in ("model", "gain"))
+        return {
+            "loss": sum(loss) / len(levels),
+            "gain": sum(gain) / len(levels),
+            "levels": levels,
+        }
+
+    def _reports(self) -> Sequence[Any]:
+        return list(
+            context_gain(
+                self.parts.denoise,
+                self.objective.space,
+                self.objective.schedule,
+                self.held_out,
+                self.frequencies,
+                seed=self.assembly.config.seed,
+            )
+        )
+
+    def sample(self) -> list[str]:
+        """The recipe's ``sample.count`` texts, by its sampler; text i is the same every time."""
+        config = self.assembly.config
+        with torch.no_grad():
+            samples = generate(
+                self.parts,
+                unconditional(config.sample.count, config.length),
+                seed=config.seed,
+                steps=config.sample.steps,
+                batch_size=config.sample.batch_size,
+                length=config.length,
+            )
+        return [self.assembly.tokenizer.decode(sample.ids) for sample in samples]

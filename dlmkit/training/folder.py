@@ -1,0 +1,124 @@
+"""The run folder: what lies where, and the metrics file, which reads as one straight run's."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from dlmkit.errors import UsageError
+
+METRICS, ENVIRONMENT, RECIPE = "metrics.jsonl", "environment.json", "recipe.yaml"
+KINDS = ("train", "validation", "sample")
+"""The kinds of record that metrics.jsonl and trackers get."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder with recipe.yaml, environment.json, metrics.jsonl, samples/ and checkpoints/."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out while this one trains; a killed process leaves no lock."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as file:
+            if not _lock(file):
+                raise UsageError(f"another process is training in {self.path}; wait for it")
+            yield
+
+    def write_recipe(self, text: str) -> None:
+        """The resolved recipe, which reruns this run."""
+        _replace(self.path / RECIPE, text)
+
+    def read_environment(self) -> dict[str, Any]:
+        """What the last session of this run was in; empty if that is not known."""
+        with suppress(OSError, ValueError):
+            content: dict[str, Any] = json.loads((self.path / ENVIRONMENT).read_text())
+            return content
+        return {}
+
+    def write_environment(self, now: Mapping[str, Any]) -> None:
+        """The environment of this session, with those of earlier ones kept under ``earlier``."""
+        before = self.read_environment()
+        earlier = [*before.pop("earlier", []), before] if before else []
+        text = json.dumps({**now, "earlier": earlier}, indent=1) + "\n"
+        _replace(self.path / ENVIRONMENT, text)
+
+    def rewind(self, step: int, pending: Collection[str] = (), source: Path | None = None) -> None:
+        """Keep the metrics up to ``step`` and drop what a killed session wrote after it.
+
+        Records at ``step`` itself of the kinds ``pending`` will be written again. ``source`` is
+        the run that this one branches from.
+        """
+        path = (source or self.path) / METRICS
+        lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+        kept = b"".join(line for line in lines if _before(line, step, pending))
+        _replace(self.path / METRICS, kept.decode())
+
+    def write_samples(self, step: int, texts: Collection[str]) -> None:
+        """samples/step-00000500.txt: the texts, one after the other, each under its index."""
+        folder = self.path / "samples"
+        folder.mkdir(exist_ok=True)
+        blocks = (f"--- {index}\n{text}\n" for index, text in enumerate(texts))
+        _replace(folder / f"step-{step:08d}.txt", "".join(blocks))
+
+
+class MetricsFile:
+    """Appends records to metrics.jsonl, each on the disk before the next."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._file = (folder.path / METRICS).open("a", encoding="utf-8")
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """One line, for the kinds of :data:`KINDS`."""
+        if record["kind"] in KINDS:
+            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _before(line: bytes, step: int, pending: Collection[str]) -> bool:
+    if not line.endswith(b"\n"):
+        return False  # torn by a kill
+    try:
+        record = json.loads(line)
+        at, kind = int(record["step"]), record["kind"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    return at < step or (at == step and kind not in pending)
+
+
+def _replace(path: Path, text: str) -> None:
+    """``path`` with new content, complete or as it was."""
+    work = path.with_name(f".{path.name}.new")
+    with work.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(work, path)
+
+
+def _lock(file: IO[str]) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # not on this platform
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True

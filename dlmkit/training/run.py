@@ -1,0 +1,208 @@
+"""One training run: everything is set up, the session is driven, and its end is told."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dlmkit.core.context import BuildContext
+from dlmkit.errors import Preempted
+from dlmkit.recipe.assemble import Assembly, assemble
+from dlmkit.recipe.load import Resolved
+from dlmkit.registry import Registry
+from dlmkit.training.checkpoint import set_aside, step_of, sweep
+from dlmkit.training.console import Display, display
+from dlmkit.training.draws import micro_batches
+from dlmkit.training.environment import changed, environment
+from dlmkit.training.evaluate import Evaluator
+from dlmkit.training.folder import MetricsFile, RunFolder
+from dlmkit.training.loop import Learner
+from dlmkit.training.parallel import World, world
+from dlmkit.training.session import Session, close_all
+from dlmkit.training.signals import StopSignals
+from dlmkit.training.start import Start, plan_start
+from dlmkit.training.state import restore
+from dlmkit.training.tracking import Consumer, Guarded, Progress
+from dlmkit.training.units import prepare_units
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended: ``status`` is finished or stopped (at ``train.stop_after``).
+
+    ``best`` is the step with the lowest validation loss, and that loss.
+    """
+
+    run: Path
+    checkpoint: Path
+    status: str
+    step: int
+    steps: int
+    tokens: int
+    best: tuple[int, float] | None
+
+    def json(self) -> dict[str, Any]:
+        """As JSON."""
+        values = dataclasses.asdict(self)
+        return {**values, "run": str(self.run), "checkpoint": str(self.checkpoint)}
+
+
+def run(
+    resolved: Resolved,
+    registry: Registry,
+    stop: StopSignals,
+    *,
+    out: Path | None = None,
+    resume: str | None = None,
+) -> Ended:
+    """Train ``resolved`` in ``out``, or go on where ``resume`` (auto, a run or checkpoint) ended.
+
+    Raises Preempted after SIGTERM and KeyboardInterrupt after SIGINT, both once a checkpoint is
+    saved, beside what :func:`plan_start`, :func:`assemble` and :func:`train` raise.
+    """
+    if resolved.config.train.threads is not None:
+        torch.set_num_threads(resolved.config.train.threads)
+    with world() as processes, ExitStack() as stack:
+        start = plan_start(resolved, out, resume, registry)
+        processes.barrier()  # nobody writes before everybody has looked
+        shown = display(processes.first)
+        if processes.first:
+            stack.enter_context(start.run.locked())
+        session = _session(resolved, registry, start, processes, stop, shown)
+        stack.callback(close_all(session.consumers, shown))
+        stop.defer()
+        session.go()
+        if stop.name is not None and session.learner.step < session.train.steps:
+            _stopped(stop.name, session)
+        return _ended(session)
+
+
+def _session(
+    resolved: Resolved,
+    registry: Registry,
+    start: Start,
+    processes: World,
+    stop: StopSignals,
+    shown: Display,
+) -> Session:
+    config = resolved.config
+    micro_batches(config.train.batch_size, config.train.micro_batch_size, processes.size, 0)
+    trackers = _trackers(resolved, registry, shown) if processes.first else []
+    assembly = assemble(config, registry, device=processes.device, folder=start.checkpoint)
+    assert assembly.data is not None
+    stream = assembly.data.stream(config.seed, config.train.batch_size)
+    learner = Learner.begin(assembly.objective, config.train, processes)
+    progress, saved = Progress(), None
+    if start.checkpoint is not None:
+        progress = Progress.of(restore(learner, start.checkpoint))
+        stream.restore(learner.stream_state)
+        saved = learner.step if start.source == start.run.path else None
+    evaluator = None
+    if processes.first:
+        evaluator = Evaluator.of(assembly, learner.ema.objective, stop)
+    prepare_units(assembly.network, config.train, processes.device)
+    consumers: list[Consumer] = [shown]
+    if processes.first:
+        _open(start, resolved, assembly, progress, processes, shown)
+        consumers += [MetricsFile(start.run), *trackers]
+        for tracker in trackers:
+            tracker.open(start.run.path, config.model_dump(mode="json", by_alias=True))
+    return Session(
+        resolved,
+        start.run,
+        learner,
+        stream,
+        assembly.tokenizer,
+        evaluator,
+        dataclasses.replace(progress, processes=processes.size),
+        processes,
+        stop,
+        shown,
+        consumers,
+        saved,
+    )
+
+
+def _trackers(resolved: Resolved, registry: Registry, shown: Display) -> list[Guarded]:
+    """The recipe's trackers. A missing library is told here, before any work."""
+    context = BuildContext(length=resolved.config.length, seed=resolved.config.seed)
+    return [
+        Guarded(part.use, registry.build("tracker", part, context), shown.say)
+        for part in resolved.config.tracker
+    ]
+
+
+def _open(
+    start: Start,
+    resolved: Resolved,
+    assembly: Assembly,
+    progress: Progress,
+    processes: World,
+    shown: Display,
+) -> None:
+    """Bring the run folder to where the run goes on, and say so."""
+    folder = start.run
+    folder.checkpoints.mkdir(parents=True, exist_ok=True)
+    sweep(folder.checkpoints)
+    for path in start.damaged:
+        shown.say(f"{path} is damaged and now called {set_aside(path).name}")
+    now = environment(assembly.registry, resolved.config.seed, assembly.network, processes)
+    step = 0
+    if start.checkpoint is not None:
+        step = step_of(start.checkpoint) or 0
+        shown.say(f"going on from {start.checkpoint}")
+        _warn(RunFolder(start.source or folder.path), now, shown)
+    folder.rewind(step, progress.pending, start.source)
+    folder.write_recipe(resolved.text())
+    folder.write_environment(now)
+    parameters = sum(p.numel() for p in assembly.objective.parameters())
+    shown.say(
+        f"training {parameters:,} parameters on {now['device']}"
+        f"{f' x {processes.size}' if processes.size > 1 else ''}, attention "
+        f"{', '.join(now['attention']) or 'of its own'}; run folder {folder.path}"
+    )
+
+
+def _warn(source: RunFolder, now: dict[str, Any], shown: Display) -> None:
+    before = source.read_environment()
+    for note in changed(before, now) if before else ():
+        shown.say(f"note: changed since the run began, so its last bits may differ: {note}")
+
+
+def _stopped(name: str, session: Session) -> None:
+    message = (
+        f"{name}: saved step {session.learner.step} of {session.train.steps} in "
+        f"{session.checkpoint}; continue with --resume auto --out {session.run.path}"
+    )
+    if name == "SIGINT":
+        session.display.say(message)
+        raise KeyboardInterrupt
+    raise Preempted(message)
+
+
+def _ended(session: Session) -> Ended:
+    checkpoint = session.checkpoint
+    assert checkpoint is not None
+    return Ended(
+        run=session.run.path,
+        checkpoint=checkpoint,
+        status="finished" if session.learner.step == session.train.steps else "stopped",
+        step=session.learner.step,
+        steps=session.train.steps,
+        tokens=session.progress.window.total_tokens,
+        best=session.progress.best,
+    )
+
+
+def describe_end(ended: Ended) -> Sequence[str]:
+    """The end of a run in words, one line each."""
+    lines = [f"{ended.status} at step {ended.step} of {ended.steps}: {ended.checkpoint}"]
+    if ended.best is not None:
+        lines.append(f"best validation: {ended.best[1]:.4f} nats/token at step {ended.best[0]}")
+    return lines

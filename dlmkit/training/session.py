@@ -1,0 +1,158 @@
+"""What happens around the loop: records, validation, samples and checkpoints at step boundaries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from dlmkit.core.data import Stream
+from dlmkit.core.tokenizer import Tokenizer
+from dlmkit.errors import DataError, NonFiniteLossError
+from dlmkit.recipe.load import Resolved
+from dlmkit.recipe.schema import TrainConfig
+from dlmkit.training.checkpoint import checkpoint_name, prune, publish
+from dlmkit.training.console import Display
+from dlmkit.training.evaluate import Evaluator
+from dlmkit.training.folder import RunFolder
+from dlmkit.training.loop import Learner, StepRecord, train
+from dlmkit.training.parallel import World
+from dlmkit.training.signals import Stopped, StopSignals
+from dlmkit.training.state import write_checkpoint
+from dlmkit.training.tracking import Consumer, Progress
+
+
+@dataclass
+class Session:
+    """One process's part in one run, from a start or a resume to an end.
+
+    Only the first process has an ``evaluator``, consumers that write, and saves checkpoints;
+    the others keep step with it.
+    """
+
+    resolved: Resolved
+    run: RunFolder
+    learner: Learner
+    stream: Stream
+    tokenizer: Tokenizer
+    evaluator: Evaluator | None
+    progress: Progress
+    world: World
+    stop: StopSignals
+    display: Display
+    consumers: Sequence[Consumer]
+    saved: int | None
+    """The step of the last checkpoint, if there is one."""
+
+    @property
+    def train(self) -> TrainConfig:
+        """The recipe's training section."""
+        return self.resolved.config.train
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The last checkpoint."""
+        return None if self.saved is None else self.run.checkpoints / checkpoint_name(self.saved)
+
+    def go(self) -> None:
+        """Train until the recipe's end, ``stop_after`` or a stop signal, and save there."""
+        last = min(self.train.steps, self.train.stop_after or self.train.steps)
+        self.display.begin(self.learner.step, self.train.steps)
+        self._work_off()
+        if self.learner.step < last:
+            with closing(self._steps()) as steps:
+                for record in steps:
+                    self._boundary(record)
+                    if record.step >= last:
+                        break
+        self.save()
+
+    def _steps(self) -> Generator[StepRecord, None, None]:
+        seed = self.resolved.config.seed
+        try:
+            yield from train(self.learner, self.stream, self.train, seed, self.world, self.stop)
+        except NonFiniteLossError as error:
+            self._explain(error)
+        except DataError:
+            self.save()  # the weights are those of the last whole step
+            raise
+
+    def _explain(self, error: NonFiniteLossError) -> NoReturn:
+        where = self.checkpoint or "none: the run had not saved yet"
+        raise NonFiniteLossError(
+            f"{error}\nno weight was touched by it; the last checkpoint is {where}\n"
+            "try a lower train.learning_rate, a longer train.warmup_steps, train.clip: 1.0 or "
+            "train.precision: fp32, in a new run (a resume of this one would meet it again)"
+        ) from error
+
+    def _boundary(self, record: StepRecord) -> None:
+        self.progress.window.add(record)
+        final = record.step == self.train.steps
+        if final or record.step % self.train.log_every == 0:
+            self._emit(self.progress.window.flush(record))
+        every = {"validation": self.train.validate_every, "sample": self.train.sample_every}
+        self.progress.pending = tuple(
+            kind for kind, steps in every.items() if final or record.step % steps == 0
+        )
+        improved = self._work_off()
+        if improved or record.step % self.train.checkpoint_every == 0:
+            self.save()
+
+    def _work_off(self) -> bool:
+        """Make the records that are due at this step; True if the validation loss is the best.
+
+        What a stop signal interrupts stays pending, for the resume to make.
+        """
+        best = self.progress.best
+        makers = {"validation": self._validate, "sample": self._sample}
+        for kind in self.progress.pending:
+            if self.evaluator is not None:
+                try:
+                    makers[kind](self.evaluator)
+                except Stopped:
+                    break
+            self.progress.pending = self.progress.pending[1:]
+        return self.progress.best != best
+
+    def _validate(self, evaluator: Evaluator) -> None:
+        report = evaluator.validate()
+        self._emit({"kind": "validation", "step": self.learner.step, **report})
+        best = self.progress.best
+        if best is None or report["loss"] < best[1]:
+            self.progress.best = (self.learner.step, report["loss"])
+
+    def _sample(self, evaluator: Evaluator) -> None:
+        texts = evaluator.sample()
+        self.run.write_samples(self.learner.step, texts)
+        self._emit({"kind": "sample", "step": self.learner.step, "texts": texts})
+
+    def _emit(self, record: Mapping[str, Any]) -> None:
+        for consumer in self.consumers:
+            consumer.log(record)
+
+    def save(self) -> None:
+        """Publish a checkpoint of the last whole step, unless there is one already."""
+        if self.saved != self.learner.step and self.world.first:
+            path = publish(self.run.checkpoints, self.learner.step, self._write)
+            self._emit({"kind": "checkpoint", "step": self.learner.step, "path": str(path)})
+            best = () if self.progress.best is None else (self.progress.best[0],)
+            prune(self.run.checkpoints, self.train.keep_last, best)
+        self.saved = self.learner.step
+
+    def _write(self, folder: Path) -> None:
+        write_checkpoint(
+            folder, self.learner, self.resolved.text(), self.tokenizer, self.progress.json()
+        )
+
+
+def close_all(consumers: Sequence[Consumer], display: Display) -> Callable[[], None]:
+    """What ends the consumers of a run, whatever ended the run."""
+
+    def close() -> None:
+        for consumer in consumers:
+            consumer.close()
+        display.close()
+
+    return close

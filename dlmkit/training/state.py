@@ -1,0 +1,127 @@
+"""What a checkpoint holds of a learner: named tensors and JSON, nothing that can run code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from dlmkit.core.objective import Objective
+from dlmkit.core.tokenizer import Tokenizer
+from dlmkit.errors import CheckpointError
+from dlmkit.training.loop import Learner
+
+MODEL, EMA, RECIPE = "model.safetensors", "ema.safetensors", "recipe.yaml"
+OPTIMISER, STATE = "training/optimiser.safetensors", "training/state.json"
+
+
+def write_checkpoint(
+    folder: Path, learner: Learner, recipe: str, tokenizer: Tokenizer, progress: Mapping[str, Any]
+) -> None:
+    """Write all files of a checkpoint into ``folder``.
+
+    ``recipe`` is the resolved recipe's text, ``progress`` what the run itself must remember.
+    """
+    (folder / "training").mkdir()
+    _save(folder / MODEL, named_tensors(learner.objective))
+    _save(folder / EMA, named_tensors(learner.ema.objective))
+    _save(folder / OPTIMISER, _optimiser_tensors(learner))
+    (folder / RECIPE).write_text(recipe, encoding="utf-8")
+    tokenizer.save(folder)
+    state = {"step": learner.step, "stream": dict(learner.stream_state), "progress": dict(progress)}
+    (folder / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+
+
+def restore(learner: Learner, folder: Path) -> dict[str, Any]:
+    """Put ``learner`` where the verified checkpoint ``folder`` was saved; returns its progress."""
+    load_weights(learner.objective, folder / MODEL)
+    load_weights(learner.ema.objective, folder / EMA)
+    _restore_optimiser(learner, folder / OPTIMISER)
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        learner.step, learner.stream_state = int(state["step"]), dict(state["stream"])
+        progress: dict[str, Any] = state["progress"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / STATE} cannot be read: {error}") from error
+    return progress
+
+
+def load_model(objective: Objective, folder: Path, *, ema: bool = True) -> None:
+    """Give ``objective`` the weights of the verified checkpoint ``folder``."""
+    load_weights(objective, folder / (EMA if ema else MODEL))
+
+
+def named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by name; a tensor shared by two names is listed once."""
+    seen: set[int] = set()
+    named: dict[str, Tensor] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            named[name] = tensor.detach()
+    return named
+
+
+@torch.no_grad()
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Copy the tensors of ``path`` into ``module``, name by name.
+
+    Raises CheckpointError unless names, shapes and dtypes are exactly those of the module.
+    """
+    _copy(_load(path), named_tensors(module), path)
+
+
+def _copy(saved: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
+    wrong = sorted(set(saved) ^ set(own)) or [
+        name
+        for name, tensor in own.items()
+        if (tensor.shape, tensor.dtype) != (saved[name].shape, saved[name].dtype)
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{path} is not of this recipe's model: {len(wrong)} tensors differ in name, shape or "
+            f"dtype, such as {', '.join(wrong[:3])}"
+        )
+    for name, tensor in own.items():
+        tensor.copy_(saved[name])
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(held, path)
+    except SafetensorError as error:  # how the library reports a full disk
+        raise OSError(str(error)) from error
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+
+
+def _optimiser_tensors(learner: Learner) -> dict[str, Tensor]:
+    """AdamW's moments and step counts, under the names of their parameters."""
+    return {
+        f"{name}.{key}": value
+        for name, parameter in learner.objective.named_parameters()
+        for key, value in learner.optimiser.state.get(parameter, {}).items()
+    }
+
+
+def _restore_optimiser(learner: Learner, path: Path) -> None:
+    saved = _load(path)
+    parameters = dict(learner.objective.named_parameters())
+    for name, tensor in saved.items():
+        owner, _, key = name.rpartition(".")
+        if owner not in parameters:
+            raise CheckpointError(f"{path} is not of this recipe's model: it holds {name}")
+        learner.optimiser.state[parameters[owner]][key] = tensor.to(parameters[owner].device)
