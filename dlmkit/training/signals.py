@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 from types import FrameType, TracebackType
-from typing import Self
 
 from dlmkit.errors import Preempted
 
@@ -36,7 +35,7 @@ class StopSignals:
         """From now on there is something to save."""
         self._deferred = True
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._handle)
