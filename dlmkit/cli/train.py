@@ -53,9 +53,9 @@ def train(
             from dlmkit.training import dry
 
             report = dry.run(resolved, registry)
-            if as_json:
+            if report is not None and as_json:
                 result_json(report.json())
-            else:
+            elif report is not None:
                 result(report.text())
             return
         from dlmkit.training import run
