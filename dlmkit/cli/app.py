@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -22,6 +22,8 @@ from dlmkit.cli.doctor import doctor
 from dlmkit.cli.output import result, say
 from dlmkit.cli.plugins import plugins
 from dlmkit.cli.recipe import recipe
+from dlmkit.cli.sample import sample
+from dlmkit.cli.train import train
 from dlmkit.errors import DlmkitError, Preempted
 from dlmkit.recipe.problems import InvalidRecipe, UnusableRecipe
 
@@ -32,19 +34,12 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(train)
+app.command()(sample)
 app.add_typer(recipe, name="recipe")
 app.add_typer(components, name="components")
 app.add_typer(plugins, name="plugins")
 app.command()(doctor)
-
-with suppress(ModuleNotFoundError):
-    from dlmkit.cli.train import train
-
-    app.command()(train)
-with suppress(ModuleNotFoundError):
-    from dlmkit.cli.sample import sample
-
-    app.command()(sample)
 
 
 def _version(value: bool) -> None:
