@@ -13,12 +13,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from dlmkit import folders
+
 Arrays = dict[str, NDArray[np.generic]]
-
-
-def folder() -> Path:
-    """``$DLMKIT_CACHE``, or ``~/.cache/dlmkit``."""
-    return Path(os.environ.get("DLMKIT_CACHE") or Path.home() / ".cache" / "dlmkit")
 
 
 def _checksum(arrays: Mapping[str, NDArray[np.generic]], note: str) -> str:
@@ -31,7 +28,7 @@ def _checksum(arrays: Mapping[str, NDArray[np.generic]], note: str) -> str:
 
 def load(key: str) -> tuple[Arrays, str] | None:
     """The arrays and the note stored under ``key``; None if absent, truncated or altered."""
-    path = folder() / f"{key}.safetensors"
+    path = folders.cache() / f"{key}.safetensors"
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -45,13 +42,13 @@ def load(key: str) -> tuple[Arrays, str] | None:
 def store(key: str, arrays: Arrays, note: str) -> None:
     """Publish by one rename. A cache that cannot be written is not an error: nothing is kept."""
     try:
-        folder().mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=folder(), suffix=".partial")
+        folders.cache().mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=folders.cache(), suffix=".partial")
     except OSError:
         return
     os.close(handle)
     try:
         save_file(arrays, name, {"note": note, "checksum": _checksum(arrays, note)})
-        os.replace(name, folder() / f"{key}.safetensors")
+        os.replace(name, folders.cache() / f"{key}.safetensors")
     except OSError:
         Path(name).unlink(missing_ok=True)

@@ -18,9 +18,10 @@ from dlmkit_text import cache, pieces
 from dlmkit_text.configs import Source
 from dlmkit_text.sources import held_out
 
-FORMAT = 2
+FORMAT = 3
 SPLITS = ("train", "validation")
 _FEW = 20
+_BATCH = 1000
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,12 @@ def _refuse_empty(documents: Sequence[str], kind: str, name: str) -> None:
 
 def _pack(documents: Sequence[str], tokenizer: Tokenizer) -> NDArray[np.int32]:
     """The ids of all documents, each followed by the separator."""
-    lines = [text + pieces.SEPARATOR for text in documents]
-    encoded = tokenizer.backend.encode_batch_fast(lines, add_special_tokens=False)
-    return np.concatenate([np.asarray(item.ids, dtype=np.int32) for item in encoded])
+    parts = []
+    for start in range(0, len(documents), _BATCH):
+        lines = [text + pieces.SEPARATOR for text in documents[start : start + _BATCH]]
+        encoded = tokenizer.backend.encode_batch_fast(lines, add_special_tokens=False)
+        parts += [np.asarray(item.ids, dtype=np.int32) for item in encoded]
+    return np.concatenate(parts)
 
 
 def _publish(
@@ -100,8 +104,10 @@ def _publish(
 ) -> Corpus:
     ids = {"train": _pack(train, tokenizer), "validation": _pack(validation, tokenizer)}
     text = {"train": "\n".join(train), "validation": "\n".join(validation)}
+    small = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32
+    stored = {f"{s}.ids": ids[s].astype(small) for s in SPLITS}
     raw = {f"{s}.text": np.frombuffer(text[s].encode(), dtype=np.uint8) for s in SPLITS}
-    cache.store(key, {**raw, **{f"{s}.ids": ids[s] for s in SPLITS}}, tokenizer.backend.to_str())
+    cache.store(key, {**stored, **raw}, tokenizer.backend.to_str())
     return Corpus(tokenizer, ids, text)
 
 

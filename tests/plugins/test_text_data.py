@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from dlmkit import folders
 from dlmkit.core.context import BuildContext
 from dlmkit.errors import DataError, UsageError
 from dlmkit_text import cache, corpus, sources
@@ -358,13 +359,13 @@ def test_the_cache_is_used_and_keyed_by_text_and_options(
     assert not same(build(lines, tokenizer=PIECES, validation=0.3), first)
     lines.write_text(lines.read_text() + "\nlamps lamps lamps")
     assert not same(build(lines, tokenizer=PIECES), first)
-    assert len(list(cache.folder().iterdir())) == 4
+    assert len(list(folders.cache().iterdir())) == 4
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "folder"])
 def test_a_broken_cache_file_is_rebuilt(lines: Path, damage: str):
     first = build(lines)
-    (path,) = cache.folder().iterdir()
+    (path,) = folders.cache().iterdir()
     content = path.read_bytes()
     if damage == "flip":
         content = content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
