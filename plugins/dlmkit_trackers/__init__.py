@@ -1,0 +1,1 @@
+"""Trackers: TensorBoard and Trackio, each behind its own extra."""
