@@ -18,6 +18,7 @@ from dlmkit.recipe.load import Resolved
 from dlmkit.registry import Registry
 from dlmkit.training.checkpoint import set_aside, step_of, sweep
 from dlmkit.training.console import Display, display
+from dlmkit.training.curves import Curves
 from dlmkit.training.draws import micro_batches
 from dlmkit.training.environment import changed, environment
 from dlmkit.training.evaluate import Evaluator
@@ -110,7 +111,7 @@ def _session(
     consumers: list[Consumer] = [shown]
     if processes.first:
         _open(start, resolved, assembly, progress, processes, shown)
-        consumers += [MetricsFile(start.run), *trackers]
+        consumers += [MetricsFile(start.run), Curves(start.run, shown.say), *trackers]
         for tracker in trackers:
             tracker.open(start.run.path, config.model_dump(mode="json", by_alias=True))
     return Session(

@@ -1,0 +1,83 @@
+"""Pictures of a training run: loss, and context gain against the context-free cross-entropy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+Record = Mapping[str, Any]
+
+
+def read_metrics(path: Path) -> list[Record]:
+    """The records of a run's metrics.jsonl."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def curves(records: Sequence[Record]) -> Figure:
+    """Left, loss by step; right, the context gain at each validation.
+
+    The gain is drawn over the context-free cross-entropy, not over the noise level: which level
+    leaves how much to be guessed depends on the embeddings, and those move.
+    """
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _losses(left, records)
+    _gains(right, [record for record in records if record["kind"] == "validation"])
+    return figure
+
+
+def _losses(axes: Axes, records: Sequence[Record]) -> None:
+    train = [(r["step"], r["loss"]) for r in records if r["kind"] == "train"]
+    held_out = [(r["step"], r["loss"]) for r in records if r["kind"] == "validation"]
+    if train:
+        axes.plot(*zip(*train, strict=True), color="#9aa5b1", lw=1, label="training, warped draws")
+    if held_out:
+        axes.plot(
+            *zip(*held_out, strict=True),
+            color="#0b5394",
+            marker="o",
+            ms=4,
+            label="held out, mean over fixed levels",
+        )
+    axes.set(xlabel="step", ylabel="cross-entropy, nats per token", title="Loss")
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.25)
+
+
+def _gains(axes: Axes, validations: Sequence[Record]) -> None:
+    colours = matplotlib.colormaps["viridis"]
+    for index, record in enumerate(validations):
+        last = index == len(validations) - 1
+        free, gain = _series(record, "model")
+        axes.plot(
+            free,
+            gain,
+            color=colours(0.95 * (1.0 - (index + 1) / len(validations))),
+            lw=2.4 if last else 1.0,
+            marker="o" if last else None,
+            ms=4,
+            label=f"model, step {record['step']}" if last or index == 0 else None,
+        )
+    if validations and validations[-1]["levels"][0]["bigram"] is not None:
+        free, gain = _series(validations[-1], "bigram")
+        axes.plot(free, gain, color="#d55e00", ls="--", lw=1.6, label="exact bigram denoiser")
+    axes.axhline(0.0, color="black", lw=0.8)
+    axes.set(
+        xlabel="context-free cross-entropy, nats per token",
+        ylabel="context gain, nats per token",
+        title="What the other positions tell",
+    )
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.25)
+
+
+def _series(record: Record, who: str) -> tuple[list[float], list[float]]:
+    levels = sorted(record["levels"], key=lambda level: level["context_free"])
+    free = [level["context_free"] for level in levels]
+    return free, [level["context_free"] - level[who] for level in levels]
