@@ -9,7 +9,14 @@ import pytest
 from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ["dlmkit/core", "dlmkit/evaluation", "dlmkit/sampling", "dlmkit/training", "plugins/*"]
+FOLDERS = [
+    "dlmkit/core",
+    "dlmkit/evaluation",
+    "dlmkit/sampling",
+    "dlmkit/testing",
+    "dlmkit/training",
+    "plugins/*",
+]
 LEFT_OUT = {"attention"}  # torch.compile cannot see through the checks
 
 
