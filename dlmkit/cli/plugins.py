@@ -31,7 +31,8 @@ def list_plugins(
         return
     rows = [("NAME", "STATE", "PACKAGE", "PROVIDES")]
     for plugin in registry.plugins:
-        provides = plugin.reason or f"{len(plugin.provides)} parts"
+        count = len(plugin.provides)
+        provides = plugin.reason or f"{count} part{'s' * (count != 1)}"
         package = f"{plugin.distribution} {plugin.version}"
         rows.append((plugin.name, plugin.state, package, provides))
     result(columns(rows))

@@ -44,8 +44,11 @@ class Tokenizer:
         return text
 
     def pieces(self) -> list[str]:
-        """The vocabulary in order of id."""
-        return [self.backend.id_to_token(i) for i in range(self.vocab_size)]
+        """The vocabulary in order of id. Raises DataError if some id has no token."""
+        pieces = [self.backend.id_to_token(i) for i in range(self.vocab_size)]
+        if None in pieces:
+            raise DataError(f"the tokenizer has no token for id {pieces.index(None)}")
+        return [piece for piece in pieces if piece is not None]
 
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json`` into ``folder``."""

@@ -33,7 +33,7 @@ class TimeFeatures(nn.Module):
         """(B, 1, width), or (B, L, width) where levels differ by position."""
         ratio = torch.log(level.sigma / level.alpha).to(self.frequencies.dtype)
         angles = (2.0 * math.pi) * ratio[..., None] * self.frequencies
-        features = self.mlp(torch.cat((angles.cos(), angles.sin()), dim=-1))
+        features: Tensor = self.mlp(torch.cat((angles.cos(), angles.sin()), dim=-1))
         return features if features.ndim == 3 else features[:, None]
 
 
@@ -78,7 +78,8 @@ class Block(nn.Module):
         q, k = rotate(self.norm_q(q), rotation), rotate(self.norm_k(k), rotation)
         mixed = self.attention(q, k, v, attend)
         h = h + self.out(mixed.transpose(1, 2).reshape(h.shape))
-        return h + self.down(F.gelu(self.up(self.norm_2(h, time))))
+        out: Tensor = h + self.down(F.gelu(self.up(self.norm_2(h, time))))
+        return out
 
 
 def rotation_table(length: int, channels: int) -> Tensor:
