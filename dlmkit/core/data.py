@@ -43,4 +43,4 @@ class Data(ABC):
 
     @abstractmethod
     def texts(self, split: str) -> Iterator[str]:
-        """The raw documents of ``split`` (train or validation), for metrics and judges."""
+        """The documents of ``split`` (train or validation) as they are tokenised, for metrics."""
