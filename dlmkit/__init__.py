@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dlmkit.plugin import Component, Config, Part, hookimpl, part_of
 
@@ -11,7 +11,17 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["Component", "Config", "Part", "__version__", "hookimpl", "load", "part_of"]
+__all__ = ["Component", "Config", "Part", "__version__", "compose", "hookimpl", "load", "part_of"]
+
+
+def compose(**recipe: Any) -> Model:
+    """A fresh model of a recipe given as keywords: ``compose(data="grammar", ...).train()``.
+
+    Imports torch; importing dlmkit does not.
+    """
+    from dlmkit import models
+
+    return models.compose(**recipe)
 
 
 def load(reference: str, *overrides: str, device: str = "cpu") -> Model:

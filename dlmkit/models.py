@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.errors import CheckpointError, RecipeError, UsageError
+from dlmkit.plugin import KINDS
 from dlmkit.recipe.assemble import Assembly, assemble, assemble_sampling
 from dlmkit.recipe.load import resolve_text
 from dlmkit.recipe.schema import RecipeConfig
@@ -21,6 +23,8 @@ from dlmkit.sampling.requests import Request
 from dlmkit.sampling.runner import stream
 from dlmkit.sampling.step import Sample, Step
 from dlmkit.training.checkpoint import find
+from dlmkit.training.loop import Learner, StepRecord, train
+from dlmkit.training.parallel import Single
 from dlmkit.training.state import RECIPE
 from dlmkit.training.state import load_model as load_objective
 
@@ -54,9 +58,9 @@ class Text:
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model and how it is sampled. ``folder`` is its checkpoint."""
+    """A model and how it is sampled. ``folder`` is its checkpoint; None: it was composed."""
 
-    folder: Path
+    folder: Path | None
     assembly: Assembly
     parts: SamplingParts
 
@@ -84,6 +88,23 @@ class Model:
         requests = self.requests(n, prompt, infill)
         turns = self.stream(requests, seed, steps, batch_size)
         return self.texts((sample for step in turns for sample in step.samples), seed)
+
+    def train(self) -> Iterator[StepRecord]:
+        """Train by the recipe's ``train`` section, one record an optimiser step.
+
+        For notebooks and tests: nothing is written. When it ends the weights are the moving
+        average of those that were trained. Raises UsageError for a model without data.
+        """
+        data, config = self.assembly.data, self.config
+        if data is None:
+            raise UsageError("a model loaded for sampling has no data; train it by `dlmkit train`")
+        processes = Single(self.assembly.context.device)
+        objective = self.assembly.objective.train()
+        learner = Learner.begin(objective, config.train, processes)
+        stream = data.stream(config.seed, config.train.batch_size)
+        yield from train(learner, stream, config.train, config.seed, processes)
+        objective.load_state_dict(learner.ema.objective.state_dict())
+        objective.eval()
 
     def requests(
         self, n: int, prompt: str | None = None, infill: str | None = None
@@ -152,6 +173,22 @@ def gaps(text: str, tokenizer: Tokenizer, length: int) -> list[list[int]]:
             f"{length}: that leaves no token for {'the gap' if count == 1 else 'each gap'}"
         )
     return pieces
+
+
+def compose(device: torch.device | str = "cpu", **recipe: Any) -> Model:
+    """A fresh model of a recipe given as keywords, as in a recipe file.
+
+    A part is its name, or ``{"use": name, "with": options}``. Raises RecipeError with every
+    problem of the recipe, and DataError if its text cannot be had.
+    """
+    registry = Registry.load()
+    whole = {
+        key: {"use": value} if key in KINDS and isinstance(value, str) else value
+        for key, value in recipe.items()
+    }
+    resolved = resolve_text(json.dumps(whole), "compose()", (), registry)
+    assembly = assemble(resolved.config, registry, device=device)
+    return Model(None, assembly, assemble_sampling(assembly))
 
 
 def load_model(
