@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dlmkit.core.context import BuildContext
+from dlmkit.core.denoise import Denoise, Prediction
 from dlmkit.core.network import Conditioning
 from dlmkit.core.objective import Batch
 from dlmkit.core.schedule import Level
@@ -80,7 +81,7 @@ def test_bigram_survives_almost_clean_rows(setting):
 def test_a_context_free_model_has_no_gain(setting):
     space, unigram, transition, _, _ = setting
 
-    class ContextFree:
+    class ContextFree(Denoise):
         def start(self, x):
             return torch.zeros_like(x)
 
@@ -90,11 +91,8 @@ def test_a_context_free_model_has_no_gain(setting):
             centred = space.table() - space.table().mean(0)
             wanted = logits - logits.mean(-1, keepdim=True)
             query = wanted @ torch.linalg.pinv(centred).T
-            return Answer(query, previous)
-
-    class Answer:
-        def __init__(self, query, feedback):
-            self.query, self.feedback = query, feedback
+            x0, lse = space.read(query)
+            return Prediction(x0, query, lse, x0, previous)
 
     schedule = FixedDensity(configs.VarianceExploding(t_min=0.3, t_max=6.0), CONTEXT)
     ids = torch.multinomial(unigram, 64 * L, replacement=True).view(64, L)
