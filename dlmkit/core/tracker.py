@@ -17,7 +17,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def log(self, record: Mapping[str, Any]) -> None:
-        """One record: ``kind`` (train, validation, sample), ``step`` and numbers or texts."""
+        """One record: its ``kind`` (train, validation, sample, metric), ``step``, and the rest."""
 
     @abstractmethod
     def close(self) -> None:

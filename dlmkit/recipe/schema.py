@@ -46,6 +46,9 @@ class SampleConfig(Config):
     """How this model is sampled unless the command says otherwise."""
 
     count: PositiveInt = Field(4, description="texts to draw while training")
+    measured: PositiveInt = Field(
+        64, description="texts that the recipe's metrics measure when training ends"
+    )
     steps: PositiveInt = Field(64, description="points of the grid: evaluations of a 1-NFE sampler")
     batch_size: PositiveInt = Field(32, description="rows sampled side by side")
 

@@ -33,7 +33,7 @@ class Display(ABC):
 
     @abstractmethod
     def log(self, record: Mapping[str, Any]) -> None:
-        """A record of any kind: train, validation, sample or checkpoint."""
+        """A record of any kind: train, validation, sample, metric or checkpoint."""
 
     @abstractmethod
     def close(self) -> None:
@@ -58,6 +58,14 @@ def describe(record: Mapping[str, Any], steps: int) -> str:
         )
     if record["kind"] == "sample":
         return "\n".join(f"{head}  sample {i}: {text}" for i, text in enumerate(record["texts"]))
+    if record["kind"] == "metric":
+        numbers = (
+            (f"{name} {key}", value)
+            for name, of in record["metrics"].items()
+            for key, value in of.items()
+        )
+        lines = "".join(f"\n  {key} {value:.4f}" for key, value in numbers)
+        return f"{head}  metrics of {record['texts']} texts{lines}"
     return f"{head}  saved {record['path']}"
 
 
@@ -117,7 +125,9 @@ class Screen(Display):
 
     def _picture(self) -> Group:
         texts = [
-            Text(self.latest[kind]) for kind in ("validation", "sample") if kind in self.latest
+            Text(self.latest[kind])
+            for kind in ("validation", "sample", "metric")
+            if kind in self.latest
         ]
         return Group(self.progress, *texts)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dlmkit.core.denoise import Denoise, Prediction
+from dlmkit.core.metric import Metric
 from dlmkit.core.network import Conditioning
 from dlmkit.core.objective import Batch, Objective
 from dlmkit.core.schedule import Level
@@ -23,6 +24,8 @@ from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import unconditional
 from dlmkit.sampling.runner import generate
 from dlmkit.training.signals import Stopped
+
+_COUNTED = 500_000  # training tokens behind the context-free denoiser
 
 Stop = Callable[[], bool]
 
@@ -71,7 +74,9 @@ class Evaluator:
         held_out = assembly.data.validation(assembly.config.train.validation_rows)
         device = assembly.context.device
         held_out = Batch(held_out.ids.to(device), held_out.attend.to(device))
-        return Evaluator(model, objective, parts, held_out, Frequencies.count(assembly.data), stop)
+        return Evaluator(
+            model, objective, parts, held_out, Frequencies.count(assembly.data, _COUNTED), stop
+        )
 
     def validate(self) -> dict[str, Any]:
         """Cross-entropy on held-out rows at fixed noise levels, whatever the schedule warps.
@@ -101,11 +106,24 @@ class Evaluator:
 
     def sample(self) -> list[str]:
         """The recipe's ``sample.count`` texts, by its sampler; text i is the same every time."""
+        return self._texts(self.assembly.config.sample.count)
+
+    def measure(self) -> dict[str, Any]:
+        """The recipe's metrics of ``sample.measured`` texts, under each metric's qualified name."""
+        assert self.assembly.data is not None
+        texts, measured = self._texts(self.assembly.config.sample.measured), {}
+        for part in self.assembly.config.metric:
+            metric: Metric = self.assembly.build("metric", part)
+            metric.fit(self.assembly.data)
+            measured[part.use] = dict(metric.measure(texts))
+        return {"texts": len(texts), "metrics": measured}
+
+    def _texts(self, count: int) -> list[str]:
         config = self.assembly.config
         with torch.no_grad():
             samples = generate(
                 self.parts,
-                unconditional(config.sample.count, config.length),
+                unconditional(count, config.length),
                 seed=config.seed,
                 steps=config.sample.steps,
                 batch_size=config.sample.batch_size,

@@ -13,7 +13,7 @@ from typing import IO, Any
 from dlmkit.errors import UsageError
 
 METRICS, ENVIRONMENT, RECIPE = "metrics.jsonl", "environment.json", "recipe.yaml"
-KINDS = ("train", "validation", "sample")
+KINDS = ("train", "validation", "sample", "metric")
 """The kinds of record that metrics.jsonl and trackers get."""
 
 

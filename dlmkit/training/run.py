@@ -25,7 +25,7 @@ from dlmkit.training.evaluate import Evaluator
 from dlmkit.training.folder import MetricsFile, RunFolder
 from dlmkit.training.loop import Learner
 from dlmkit.training.parallel import World, world
-from dlmkit.training.session import Session, close_all
+from dlmkit.training.session import Session
 from dlmkit.training.signals import StopSignals
 from dlmkit.training.start import Start, plan_start
 from dlmkit.training.state import restore
@@ -76,10 +76,11 @@ def run(
         if processes.first:
             stack.enter_context(start.run.locked())
         session = _session(resolved, registry, start, processes, stop, shown)
-        stack.callback(close_all(session.consumers, shown))
+        for consumer in session.consumers:
+            stack.callback(consumer.close)
         stop.defer()
         session.go()
-        if stop.name is not None and session.learner.step < session.train.steps:
+        if stop.name is not None and not session.finished:
             _stopped(stop.name, session)
         return _ended(session)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +56,11 @@ class Session:
         """The last checkpoint."""
         return None if self.saved is None else self.run.checkpoints / checkpoint_name(self.saved)
 
+    @property
+    def finished(self) -> bool:
+        """Whether nothing of the recipe is left to do."""
+        return self.learner.step == self.train.steps and not self.progress.pending
+
     def go(self) -> None:
         """Train until the recipe's end, ``stop_after`` or a stop signal, and save there."""
         last = min(self.train.steps, self.train.stop_after or self.train.steps)
@@ -95,7 +100,7 @@ class Session:
         every = {"validation": self.train.validate_every, "sample": self.train.sample_every}
         self.progress.pending = tuple(
             kind for kind, steps in every.items() if final or record.step % steps == 0
-        )
+        ) + ("metric",) * (final and bool(self.resolved.config.metric))
         improved = self._work_off()
         if improved or record.step % self.train.checkpoint_every == 0:
             self.save()
@@ -106,7 +111,7 @@ class Session:
         What a stop signal interrupts stays pending, for the resume to make.
         """
         best = self.progress.best
-        makers = {"validation": self._validate, "sample": self._sample}
+        makers = {"validation": self._validate, "sample": self._sample, "metric": self._measure}
         for kind in self.progress.pending:
             if self.evaluator is not None:
                 try:
@@ -128,6 +133,9 @@ class Session:
         self.run.write_samples(self.learner.step, texts)
         self._emit({"kind": "sample", "step": self.learner.step, "texts": texts})
 
+    def _measure(self, evaluator: Evaluator) -> None:
+        self._emit({"kind": "metric", "step": self.learner.step, **evaluator.measure()})
+
     def _emit(self, record: Mapping[str, Any]) -> None:
         for consumer in self.consumers:
             consumer.log(record)
@@ -145,14 +153,3 @@ class Session:
         write_checkpoint(
             folder, self.learner, self.resolved.text(), self.tokenizer, self.progress.json()
         )
-
-
-def close_all(consumers: Sequence[Consumer], display: Display) -> Callable[[], None]:
-    """What ends the consumers of a run, whatever ended the run."""
-
-    def close() -> None:
-        for consumer in consumers:
-            consumer.close()
-        display.close()
-
-    return close

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from types import FrameType, TracebackType
 
@@ -59,4 +58,4 @@ class StopSignals:
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
             raise Preempted(f"stopped by {self.name} before the first step; nothing was lost")
-        os.write(sys.stderr.fileno() if sys.stderr else 2, f"\n{self.name}: saving\n".encode())
+        os.write(2, f"\n{self.name}: saving\n".encode())
