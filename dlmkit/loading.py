@@ -104,7 +104,10 @@ def _block(plugin: Loaded, third_party: bool) -> Loaded:
     if plugin.built_in or plugin.state != "ok":
         return plugin
     if not third_party:
-        return replace(plugin, state="blocked", reason="--no-plugins is given")
+        return replace(plugin, state="blocked", reason="third-party plugins are left out")
+    if allowed == set():
+        reason = f"third-party plugins are left out (--no-plugins, or an empty {ALLOWED})"
+        return replace(plugin, state="blocked", reason=reason)
     if allowed is not None and plugin.name not in allowed:
         return replace(plugin, state="blocked", reason=f"{ALLOWED} does not list it")
     return plugin

@@ -72,7 +72,14 @@ class Registry:
         return [f"{ALLOWED} lists {name!r}, which no installed package provides" for name in absent]
 
     def components(self, kind: str | None = None) -> list[Entry]:
-        """The components of all plugins that loaded, or those of one kind, by kind and name."""
+        """The components of all plugins that loaded, or those of one kind, by kind and name.
+
+        Raises RecipeError if there is no such kind.
+        """
+        if kind is not None and kind not in KINDS:
+            there = f"; kinds are {', '.join(KINDS)}"
+            guess = did_you_mean(kind, KINDS) or there
+            raise RecipeError(f"there is no kind of component {kind!r}{guess}")
         order = list(KINDS)
         entries = [
             _entry(plugin, component)
@@ -89,12 +96,10 @@ class Registry:
         Raises RecipeError if nobody provides the name or several do, and PluginError if its
         plugin failed, is blocked or is not installed.
         """
-        if kind not in KINDS:
-            raise RecipeError(f"there is no kind of component {kind!r}{did_you_mean(kind, KINDS)}")
         plugin, colon, short = name.rpartition(":")
+        matches = [e for e in self.components(kind) if e.component.name == short]
         if colon:
             return self._qualified(kind, plugin, short)
-        matches = [e for e in self.components(kind) if e.component.name == short]
         if len(matches) > 1:
             raise RecipeError(
                 f"{kind} {short!r} is provided by several plugins: write "

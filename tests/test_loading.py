@@ -195,7 +195,10 @@ def test_only_third_parties_that_are_listed_load(install, monkeypatch):
 def test_an_empty_list_allows_none(install, monkeypatch):
     install("one", "raise SystemExit('imported all the same')")
     monkeypatch.setenv("DLMKIT_PLUGINS", "")
-    assert info("one").state == "blocked"
+    assert (info("one").state, info("one").reason) == (
+        "blocked",
+        "third-party plugins are left out (--no-plugins, or an empty DLMKIT_PLUGINS)",
+    )
 
 
 def test_third_parties_can_be_left_out_by_the_caller(install):

@@ -132,7 +132,7 @@ def test_a_failed_plugin_says_why(install):
 
 def test_a_blocked_plugin_says_why(install, monkeypatch):
     install("acme", PARTS)
-    monkeypatch.setenv("DLMKIT_PLUGINS", "")
+    monkeypatch.setenv("DLMKIT_PLUGINS", "other")
     assert refused(Registry.load(), "masking", "acme:first") == (
         PluginError,
         "plugin 'acme' (acme 1.0) is blocked: DLMKIT_PLUGINS does not list it",

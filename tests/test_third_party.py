@@ -58,7 +58,7 @@ def test_it_changes_nothing_of_other_recipes():
 
 @pytest.mark.usefixtures("acme")
 def test_without_it_its_recipe_says_what_is_missing(capsys, monkeypatch):
-    monkeypatch.setenv("DLMKIT_PLUGINS", "")
+    monkeypatch.setenv("DLMKIT_PLUGINS", "other")
     assert main(["recipe", "check", "acme:acme_grammar"]) == 4
     message = "plugin 'acme' (acme-schedules 0.3.0) is blocked: DLMKIT_PLUGINS does not list it"
     assert message in capsys.readouterr().err

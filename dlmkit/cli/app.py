@@ -1,9 +1,4 @@
-"""The program ``dlmkit``: its commands, its global options, and its one error boundary.
-
-Exit codes: 0 done, 1 unexpected, 2 usage, 3 recipe missing or invalid or a name nobody provides,
-4 a known name whose plugin failed or is absent, 5 data or hub, 6 checkpoint, 7 non-finite loss,
-75 preempted and saved, 130 interrupted.
-"""
+"""The program ``dlmkit``: its commands, its global options, and its one error boundary."""
 
 from __future__ import annotations
 
@@ -27,8 +22,13 @@ from dlmkit.cli.train import train
 from dlmkit.errors import DlmkitError, Preempted
 from dlmkit.recipe.problems import InvalidRecipe, UnusableRecipe
 
+EXIT_CODES = """Exit codes: 0 done, 1 unexpected, 2 usage, 3 recipe missing or invalid or a name
+nobody provides, 4 a known name whose plugin failed or is absent, 5 data or hub, 6 checkpoint
+truncated, altered or incomplete, 7 non-finite loss, 75 preempted and saved, 130 interrupted."""
+
 app = typer.Typer(
     name="dlmkit",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

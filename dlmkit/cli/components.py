@@ -11,7 +11,7 @@ from dlmkit.cli.output import columns, jsonable, result, result_json
 
 if TYPE_CHECKING:
     from dlmkit.recipe.options import Option
-    from dlmkit.registry import Entry, Registry
+    from dlmkit.registry import Entry
 
 components = typer.Typer(no_args_is_help=True, help="The parts that recipes are made of.")
 
@@ -26,7 +26,7 @@ def list_components(
     """List the components of all plugins."""
     from dlmkit.registry import Registry
 
-    entries = _of_kind(Registry.load(), kind)
+    entries = Registry.load().components(kind)
     if as_json:
         result_json([_summary(entry) for entry in entries])
         return
@@ -46,24 +46,12 @@ def show_components(
 
     registry = Registry.load()
     kind, slash, name = what.partition("/")
-    entries = [registry.find(kind, name)] if slash else _of_kind(registry, kind)
+    entries = [registry.find(kind, name)] if slash else registry.components(kind)
     shown = [(entry, list(options_of(entry.component.config))) for entry in entries]
     if as_json:
         result_json([_details(entry, options) for entry, options in shown])
     else:
         result("\n\n".join(_text(entry, options) for entry, options in shown))
-
-
-def _of_kind(registry: Registry, kind: str | None) -> list[Entry]:
-    from dlmkit.declarations import did_you_mean
-    from dlmkit.errors import RecipeError
-    from dlmkit.plugin import KINDS
-
-    if kind is not None and kind not in KINDS:
-        there = f"; kinds are {', '.join(KINDS)}"
-        guess = did_you_mean(kind, KINDS) or there
-        raise RecipeError(f"there is no kind of component {kind!r}{guess}")
-    return registry.components(kind)
 
 
 def _summary(entry: Entry) -> dict[str, Any]:
