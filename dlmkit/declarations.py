@@ -6,6 +6,7 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from dlmkit.plugin import KINDS, Component, Config, Recipe
@@ -21,8 +22,11 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     return f", did you mean {' or '.join(map(repr, matches))}?" if matches else ""
 
 
-def check_component(component: Any) -> Component:
-    """``component`` itself. Raises ValueError if it is not a proper declaration."""
+def check_component(component: Any, strangers: bool = True) -> Component:
+    """``component`` itself. Raises ValueError if it is not a proper declaration.
+
+    The options of ``strangers`` must be describable too; the built-ins' are, as tests show.
+    """
     if not isinstance(component, Component):
         raise ValueError(
             f"register_components() returned a {type(component).__name__}: {component!r}"
@@ -42,6 +46,8 @@ def check_component(component: Any) -> Component:
         raise ValueError(f"{where}: target {component.target!r} is not 'module:callable'")
     for field in ("provides", "requires"):
         _check_capabilities(where, field, getattr(component, field))
+    if strangers:
+        _check_describable(where, component.config)
     return component
 
 
@@ -56,6 +62,14 @@ def _check_config(where: str, config: Any) -> None:
         raise ValueError(f"{where}: {config.__name__} must stay frozen and refuse unknown options")
 
 
+def _check_describable(where: str, config: type[Config]) -> None:
+    try:
+        config.model_json_schema()
+    except Exception as error:
+        what = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"{where}: the options of {config.__name__}: {what}") from error
+
+
 def _check_capabilities(where: str, field: str, value: Any) -> None:
     if not (isinstance(value, frozenset) and all(isinstance(item, str) for item in value)):
         raise ValueError(f"{where}: {field} must be a frozenset of names, not {value!r}")
@@ -67,7 +81,7 @@ def check_recipe(recipe: Any) -> Recipe:
         raise ValueError(f"register_recipes() returned a {type(recipe).__name__}: {recipe!r}")
     if not _matches(_RECIPE_NAME, recipe.name):
         raise ValueError(f"recipe {recipe.name!r}: a name is lower-case letters, digits, . _ and -")
-    if not recipe.path.is_file():
+    if not (isinstance(recipe.path, Path) and recipe.path.is_file()):
         raise ValueError(f"recipe {recipe.name!r}: there is no file {recipe.path}")
     return recipe
 

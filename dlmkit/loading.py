@@ -24,6 +24,8 @@ from dlmkit.plugin import PROJECT, Component, Hooks, Recipe
 ALLOWED = "DLMKIT_PLUGINS"
 """Environment variable: names of the third-party plugins that may load, comma-separated."""
 
+_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
+
 State = Literal["ok", "failed", "blocked"]
 
 
@@ -81,15 +83,22 @@ def _discover() -> Iterator[Loaded]:
         text = distribution.read_text("entry_points.txt")
         if text is None or PROJECT not in text:
             continue
-        name = distribution.metadata["Name"] or "?"
+        name = _field(distribution, "Name") or "(a package without a name)"
         key = re.sub(r"[-_.]+", "-", name).lower()
         if key not in seen:  # the first on the path is the one that imports
             seen.add(key)
             yield from _entries(distribution, key if key == PROJECT else name)
 
 
+def _field(distribution: metadata.Distribution, field: str) -> str:
+    try:
+        return distribution.metadata[field] or ""
+    except Exception:  # metadata that is missing or broken, in as many ways as Python versions
+        return ""
+
+
 def _entries(distribution: metadata.Distribution, name: str) -> Iterator[Loaded]:
-    version = distribution.metadata["Version"] or ""
+    version = _field(distribution, "Version")
     try:
         points = distribution.entry_points.select(group=PROJECT)
     except Exception as error:
@@ -114,23 +123,30 @@ def _block(plugin: Loaded, third_party: bool) -> Loaded:
 
 
 def _settle(plugin: Loaded, plugins: Sequence[Loaded]) -> Loaded:
-    """Refuse a name that two packages claim; dlmkit's own plugins keep theirs."""
+    """Refuse a bad name, or one that two packages claim; dlmkit's own plugins keep theirs."""
     rivals = [p for p in plugins if p.name == plugin.name and p.state == "ok" and p is not plugin]
     if plugin.state != "ok" or plugin.built_in:
         return plugin
     if plugin.name == PROJECT:
         return plugin.failed(f"the plugin name {PROJECT!r} is reserved")
+    if not _NAME.fullmatch(plugin.name):
+        return plugin.failed("a plugin's name is letters, digits, dots, hyphens and underscores")
     if any(rival.built_in for rival in rivals):
         return plugin.failed(
             f"the name {plugin.name!r} belongs to a plugin of dlmkit itself: "
             f"{plugin.package} must choose another, or be uninstalled"
         )
     if rivals:
-        packages = " and ".join(sorted({p.package for p in (plugin, *rivals)}))
-        return plugin.failed(
-            f"{packages} both provide a plugin named {plugin.name!r}: uninstall one of them"
-        )
+        return plugin.failed(_clash(plugin.name, sorted({p.package for p in (plugin, *rivals)})))
     return plugin
+
+
+def _clash(name: str, packages: Sequence[str]) -> str:
+    if len(packages) == 1:
+        return f"{packages[0]} provides a plugin named {name!r} twice"
+    all_of_them = "both" if len(packages) == 2 else "all"
+    listed = " and ".join(packages)
+    return f"{listed} {all_of_them} provide a plugin named {name!r}: keep one of them installed"
 
 
 def _load(plugin: Loaded) -> Loaded:
@@ -145,7 +161,10 @@ def _load(plugin: Loaded) -> Loaded:
 
 def describe(error: BaseException) -> str:
     """An exception as one line: its type, and its message if it has one."""
-    message = " ".join(str(error).split())
+    try:
+        message = " ".join(str(error).split())
+    except Exception:  # an exception that cannot say what it is
+        message = ""
     if isinstance(error, PluginDeclarationError):
         return message
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
@@ -177,6 +196,9 @@ def _register(module: ModuleType) -> pluggy.PluginManager:
                 f"unknown hook {caller.name!r}"
                 f"{did_you_mean(caller.name, known) or '; hooks are ' + ', '.join(sorted(known))}"
             )
+    plain = sorted((known & set(vars(module))) - {caller.name for caller in callers})
+    if plain:
+        raise PluginDeclarationError(f"{plain[0]} is not decorated with dlmkit.hookimpl")
     if not callers:
         raise PluginDeclarationError(
             f"{module.__name__} implements no hook: decorate its functions with dlmkit.hookimpl"
@@ -201,7 +223,7 @@ def _collect(plugin: Loaded, manager: pluggy.PluginManager) -> Loaded:
     components, recipes, problems = [], [], []
     for item in _results(manager, "register_components"):
         try:
-            components.append(check_component(item))
+            components.append(check_component(item, strangers=not plugin.built_in))
         except ValueError as error:
             problems.append(str(error))
     for item in _results(manager, "register_recipes"):

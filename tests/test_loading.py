@@ -18,6 +18,7 @@ def register_components():
 HEAD = """
 from dlmkit import Component, Config, hookimpl
 from dlmkit.plugin import Recipe
+from collections.abc import Callable
 from pathlib import Path
 
 class Options(Config):
@@ -25,6 +26,9 @@ class Options(Config):
 
 class Open(Config, extra="allow"):
     "Takes anything."
+
+class Odd(Config):
+    function: Callable[[], int]
 
 @hookimpl
 def register_components():
@@ -52,6 +56,12 @@ def test_a_plugin_is_listed_with_its_package_and_what_it_provides(install):
         ("raise GeneratorExit('stop')", "GeneratorExit: stop"),
         ("raise ValueError('two\\n  lines')", "ValueError: two lines"),
         ("def broken(:", "SyntaxError: invalid syntax (bad.py, line 1)"),
+        ("class E(Exception):\n  def __str__(self): 1 / 0\nraise E", "E"),
+        (
+            "from dlmkit import hookimpl\n@hookimpl\ndef register_recipes(): return []\n"
+            "def register_components(): return []",
+            "register_components is not decorated with dlmkit.hookimpl",
+        ),
         ("x = 1", "bad implements no hook: decorate its functions with dlmkit.hookimpl"),
         (
             "from dlmkit import hookimpl\n@hookimpl\ndef register_component(): return []",
@@ -112,6 +122,11 @@ def test_a_hook_that_asks_for_arguments_fails(install):
             "masking 'x': Open must stay frozen and refuse unknown options",
         ),
         (
+            '[Component("masking", "x", "y", Odd, "a:b")]',
+            "masking 'x': the options of Odd: Cannot generate a JsonSchema for "
+            "core_schema.CallableSchema",
+        ),
+        (
             '[Component("masking", "x", "y", Options, "a.b")]',
             "masking 'x': target 'a.b' is not 'module:callable'",
         ),
@@ -147,6 +162,25 @@ def test_an_entry_point_must_name_a_module(install):
     assert info("bad").reason == "the entry point must name a module, and 'bad:Options' does not"
 
 
+def test_a_name_that_recipes_cannot_write_fails(install):
+    install("bad", GOOD, entry_points="[dlmkit]\nb:d = bad\n")
+    reason = "a plugin's name is letters, digits, dots, hyphens and underscores"
+    assert info("b:d").reason == reason
+
+
+def test_one_package_with_one_name_twice_fails(install):
+    install("bad", GOOD, entry_points="[dlmkit]\ntwin = bad\ntwin = bad.plugin\n")
+    twins = [p.reason for p in Registry.load().plugins if p.name == "twin"]
+    assert twins == ["bad 1.0 provides a plugin named 'twin' twice"] * 2
+
+
+def test_a_package_without_metadata_is_still_listed(install, site):
+    install("anonymous", GOOD)
+    (site / "anonymous-1.0.dist-info" / "METADATA").unlink()
+    assert info("anonymous").distribution == "(a package without a name)"
+    assert info("anonymous").state == "ok"
+
+
 def test_malformed_metadata_is_one_failed_plugin(install):
     install("bad", GOOD, entry_points="[dlmkit]\nno equals sign\n")
     assert info("bad").state == "failed"
@@ -158,7 +192,7 @@ def test_two_packages_with_one_name_both_fail_and_name_both(install):
     install("second-pack", GOOD, plugin="twin", version="0.2")
     reason = (
         "first-pack 1.0 and second-pack 0.2 both provide a plugin named 'twin': "
-        "uninstall one of them"
+        "keep one of them installed"
     )
     for package in ("first-pack", "second-pack"):
         assert (info("twin", package).state, info("twin", package).reason) == ("failed", reason)

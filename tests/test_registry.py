@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dlmkit.core.context import BuildContext
+from dlmkit.declarations import check_component
 from dlmkit.errors import PluginError, RecipeError
 from dlmkit.noise import Noise
 from dlmkit.plugin import Part
@@ -190,6 +191,11 @@ def test_components_are_sorted_by_kind_and_name():
     kinds = [entry.component.kind for entry in entries]
     assert names == sorted(names)
     assert kinds.index("schedule") < kinds.index("masking") < kinds.index("sampler")
+
+
+def test_every_built_in_can_be_described():
+    for entry in Registry.load(third_party=False).components():
+        check_component(entry.component, strangers=True)
 
 
 def test_every_built_in_loads_and_its_targets_build_something():

@@ -40,7 +40,8 @@ def options_of(config: type[Config], prefix: str = "") -> Iterator[Option]:
 
 
 def _default(field: FieldInfo) -> Any:
-    return to_jsonable_python(field.get_default(call_default_factory=True), by_alias=True)
+    default = field.get_default(call_default_factory=True)
+    return to_jsonable_python(default, by_alias=True, fallback=repr)
 
 
 def type_words(schema: Mapping[str, Any]) -> str:
