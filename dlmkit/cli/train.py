@@ -61,7 +61,7 @@ def train(
         from dlmkit.training import run
 
         ended = run.run(resolved, registry, stop, out=out, resume=resume)
-        if as_json:
+        if ended is not None and as_json:
             result_json(ended.json())
-        else:
+        elif ended is not None:
             result("\n".join(run.describe_end(ended)))

@@ -61,8 +61,10 @@ def run(
     *,
     out: Path | None = None,
     resume: str | None = None,
-) -> Ended:
+) -> Ended | None:
     """Train ``resolved`` in ``out``, or go on where ``resume`` (auto, a run or checkpoint) ended.
+
+    Returns None in all processes but the first.
 
     Raises Preempted after SIGTERM and KeyboardInterrupt after SIGINT, both once a checkpoint is
     saved, beside what :func:`plan_start`, :func:`assemble` and :func:`train` raise.
@@ -82,7 +84,7 @@ def run(
         session.go()
         if stop.name is not None and not session.finished:
             _stopped(stop.name, session)
-        return _ended(session)
+        return _ended(session) if processes.first else None
 
 
 def _session(

@@ -108,7 +108,8 @@ class Session:
     def _work_off(self) -> bool:
         """Make the records that are due at this step; True if the validation loss is the best.
 
-        What a stop signal interrupts stays pending, for the resume to make.
+        What a stop signal interrupts stays pending, for the resume to make, and so does what
+        fails: then the weights are saved first.
         """
         best = self.progress.best
         makers = {"validation": self._validate, "sample": self._sample, "metric": self._measure}
@@ -118,6 +119,9 @@ class Session:
                     makers[kind](self.evaluator)
                 except Stopped:
                     break
+                except Exception:
+                    self.save()
+                    raise
             self.progress.pending = self.progress.pending[1:]
         return self.progress.best != best
 

@@ -22,7 +22,8 @@ train:
   validate_every: 4
   validation_rows: 4
   sample_every: 4
-sample: {count: 2, steps: 3}
+sample: {count: 2, measured: 3, steps: 3}
+metric: []
 """
 
 SPIES = """
