@@ -88,8 +88,8 @@ def calibrate(
         check_new(out)
     recorded = load_trace(trace)
     ordering, testing = split(recorded, order_share)
-    check_levels(epsilon, delta, len(testing.row), len(rules))
     opened = _open(rules, recorded)
+    check_levels(epsilon, delta, len(testing.row), len(rules))
     given = None if thresholds is None else _numbers(thresholds)
     settings: dict[str, Any] = {"epsilon": epsilon, "loss": loss.value, "tolerance": tolerance}
     found = [
