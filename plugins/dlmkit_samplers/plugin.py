@@ -59,8 +59,8 @@ def register_components() -> Sequence[Component]:
         _component(
             "sampler",
             "dpm-3m",
-            "third order from three predictions, for smooth grids (DPM-Solver++ 3M)",
-            configs.Multistep3,
+            "third order from three predictions (DPM-Solver++ 3M)",
+            configs.Multistep,
             "multistep:DPM3M",
             GAUSSIAN,
         ),
