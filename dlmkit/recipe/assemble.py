@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -113,13 +114,16 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 def assemble_sampling(assembly: Assembly, config: RecipeConfig | None = None) -> SamplingParts:
     """What the sampling loop needs of ``assembly``, chosen by ``config`` (default: its own).
 
-    ``statistics`` holds the recipe's, by short name, and those beside them that its exit rule
-    needs and some plugin provides.
+    ``statistics`` holds the recipe's, by short name, and those beside them that its exit rules
+    need and some plugin provides.
     """
     config = config or assembly.config
     exit_rule: ExitCriterion | None = None
     if config.exit is not None:
         exit_rule = assembly.build("exit", config.exit)
+    freeze: ExitCriterion | None = None
+    if config.freeze is not None:
+        freeze = assembly.build("exit", config.freeze)
     return SamplingParts(
         space=assembly.space,
         schedule=assembly.schedule,
@@ -127,13 +131,14 @@ def assemble_sampling(assembly: Assembly, config: RecipeConfig | None = None) ->
         sampler=assembly.build("sampler", config.sampler),
         grid=assembly.build("grid", config.grid),
         exit=exit_rule,
-        statistics=_statistics(assembly, config, exit_rule),
+        freeze=freeze,
+        statistics=_statistics(assembly, config, *filter(None, (exit_rule, freeze))),
         guidance=tuple(assembly.build("guidance", part) for part in config.guidance),
     )
 
 
 def _statistics(
-    assembly: Assembly, config: RecipeConfig, exit_rule: ExitCriterion | None
+    assembly: Assembly, config: RecipeConfig, *rules: ExitCriterion
 ) -> Mapping[str, Statistic]:
     parts: dict[str, Part] = {}
     for part in config.statistic:
@@ -141,7 +146,7 @@ def _statistics(
         if name in parts or name in BUILT_IN:
             raise RecipeError(f"statistic: two statistics go by the name {name!r}")
         parts[name] = part
-    for name in exit_rule.needs if exit_rule is not None else ():
+    for name in chain.from_iterable(rule.needs for rule in rules):
         if name not in BUILT_IN:
             parts.setdefault(name, Part(use=name))
     return {name: assembly.build("statistic", part) for name, part in parts.items()}

@@ -69,8 +69,8 @@ class TraceRecorder:
     """Consumes the steps of a run without an exit rule and keeps its trace.
 
     ``positions`` names the statistics to keep at every position as well; ``norms`` keeps those of
-    x and x0. Raises UsageError for an exit rule, for a statistic that ``parts`` lack or that
-    compares two steps, and for norms of a discrete x.
+    x and x0. Raises UsageError for rules that exit or freeze positions, for a statistic that
+    ``parts`` lack or that compares two steps, and for norms of a discrete x.
     """
 
     def __init__(
@@ -83,8 +83,11 @@ class TraceRecorder:
         positions: Collection[str] = (),
         norms: bool = False,
     ) -> None:
-        if parts.exit is not None:
-            raise UsageError("a trace holds full runs: record it without an exit rule")
+        if parts.exit is not None or parts.freeze is not None:
+            raise UsageError(
+                "a trace holds full runs: record it without rules that exit or freeze (freezing a "
+                "position changes its neighbours, so it cannot be replayed: run it for real)"
+            )
         _check_positions(parts, positions)
         self.parts = parts
         self.asked = template(requests, length, torch.device("cpu"))

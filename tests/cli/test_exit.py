@@ -16,6 +16,7 @@ SMALL = [
     "space.with.dim=8",
     "train.steps=2",
     "train.validation_rows=8",
+    "exit={use: fixed, with: {step: 4}}",
     f"sample.steps={STEPS}",
     "sample.measured=2",
     "sample.count=1",
@@ -50,7 +51,7 @@ def trace(model):
     """A trace of that model."""
     path = model.parent / "a.trace"
     words = ["trace", str(model), "-n", str(TEXTS), "--out", str(path), "--positions", "entropy"]
-    assert main([*words, "--set", "exit={use: fixed, with: {step: 2}}"]) == 0
+    assert main(words) == 0
     return path
 
 
@@ -75,7 +76,7 @@ def test_a_trace_holds_every_installed_statistic(trace, call):
 
 
 def test_a_trace_is_what_sample_writes(model, trace, call):
-    _, out, _ = call("sample", model, "-n", 4, "--json")
+    _, out, _ = call("sample", model, "-n", 4, "--json", "--exit", "none")
     from dlmkit.models import load_model
 
     decode = load_model(model).assembly.tokenizer.decode
@@ -104,6 +105,8 @@ def test_trace_options(model, tmp_path, call):
     [
         (["--positions", "margn"], 2, "no statistic 'margn'"),
         (["--set", "train.steps=2"], 2, "belongs to what was trained"),
+        (["--set", "exit.use=fixed"], 2, "a trace holds full runs"),
+        (["--set", "freeze={use: entropy}"], 2, "a trace holds full runs"),
         (["--sampler", "eulr"], 3, "did you mean 'euler'"),
         (["--prompt", "xylophone"], 5, "tokenizer does not know"),
         (["-n", "0"], 2, "greater than or equal to 1"),
@@ -196,7 +199,8 @@ def test_a_certificate_is_applied(model, certificate, call):
             ["--set", "guidance=[{use: score-temperature, with: {temperature: 0.9}}]"],
             ["guidance: given"],
         ),
-        (["--set", "exit={use: fixed, with: {step: 2}}"], ["the certificate names the exit rule"]),
+        (["--exit", "fixed:step=2"], ["the certificate names the exit rule"]),
+        (["--freeze", "entropy:threshold=0.1"], ["freeze: given {", "expected null"]),
     ],
 )
 def test_a_certificate_does_not_hold_elsewhere(model, certificate, call, words, differences):

@@ -110,7 +110,7 @@ def test_what_is_not_asked_for_is_not_kept():
 
 def test_refusals():
     make = lambda p, **kept: TraceRecorder(p, REQUESTS, steps=N, length=L, **kept)  # noqa: E731
-    with pytest.raises(UsageError, match="without an exit rule"):
+    with pytest.raises(UsageError, match="without rules that exit or freeze"):
         make(parts(build("exit", "fixed", step=2)))
     with pytest.raises(UsageError, match=r"no statistic 'margin'.*there: entropy, kl"):
         make(parts(), positions=["margin"])
