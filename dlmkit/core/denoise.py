@@ -81,7 +81,7 @@ class ModelDenoise(Denoise):
         query = self.network(read, level, conditioning, previous)
         x0, lse = self.space.read(query)
         x0_step = torch.where(conditioning.given[..., None], conditioning.clean.to(x0.dtype), x0)
-        return Prediction(x0_step, query, lse, x0, x0_step)
+        return Prediction(x0_step, query.to(x0.dtype), lse, x0, x0_step)
 
     def prepared(
         self, space: EmbeddingSpace, network: Callable[[ScoreNetwork], ScoreNetwork]
@@ -106,3 +106,8 @@ class CountingDenoise(Denoise):
         self.calls += 1
         self.rows += x.shape[0]
         return self.inner(x, level, previous, conditioning)
+
+    def prepared(
+        self, space: EmbeddingSpace, network: Callable[[ScoreNetwork], ScoreNetwork]
+    ) -> CountingDenoise:
+        return CountingDenoise(self.inner.prepared(space, network))
