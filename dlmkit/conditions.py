@@ -37,10 +37,15 @@ def conditions(model: Model, requests: Iterable[Request], steps: int | None) -> 
         "length": config.length,
         "dtype": str(model.assembly.context.dtype).removeprefix("torch."),
         "device": device_name(model.assembly.context.device),
-        "kernel": attention_used(model.assembly.network),
+        "kernel": [*attention_used(model.assembly.network), _vocabulary_kernel(model)],
         "prompts": prompts_digest(requests, config.length),
         "versions": {"dlmkit": __version__, "torch": torch.__version__},
     }
+
+
+def _vocabulary_kernel(model: Model) -> str:
+    space, dtype = model.parts.space, model.parts.inference.dtype
+    return f"vocabulary {space.prepared(dtype).kernel}"
 
 
 def _plain(part: Any) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def calibrate(
         test(
             rule.text,
             rule,
-            rule.candidates(ordering) if given is None else given,
+            _candidates(rule, ordering, given),
             ordering,
             testing,
             delta=delta / len(rules),
@@ -134,7 +134,7 @@ def _open(rules: Sequence[str], recorded: Trace) -> list[OpenRule]:
     from dlmkit.core.context import BuildContext
     from dlmkit.errors import UsageError
     from dlmkit.evaluation.replay import check_statistics
-    from dlmkit.recipe.rules import OpenRule
+    from dlmkit.recipe.rules import PROBE, OpenRule
     from dlmkit.registry import Registry
 
     if len(set(rules)) < len(rules):
@@ -142,7 +142,7 @@ def _open(rules: Sequence[str], recorded: Trace) -> list[OpenRule]:
     registry, context = Registry.load(), BuildContext(length=recorded.ids.shape[2])
     opened = [OpenRule.parse(text, registry, context) for text in rules]
     for rule in opened:
-        check_statistics(recorded, rule(1))
+        check_statistics(recorded, rule(PROBE))
     return opened
 
 
@@ -153,6 +153,21 @@ def _numbers(text: str) -> list[float]:
         return [float(word) for word in text.split(",")]
     except ValueError as error:
         raise UsageError(f"--thresholds {text}: expected numbers between commas") from error
+
+
+def _candidates(rule: OpenRule, ordering: Trace, given: list[float] | None) -> list[float]:
+    """The numbers to try. Raises UsageError for a given one that rounding would decide."""
+    from dlmkit.errors import UsageError
+    from dlmkit.evaluation.replay import drowned
+
+    tried = rule.candidates(ordering) if given is None else given
+    noisy = {value: names for value in tried if (names := drowned(ordering, rule(value)))}
+    for value, names in noisy.items() if given is not None else ():
+        raise UsageError(
+            f"--thresholds: {value:g} lies below the noise floor of {', '.join(names)} in this "
+            "trace, where rounding would decide; leave it out"
+        )
+    return [value for value in tried if value not in noisy]
 
 
 def _entry(one: Calibrated) -> dict[str, Any]:

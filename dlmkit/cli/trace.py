@@ -146,7 +146,9 @@ def _record(
     turns = recorder.watch(model.stream(requests, seed, points, batch_size))
     for _ in progress(turns, len(requests)):
         pass
-    return recorder.trace(about)
+    dtype = model.parts.inference.dtype or model.assembly.context.dtype
+    floors = {name: s.floor.get(dtype, 0.0) for name, s in model.parts.statistics.items()}
+    return recorder.trace({**about, "floors": floors})
 
 
 def _everything(model: Model) -> SamplingParts:

@@ -90,6 +90,7 @@ class TraceRecorder:
             )
         _check_positions(parts, positions)
         self.parts = parts
+        self.space = parts.space.prepared(parts.inference.dtype)
         self.asked = template(requests, length, torch.device("cpu"))
         self.norms = norms
         self._names = tuple(positions)
@@ -114,7 +115,7 @@ class TraceRecorder:
         place = torch.tensor([self._place[row] for row in step.row[live].tolist()])
         done = step.done[live].cpu() - 1
         given, ids = self.asked.given[place], self.asked.ids[place]
-        decoded = self.parts.space.decode(step.x, step.prediction.query)[live].cpu()
+        decoded = self.space.decode(step.x, step.prediction.query)[live].cpu()
         decoded = torch.where(self.asked.attend[place], decoded, 0)
         self._ids[place, done] = torch.where(given, ids, decoded).to(self._ids.dtype)
         for name, value in step.statistics.items():
@@ -130,7 +131,7 @@ class TraceRecorder:
 
     def _per_position(self, name: str, step: Step) -> PerPosition:
         statistic = self.parts.statistics[name]
-        return statistic.per_position(self.parts.space, step.prediction, step.prediction)
+        return statistic.per_position(self.space, step.prediction, step.prediction)
 
     def _put(self, group: str, name: str, place: Tensor, done: Tensor, value: Tensor) -> None:
         kept, value = self._kept[group], value.cpu()

@@ -33,12 +33,20 @@ def part(use, **options):
 
 
 SCHEDULE = build("schedule", "variance-exploding", t_min=0.05, t_max=20.0, density="log-uniform")
-STATISTICS = {name: build("statistic", name) for name in ("entropy", "kl", "jeffreys")}
+STATISTICS = {
+    entry.component.name: build("statistic", entry.qualified)
+    for entry in REGISTRY.components("statistic")
+}
 RULES = {
     "fixed": part("fixed", step=5),
     "entropy": part("entropy", threshold=0.15),
     "kl": part("kl", threshold=0.01),
     "jeffreys": part("jeffreys", threshold=0.02),
+    "fraction": part("fraction", fraction=0.4),
+    "level": part("level", sigma=0.9),
+    "margin": part("margin", threshold=0.6),
+    "switches": part("switches", most=1, steps=3),
+    "stable-and-confident": part("stable-and-confident", threshold=0.4, steps=2),
     "patience": part("patience", rule=part("jeffreys", threshold=0.1), steps=3),
     "after": part("after", rule=part("kl", threshold=0.2), step=6),
     "all": part("all", rules=[part("entropy", threshold=0.3), part("jeffreys", threshold=0.05)]),
@@ -99,7 +107,7 @@ def record(chosen, requests, seed=0, **kept):
 
 
 CASES = [
-    *itertools.product(["markov"], ["euler", "ancestral", "heun"], RULES),
+    *itertools.product(["markov"], ["dpm-2m", "ancestral", "heun"], RULES),
     *itertools.product(["transformer"], ["ancestral"], ["entropy", "patience"]),
 ]
 
@@ -123,18 +131,22 @@ def test_a_replay_is_the_run(traces, denoiser, sampler, name):
     assert texts == [sample.ids for sample in real]
 
 
+def test_every_rule_that_ships_is_among_them():
+    assert {entry.component.name for entry in REGISTRY.components("exit")} == set(RULES)
+
+
 def test_the_rules_above_halt_at_different_steps(traces):
     """Else the test above would show little."""
-    for name in set(RULES) - {"fixed"}:
-        steps = replay.replay(traces["markov", "euler"], rule(name)).steps
+    for name in set(RULES) - {"fixed", "fraction", "level"}:
+        steps = replay.replay(traces["markov", "dpm-2m"], rule(name)).steps
         assert len(set(steps.tolist())) > 1, name
 
 
 def test_a_rule_that_needs_more_than_was_recorded_is_refused(traces):
     entropy = rule("entropy")
-    entropy.needs = ("margin",)
-    with pytest.raises(UsageError, match="lacks what the rule reads: margin; it holds entropy"):
-        replay.replay(traces["markov", "euler"], entropy)
+    entropy.needs = ("perplexity",)
+    with pytest.raises(UsageError, match="lacks what the rule reads: perplexity; it holds entropy"):
+        replay.replay(traces["markov", "dpm-2m"], entropy)
 
 
 def test_every_fixed_exit_is_the_argmax_of_its_step(traces):
@@ -159,7 +171,7 @@ def test_the_oracle_stops_at_the_last_change(traces):
 
 
 def test_disagreement_counts_generated_tokens_alone(traces):
-    trace = traces["markov", "euler"]
+    trace = traces["markov", "dpm-2m"]
     found = replay.fixed(trace, 2)
     for place, share in enumerate(found.disagreement.tolist()):
         free = trace.generated[place]
@@ -174,7 +186,7 @@ def test_disagreement_counts_generated_tokens_alone(traces):
 
 
 def test_the_best_fixed_exit_keeps_its_bound(traces):
-    trace = traces["markov", "euler"]
+    trace = traces["markov", "dpm-2m"]
     for loss in (replay.token_loss, replay.row_loss()):
         best = replay.best_fixed(trace, 0.1, loss)
         step = int(best.steps[0])
@@ -184,7 +196,7 @@ def test_the_best_fixed_exit_keeps_its_bound(traces):
 
 
 def test_a_sweep_saves_more_as_thresholds_grow(traces):
-    trace = traces["markov", "euler"]
+    trace = traces["markov", "dpm-2m"]
     family = lambda t: build("exit", "entropy", threshold=t)  # noqa: E731
     found = replay.sweep(trace, family, [1e-6, 0.1, 10.0])
     savings = [one.saving for _, one in found]

@@ -74,8 +74,16 @@ def test_candidates_follow_the_statistic_of_the_open_number():
     for text, most in (("entropy", 1.0), (BOTH, 1.0), ("kl", 1000.0)):
         found = opened(text).candidates(recorded)
         assert len(found) > 50
-        assert 0.0 < found[0] < most / 50
+        assert 0.0 <= found[0] < most / 50
         assert most * 0.95 < found[-1] <= most
     assert opened("fixed").candidates(recorded) == [float(step) for step in range(1, 9)]
+    margins = trace(margin=torch.linspace(0.0, 1.0, 40).view(4, 10))
+    assert {0.0, 1.0}.isdisjoint(opened("margin").candidates(margins))
+    both = trace(switches=torch.zeros(9, 3), entropy=torch.full((9, 3), 0.5))
+    assert opened("stable-and-confident").candidates(both) == [0.5]
+    assert opened("switches:most=tuned").candidates(both) == [0.0]
+    assert opened("patience:rule={use: kl, with: {threshold: 1.0}};steps=tuned").candidates(
+        both
+    ) == [1.0, 2.0, 3.0]
     nothing = trace(entropy=torch.full((4, 3), torch.nan))
     assert opened("entropy").candidates(nothing) == []
