@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from dlmkit.core.exits import Statistic
     from dlmkit.models import Model
     from dlmkit.sampling.parts import SamplingParts
+    from dlmkit.sampling.requests import Request
+    from dlmkit.sampling.trace import Trace
 
 
 def trace(
@@ -108,31 +111,34 @@ def trace(
     kept: dict[str, Any] = {"positions": positions or (), "norms": norms}
     recorded = _record(loaded, requests, seed, steps, batch_size, kept, about)
     save_trace(recorded, out)
-    summary = {
+    if as_json:
+        result_json(_summary(recorded, out))
+    else:
+        size = f"{out.stat().st_size / 1e6:.1f} MB"
+        result(f"{out}: {len(recorded.row)} texts, {recorded.steps} steps, {size}")
+
+
+def _summary(recorded: Trace, out: Path) -> dict[str, Any]:
+    return {
         "file": str(out),
         "bytes": out.stat().st_size,
         "texts": len(recorded.row),
         "steps": recorded.steps,
         "evaluations": int(recorded.evaluations[-1]),
         "statistics": sorted(recorded.statistics),
-        "about": recorded.about,
+        "about": dict(recorded.about),
     }
-    if as_json:
-        result_json(summary)
-    else:
-        size = f"{summary['bytes'] / 1e6:.1f} MB"
-        result(f"{out}: {summary['texts']} texts, {summary['steps']} steps, {size}")
 
 
 def _record(
     model: Model,
-    requests: Any,
+    requests: Sequence[Request],
     seed: int,
     steps: int | None,
     batch_size: int | None,
     kept: dict[str, Any],
     about: dict[str, Any],
-) -> Any:
+) -> Trace:
     from dataclasses import replace
 
     from dlmkit.sampling.recorders import progress
