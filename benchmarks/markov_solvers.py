@@ -5,7 +5,8 @@
     python benchmarks/markov_solvers.py --samplers dpm-3m:max_growth=2 --grids warped --nfe 16,32
 
 Texts are drawn from the recipe `markov`, whose denoiser is exact, so what is measured is the
-solver's own error. ``gap`` is the mean exact NLL of the texts minus the chain's entropy; ``paired``
+solver's own error. ``strange`` is the share of tokens that are none of the chain's (a diverged
+solver's padding), scored as its first token. ``gap`` is the mean exact NLL of the texts minus the chain's entropy; ``paired``
 is their NLL minus that of a converged solution of the same ODE from the same noise, which has a
 far smaller interval for samplers without noise of their own. All in nats a token, with 95 %
 intervals; evaluations of the network are counted, the final decode included.
@@ -27,7 +28,6 @@ from dlmkit_markov.metric import NORMAL, ExactScore, finite_sample_kl, jackknife
 from torch import Tensor
 
 from dlmkit.models import Model, compose
-from dlmkit.plugin import Part
 from dlmkit.recipe.load import load_recipe
 from dlmkit.recipe.short import parse_part, split
 from dlmkit.sampling.requests import unconditional
@@ -44,7 +44,9 @@ def draw(model: Model, sampler: str, grid: str, nfe: int, n: int) -> tuple[Tenso
     """(the chain's tokens of ``n`` texts, evaluations a text) with at most ``nfe`` evaluations."""
     build = model.assembly.build
     parts = replace(
-        model.parts, sampler=build("sampler", _part(sampler)), grid=build("grid", _part(grid))
+        model.parts,
+        sampler=build("sampler", parse_part(sampler)),
+        grid=build("grid", parse_part(grid)),
     )
     cost = [int(parts.sampler.evaluations(torch.arange(1, s + 1) == s).sum()) for s in (1, 2)]
     steps = 1 + (nfe - cost[0]) // (cost[1] - cost[0])
@@ -55,15 +57,14 @@ def draw(model: Model, sampler: str, grid: str, nfe: int, n: int) -> tuple[Tenso
     return torch.tensor([sample.ids for sample in samples]) - 1, samples[0].evaluations
 
 
-def _part(text: str) -> Part:
-    return parse_part(text)
-
-
 def score(metric: ExactScore, ids: Tensor, reference: Tensor | None, finite: float) -> dict[str, Any]:
     """The figures of one cell."""
+    strange = ids < 0
+    ids = ids.clamp(min=0)
     nll = metric.per_text(ids)
     kl, spread = jackknife(pairs(ids, len(metric.chain.initial), metric.blocks), metric.chain)
-    result = {
+    result: dict[str, Any] = {
+        "strange": float(strange.double().mean()),
         "gap": _interval(nll - metric.chain.entropy(metric.length)),
         "transition_kl": {"mean": kl - finite, "half": NORMAL * spread},
     }

@@ -26,7 +26,7 @@ from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import Request, template
 from dlmkit.sampling.slots import Slots, Width, compact, exact, freeze, refill
 from dlmkit.sampling.step import Sample, Step
-from dlmkit.types import Index, PerRow, Rows
+from dlmkit.types import Index, PerPosition, PerRow, Rows
 
 INITIAL, STEP = 0x1417, 0x57E9
 """Domains that keep sampling's noise apart from training's and the first x from the steps."""
@@ -219,8 +219,10 @@ class _Run:
         statistics: Mapping[str, PerRow],
     ) -> Slots:
         """``stepped`` with the positions at which ``rule`` holds given from the next step on."""
-        values = {name: self._by_position(name, slots, prediction, statistics) for name in rule.needs}
-        holds, memory = rule(values, rows.merge(slots.settling))
+        values = {
+            name: self._by_position(name, slots, prediction, statistics) for name in rule.needs
+        }
+        holds, memory = rule(rows.merge(values), rows.merge(slots.settling))
         settled = holds.view(-1, self.length) & slots.generated
         stepped = replace(stepped, settling=rows.part(memory, self.length))
         if not bool(settled.any()):
@@ -238,16 +240,16 @@ class _Run:
 
     def _by_position(
         self, name: str, slots: Slots, prediction: Prediction, statistics: Mapping[str, PerRow]
-    ) -> PerRow:
-        """A statistic of every position of every row, flat; those of a row alone are repeated."""
+    ) -> PerPosition:
+        """A statistic at every position; one that rows alone have is the same at all of theirs."""
         if name not in self.parts.statistics:
-            return statistics[name].repeat_interleave(self.length)
+            return statistics[name][:, None].expand(-1, self.length)
         statistic = self.parts.statistics[name]
         before = prediction if slots.before is None else slots.before
         value = statistic.per_position(self.parts.space, prediction, before)
         if statistic.needs_before:
             value = rows.where(slots.position > 0, value, torch.full_like(value, torch.inf))
-        return value.flatten()
+        return value
 
     def _samples(
         self, slots: Slots, prediction: Prediction, ended: Rows, halt: Rows

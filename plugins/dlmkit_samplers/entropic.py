@@ -8,6 +8,7 @@ definition of equal error. F may be in any unit; the minimum is over all densiti
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -83,8 +84,9 @@ class SquareRootEntropic(Grid):
 class Fitted(Grid):
     """The profile is a run's mean entropy at each of its levels, made monotone.
 
-    The entropy of a calibrated model's prediction is, on average, its cross-entropy. Between
-    recorded levels ln s is interpolated linearly; beyond them the profile is flat.
+    The entropy of a calibrated model's prediction is, on average, its cross-entropy. A trace of
+    `dlmkit trace` is such a file. Between recorded levels the profile is linear in ln s; beyond
+    them it is flat.
     """
 
     def __init__(self, config: configs.Fitted, context: BuildContext) -> None:
@@ -101,19 +103,14 @@ def recorded(path: Path) -> tuple[Points, Points]:
     """(ln s ascending, entropy made monotone) of a file. Raises DataError for any other file."""
     try:
         tensors = _json(path) if path.suffix == ".json" else load_file(path)
-        sigma, entropy = (tensors[name].double() for name in ("sigma", "entropy"))
-    except KeyError as error:
-        raise DataError(f"grid fitted: {path} holds no {error}; it needs sigma and entropy") from error
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise DataError(f"grid fitted: {path} cannot be read: {error}") from error
-    if sigma.ndim == entropy.ndim == 2:
-        sigma = sigma.mean(dim=0)
-    entropy = entropy.mean(dim=0) if entropy.ndim == 2 else entropy
-    usable = sigma.ndim == 1 and sigma.shape == entropy.shape and len(sigma) > 1
-    if not (usable and bool(torch.isfinite(entropy).all()) and bool((sigma > 0).all())):
+    sigma, entropy = (_mean(tensors, name, path) for name in ("sigma", "entropy"))
+    usable = sigma.shape == entropy.shape and len(sigma) > 1
+    if not (usable and bool(torch.isfinite(entropy).all() and (sigma > 0).all())):
         raise DataError(
-            f"grid fitted: {path} has sigma of shape {tuple(sigma.shape)} and entropy of shape "
-            f"{tuple(entropy.shape)}; expected T positive levels and T finite entropies, T > 1"
+            f"grid fitted: {path} holds {len(sigma)} levels and {len(entropy)} entropies; expected "
+            "as many, more than one, all levels positive and all entropies finite"
         )
     order = sigma.argsort()
     return sigma[order].log(), entropy[order].cummax(dim=0).values
@@ -121,7 +118,20 @@ def recorded(path: Path) -> tuple[Points, Points]:
 
 def _json(path: Path) -> dict[str, Tensor]:
     content = json.loads(path.read_text(encoding="utf-8"))
-    return {key: torch.tensor(content[key], dtype=torch.float64) for key in ("sigma", "entropy")}
+    if not isinstance(content, dict):
+        raise ValueError("it is no mapping of names to numbers")
+    return {key: torch.tensor(value, dtype=torch.float64) for key, value in content.items()}
+
+
+def _mean(tensors: Mapping[str, Tensor], name: str, path: Path) -> Points:
+    """``name``, or a trace's statistic of that name, in T steps; a mean over rows if it has any."""
+    found = tensors.get(name, tensors.get(f"statistics.{name}"))
+    if found is None or found.ndim not in (1, 2):
+        raise DataError(
+            f"grid fitted: {path} holds no {name!r} of T numbers or rows of T; "
+            f"there are {', '.join(sorted(tensors)) or 'none'}"
+        )
+    return found.double() if found.ndim == 1 else found.double().mean(dim=0)
 
 
 def _interpolate(x: Points, xs: Points, ys: Points) -> Points:
