@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -24,11 +25,15 @@ from dlmkit.types import Points
 from dlmkit_samplers import configs
 from dlmkit_samplers.grids import falling, pinned
 
+Edges = Float[Tensor, "E"]
+Pieces = Float[Tensor, "P"]
+"""One number for each interval between neighbouring edges: P = E - 1."""
+
 _PIECES = 2048
 """Pieces, equal in ln s, on which the density is constant."""
 
 
-def log_ratios(schedule: NoiseSchedule) -> Points:
+def log_ratios(schedule: NoiseSchedule) -> Edges:
     """The ends of the pieces, from the least ln s to the greatest."""
     ends = schedule.level(schedule.t_min + falling(schedule, 2) * (schedule.t_max - schedule.t_min))
     high, low = torch.log(ends.sigma / ends.alpha)
@@ -40,7 +45,7 @@ def times(schedule: NoiseSchedule, log_s: Points) -> Points:
     return pinned(schedule.inverse(Level(torch.ones_like(log_s), log_s.exp())), schedule)
 
 
-def by_density(log_s: Points, density: Points, n: int) -> Points:
+def by_density(log_s: Edges, density: Pieces, n: int) -> Points:
     """``n`` values of ln s, greatest first, between which the integral of ``density`` is equal.
 
     ``density`` is that of each piece between neighbours of ``log_s``, all positive.
@@ -51,7 +56,7 @@ def by_density(log_s: Points, density: Points, n: int) -> Points:
     return log_s[piece] + (wanted - mass[piece]) / density[piece]
 
 
-def root_slope(log_s: Points, profile: Points, mix: float) -> Points:
+def root_slope(log_s: Edges, profile: Edges, mix: float) -> Pieces:
     """The density on each piece: (1 - mix) of sqrt(dF / d ln s), normalised, and mix constant.
 
     A ``profile`` that never rises is no reason to fail: the density is then constant.
@@ -99,7 +104,7 @@ class Fitted(Grid):
         return times(schedule, by_density(log_s, root_slope(log_s, at, self.mix), n))
 
 
-def recorded(path: Path) -> tuple[Points, Points]:
+def recorded(path: Path) -> tuple[Edges, Edges]:
     """(ln s ascending, entropy made monotone) of a file. Raises DataError for any other file."""
     try:
         tensors = _json(path) if path.suffix == ".json" else load_file(path)
@@ -123,7 +128,7 @@ def _json(path: Path) -> dict[str, Tensor]:
     return {key: torch.tensor(value, dtype=torch.float64) for key, value in content.items()}
 
 
-def _mean(tensors: Mapping[str, Tensor], name: str, path: Path) -> Points:
+def _mean(tensors: Mapping[str, Tensor], name: str, path: Path) -> Edges:
     """``name``, or a trace's statistic of that name, in T steps; a mean over rows if it has any."""
     found = tensors.get(name, tensors.get(f"statistics.{name}"))
     if found is None or found.ndim not in (1, 2):
@@ -134,7 +139,7 @@ def _mean(tensors: Mapping[str, Tensor], name: str, path: Path) -> Points:
     return found.double() if found.ndim == 1 else found.double().mean(dim=0)
 
 
-def _interpolate(x: Points, xs: Points, ys: Points) -> Points:
+def _interpolate(x: Points, xs: Edges, ys: Edges) -> Points:
     """The piecewise-linear function through (xs, ys), flat beyond its ends."""
     x = x.clamp(float(xs[0]), float(xs[-1]))
     k = (torch.searchsorted(xs, x, right=True) - 1).clamp(0, len(xs) - 2)

@@ -84,7 +84,7 @@ def test_level_halts_at_a_noise_level():
 
 
 def test_switches_is_token_switch_patience():
-    """At most s switches for k steps in a row; the first step, which has none before, is infinite."""
+    """At most s switches for k steps in a row; at a row's first step they are infinite."""
     patient = rule("switches", most=1, steps=2)
     values = [[torch.inf] * 3, [1.0, 0.0, 2.0], [1.0, 2.0, 0.0], [NAN, 0.0, 1.0]]
     halts, memory = run(patient, switches=values)

@@ -171,7 +171,7 @@ def profile(path, **tensors):
     if path.suffix == ".json":
         path.write_text(json.dumps({name: value.tolist() for name, value in tensors.items()}))
     else:
-        save_file(tensors, path)
+        save_file({name: value.clone() for name, value in tensors.items()}, path)
     return Fitted(configs.Fitted(path=str(path), log_uniform_mix=1e-6), CONTEXT)
 
 

@@ -185,7 +185,8 @@ def followed(chosen, requests, batch_size):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_in_single_precision_only_near_ties_differ(sampler):
     """At least 99.9 % of tokens agree between 1, 7 and 64 slots; a row differs first at a tie."""
-    chosen, requests = parts(sampler, denoise=transformer()), [Request.free(i, L) for i in range(70)]
+    chosen = parts(sampler, denoise=transformer())
+    requests = [Request.free(i, L) for i in range(70)]
     wide = followed(chosen, requests, 64)
     for other in (followed(chosen, requests, 7), followed(chosen, requests[:10], 1)):
         differ = {}
