@@ -190,9 +190,7 @@ def register_components() -> Sequence[Component]:
             configs.AtFraction,
             "exits:fraction",
         ),
-        _component(
-            "exit", "level", "at the same noise level", configs.AtLevel, "exits:AtLevel"
-        ),
+        _component("exit", "level", "at the same noise level", configs.AtLevel, "exits:AtLevel"),
         _component(
             "exit",
             "margin",
