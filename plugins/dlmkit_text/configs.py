@@ -10,7 +10,6 @@ from pydantic import Field, PositiveInt, model_validator
 
 from dlmkit import Config
 
-
 _NORMALISED = ("characters", "pieces")
 _NORMALISED_DEFAULTS: Mapping[str, Any] = {"lowercase": True, "fold": True, "rare": 1e-5}
 
