@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dlmkit.core.tokenizer import Tokenizer
 from dlmkit_text.pieces import SEPARATOR
 
-BATCH = 128
+BATCH = 32
 
 Ids = NDArray[np.int32]
 

@@ -136,6 +136,12 @@ class C4(Sharded):
     config: str = Field("en", description="which C4 of the hub: en, realnewslike, ...")
     revision: str | None = Field(None, description="commit, branch or tag of the hub's C4")
 
+    @model_validator(mode="after")
+    def _hub(self) -> Self:
+        if self.path is not None and (self.config != "en" or self.revision is not None):
+            raise ValueError("config and revision are of the hub's C4; path is a folder here")
+        return self
+
 
 class Dataset(Sharded):
     """Any dataset that the library `datasets` reads."""

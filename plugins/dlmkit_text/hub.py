@@ -72,8 +72,8 @@ class HubShards(Shards):
             raise
         except Exception as error:
             raise DataError(
-                f"{self.name}, shard {shard} of {self.count}: record {record} cannot be read: "
-                f"{_words(error)}"
+                f"{self.name}, shard {shard} of {self.count}: it cannot be read from record "
+                f"{record} on: {_words(error)}"
             ) from error
 
     def _text(self, value: Any, shard: int, record: int) -> str:
@@ -96,7 +96,7 @@ def _open(path: str, config: str | None, split: str, revision: str | None) -> An
             if split not in saved:
                 raise ValueError(f"there is no split {split!r}; there are {', '.join(saved)}")
             saved = saved[split]
-        return saved.to_iterable_dataset()
+        return saved.to_iterable_dataset(num_shards=max(1, len(saved.cache_files)))
     if local.is_file():
         builder = next((_BUILDERS[s] for s in local.suffixes if s in _BUILDERS), None)
         if builder is None:
@@ -126,7 +126,10 @@ def _cannot_open(path: str, name: str, error: Exception) -> str:
     return message + LOCAL
 
 
-LOCAL = "to train on files of your own, name them: --set data.with.path=DIR"
+LOCAL = (
+    "to train on local files (of C4: the folder of its *.json.gz shards), name them: "
+    "--set data.with.path=DIR"
+)
 
 
 def _words(error: Exception) -> str:
