@@ -72,8 +72,8 @@ class Tokens(Config):
             raise ValueError("size of bytes is at least 258: 256 bytes and two special tokens")
         if (self.kind == "pretrained") != (self.name is not None):
             raise ValueError("name goes with kind: pretrained, and only with it")
-        only = {k: ("pretrained",) for k in ("revision", "separator", "pad")}
-        only |= {k: _NORMALISED for k in _NORMALISED_DEFAULTS}
+        only: dict[str, tuple[str, ...]] = dict.fromkeys(_NORMALISED_DEFAULTS, _NORMALISED)
+        only |= dict.fromkeys(("revision", "separator", "pad"), ("pretrained",))
         for key, kinds in only.items():
             if self.kind not in kinds and getattr(self, key) is not None:
                 raise ValueError(f"{key} goes with kind: {' or '.join(kinds)}, not {self.kind}")

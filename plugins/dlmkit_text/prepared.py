@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import tokenizers
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -161,10 +162,12 @@ def whole(folder: Path) -> bool:
 def _key(
     splits: Mapping[str, tuple[Shards, int | None]], tokenizer: Tokenizer, layout: Layout
 ) -> str:
+    # written and read once, as one that a run saved was: its JSON may differ from a new one's
+    backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
     facts = {
         "format": FORMAT,
         "splits": {name: (shards.identity, most) for name, (shards, most) in splits.items()},
-        "tokenizer": tokenizer.backend.to_str(),
+        "tokenizer": backend.to_str(),
         "roles": tokenizer.roles,
         "padded": (layout.length, layout.split) if layout.padded else None,
     }

@@ -127,6 +127,7 @@ def test_a_run_goes_on_with_its_own_tokenizer(tmp_path: Path, write_shards, text
         again = c4(config, BuildContext(length=8, folder=run))
         assert again.tokenizer.roles == first.tokenizer.roles
         assert again.validation(4).ids.tolist() == first.validation(4).ids.tolist()
+    assert again.tables["train"].folder == first.tables["train"].folder
 
 
 def test_a_trained_one_is_kept_and_found_by_the_prepared_text(
