@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -37,6 +37,11 @@ class Stream(ABC):
     @abstractmethod
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on exactly where ``state``, the union over all processes, was taken."""
+
+
+def united(states: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The union of every process's :meth:`Stream.state`."""
+    return {key: value for state in states for key, value in state.items()}
 
 
 class Data(ABC):

@@ -2,7 +2,8 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dlmkit.core.data import united
 from dlmkit.core.objective import Batch
 from dlmkit.errors import CheckpointError, DataError, UsageError
 from dlmkit_text.codec import Codec, encoded
@@ -118,7 +120,7 @@ def test_processes_partition_the_rows_and_their_states_unite(layout: Layout, lan
     saved = None
     for step, size in zip(range(9), (1, 1, 2, 2, 3, 3, 6, 2, 1), strict=True):
         ranks = [stream(sharded(9, 13, 8), layout, lanes=lanes) for _ in range(size)]
-        united: dict[str, object] = {}
+        states: list[Mapping[str, Any]] = []
         for rank, own in enumerate(ranks):
             if saved is not None:
                 own.restore(json.loads(saved))
@@ -126,10 +128,9 @@ def test_processes_partition_the_rows_and_their_states_unite(layout: Layout, lan
             got = own.read(step, slots)
             assert torch.equal(got.ids, expected[step].ids[slots])
             assert torch.equal(got.attend, expected[step].attend[slots])
-            state = own.state()
-            assert all(united[key] == state[key] for key in set(united) & set(state))
-            united.update(state)
-        saved = json.dumps(united)
+            states.append(own.state())
+        saved = json.dumps(union := united(states))
+        assert all(union[key] == value for state in states for key, value in state.items())
 
 
 def test_a_process_reads_only_the_shards_of_its_rows():
