@@ -170,7 +170,7 @@ class LaneStream(Stream):
         self.deal, self.batch_size, self.pad_id = deal, batch_size, pad_id
         self._lanes: dict[int, Lane] = {}
         self._from: dict[int, Place] = {}
-        self._step = 0
+        self._begin = self._step = 0
 
     def read(self, step: int, slots: Tensor) -> Batch:
         lanes = self.deal.lanes
@@ -184,8 +184,8 @@ class LaneStream(Stream):
 
     def _lane(self, lane: int) -> Lane:
         if lane not in self._lanes:
-            begin = self._from.get(lane, Place())
-            self._lanes[lane] = Lane(self.deal, lane, begin, self._step if self._from else 0)
+            place = self._from.get(lane, Place())
+            self._lanes[lane] = Lane(self.deal, lane, place, self._begin)
         return self._lanes[lane]
 
     def state(self) -> Mapping[str, Any]:
@@ -210,4 +210,4 @@ class LaneStream(Stream):
             )
         self._lanes = {}
         self._from = {i: Place(*state[name]) for i, name in names.items()}
-        self._step = int(state["step"])
+        self._begin = self._step = int(state["step"])

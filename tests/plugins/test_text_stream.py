@@ -168,6 +168,17 @@ def test_a_step_may_be_asked_for_in_parts_but_not_a_past_one():
         own.read(2, torch.arange(6))
 
 
+def test_other_slots_after_a_resume():
+    own = stream(sharded(9, 13, 8))
+    own.read(0, torch.arange(6))
+    state = own.state()
+    expected = [own.read(step, torch.arange(6)).ids for step in (1, 2, 3)]
+    own = stream(sharded(9, 13, 8))
+    own.restore(state)
+    for step, slots in ((1, [0]), (2, [1, 4]), (3, [5, 0, 2])):
+        assert torch.equal(own.read(step, torch.tensor(slots)).ids, expected[step - 1][slots])
+
+
 def test_a_state_without_a_lane_or_of_other_shards_is_refused():
     own = stream(sharded(9, 13, 8))
     own.read(0, torch.tensor([0, 3]))
