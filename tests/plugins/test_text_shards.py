@@ -150,6 +150,38 @@ def test_the_component_hf_in_both_modes(tmp_path: Path, rows):
         assert data.validation(2).ids.shape == (2, 8)
 
 
+CARD = """\
+---
+configs:
+- config_name: en
+  data_files:
+  - split: train
+    path: en/c4-train.*.json.gz
+  - split: validation
+    path: en/c4-validation.*.json.gz
+---
+"""
+
+
+def test_c4_by_the_library_gives_the_rows_of_its_files(tmp_path: Path, write_shards, texts):
+    """A folder laid out as the hub's repository is, against the same shards read here."""
+    write_shards(tmp_path / "c4" / "en", texts(90), "train", 3)
+    write_shards(tmp_path / "c4" / "en", texts(9), "validation", 1)
+    (tmp_path / "c4" / "README.md").write_text(CARD)
+    whole = {"path": str(tmp_path / "c4"), "config": "en", "validation_split": "validation"}
+    context = BuildContext(length=8)
+    data = (
+        hf(Dataset.model_validate({**whole, "tokenizer": BYTES}), context),
+        c4(C4.model_validate({"path": tmp_path / "c4" / "en", "tokenizer": BYTES}), context),
+    )
+    streams = [each.stream(0, 8) for each in data]
+    for step in range(30):
+        ours, theirs = (own.read(step, torch.arange(8)).ids for own in streams)
+        assert torch.equal(ours, theirs)
+    ours, theirs = (each.validation(20).ids for each in data)
+    assert torch.equal(ours, theirs)
+
+
 def test_what_is_wrong_with_a_dataset_is_told(tmp_path: Path, rows):
     path = write(tmp_path / "set", "parquet", rows)
     saved = write(tmp_path / "more", "splits", rows)
