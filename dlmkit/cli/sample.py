@@ -71,8 +71,10 @@ def sample(
 
     With --seed alone fixed, text i is the same whatever -n and --batch-size are.
     """
+    from dlmkit.memory import keep_freed
     from dlmkit.models import load_model
 
+    keep_freed()
     overrides = overrides or []
     loaded = load_model(model, overrides, weights=weights.value, device=_device(device))
     chosen = _seed(loaded, seed, overrides)

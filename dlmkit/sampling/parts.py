@@ -36,7 +36,7 @@ class SamplingParts:
     exit: ExitCriterion | None = None
     statistics: Mapping[str, Statistic] = field(default_factory=dict)
     guidance: tuple[Guidance, ...] = ()
-    inference: Inference = Inference()
+    inference: Inference = field(default_factory=Inference)
 
     @property
     def device(self) -> torch.device:
