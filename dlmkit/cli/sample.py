@@ -100,7 +100,8 @@ def _draw(
     config = model.config
     say(
         f"{model.folder}: {count} texts of {config.length} tokens, "
-        f"{steps or config.sample.steps} steps, {config.sampler.use} on {config.grid.use}"
+        f"{steps or config.sample.steps} steps, {config.sampler.use} on {config.grid.use}, "
+        f"vocabulary step by {model.parts.kernel}"
     )
     turns = progress(model.stream(requests, seed, steps, batch_size), count)
     return model.texts((sample for step in turns for sample in step.samples), seed)

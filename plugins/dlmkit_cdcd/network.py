@@ -83,8 +83,8 @@ class Block(nn.Module):
     def _placed(self, qk: Tensor, rotation: Tensor) -> Tensor:
         """Queries and keys (B, L, 2, H, channels), RMS-normalised and rotated by position.
 
-        The norms' weights go into the rotation and their scales over the whole, which takes a
-        third of the passes over memory that one after the other takes.
+        The norms' weights go into the rotation and their scales over the whole: fewer passes
+        over memory than one after the other.
         """
         norm_q, norm_k = self.norm_q, self.norm_k
         if not (isinstance(norm_q, nn.RMSNorm) and isinstance(norm_k, nn.RMSNorm)):
