@@ -99,7 +99,7 @@ def run(resolved: Resolved, registry: Registry) -> Report | None:
     config = resolved.config
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
-    with world() as processes:
+    with world(config.train.parallel) as processes:
         assembly = assemble(config, registry, device=processes.device)
         if not processes.first:
             return None

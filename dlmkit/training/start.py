@@ -19,6 +19,7 @@ CHANGEABLE = (
     "summary",
     "train.stop_after",
     "train.checkpoint_every",
+    "train.parallel",
     "train.keep_last",
     "train.log_every",
     "train.validate_every",
@@ -27,7 +28,8 @@ CHANGEABLE = (
     "sample",
     "tracker",
 )
-"""Key paths that a resume may change: they cannot change the weights."""
+"""Key paths that a resume may change: they cannot change the weights, but for how the sums of
+another layout of processes round."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from dlmkit.registry import Registry
 from dlmkit.training.checkpoint import publish
 from dlmkit.training.loop import Learner, train
 from dlmkit.training.parallel import Single
-from dlmkit.training.state import write_checkpoint
+from dlmkit.training.state import capture, write_checkpoint
 
 SMALL = [
     "network.with.width=16",
@@ -48,7 +48,8 @@ def trained(tmp_path_factory):
     stream = parts.data.stream(config.seed, config.train.batch_size)
     for record in train(learner, stream, config.train, config.seed, world):
         if record.step in (2, 4):
-            write = lambda f: write_checkpoint(f, learner, recipe.text(), parts.tokenizer, {})  # noqa: E731
+            captured = capture(learner, world)
+            write = lambda f: write_checkpoint(f, captured, learner, recipe.text(), parts.tokenizer, {})  # noqa: E731
             publish(folder / "checkpoints", record.step, write)
     return folder
 
