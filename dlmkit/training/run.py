@@ -207,6 +207,7 @@ def _open(
 ) -> None:
     """Bring the run folder to where the run goes on, and say so."""
     folder = start.run
+    folder.write_recipe(resolved.text())  # first: it tells a run from a stranger's folder
     folder.checkpoints.mkdir(parents=True, exist_ok=True)
     sweep(folder.checkpoints)
     for path in start.damaged:
@@ -218,7 +219,6 @@ def _open(
         shown.say(f"going on from {start.checkpoint}")
         _warn(RunFolder(start.source or folder.path), now, shown)
     folder.rewind(step, progress.pending, start.source)
-    folder.write_recipe(resolved.text())
     folder.write_environment(now)
     parameters = sum(p.numel() for p in assembly.objective.parameters())
     shown.say(
