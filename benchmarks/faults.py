@@ -52,6 +52,7 @@ sample: {count: 2, measured: 2, steps: 2}
 metric: []
 """
 LAST, EARLIER = "step-00000006", "step-00000004"
+CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate"}
 CLOCKS = {"seconds", "data_seconds", "total_seconds", "tokens_per_second", "step_seconds"}
 CLOCKS |= {"data_share"}
 
@@ -157,9 +158,8 @@ class Strikes:
         if event == "open" and self._inside(arguments[0]):
             if arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
                 self.strike("open")
-        elif event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate"):
-            if self._inside(arguments[0]):
-                self.strike(event[3:])
+        elif event in CHANGES and self._inside(arguments[0]):
+            self.strike(event[3:])
 
     def _synced(self, descriptor: int) -> None:
         self.strike("fsync")
@@ -413,7 +413,9 @@ def corruptions(bench: Bench, count: int) -> Row:
 
 def full_disks(bench: Bench, count: int, kinds: Sequence[str]) -> Row:
     """ENOSPC from a change of the disk on, in the saves after the first checkpoint."""
-    takes = [i for i, k in enumerate(kinds) if k in ("open", "write", "write half", "mkdir", "fsync")]
+    takes = [
+        i for i, k in enumerate(kinds) if k in ("open", "write", "write half", "mkdir", "fsync")
+    ]
     first = next(i for i, kind in enumerate(kinds) if kind == "rename" and i > 40)
     places = [i for i in takes if i > first]
     good = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -81,7 +82,7 @@ class World(ABC):
         return tensor
 
     def split(self, whole: Tensor, like: Tensor) -> Tensor:
-        """``whole``, the same in every process, held as ``like`` is: copied into it, or beside it."""
+        """``whole``, which every process has, held as ``like`` is where their shapes agree."""
         return whole
 
     def norm(self, gradients: Sequence[Tensor]) -> Tensor:
@@ -183,10 +184,12 @@ class Replicated(World):
         self._words = dist.new_group(backend="gloo", timeout=_PATIENCE)
 
     def wrap(self, objective: Objective) -> nn.Module:
-        # buffers are updated alike in every process, so nothing needs to be broadcast
-        return DistributedDataParallel(
-            objective, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        with warnings.catch_warnings():  # the option's new name is unknown to older versions
+            warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
+            # buffers are updated alike in every process, so nothing needs to be broadcast
+            return DistributedDataParallel(
+                objective, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
 
     def accumulating(self, wrapped: nn.Module, last: bool) -> AbstractContextManager[None]:
         assert isinstance(wrapped, DistributedDataParallel)

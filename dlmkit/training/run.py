@@ -107,9 +107,7 @@ def _trained(
 ) -> tuple[Session, str | None]:
     """The session at its end, and the signal that ended it in some process, if one did."""
     start = processes.lead(lambda: plan_start(resolved, out, resume, registry))
-    processes.together(
-        lambda: stack.enter_context(start.run.locked()) if processes.first else None
-    )
+    processes.together(lambda: stack.enter_context(start.run.locked()) if processes.first else None)
     shown = display(processes.first)
     session = _session(resolved, registry, start, processes, stop, shown)
     for consumer in session.consumers:

@@ -10,7 +10,6 @@ from types import FrameType, TracebackType
 
 from dlmkit.errors import Preempted
 
-
 _ECHO = 5.0
 """Seconds within which torchrun passes on a signal that its workers got as well: a scheduler or a
 terminal signals all processes of a job. Our choice."""

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -48,8 +49,10 @@ def trained(tmp_path_factory):
     stream = parts.data.stream(config.seed, config.train.batch_size)
     for record in train(learner, stream, config.train, config.seed, world):
         if record.step in (2, 4):
-            captured = capture(learner, world)
-            write = lambda f: write_checkpoint(f, captured, learner, recipe.text(), parts.tokenizer, {})  # noqa: E731
+            write = partial(
+                write_checkpoint, captured=capture(learner, world), learner=learner,
+                recipe=recipe.text(), tokenizer=parts.tokenizer, progress={},
+            )  # fmt: skip
             publish(folder / "checkpoints", record.step, write)
     return folder
 
