@@ -128,13 +128,18 @@ class World(ABC):
         """
         on_node = int(os.environ.get("LOCAL_RANK", "0"))
         mine = 0 if self.first else 1 if on_node == 0 else 2
-        outcomes = [self.together(lambda t=t: call() if t == mine else None) for t in range(3)]
+        outcomes = []
+        for turn in range(3):
+            outcomes.append(self.together(call if turn == mine else _nothing))
         return outcomes[mine]  # type: ignore[return-value]
 
 
-_FAILURES: dict[int, type[DlmkitError]] = {
-    kind.exit_code: kind for kind in (DlmkitError, *DlmkitError.__subclasses__())
-}
+def _nothing() -> None:
+    """What a process does while it is another's turn."""
+
+
+_KINDS: list[type[DlmkitError]] = [DlmkitError, *DlmkitError.__subclasses__()]
+_FAILURES = {kind.exit_code: kind for kind in _KINDS}
 
 
 def _told(error: Exception) -> tuple[int, str]:
