@@ -155,18 +155,25 @@ class Session:
             consumer.log(record)
 
     def save(self) -> None:
-        """Publish a checkpoint of the last whole step, unless there is one already."""
-        if self.saved != self.learner.step:
-            captured = capture(self.learner, self.world)
-            self.world.lead(lambda: self._publish(captured))
-            self.saved = self.learner.step
+        """Publish a checkpoint of the last whole step, unless there is one already.
 
-    def _publish(self, captured: Captured) -> None:
+        Old ones are deleted either way: a kill may have come between the two.
+        """
+        new = self.saved != self.learner.step
+        captured = capture(self.learner, self.world) if new else None
+        self.world.lead(lambda: self._publish(captured))
+        self.saved = self.learner.step
+
+    def _publish(self, captured: Captured | None) -> None:
+        if captured is not None:
+            self._write(captured)
+        best = () if self.progress.best is None else (self.progress.best[0],)
+        prune(self.run.checkpoints, self.train.keep_last, best)
+
+    def _write(self, captured: Captured) -> None:
         def write(folder: Path) -> None:
             text, progress = self.resolved.text(), self.progress.json()
             write_checkpoint(folder, captured, self.learner, text, self.tokenizer, progress)
 
         path = publish(self.run.checkpoints, self.learner.step, write)
         self._emit({"kind": "checkpoint", "step": self.learner.step, "path": str(path)})
-        best = () if self.progress.best is None else (self.progress.best[0],)
-        prune(self.run.checkpoints, self.train.keep_last, best)
