@@ -17,7 +17,7 @@ from dlmkit.registry import Registry
 from dlmkit.training.activations import Activations, measure
 from dlmkit.training.draws import draws, micro_batches, stratified
 from dlmkit.training.environment import attention_used, device_name
-from dlmkit.training.memory import Item, Sizes, needed, size
+from dlmkit.training.needs import Item, Sizes, needed, size
 from dlmkit.training.parallel import LAYOUTS, World, world
 from dlmkit.training.units import probe_compile
 

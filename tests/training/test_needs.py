@@ -12,7 +12,7 @@ from torch import nn
 from training_runs import dlmkit
 
 from dlmkit.training.activations import Activations
-from dlmkit.training.memory import Sizes, needed
+from dlmkit.training.needs import Sizes, needed
 
 MIDDLE = """\
 extends: ddlm_grammar
