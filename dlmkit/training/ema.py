@@ -68,6 +68,8 @@ class Ema:
             gathered = world.full(average)
             if world.first:
                 own[name].copy_(gathered)
-        yield
-        if world.first:
-            self.objective.to("cpu")
+        try:
+            yield
+        finally:
+            if world.first:
+                self.objective.to("cpu")

@@ -301,7 +301,10 @@ def pick_device() -> torch.device:
 
 @contextmanager
 def world(parallel: str = "ddp", device: torch.device | None = None) -> Iterator[World]:
-    """The processes that torchrun started, in the layout ``parallel``; or this one alone."""
+    """The processes that torchrun started, in the layout ``parallel``; or this one alone.
+
+    What all of them raise leaves the first one as it is, and the others as SystemExit.
+    """
     device = device or pick_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -311,7 +314,12 @@ def world(parallel: str = "ddp", device: torch.device | None = None) -> Iterator
     if not dist.is_available():
         raise UsageError("this torch is built without torch.distributed: run one process")
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    processes = LAYOUTS[parallel](device)
     try:
-        yield LAYOUTS[parallel](device)
+        yield processes
+    except Exception as error:
+        if error is processes.agreed and not processes.first:
+            raise SystemExit(getattr(error, "exit_code", 1)) from error
+        raise
     finally:
         dist.destroy_process_group()

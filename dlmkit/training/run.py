@@ -77,12 +77,9 @@ def run(
         try:
             session, name = _trained(resolved, registry, stop, out, resume, processes, stack)
         except Exception as error:
-            if error is not processes.agreed:
-                raise
-            _leave(processes, stop)
-            if processes.first:
-                raise
-            raise SystemExit(getattr(error, "exit_code", 1)) from error
+            if error is processes.agreed:
+                _leave(processes, stop)
+            raise
         _leave(processes, stop)
         if name is not None and not session.finished:
             _stopped(name, session)
