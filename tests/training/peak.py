@@ -11,7 +11,10 @@ from pathlib import Path
 
 from launched import start, wait
 
-SMALL = ("network.with.width=24", "network.with.blocks=1", "train.batch_size=4", "train.steps=1")
+SMALL = (
+    "network.with.width=24", "network.with.heads=2", "network.with.blocks=1", "train.batch_size=4",
+    "train.steps=1",
+)  # fmt: skip
 
 
 def memory(key: str) -> int:
