@@ -188,23 +188,6 @@ def test_compiled_blocks_train_alike(tiny, run, tmp_path):
             assert two["loss"] == pytest.approx(one["loss"], rel=1e-3)
 
 
-@pytest.mark.slow
-def test_two_processes_train_as_one(tiny, tmp_path):
-    one, two = tmp_path / "one", tmp_path / "two"
-    # a multiple of 4, so that half of every pass is half of the batch
-    train = ["-m", "dlmkit", "train", tiny, "--json", "--set", "train.batch_size=8", "--out"]
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    subprocess.run([sys.executable, *train, one], check=True)
-    done = subprocess.run([sys.executable, *launch, *train, two], check=True, capture_output=True)
-    assert json.loads(done.stdout)["step"] == 8
-    for alone, shared in zip(metrics(one), metrics(two), strict=True):
-        assert (alone["kind"], alone["step"]) == (shared["kind"], shared["step"])
-        if alone["kind"] == "train":
-            assert shared["loss"] == pytest.approx(alone["loss"], rel=1e-5)
-            assert shared["gradient_norm"] == pytest.approx(alone["gradient_norm"], rel=1e-4)
-            assert shared["tokens"] == alone["tokens"]
-
-
 def test_a_dry_run_says_what_it_would_take_and_writes_nothing(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert dlmkit("train", tiny, "--dry-run", "--json") == 0
