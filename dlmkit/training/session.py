@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlmkit.core.data import Stream
+from dlmkit.core.data import Stream, united
 from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.errors import DataError, NonFiniteLossError
 from dlmkit.recipe.load import Resolved
@@ -160,6 +160,8 @@ class Session:
         Old ones are deleted either way: a kill may have come between the two.
         """
         new = self.saved != self.learner.step
+        if new:
+            self.learner.stream_state = united(self.world.share(self.learner.stream_state))
         captured = capture(self.learner, self.world) if new else None
         self.world.lead(lambda: self._publish(captured))
         self.saved = self.learner.step
