@@ -1,0 +1,88 @@
+"""The metrics `distinct` and `ngram-distance`: variety, and distance from held-out text.
+
+Both need pooled n-grams of equal amounts of text to be compared: they depend on the amount.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from dlmkit.core.context import BuildContext
+from dlmkit.core.data import Data
+from dlmkit.core.metric import Metric
+from dlmkit_text.configs import Distinct, NgramDistance
+from dlmkit_text.metrics import entropy, held_out, pooled, stretches
+from dlmkit_text.pieces import SEPARATOR
+from dlmkit_text.symbols import cutter
+
+Grams = Counter[tuple[str, ...]]
+
+
+class DistinctMetric(Metric):
+    """Distinct-n (1510.03055) and the entropy of the pooled n-grams, for several n."""
+
+    def __init__(self, config: Distinct, context: BuildContext) -> None:
+        self.unit, self.orders = config.unit, config.orders
+
+    def fit(self, data: Data) -> None:
+        """Take the tokenizer and the held-out text of ``data``."""
+        self.data = data
+        self.cut = cutter(self.unit, data.tokenizer)
+
+    def measure(self, texts: Sequence[str]) -> Mapping[str, float]:
+        """For each n, if there are n-grams, and ``human_*`` of as much validation text:
+
+        distinct_n  share of the n-grams of all texts together that are distinct
+        entropy_n   entropy of their relative frequencies, in nats
+        """
+        human = self.score(held_out(self.data, texts))
+        return {**self.score(texts), **{f"human_{name}": value for name, value in human.items()}}
+
+    def score(self, texts: Sequence[str]) -> dict[str, float]:
+        """The numbers of ``texts`` alone."""
+        rows = [self.cut(text) for text in texts]
+        found = {}
+        for n in self.orders:
+            if grams := pooled(rows, n):
+                found[f"distinct_{n}"] = len(grams) / grams.total()
+                found[f"entropy_{n}"] = entropy(grams)
+        return found
+
+
+class NgramDistanceMetric(Metric):
+    """Total variation between the n-grams of texts and of all held-out text.
+
+    Unlike a judge's likelihood it cannot be won by repetition: both what is too frequent and
+    what is missing counts. Finite samples are never at distance 0; read it beside ``human_*``.
+    """
+
+    def __init__(self, config: NgramDistance, context: BuildContext) -> None:
+        self.unit, self.orders = config.unit, config.orders
+
+    def fit(self, data: Data) -> None:
+        """Count the validation text, each document by itself."""
+        self.cut = cutter(self.unit, data.tokenizer)
+        self.train = SEPARATOR.join(data.texts("train"))
+        rows = [self.cut(text) for text in data.texts("validation")]
+        self.reference = {n: pooled(rows, n) for n in self.orders}
+
+    def measure(self, texts: Sequence[str]) -> Mapping[str, float]:
+        """``ngram_tv_n`` from 0 to 1 for each n; some miss for empty texts.
+
+        ``human_*`` is the distance of as much training text: what real text of this amount shows.
+        """
+        human = self.score(stretches(self.train, texts))
+        return {**self.score(texts), **{f"human_{name}": value for name, value in human.items()}}
+
+    def score(self, texts: Sequence[str]) -> dict[str, float]:
+        """The distances of ``texts`` alone."""
+        rows = [self.cut(text) for text in texts]
+        pairs = {n: (pooled(rows, n), self.reference[n]) for n in self.orders}
+        return {f"ngram_tv_{n}": total_variation(a, b) for n, (a, b) in pairs.items() if a and b}
+
+
+def total_variation(a: Grams, b: Grams) -> float:
+    """Half the sum of the absolute differences of relative frequencies."""
+    here, there = a.total(), b.total()
+    return 0.5 * sum(abs(a[gram] / here - b[gram] / there) for gram in a.keys() | b.keys())
