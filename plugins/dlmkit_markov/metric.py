@@ -106,9 +106,8 @@ def jackknife(blocks: Float[Tensor, "G V V"], chain: MarkovChain) -> tuple[float
     """(the KL of all texts, its standard error by leaving out one block at a time)."""
     whole, groups = blocks.sum(dim=0), len(blocks)
     without = torch.tensor([transition_kl(whole - block, chain) for block in blocks])
-    return transition_kl(whole, chain), float(
-        (groups - 1) / groups**0.5 * without.std(correction=0)
-    )
+    spread = (groups - 1) / groups**0.5 * float(without.std(correction=0))
+    return transition_kl(whole, chain), spread
 
 
 def finite_sample_kl(chain: MarkovChain, texts: int, length: int, draws: int) -> float:
