@@ -13,7 +13,7 @@ from torch import Tensor
 from dlmkit.core.context import BuildContext
 from dlmkit.core.data import Data, Stream
 from dlmkit.core.objective import Batch
-from dlmkit.core.tokenizer import PAD, Tokenizer
+from dlmkit.core.tokenizer import PAD, UNKNOWN, Tokenizer
 from dlmkit.errors import DataError, UsageError
 from dlmkit.noise import Noise
 from dlmkit.testing.markov import MarkovChain
@@ -24,20 +24,21 @@ _TEXTS = {"train": 10_000, "validation": 2_000}
 
 
 def tokenizer(tokens: int) -> Tokenizer:
-    """``<pad>`` at id 0, then ``tokens`` numbered words; ``decode`` puts spaces between them."""
+    """``<pad>`` at id 0, ``tokens`` numbered words, ``<unk>``; spaces stand between them."""
     width = len(str(tokens - 1))
-    vocabulary = {PAD: 0} | {f"w{i:0{width}}": i + 1 for i in range(tokens)}
-    backend = tokenizers.Tokenizer(models.WordLevel(vocabulary))
+    words = [PAD, *(f"w{i:0{width}}" for i in range(tokens)), UNKNOWN]
+    vocabulary = {word: i for i, word in enumerate(words)}
+    backend = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    backend.add_special_tokens([PAD])
+    backend.add_special_tokens([PAD, UNKNOWN])
     return Tokenizer(backend)
 
 
 def padded(chain: MarkovChain) -> MarkovChain:
-    """``chain`` over the tokenizer's ids: nothing leads to ``<pad>``, which leads to itself."""
-    size = len(chain.initial) + 1
-    initial, transition = chain.initial.new_zeros(size), chain.initial.new_zeros(size, size)
-    initial[1:], transition[1:, 1:], transition[0, 0] = chain.initial, chain.transition, 1.0
+    """``chain`` over the tokenizer's ids: nothing leads to the special ones but they themselves."""
+    size = len(chain.initial) + 2
+    initial, transition = chain.initial.new_zeros(size), torch.eye(size).to(chain.transition)
+    initial[1:-1], transition[1:-1, 1:-1] = chain.initial, chain.transition
     return MarkovChain(initial, transition)
 
 

@@ -59,7 +59,7 @@ class ExactWarp(NoiseSchedule):
         return (slope / t).to(t.dtype)
 
 
-def increasing(loss: Float[Tensor, "K"], least: float = 1e-4) -> Float[Tensor, "K"]:
+def increasing(loss: Float[Tensor, "K"], least: float = 1e-6) -> Float[Tensor, "K"]:
     """``loss`` as shares from 0 to 1 that rise by at least about ``least`` from one to the next.
 
     Where the loss is flat (no noise, or nothing but noise) sampling error must not make the

@@ -1,0 +1,88 @@
+"""What is measured: every combination of the parts named on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+from dlmkit.errors import UsageError
+from dlmkit.recipe.short import NONE, split
+
+FULL = "none"
+"""The exit of a run to the end of its grid."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table. Parts are in their short form; ``exit`` is ``none`` for none.
+
+    ``dtype`` is that of the network's passes: a name of torch's, or ``model`` for the model's own.
+    """
+
+    sampler: str
+    grid: str
+    steps: int
+    batch_size: int
+    guidance: str = NONE
+    exit: str = NONE
+    dtype: str = "model"
+
+    @property
+    def base(self) -> Case:
+        """The full run that this one is compared with."""
+        return replace(self, exit=NONE)
+
+    def name(self, label: str = "") -> str:
+        """All that tells it from other cases, ``label`` in place of its exit if there is one."""
+        words = [self.sampler, self.grid, f"{self.steps} steps", f"batch {self.batch_size}"]
+        words += [] if self.guidance == NONE else [self.guidance]
+        words += [] if self.dtype == "model" else [self.dtype]
+        return " | ".join([*words, label or self.exit])
+
+
+@dataclass(frozen=True)
+class Lists:
+    """The alternatives of each kind; one case each for all combinations."""
+
+    sampler: Sequence[str]
+    grid: Sequence[str]
+    steps: Sequence[int]
+    batch_size: Sequence[int]
+    guidance: Sequence[str] = (NONE,)
+    exit: Sequence[str] = (NONE,)
+    dtype: Sequence[str] = ("model",)
+
+    def cases(self) -> list[Case]:
+        """All combinations, the first list slowest."""
+        return [
+            Case(sampler, grid, steps, batch_size, guidance, exit, dtype)
+            for sampler, grid, guidance, exit, dtype, batch_size, steps in product(
+                self.sampler,
+                self.grid,
+                self.guidance,
+                self.exit,
+                self.dtype,
+                self.batch_size,
+                self.steps,
+            )
+        ]
+
+
+def words(option: str, text: str) -> list[str]:
+    """The items of a list separated by commas. Raises UsageError for an empty or doubled one."""
+    items = [item.strip() for item in split(text, ",")]
+    for item in items:
+        if not item:
+            raise UsageError(f"{option} {text!r}: an item is empty; expected a,b,c")
+        if items.count(item) > 1:
+            raise UsageError(f"{option} {text!r}: {item} is given twice")
+    return items
+
+
+def numbers(option: str, text: str) -> list[int]:
+    """The positive whole numbers of a list separated by commas. Raises UsageError otherwise."""
+    items = words(option, text)
+    if not all(item.isdecimal() and int(item) > 0 for item in items):
+        raise UsageError(f"{option} {text!r}: expected whole numbers from 1, such as 16,32,64")
+    return [int(item) for item in items]

@@ -1,0 +1,164 @@
+"""The model under test, with its data, and its sampling parts for each case."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlmkit.bench.cases import Case
+from dlmkit.core.data import Data
+from dlmkit.core.denoise import Denoise, Prediction
+from dlmkit.core.exits import BUILT_IN
+from dlmkit.core.network import Conditioning
+from dlmkit.core.schedule import Level
+from dlmkit.errors import RecipeError, UsageError
+from dlmkit.models import load_model
+from dlmkit.plugin import Part
+from dlmkit.recipe import short
+from dlmkit.recipe.assemble import Assembly, assemble, assemble_sampling
+from dlmkit.recipe.load import Resolved, load_recipe, resolve_text
+from dlmkit.recipe.schema import RecipeConfig
+from dlmkit.recipe.shelf import shipped
+from dlmkit.registry import Registry
+from dlmkit.sampling.parts import SamplingParts
+from dlmkit.training.environment import attention_used
+
+TEST_BED = "markov"
+"""The recipe of the exact test-bed."""
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def default_model() -> str:
+    """What is measured when no model is named.
+
+    The model that ships with dlmkit will be; none ships yet, so it is the exact test-bed.
+    """
+    return TEST_BED
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model with its data. ``name`` is how it was asked for."""
+
+    name: str
+    assembly: Assembly
+    data: Data
+
+    @property
+    def config(self) -> RecipeConfig:
+        """Its recipe, as overridden."""
+        return self.assembly.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the state that is sampled, which is that of the model's own passes."""
+        ids = torch.zeros(1, 1, dtype=torch.int64, device=self.assembly.context.device)
+        dtype = self.assembly.space.embed(ids).dtype
+        return dtype if dtype.is_floating_point else torch.float32
+
+    @property
+    def kernel(self) -> str:
+        """What runs its attention; ``exact`` for a network that has none."""
+        return ", ".join(attention_used(self.assembly.network)) or "exact"
+
+    def fingerprint(self) -> str:
+        """sha256 of the weights and buffers, and of the recipe's parts that make the model."""
+        digest = hashlib.sha256()
+        for kind in ("data", "schedule", "space", "network", "objective"):
+            digest.update(getattr(self.config, kind).model_dump_json(by_alias=True).encode())
+        for name, tensor in sorted(self.assembly.objective.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def resolve(self, case: Case) -> RecipeConfig:
+        """The recipe with the parts of ``case``, all of them checked."""
+        words = short.overrides(case.sampler, case.grid, case.exit, [case.guidance])
+        text = Resolved(self.config, Path(self.name)).text()
+        return resolve_text(text, self.name, words, self.assembly.registry).config
+
+    def parts(self, case: Case, rule: Part | None = None) -> SamplingParts:
+        """What samples ``case``; ``rule`` takes the place of its exit."""
+        config = self.resolve(case)
+        if rule is not None:
+            config = config.model_copy(update={"exit": rule})
+        parts = assemble_sampling(self.assembly, config)
+        return self._in(parts, case.dtype)
+
+    def tracing(self, case: Case, statistics: Collection[str]) -> SamplingParts:
+        """What samples the full run of ``case`` while ``statistics`` are computed."""
+        config = self.resolve(case.base)
+        known = {part.use.rpartition(":")[2] for part in config.statistic} | set(BUILT_IN)
+        more = [Part(use=name) for name in sorted(statistics) if name not in known]
+        config = config.model_copy(update={"exit": None, "statistic": [*config.statistic, *more]})
+        return self._in(assemble_sampling(self.assembly, config), case.dtype)
+
+    def _in(self, parts: SamplingParts, dtype: str) -> SamplingParts:
+        if dtype == "model":
+            return parts
+        return replace(parts, denoise=Autocast(parts.denoise, DTYPES[dtype]))
+
+    def build(self, kind: str, part: Part) -> Any:
+        """A further part of this recipe."""
+        return self.assembly.build(kind, part)
+
+
+class Autocast(Denoise):
+    """``inner`` with its matmuls in a narrow dtype; the sampler's state keeps its own."""
+
+    def __init__(self, inner: Denoise, dtype: torch.dtype) -> None:
+        self.inner, self.dtype = inner, dtype
+
+    def start(self, x: Tensor) -> Any:
+        return self.inner.start(x)
+
+    def __call__(
+        self, x: Tensor, level: Level, previous: Any, conditioning: Conditioning
+    ) -> Prediction:
+        with torch.autocast(x.device.type, self.dtype):
+            return self.inner(x, level, previous, conditioning)
+
+
+def open_subject(
+    reference: str | None, overrides: Sequence[str] = (), device: torch.device | str = "cpu"
+) -> Subject:
+    """The model that ``reference`` means: a run, a checkpoint, or a recipe with nothing to train.
+
+    None is :func:`default_model`. Raises UsageError for a recipe that would have to be trained,
+    and what loading a model raises.
+    """
+    name = reference or default_model()
+    if _is_recipe(name):
+        return _untrained(name, overrides, device)
+    model = load_model(name, overrides, device=device)
+    data: Data = model.assembly.build("data", model.config.data)
+    return Subject(name, replace(model.assembly, data=data), data)
+
+
+def _is_recipe(name: str) -> bool:
+    if Path(name).is_dir():
+        return False
+    names: Mapping[str, str] = {r.name: r.qualified for r in shipped(Registry.load())}
+    return name in names or name in names.values() or name.endswith((".yaml", ".yml"))
+
+
+def _untrained(name: str, overrides: Sequence[str], device: torch.device | str) -> Subject:
+    registry = Registry.load()
+    resolved = load_recipe(name, overrides, registry)
+    assembly = assemble(resolved.config, registry, device=device)
+    if any(parameter.requires_grad for parameter in assembly.objective.parameters()):
+        raise UsageError(
+            f"{name} is a recipe, and its model must be trained before it can be measured: "
+            f"run 'dlmkit train {name}' and name the run's folder"
+        )
+    if assembly.data is None:
+        raise RecipeError(f"{name} has no data to measure its texts by")
+    assembly.objective.eval()
+    return Subject(name, assembly, assembly.data)
