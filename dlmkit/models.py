@@ -136,6 +136,7 @@ class Model:
             steps=self.config.sample.steps if steps is None else steps,
             batch_size=self.config.sample.batch_size if batch_size is None else batch_size,
             length=self.config.length,
+            width=self.parts.inference.width,
         )
 
     def texts(self, samples: Iterator[Sample], seed: int) -> list[Text]:

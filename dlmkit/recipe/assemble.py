@@ -13,7 +13,7 @@ import torch
 from dlmkit.core.context import BuildContext
 from dlmkit.core.data import Data
 from dlmkit.core.embedding import EmbeddingSpace
-from dlmkit.core.exits import BUILT_IN, ExitCriterion, Statistic
+from dlmkit.core.exits import BUILT_IN, ExitCriterion, Statistic, refuse_noise
 from dlmkit.core.masking import Masking
 from dlmkit.core.network import ScoreNetwork
 from dlmkit.core.objective import Objective
@@ -21,8 +21,9 @@ from dlmkit.core.schedule import NoiseSchedule
 from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.errors import RecipeError, UsageError
 from dlmkit.plugin import Part
-from dlmkit.recipe.schema import RecipeConfig
+from dlmkit.recipe.schema import RecipeConfig, SampleConfig
 from dlmkit.registry import Registry
+from dlmkit.sampling.inference import Inference
 from dlmkit.sampling.parts import SamplingParts
 
 _MODEL = ("space", "schedule", "network", "masking", "objective")
@@ -114,12 +115,17 @@ def assemble_sampling(assembly: Assembly, config: RecipeConfig | None = None) ->
     """What the sampling loop needs of ``assembly``, chosen by ``config`` (default: its own).
 
     ``statistics`` holds the recipe's, by short name, and those beside them that its exit rule
-    needs and some plugin provides.
+    needs and some plugin provides. Raises RecipeError for a threshold that rounding would
+    decide and, like PluginError, for a way to run the network that does not work here.
     """
     config = config or assembly.config
+    inference = _inference(assembly, config.sample)
     exit_rule: ExitCriterion | None = None
     if config.exit is not None:
         exit_rule = assembly.build("exit", config.exit)
+    statistics = _statistics(assembly, config, exit_rule)
+    if exit_rule is not None:
+        refuse_noise(exit_rule, statistics, inference.dtype or assembly.context.dtype)
     return SamplingParts(
         space=assembly.space,
         schedule=assembly.schedule,
@@ -127,9 +133,21 @@ def assemble_sampling(assembly: Assembly, config: RecipeConfig | None = None) ->
         sampler=assembly.build("sampler", config.sampler),
         grid=assembly.build("grid", config.grid),
         exit=exit_rule,
-        statistics=_statistics(assembly, config, exit_rule),
+        statistics=statistics,
         guidance=tuple(assembly.build("guidance", part) for part in config.guidance),
+        inference=inference,
     )
+
+
+def _inference(assembly: Assembly, config: SampleConfig) -> Inference:
+    inference = Inference(
+        dtype=torch.bfloat16 if config.precision == "bf16" else None,
+        compile=config.compile,
+        cuda_graphs=config.cuda_graphs,
+        int8=config.int8,
+    )
+    inference.check(assembly.network, assembly.context.device)
+    return inference
 
 
 def _statistics(

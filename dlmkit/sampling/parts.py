@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import torch
@@ -15,6 +15,7 @@ from dlmkit.core.grid import Grid
 from dlmkit.core.guidance import Guidance
 from dlmkit.core.sampler import Sampler
 from dlmkit.core.schedule import NoiseSchedule
+from dlmkit.sampling.inference import Inference
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,21 @@ class SamplingParts:
     exit: ExitCriterion | None = None
     statistics: Mapping[str, Statistic] = field(default_factory=dict)
     guidance: tuple[Guidance, ...] = ()
+    inference: Inference = Inference()
 
     @property
     def device(self) -> torch.device:
         """Where the space's tensors live; the CPU if it has none."""
         tensors = chain(self.space.parameters(), self.space.buffers())
         return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+    def prepared(self) -> SamplingParts:
+        """The parts of one run, whose weights stay as they are until it ends.
+
+        What depends on weights alone (normalised tables, layers in another precision) is
+        computed here; ``space.kernel`` then says what the vocabulary step runs on.
+        """
+        space = self.space.prepared(self.inference.dtype)
+        return replace(
+            self, space=space, denoise=self.denoise.prepared(space, self.inference.network)
+        )

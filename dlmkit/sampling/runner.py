@@ -89,6 +89,7 @@ class _Run:
 
     @staticmethod
     def begin(parts: SamplingParts, seed: int, steps: int, length: int) -> _Run:
+        parts = parts.prepared()
         network = CountingDenoise(parts.denoise)
         guided: Denoise = network
         for guidance in parts.guidance:
@@ -179,6 +180,9 @@ class _Run:
             Noise.keyed(self.seed, slots.template.row, point).fork(STEP),
             slots.previous,
         )
+        if any(statistic.needs_top for statistic in self.parts.statistics.values()):
+            top = self.parts.space.top(prediction.query)
+            prediction = replace(prediction, top=top)
         return prediction, replace(
             slots,
             position=point + 1,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dlmkit import rows
 from dlmkit.core.context import BuildContext
-from dlmkit.core.exits import ExitCriterion
+from dlmkit.core.exits import ExitCriterion, lowest
 from dlmkit.types import PerRow, Rows
 from dlmkit_samplers import configs
 
@@ -54,6 +54,9 @@ class Below(ExitCriterion):
     def reason(self, memory: Any) -> str:
         return f"{self.needs[0]} < {self.threshold:g}"
 
+    def thresholds(self) -> Mapping[str, float]:
+        return {self.needs[0]: self.threshold}
+
 
 def entropy(config: configs.Threshold, context: BuildContext) -> Below:
     """Confident: the mean entropy of the predicted tokens is low."""
@@ -89,6 +92,9 @@ class _Several(ExitCriterion):
         pairs = zip(self.rules, memories, strict=True)
         halts, memories = zip(*(rule(statistics, memory) for rule, memory in pairs), strict=True)
         return torch.stack(halts), memories
+
+    def thresholds(self) -> Mapping[str, float]:
+        return lowest(self.rules)
 
 
 class AnyOf(_Several):
@@ -154,6 +160,9 @@ class Patience(ExitCriterion):
     def reason(self, memory: PatienceMemory) -> str:
         return f"{self.rule.reason(memory.rule)} for {self.steps} steps"
 
+    def thresholds(self) -> Mapping[str, float]:
+        return self.rule.thresholds()
+
 
 class After(ExitCriterion):
     """The inner rule, which sees every step but may halt only once ``step`` steps are done."""
@@ -172,3 +181,6 @@ class After(ExitCriterion):
 
     def reason(self, memory: Any) -> str:
         return f"{self.rule.reason(memory)} after step {self.step}"
+
+    def thresholds(self) -> Mapping[str, float]:
+        return self.rule.thresholds()

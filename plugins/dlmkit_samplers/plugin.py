@@ -92,6 +92,20 @@ def register_components() -> Sequence[Component]:
             "statistics:Jeffreys",
         ),
         _component(
+            "statistic",
+            "switches",
+            "positions whose likeliest token changed since the previous step",
+            configs.Nothing,
+            "statistics:Switches",
+        ),
+        _component(
+            "statistic",
+            "margin",
+            "probability of the likeliest token minus the runner-up's, mean over positions",
+            configs.Nothing,
+            "statistics:Margin",
+        ),
+        _component(
             "exit", "fixed", "after the same number of steps", configs.FixedStep, "exits:Fixed"
         ),
         *(

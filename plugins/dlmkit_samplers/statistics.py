@@ -15,7 +15,8 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.exits import Statistic
-from dlmkit.types import PerPosition
+from dlmkit.core.vocabulary import Top
+from dlmkit.types import Mask, PerPosition, PerRow
 from dlmkit_samplers import configs
 
 
@@ -79,3 +80,40 @@ class Jeffreys(Statistic):
             return _dot(now.query - before.query, now.x0_mean - before.x0_mean)
         log_p, log_r = _log_probabilities(space, now), _log_probabilities(space, before)
         return _expected(log_p.exp() - log_r.exp(), log_p - log_r)
+
+
+def _top(space: EmbeddingSpace, prediction: Prediction) -> Top:
+    """The likeliest tokens: the sampling loop's, or found here."""
+    return space.top(prediction.query) if prediction.top is None else prediction.top
+
+
+class Switches(Statistic):
+    """How many positions changed their likeliest token since the step before (2305.10818)."""
+
+    needs_before = needs_top = True
+
+    def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
+        pass
+
+    def per_position(
+        self, space: EmbeddingSpace, now: Prediction, before: Prediction
+    ) -> PerPosition:
+        return (_top(space, now).ids != _top(space, before).ids).to(now.lse.dtype)
+
+    def of_row(self, values: PerPosition, generated: Mask) -> PerRow:
+        return torch.where(generated, values, 0.0).sum(dim=1)
+
+
+class Margin(Statistic):
+    """p of the likeliest token minus p of the runner-up: near 1 where the model is certain."""
+
+    needs_top = True
+
+    def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
+        pass
+
+    def per_position(
+        self, space: EmbeddingSpace, now: Prediction, before: Prediction
+    ) -> PerPosition:
+        top = _top(space, now)
+        return (top.first - now.lse).exp() - (top.second - now.lse).exp()
