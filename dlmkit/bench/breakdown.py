@@ -64,5 +64,6 @@ def step_breakdown(
     for run in runs.values():
         run()
     return {
-        name: min(own) for name, own in zip(runs, interleaved([*runs.values()], rounds), strict=True)
+        name: min(own)
+        for name, own in zip(runs, interleaved([*runs.values()], rounds), strict=True)
     }

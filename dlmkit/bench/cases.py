@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
 from dlmkit.errors import UsageError
 from dlmkit.recipe.short import NONE, split
+
+PRECISIONS: Mapping[str, tuple[str, ...]] = {
+    "fp32": ("sample.precision=fp32",),
+    "bf16": ("sample.precision=bf16",),
+    "int8": ("sample.int8=true",),
+    "fp32+compile": ("sample.compile=true",),
+    "bf16+compile": ("sample.precision=bf16", "sample.compile=true"),
+    "bf16+graphs": ("sample.precision=bf16", "sample.cuda_graphs=true"),
+}
+"""How the network runs, and the recipe's keys that say so; fp32: as the weights are."""
 
 FULL = "none"
 """The exit of a run to the end of its grid."""
@@ -17,7 +27,7 @@ FULL = "none"
 class Case:
     """One row of the table. Parts are in their short form; ``exit`` is ``none`` for none.
 
-    ``dtype`` is that of the network's passes: a name of torch's, or ``model`` for the model's own.
+    ``precision`` is a key of :data:`PRECISIONS`.
     """
 
     sampler: str
@@ -26,7 +36,7 @@ class Case:
     batch_size: int
     guidance: str = NONE
     exit: str = NONE
-    dtype: str = "model"
+    precision: str = "fp32"
 
     @property
     def base(self) -> Case:
@@ -37,7 +47,7 @@ class Case:
         """All that tells it from other cases, ``label`` in place of its exit if there is one."""
         words = [self.sampler, self.grid, f"{self.steps} steps", f"batch {self.batch_size}"]
         words += [] if self.guidance == NONE else [self.guidance]
-        words += [] if self.dtype == "model" else [self.dtype]
+        words += [] if self.precision == "fp32" else [self.precision]
         return " | ".join([*words, label or self.exit])
 
 
@@ -51,18 +61,18 @@ class Lists:
     batch_size: Sequence[int]
     guidance: Sequence[str] = (NONE,)
     exit: Sequence[str] = (NONE,)
-    dtype: Sequence[str] = ("model",)
+    precision: Sequence[str] = ("fp32",)
 
     def cases(self) -> list[Case]:
         """All combinations, the first list slowest."""
         return [
-            Case(sampler, grid, steps, batch_size, guidance, exit, dtype)
-            for sampler, grid, guidance, exit, dtype, batch_size, steps in product(
+            Case(sampler, grid, steps, batch_size, guidance, exit, precision)
+            for sampler, grid, guidance, exit, precision, batch_size, steps in product(
                 self.sampler,
                 self.grid,
                 self.guidance,
                 self.exit,
-                self.dtype,
+                self.precision,
                 self.batch_size,
                 self.steps,
             )
@@ -86,3 +96,12 @@ def numbers(option: str, text: str) -> list[int]:
     if not all(item.isdecimal() and int(item) > 0 for item in items):
         raise UsageError(f"{option} {text!r}: expected whole numbers from 1, such as 16,32,64")
     return [int(item) for item in items]
+
+
+def precisions(option: str, text: str) -> list[str]:
+    """The precisions of a list separated by commas. Raises UsageError for an unknown one."""
+    items = words(option, text)
+    for item in items:
+        if item not in PRECISIONS:
+            raise UsageError(f"{option} {item}: expected one of {', '.join(PRECISIONS)}")
+    return items

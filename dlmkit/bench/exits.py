@@ -55,7 +55,9 @@ class Recorded:
         steps = fixed_steps(self.calibration, self.other_bucket, self.bound)
         return stopped(self.report, torch.tensor([steps[b] for b in self.bucket.tolist()]))
 
-    def choose(self, subject: Subject, family: Family) -> tuple[Choice | None, list[dict[str, Any]]]:
+    def choose(
+        self, subject: Subject, family: Family
+    ) -> tuple[Choice | None, list[dict[str, Any]]]:
         """The threshold of fewest evaluations within the bound on the calibration texts.
 
         None if no threshold is. Beside it the risk at every threshold, on both halves.

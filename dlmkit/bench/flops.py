@@ -30,7 +30,8 @@ def evaluation_flops(parts: SamplingParts, network: nn.Module, length: int) -> i
     level = Level(*torch.ones(2, 1, device=device, dtype=x.dtype).unbind())
     conditioning = Conditioning.of(x, ~everywhere, everywhere)
     mapping: dict[Any, Callable[..., int]] = {
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _flash
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _flash,
+        torch.ops.aten.addmm_: _addmm,
     }
     counter = FlopCounterMode(display=False, custom_mapping=mapping)
     with torch.no_grad(), plain_attention(network), counter:
@@ -43,6 +44,10 @@ def _flash(
 ) -> int:
     rows, heads, length, channels = query
     return 2 * rows * heads * length * key[-2] * (channels + value[-1])
+
+
+def _addmm(into: Sequence[int], a: Sequence[int], b: Sequence[int], *_: Any, **__: Any) -> int:
+    return 2 * a[0] * a[1] * b[1]
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from dlmkit.bench import plots
 from dlmkit.bench.document import Document
 from dlmkit.bench.quality import headline
-from dlmkit.bench.tables import groups, label, lines
+from dlmkit.bench.tables import certified, groups, label, lines
 from dlmkit.errors import UsageError
 
 CAPTIONS: Mapping[str, str] = {
@@ -153,7 +153,7 @@ def _cells(entry: Entry) -> list[str]:
             "" if worth.get(key) is None else f"{worth[key]:.3f}"
             for key in ("nll", "entropy", "distinct", "ngram_tv")
         ),
-        info["certificate"] or "",
+        certified(info["certificate"]),
     ]
 
 

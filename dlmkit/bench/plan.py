@@ -53,7 +53,7 @@ class Plan:
     def protocol(self, subject: Subject, peaks: dict[str, float]) -> dict[str, Any]:
         """Everything that must be equal for times and figures of two runs to be compared."""
         facts = asdict(self)
-        lists = facts.pop("lists")
+        facts.pop("lists")
         info = machine.describe(subject.assembly.context.device)
         return {
             "model": subject.name,
@@ -62,10 +62,8 @@ class Plan:
             "vocabulary": subject.assembly.tokenizer.vocab_size,
             "device": info["gpu"] or info["cpu"]["brand_raw"],
             "threads": info["threads"],
-            "kernel": subject.kernel,
-            "dtypes": sorted(peaks),
             "metrics": [part.use for part in subject.config.metric],
-            "dtype_list": list(lists["dtype"]),
+            "dtypes": sorted(peaks),
             "score": "token and row disagreement with the full run of the same sampler, grid and "
             "steps from the same noise",
             **{k: list(v) if isinstance(v, tuple) else v for k, v in facts.items()},

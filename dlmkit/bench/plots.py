@@ -53,7 +53,9 @@ def quality(content: Document) -> Figure | None:
 def _series(content: Document) -> list[tuple[str, list[Mapping[str, Any]]]]:
     """Entries that belong on one line: the same parts and exit, at different steps."""
     found: dict[str, list[Mapping[str, Any]]] = {}
-    samplers = {(e["extra_info"]["sampler"], e["extra_info"]["grid"]) for e in content["benchmarks"]}
+    samplers = {
+        (e["extra_info"]["sampler"], e["extra_info"]["grid"]) for e in content["benchmarks"]
+    }
     for entry in content["benchmarks"]:
         info = entry["extra_info"]
         name = info["exit"] if info["exit"] != "none" else "full run"

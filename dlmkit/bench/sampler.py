@@ -18,9 +18,10 @@ from dlmkit.bench.measure import Outcome, Work, against, barrier_row_steps, row_
 from dlmkit.bench.plan import Plan
 from dlmkit.bench.quality import Quality
 from dlmkit.bench.rules import Family, Scheduled
-from dlmkit.bench.subject import DTYPES, Subject
+from dlmkit.bench.subject import Subject
 from dlmkit.bench.timing import interleaved
 from dlmkit.bench.verdict import Verdict, judge, sentence
+from dlmkit.evaluation.intervals import binomial_cdf
 from dlmkit.evaluation.replay import Replay
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import Request
@@ -28,6 +29,10 @@ from dlmkit.sampling.slots import constant, halves
 
 FIXED, ORACLE, REGRIDDED = "fixed", "oracle-exit", "regridded"
 """What the column ``exit`` says of baselines; else it is ``none`` or the rule's name."""
+
+EPSILON, DELTA = 0.05, 0.05
+"""A certificate says, at confidence 1 - delta over all rules, that at most this share of texts
+differs from the full run: the exact binomial test over texts."""
 
 Say = Callable[[str], None]
 
@@ -75,9 +80,10 @@ class Bench:
         self.families = [Family.of(self.subject, text) for text in self.plan.rules]
         self.quality = Quality.of(self.subject)
         device = self.subject.assembly.context.device
-        dtypes = {case.dtype: self._dtype(case.dtype) for case in self.plan.lists.cases()}
+        self.dtypes = {case.precision: self.subject.dtype(case) for case in self.plan.lists.cases()}
         self.peaks = {
-            str(dtype)[6:]: machine.matmul_peak(device, dtype) for dtype in dtypes.values()
+            str(dtype)[6:]: machine.matmul_peak(device, dtype)
+            for dtype in dict.fromkeys(self.dtypes.values())
         }
         self.verdicts: list[dict[str, Any]] = []
         self.risk: list[dict[str, Any]] = []
@@ -109,7 +115,9 @@ class Bench:
             self.plan.seed,
         )
         rows = [self._row(case, FULL, None, case, recorded, self.subject.parts(case))]
-        choices = [choice for family in self.families if (choice := self._choose(family, case, recorded))]
+        choices = [
+            choice for family in self.families if (choice := self._choose(family, case, recorded))
+        ]
         if self.plan.early_exit:
             rows += self._scheduled(case, recorded)
         for choice in choices:
@@ -170,9 +178,7 @@ class Bench:
             rows.append(Row(case, name, None, case, recorded, run, found))
         return rows
 
-    def _regridded(
-        self, case: Case, recorded: Recorded, choices: Sequence[Choice]
-    ) -> list[Row]:
+    def _regridded(self, case: Case, recorded: Recorded, choices: Sequence[Choice]) -> list[Row]:
         """Full runs on coarser grids: of as many evaluations as each rule took on average."""
         each = float(recorded.report.evaluations[-1]) / case.steps
         found = {
@@ -232,9 +238,6 @@ class Bench:
         """L."""
         return self.subject.config.length
 
-    def _dtype(self, name: str) -> torch.dtype:
-        return DTYPES.get(name, self.subject.dtype)
-
     def _breakdowns(self) -> list[dict[str, Any]]:
         needs = {name for family in self.families for name in family.needs(self.subject)}
         return [
@@ -249,14 +252,14 @@ class Bench:
         self, m: Measured, seconds: Sequence[float], flops: int, full: float
     ) -> dict[str, Any]:
         row, best = m.row, min(seconds)
-        dtype = str(self._dtype(row.case.dtype))[6:]
+        dtype = str(self.dtypes[row.case.precision])[6:]
         needed = int(m.outcome.evaluations.sum())
         extra = {
             **asdict(row.case),
             "exit": row.exit,
             "threshold": row.threshold,
             "dtype": dtype,
-            "kernel": self.subject.kernel,
+            "kernel": self.subject.kernel(row.base),
             "texts": len(m.outcome.samples),
             **_evaluations(m.outcome),
             **_disagreement(m.score),
@@ -271,12 +274,28 @@ class Bench:
             "utilisation": needed * flops / (best * self.peaks[dtype]),
             "peak_memory_bytes": m.memory,
             "quality": m.quality,
-            "certificate": None,
+            "certificate": self._certificate(m),
             "replay_agreement": _agreement(m),
         }
         params = {key: value for key, value in asdict(row.case).items() if key != "exit"}
         group = row.base.name(FULL)
         return document.entry(group, row.name, {**params, "exit": row.exit}, seconds, extra)
+
+    def _certificate(self, m: Measured) -> dict[str, Any] | None:
+        """Whether the reported texts, which chose nothing, show the risk to be below epsilon."""
+        if m.row.exit in (FULL, ORACLE, REGRIDDED):
+            return None
+        wrong = m.score.disagreeing()
+        rules = max(1, len(self.families))
+        p_value = binomial_cdf(int(wrong.sum()), len(wrong), EPSILON)
+        return {
+            "epsilon": EPSILON,
+            "delta": DELTA,
+            "rules": rules,
+            "texts": len(wrong),
+            "p_value": p_value,
+            "holds": p_value <= DELTA / rules,
+        }
 
 
 def _evaluations(outcome: Outcome) -> dict[str, Any]:

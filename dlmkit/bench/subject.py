@@ -9,14 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from dlmkit.bench.cases import Case
+from dlmkit.bench.cases import PRECISIONS, Case
 from dlmkit.core.data import Data
-from dlmkit.core.denoise import Denoise, Prediction
 from dlmkit.core.exits import BUILT_IN
-from dlmkit.core.network import Conditioning
-from dlmkit.core.schedule import Level
 from dlmkit.errors import RecipeError, UsageError
 from dlmkit.models import load_model
 from dlmkit.plugin import Part
@@ -31,8 +27,6 @@ from dlmkit.training.environment import attention_used
 
 TEST_BED = "markov"
 """The recipe of the exact test-bed."""
-
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def default_model() -> str:
@@ -56,17 +50,19 @@ class Subject:
         """Its recipe, as overridden."""
         return self.assembly.config
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the state that is sampled, which is that of the model's own passes."""
+    def dtype(self, case: Case) -> torch.dtype:
+        """What most matmuls of ``case`` run in: its precision's, or that of the state."""
+        chosen = self.parts(case).inference.dtype
+        if chosen is not None:
+            return chosen
         ids = torch.zeros(1, 1, dtype=torch.int64, device=self.assembly.context.device)
         dtype = self.assembly.space.embed(ids).dtype
         return dtype if dtype.is_floating_point else torch.float32
 
-    @property
-    def kernel(self) -> str:
-        """What runs its attention; ``exact`` for a network that has none."""
-        return ", ".join(attention_used(self.assembly.network)) or "exact"
+    def kernel(self, case: Case) -> str:
+        """What runs the attention of ``case``, if it has any, and its vocabulary step."""
+        space = self.parts(case).prepared().space
+        return ", ".join([*attention_used(self.assembly.network), f"vocabulary {space.kernel}"])
 
     def fingerprint(self) -> str:
         """sha256 of the weights and buffers, and of the recipe's parts that make the model."""
@@ -81,6 +77,7 @@ class Subject:
     def resolve(self, case: Case) -> RecipeConfig:
         """The recipe with the parts of ``case``, all of them checked."""
         words = short.overrides(case.sampler, case.grid, case.exit, [case.guidance])
+        words += PRECISIONS[case.precision]
         text = Resolved(self.config, Path(self.name)).text()
         return resolve_text(text, self.name, words, self.assembly.registry).config
 
@@ -89,8 +86,7 @@ class Subject:
         config = self.resolve(case)
         if rule is not None:
             config = config.model_copy(update={"exit": rule})
-        parts = assemble_sampling(self.assembly, config)
-        return self._in(parts, case.dtype)
+        return assemble_sampling(self.assembly, config)
 
     def tracing(self, case: Case, statistics: Collection[str]) -> SamplingParts:
         """What samples the full run of ``case`` while ``statistics`` are computed."""
@@ -98,32 +94,11 @@ class Subject:
         known = {part.use.rpartition(":")[2] for part in config.statistic} | set(BUILT_IN)
         more = [Part(use=name) for name in sorted(statistics) if name not in known]
         config = config.model_copy(update={"exit": None, "statistic": [*config.statistic, *more]})
-        return self._in(assemble_sampling(self.assembly, config), case.dtype)
-
-    def _in(self, parts: SamplingParts, dtype: str) -> SamplingParts:
-        if dtype == "model":
-            return parts
-        return replace(parts, denoise=Autocast(parts.denoise, DTYPES[dtype]))
+        return assemble_sampling(self.assembly, config)
 
     def build(self, kind: str, part: Part) -> Any:
         """A further part of this recipe."""
         return self.assembly.build(kind, part)
-
-
-class Autocast(Denoise):
-    """``inner`` with its matmuls in a narrow dtype; the sampler's state keeps its own."""
-
-    def __init__(self, inner: Denoise, dtype: torch.dtype) -> None:
-        self.inner, self.dtype = inner, dtype
-
-    def start(self, x: Tensor) -> Any:
-        return self.inner.start(x)
-
-    def __call__(
-        self, x: Tensor, level: Level, previous: Any, conditioning: Conditioning
-    ) -> Prediction:
-        with torch.autocast(x.device.type, self.dtype):
-            return self.inner(x, level, previous, conditioning)
 
 
 def open_subject(
