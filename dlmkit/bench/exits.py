@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -17,6 +19,10 @@ from dlmkit.sampling.requests import Request
 from dlmkit.sampling.trace import Trace, TraceRecorder
 from dlmkit.types import Index
 from dlmkit.bench.verdict import Curves, fixed_steps
+
+
+REFINED = 16
+"""Thresholds tried between two neighbours where the bound is crossed."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +68,9 @@ class Recorded:
 
         None if no threshold is. Beside it the risk at every threshold, on both halves.
         """
-        candidates = family.candidates(subject, self.calibration)
-        build = lambda threshold: family.build(subject, threshold)  # noqa: E731
-        tried = sweep(self.calibration, build, candidates)  # type: ignore[arg-type]
+        build = partial(family.build, subject)
+        tried = sweep(self.calibration, build, family.candidates(subject, self.calibration))
+        tried = sorted(tried + sweep(self.calibration, build, refined(tried, self.bound)))
         risk = [
             {
                 "threshold": threshold,
@@ -83,6 +89,16 @@ class Recorded:
             return None, risk
         _, threshold = min(within, key=lambda pair: pair[0])
         return Choice(family, threshold, replay(self.report, build(threshold))), risk
+
+
+def refined(tried: Sequence[tuple[float, Replay]], bound: float) -> list[float]:
+    """More thresholds between neighbours of which one keeps the bound and the other does not."""
+    found: list[float] = []
+    for (low, before), (high, after) in pairwise(tried):
+        if (before.token_disagreement <= bound) != (after.token_disagreement <= bound):
+            shares = torch.linspace(0.0, 1.0, REFINED + 2, dtype=torch.float64)[1:-1]
+            found += [float(f"{low * (high / low) ** share:.4g}") for share in shares.tolist()]
+    return sorted(set(found) - {threshold for threshold, _ in tried})
 
 
 def record(

@@ -136,6 +136,7 @@ def risk(content: Document) -> Figure | None:
         panel.set_xscale("log")
         panel.set_yscale("symlog", linthresh=1.0)
         panel.set_yticks([0, 1, 10, 100], ["0", "1", "10", "100"])
+        panel.set_ylim(-0.1, 100)
         panel.grid(alpha=0.25)
     for panel in panels[len(curves) :]:
         panel.remove()

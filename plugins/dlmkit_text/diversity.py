@@ -5,18 +5,20 @@ Both need pooled n-grams of equal amounts of text to be compared: they depend on
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.data import Data
 from dlmkit.core.metric import Metric
 from dlmkit_text.configs import Distinct, NgramDistance
-from dlmkit_text.metrics import entropy, held_out, pooled, stretches
-from dlmkit_text.pieces import SEPARATOR
+from dlmkit_text.metrics import entropy, pooled
 from dlmkit_text.symbols import cutter
 
 Grams = Counter[tuple[str, ...]]
+Units = Sequence[str]
 
 
 class DistinctMetric(Metric):
@@ -26,9 +28,9 @@ class DistinctMetric(Metric):
         self.unit, self.orders = config.unit, config.orders
 
     def fit(self, data: Data) -> None:
-        """Take the tokenizer and the held-out text of ``data``."""
-        self.data = data
+        """Cut the validation text of ``data``."""
         self.cut = cutter(self.unit, data.tokenizer)
+        self.documents = [self.cut(text) for text in data.texts("validation")]
 
     def measure(self, texts: Sequence[str]) -> Mapping[str, float]:
         """For each n, if there are n-grams, and ``human_*`` of as much validation text:
@@ -36,12 +38,12 @@ class DistinctMetric(Metric):
         distinct_n  share of the n-grams of all texts together that are distinct
         entropy_n   entropy of their relative frequencies, in nats
         """
-        human = self.score(held_out(self.data, texts))
-        return {**self.score(texts), **{f"human_{name}": value for name, value in human.items()}}
-
-    def score(self, texts: Sequence[str]) -> dict[str, float]:
-        """The numbers of ``texts`` alone."""
         rows = [self.cut(text) for text in texts]
+        human = self.score(drawn(self.documents, rows))
+        return {**self.score(rows), **{f"human_{name}": value for name, value in human.items()}}
+
+    def score(self, rows: Sequence[Units]) -> dict[str, float]:
+        """The numbers of ``rows`` alone."""
         found = {}
         for n in self.orders:
             if grams := pooled(rows, n):
@@ -63,7 +65,7 @@ class NgramDistanceMetric(Metric):
     def fit(self, data: Data) -> None:
         """Count the validation text, each document by itself."""
         self.cut = cutter(self.unit, data.tokenizer)
-        self.train = SEPARATOR.join(data.texts("train"))
+        self.documents = [self.cut(text) for text in data.texts("train")]
         rows = [self.cut(text) for text in data.texts("validation")]
         self.reference = {n: pooled(rows, n) for n in self.orders}
 
@@ -72,14 +74,30 @@ class NgramDistanceMetric(Metric):
 
         ``human_*`` is the distance of as much training text: what real text of this amount shows.
         """
-        human = self.score(stretches(self.train, texts))
-        return {**self.score(texts), **{f"human_{name}": value for name, value in human.items()}}
-
-    def score(self, texts: Sequence[str]) -> dict[str, float]:
-        """The distances of ``texts`` alone."""
         rows = [self.cut(text) for text in texts]
+        human = self.score(drawn(self.documents, rows))
+        return {**self.score(rows), **{f"human_{name}": value for name, value in human.items()}}
+
+    def score(self, rows: Sequence[Units]) -> dict[str, float]:
+        """The distances of ``rows`` alone."""
         pairs = {n: (pooled(rows, n), self.reference[n]) for n in self.orders}
         return {f"ngram_tv_{n}": total_variation(a, b) for n, (a, b) in pairs.items() if a and b}
+
+
+def drawn(documents: Sequence[Units], rows: Sequence[Units]) -> list[Units]:
+    """Beginnings of ``documents``, in a fixed random order, of as many units in all as ``rows``.
+
+    Each row gets whole documents but for the last, which stay apart; they repeat once used up.
+    """
+    order = [document for document in documents if document]
+    random.Random(0).shuffle(order)
+    found: list[Units] = []
+    endless = cycle(order)
+    for left in map(len, rows) if order else ():
+        while left > 0:
+            found.append(next(endless)[:left])
+            left -= len(found[-1])
+    return found
 
 
 def total_variation(a: Grams, b: Grams) -> float:

@@ -23,11 +23,7 @@ def held_out(data: Data, texts: Sequence[str]) -> list[str]:
 
     They are spread evenly and begin anywhere, as the rows of packed text do.
     """
-    return stretches(SEPARATOR.join(data.texts("validation")), texts)
-
-
-def stretches(whole: str, texts: Sequence[str]) -> list[str]:
-    """As many stretches of ``whole`` as ``texts``, each as long, spread evenly."""
+    whole = SEPARATOR.join(data.texts("validation"))
     starts = [(len(whole) - len(text)) * i // max(len(texts), 1) for i, text in enumerate(texts)]
     return [whole[max(start, 0) :][: len(text)] for start, text in zip(starts, texts, strict=True)]
 
