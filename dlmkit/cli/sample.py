@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -57,6 +58,12 @@ def sample(
             "repeatable.",
         ),
     ] = None,
+    exit_certificate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Halt by the rule of a certificate, where it holds alone."
+        ),
+    ] = None,
     weights: Annotated[
         Weights, typer.Option(help="The moving average of the weights, or the last ones.")
     ] = Weights.ema,
@@ -71,10 +78,17 @@ def sample(
 
     With --seed alone fixed, text i is the same whatever -n and --batch-size are.
     """
+    from dlmkit.conditions import exit_override, require
+    from dlmkit.evaluation.certificate import Certificate
     from dlmkit.models import load_model
 
     overrides = overrides or []
+    certificate = None if exit_certificate is None else Certificate.load(exit_certificate)
+    if certificate is not None:
+        overrides = [*overrides, exit_override(certificate, overrides)]
     loaded = load_model(model, overrides, weights=weights.value, device=_device(device))
+    if certificate is not None:
+        require(certificate, loaded, loaded.requests(count, prompt, infill), steps)
     chosen = _seed(loaded, seed, overrides)
     texts = _draw(loaded, count, chosen, batch_size, prompt, infill, steps)
     if as_json:

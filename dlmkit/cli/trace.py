@@ -1,0 +1,148 @@
+"""``dlmkit trace``: record full runs, from which exit rules are replayed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dlmkit.cli.output import result, result_json, say
+
+if TYPE_CHECKING:
+    from dlmkit.core.exits import Statistic
+    from dlmkit.models import Model
+    from dlmkit.sampling.parts import SamplingParts
+
+
+def trace(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A run's folder, or one of its checkpoints.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The new file to write.")],
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Texts to record.")] = 256,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Text i depends on it and i alone.")
+    ] = 0,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Texts side by side.  [default: the recipe's]")
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What every text begins with.")
+    ] = None,
+    infill: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="A text with gaps, each marked by ___.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Points of the grid.  [default: the recipe's]")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(metavar="NAME[:OPTION=VALUE;...]", help="Instead of the recipe's.")
+    ] = None,
+    grid: Annotated[
+        str | None, typer.Option(metavar="NAME[:OPTION=VALUE;...]", help="Instead of the recipe's.")
+    ] = None,
+    guidance: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[:OPTION=VALUE;...]", help="none: no guidance. Repeatable."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY.PATH=VALUE",
+            help="Override one of the recipe's sampling keys; repeatable.",
+        ),
+    ] = None,
+    positions: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STATISTIC", help="Keep it at every position too, for viewers. Repeatable."
+        ),
+    ] = None,
+    norms: Annotated[bool, typer.Option("--norms", help="Keep the norms of x and x0.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="The last weights, not their moving average.")
+    ] = False,
+    device: Annotated[
+        str, typer.Option(metavar="cpu|cuda|auto", help="Where to compute; auto: cuda if any.")
+    ] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="A summary as JSON.")] = False,
+) -> None:
+    """Record full runs: tokens and statistics of every step, in one safetensors file.
+
+    Exit rules of the recipe are left out: stopping only truncates, so one trace says what every
+    rule would do at every threshold. All statistics that are installed are recorded.
+    """
+    from dlmkit.cli.sample import _device
+    from dlmkit.conditions import conditions
+    from dlmkit.models import load_model
+    from dlmkit.recipe.short import overrides as short
+    from dlmkit.sampling.trace_file import check_new, save_trace
+
+    check_new(out)
+    words = [*(overrides or ()), *short(sampler, grid, None, guidance or ()), "exit=null"]
+    loaded = load_model(model, words, weights="raw" if raw else "ema", device=_device(device))
+    requests = loaded.requests(count, prompt, infill)
+    about = {
+        "reference": str(loaded.folder),
+        "seed": seed,
+        "conditions": conditions(loaded, requests, steps),
+    }
+    kept: dict[str, Any] = {"positions": positions or (), "norms": norms}
+    recorded = _record(loaded, requests, seed, steps, batch_size, kept, about)
+    save_trace(recorded, out)
+    summary = {
+        "file": str(out),
+        "bytes": out.stat().st_size,
+        "texts": len(recorded.row),
+        "steps": recorded.steps,
+        "evaluations": int(recorded.evaluations[-1]),
+        "statistics": sorted(recorded.statistics),
+        "about": recorded.about,
+    }
+    if as_json:
+        result_json(summary)
+    else:
+        size = f"{summary['bytes'] / 1e6:.1f} MB"
+        result(f"{out}: {summary['texts']} texts, {summary['steps']} steps, {size}")
+
+
+def _record(
+    model: Model,
+    requests: Any,
+    seed: int,
+    steps: int | None,
+    batch_size: int | None,
+    kept: dict[str, Any],
+    about: dict[str, Any],
+) -> Any:
+    from dataclasses import replace
+
+    from dlmkit.sampling.recorders import progress
+    from dlmkit.sampling.trace import TraceRecorder
+
+    model = replace(model, parts=_everything(model))
+    points = model.config.sample.steps if steps is None else steps
+    length = model.config.length
+    say(f"{model.folder}: {len(requests)} texts of {length} tokens, {points} steps, no exit rule")
+    recorder = TraceRecorder(model.parts, requests, steps=points, length=length, **kept)
+    turns = recorder.watch(model.stream(requests, seed, points, batch_size))
+    for _ in progress(turns, len(requests)):
+        pass
+    return recorder.trace(about)
+
+
+def _everything(model: Model) -> SamplingParts:
+    """The parts with every installed statistic that needs no option, beside the recipe's own."""
+    from dataclasses import replace
+
+    from dlmkit.plugin import Part
+
+    statistics: dict[str, Statistic] = dict(model.parts.statistics)
+    for entry in model.assembly.registry.components("statistic"):
+        fields = entry.component.config.model_fields.values()
+        if entry.component.name not in statistics and not any(f.is_required() for f in fields):
+            part = Part(use=entry.qualified)
+            statistics[entry.component.name] = model.assembly.build("statistic", part)
+    return replace(model.parts, statistics=statistics)
