@@ -28,7 +28,7 @@ from dlmkit.training.parallel import Single
 from dlmkit.training.state import RECIPE
 from dlmkit.training.state import load_model as load_objective
 
-SAMPLING_KEYS = ("sampler", "grid", "exit", "guidance", "statistic", "sample", "seed")
+SAMPLING_KEYS = ("sampler", "grid", "exit", "freeze", "guidance", "statistic", "sample", "seed")
 """The recipe's keys that may differ from the run's when its model is sampled."""
 
 GAP = re.compile("_{3,}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +115,8 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 def assemble_sampling(assembly: Assembly, config: RecipeConfig | None = None) -> SamplingParts:
     """What the sampling loop needs of ``assembly``, chosen by ``config`` (default: its own).
 
-    ``statistics`` holds the recipe's, by short name, and those beside them that its exit rule
-    needs and some plugin provides. Raises RecipeError for a threshold that rounding would
+    ``statistics`` holds the recipe's, by short name, and those beside them that its exit rules
+    need and some plugin provides. Raises RecipeError for a threshold that rounding would
     decide and, like PluginError, for a way to run the network that does not work here.
     """
     config = config or assembly.config
@@ -123,9 +124,13 @@ def assemble_sampling(assembly: Assembly, config: RecipeConfig | None = None) ->
     exit_rule: ExitCriterion | None = None
     if config.exit is not None:
         exit_rule = assembly.build("exit", config.exit)
-    statistics = _statistics(assembly, config, exit_rule)
-    if exit_rule is not None:
-        refuse_noise(exit_rule, statistics, inference.dtype or assembly.context.dtype)
+    freeze: ExitCriterion | None = None
+    if config.freeze is not None:
+        freeze = assembly.build("exit", config.freeze)
+    rules = tuple(rule for rule in (exit_rule, freeze) if rule is not None)
+    statistics = _statistics(assembly, config, *rules)
+    for rule in rules:
+        refuse_noise(rule, statistics, inference.dtype or assembly.context.dtype)
     return SamplingParts(
         space=assembly.space,
         schedule=assembly.schedule,
@@ -133,6 +138,7 @@ def assemble_sampling(assembly: Assembly, config: RecipeConfig | None = None) ->
         sampler=assembly.build("sampler", config.sampler),
         grid=assembly.build("grid", config.grid),
         exit=exit_rule,
+        freeze=freeze,
         statistics=statistics,
         guidance=tuple(assembly.build("guidance", part) for part in config.guidance),
         inference=inference,
@@ -151,7 +157,7 @@ def _inference(assembly: Assembly, config: SampleConfig) -> Inference:
 
 
 def _statistics(
-    assembly: Assembly, config: RecipeConfig, exit_rule: ExitCriterion | None
+    assembly: Assembly, config: RecipeConfig, *rules: ExitCriterion
 ) -> Mapping[str, Statistic]:
     parts: dict[str, Part] = {}
     for part in config.statistic:
@@ -159,7 +165,7 @@ def _statistics(
         if name in parts or name in BUILT_IN:
             raise RecipeError(f"statistic: two statistics go by the name {name!r}")
         parts[name] = part
-    for name in exit_rule.needs if exit_rule is not None else ():
+    for name in chain.from_iterable(rule.needs for rule in rules):
         if name not in BUILT_IN:
             parts.setdefault(name, Part(use=name))
     return {name: assembly.build("statistic", part) for name, part in parts.items()}

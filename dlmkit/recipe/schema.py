@@ -83,6 +83,7 @@ class RecipeConfig(Config):
     sampler: part_of("sampler") = Part(use="samplers:euler")
     grid: part_of("grid") = Part(use="samplers:warped")
     exit: part_of("exit") | None = None
+    freeze: part_of("exit") | None = None
     guidance: list[part_of("guidance")] = Field(default_factory=list)
     statistic: list[part_of("statistic")] = Field(default_factory=list)
     metric: list[part_of("metric")] = Field(default_factory=list)

@@ -81,13 +81,14 @@ def overrides(
     sampler: str | None = None,
     grid: str | None = None,
     exit: str | None = None,
+    freeze: str | None = None,
     guidance: Sequence[str] = (),
 ) -> list[str]:
-    """The words after ``--set`` that short forms stand for; ``exit`` and ``guidance`` may be none.
+    """The words after ``--set`` that short forms stand for; all but the first two may be none.
 
     A part named as the recipe's own keeps the recipe's other options.
     """
-    choices = {"sampler": sampler, "grid": grid, "exit": exit}
+    choices = {"sampler": sampler, "grid": grid, "exit": exit, "freeze": freeze}
     result = [f"{key}={_choice(text)}" for key, text in choices.items() if text is not None]
     if guidance:
         parts = [] if list(guidance) == [NONE] else guidance

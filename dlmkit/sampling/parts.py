@@ -25,7 +25,8 @@ class SamplingParts:
     ``denoise`` is the bare denoiser of the objective. The loop wraps it by a counter and then by
     ``guidance``, the first innermost, so that every evaluation of the network is counted.
     ``statistics`` are computed at every step under their recipe names (``samplers:entropy``
-    without its plugin: ``entropy``); an exit finds there what it ``needs``.
+    without its plugin: ``entropy``); an exit finds there what it ``needs``. ``freeze`` is an exit
+    rule too, asked of every position: one at which it holds is given its likeliest token.
     """
 
     space: EmbeddingSpace
@@ -35,6 +36,7 @@ class SamplingParts:
     grid: Grid
     exit: ExitCriterion | None = None
     statistics: Mapping[str, Statistic] = field(default_factory=dict)
+    freeze: ExitCriterion | None = None
     guidance: tuple[Guidance, ...] = ()
     inference: Inference = Inference()
 

@@ -7,7 +7,7 @@ its index alone; slots, refill and compaction are speed (and floating-point roun
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dlmkit import rows
 from dlmkit.core.denoise import CountingDenoise, Denoise, Prediction
+from dlmkit.core.exits import ExitCriterion
 from dlmkit.core.network import Conditioning
 from dlmkit.core.schedule import Level
 from dlmkit.noise import Noise
@@ -95,6 +96,7 @@ class _Run:
         for guidance in parts.guidance:
             guided = guidance.wrap(guided)
         table = Level(*(values.to(parts.device) for values in levels(parts, steps)))
+        parts = replace(parts, sampler=parts.sampler.for_grid(steps))
         return _Run(parts, seed, length, table, network, CountingDenoise(guided))
 
     @property
@@ -117,6 +119,8 @@ class _Run:
         start = torch.zeros_like(asked.row)
         noise = Noise.keyed(self.seed, asked.row, 0).fork(INITIAL)
         x = space.corruption.prior(clean, self.level(start, clean), noise)
+        for guidance in parts.guidance:
+            x = guidance.start(x)
         read = space.corruption.input(clean, self.level(start + self.steps, clean))
         return Slots(
             template=asked,
@@ -126,13 +130,14 @@ class _Run:
             x=x,
             previous=self.denoise.start(x),
             sampler=parts.sampler.init(x),
-            memory=self.memory(count),
+            memory=self.memory(self.parts.exit, count),
+            settling=rows.part(self.memory(self.parts.freeze, count * self.length), self.length),
         )
 
-    def memory(self, count: int) -> Any:
-        """The exit rule's memory of ``count`` rows that have taken no step."""
+    def memory(self, rule: ExitCriterion | None, count: int) -> Any:
+        """The memory that ``rule`` has of ``count`` rows or positions that have taken no step."""
         with self.parts.device:
-            return () if self.parts.exit is None else self.parts.exit.init(count)
+            return () if rule is None else rule.init(count)
 
     @torch.no_grad()
     def turn(self, slots: Slots) -> tuple[Slots, Step]:
@@ -143,8 +148,12 @@ class _Run:
         if self.parts.exit is not None:
             halt, memory = self.parts.exit(statistics, slots.memory)
             stepped = replace(stepped, memory=memory)
+        ended = halt
+        if self.parts.freeze is not None:
+            stepped = self._settle(self.parts.freeze, slots, stepped, prediction, statistics)
+            ended = halt | ~stepped.generated.any(dim=1)
         slots = freeze(slots, stepped)
-        ended = slots.live & (halt | (slots.position == self.steps))
+        ended = slots.live & (ended | (slots.position == self.steps))
         step = Step(
             row=slots.template.row,
             live=slots.live,
@@ -152,7 +161,7 @@ class _Run:
             x=slots.x,
             prediction=prediction,
             statistics=statistics,
-            samples=self._samples(slots, prediction, ended),
+            samples=self._samples(slots, prediction, ended, halt),
             evaluations=self.network.rows,
         )
         return replace(slots, live=slots.live & ~ended), step
@@ -205,7 +214,48 @@ class _Run:
             )
         return values
 
-    def _samples(self, slots: Slots, prediction: Prediction, ended: Rows) -> tuple[Sample, ...]:
+    def _settle(
+        self,
+        rule: ExitCriterion,
+        slots: Slots,
+        stepped: Slots,
+        prediction: Prediction,
+        statistics: Mapping[str, PerRow],
+    ) -> Slots:
+        """``stepped`` with the positions at which ``rule`` holds given from the next step on."""
+        values = {name: self._by_position(name, slots, prediction, statistics) for name in rule.needs}
+        holds, memory = rule(values, rows.merge(slots.settling))
+        settled = holds.view(-1, self.length) & slots.generated
+        stepped = replace(stepped, settling=rows.part(memory, self.length))
+        if not bool(settled.any()):
+            return stepped
+        space, asked, known = self.parts.space, slots.template, slots.conditioning
+        ids = torch.where(settled, space.decode(stepped.x, prediction.query), asked.ids)
+        clean = space.embed(ids)
+        read = space.corruption.input(clean, self.level(0 * stepped.position + self.steps, clean))
+        given = asked.given | settled
+        return replace(
+            stepped,
+            template=replace(asked, ids=ids, given=given),
+            conditioning=Conditioning.of(read.to(known.clean.dtype), given, known.attend),
+        )
+
+    def _by_position(
+        self, name: str, slots: Slots, prediction: Prediction, statistics: Mapping[str, PerRow]
+    ) -> PerRow:
+        """A statistic of every position of every row, flat; those of a row alone are repeated."""
+        if name not in self.parts.statistics:
+            return statistics[name].repeat_interleave(self.length)
+        statistic = self.parts.statistics[name]
+        before = prediction if slots.before is None else slots.before
+        value = statistic.per_position(self.parts.space, prediction, before)
+        if statistic.needs_before:
+            value = rows.where(slots.position > 0, value, torch.full_like(value, torch.inf))
+        return value.flatten()
+
+    def _samples(
+        self, slots: Slots, prediction: Prediction, ended: Rows, halt: Rows
+    ) -> tuple[Sample, ...]:
         """The texts of the rows ``ended``: given positions as given, padding left out."""
         index = ended.nonzero()[:, 0]
         if len(index) == 0:
@@ -220,7 +270,9 @@ class _Run:
                 ids=tuple(ids[i][asked.attend[i]].tolist()),
                 steps=int(position[i]),
                 evaluations=self._evaluations(int(position[i])),
-                halted=self._reason(int(position[i]), rows.take(memory, torch.tensor([i]))),
+                halted=self._reason(
+                    int(position[i]), bool(halt[index[i]]), rows.take(memory, torch.tensor([i]))
+                ),
             )
             for i in range(len(index))
         )
@@ -231,7 +283,10 @@ class _Run:
         last = torch.arange(1, position + 1) == self.steps
         return branches * int(self.parts.sampler.evaluations(last).sum())
 
-    def _reason(self, position: int, memory: Any) -> str | None:
-        if self.parts.exit is None or position == self.steps:
+    def _reason(self, position: int, halted: bool, memory: Any) -> str | None:
+        """Why a row ended: its rule, every position being settled, or (None) the grid's end."""
+        if position == self.steps:
             return None
-        return self.parts.exit.reason(memory)
+        if halted and self.parts.exit is not None:
+            return self.parts.exit.reason(memory)
+        return "every position settled"
