@@ -36,12 +36,13 @@ class Case:
     batch_size: int
     guidance: str = NONE
     exit: str = NONE
+    freeze: str = NONE
     precision: str = "fp32"
 
     @property
     def base(self) -> Case:
         """The full run that this one is compared with."""
-        return replace(self, exit=NONE)
+        return replace(self, exit=NONE, freeze=NONE)
 
     def name(self, label: str = "") -> str:
         """All that tells it from other cases, ``label`` in place of its exit if there is one."""
@@ -60,18 +61,16 @@ class Lists:
     steps: Sequence[int]
     batch_size: Sequence[int]
     guidance: Sequence[str] = (NONE,)
-    exit: Sequence[str] = (NONE,)
     precision: Sequence[str] = ("fp32",)
 
     def cases(self) -> list[Case]:
         """All combinations, the first list slowest."""
         return [
-            Case(sampler, grid, steps, batch_size, guidance, exit, precision)
-            for sampler, grid, guidance, exit, precision, batch_size, steps in product(
+            Case(sampler, grid, steps, batch_size, guidance, precision=precision)
+            for sampler, grid, guidance, precision, batch_size, steps in product(
                 self.sampler,
                 self.grid,
                 self.guidance,
-                self.exit,
                 self.precision,
                 self.batch_size,
                 self.steps,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -61,34 +60,38 @@ class Recorded:
         steps = fixed_steps(self.calibration, self.other_bucket, self.bound)
         return stopped(self.report, torch.tensor([steps[b] for b in self.bucket.tolist()]))
 
-    def choose(
-        self, subject: Subject, family: Family
-    ) -> tuple[Choice | None, list[dict[str, Any]]]:
+    def choose(self, family: Family) -> tuple[Choice | None, list[dict[str, Any]]]:
         """The threshold of fewest evaluations within the bound on the calibration texts.
 
         None if no threshold is. Beside it the risk at every threshold, on both halves.
         """
-        build = partial(family.build, subject)
-        tried = sweep(self.calibration, build, family.candidates(subject, self.calibration))
-        tried = sorted(tried + sweep(self.calibration, build, refined(tried, self.bound)))
+        if not family.open:
+            return Choice(family, None, replay(self.report, family(None))), []
+        tried = sweep(self.calibration, family, family.candidates(self.calibration))
+        more = [value for value in refined(tried, self.bound) if family.usable(value)]
+        tried = sorted(tried + sweep(self.calibration, family, more), key=lambda pair: pair[0])
         risk = [
             {
                 "threshold": threshold,
-                "evaluations": float(found.evaluations.double().mean()),
+                "evaluations": _mean(found),
                 "calibration": found.token_disagreement,
-                "report": replay(self.report, build(threshold)).token_disagreement,
+                "report": replay(self.report, family(threshold)).token_disagreement,
             }
             for threshold, found in tried
         ]
         within = [
-            (float(found.evaluations.double().mean()), threshold)
+            (_mean(found), threshold)
             for threshold, found in tried
             if found.token_disagreement <= self.bound
         ]
         if not within:
             return None, risk
-        _, threshold = min(within, key=lambda pair: pair[0])
-        return Choice(family, threshold, replay(self.report, build(threshold))), risk
+        _, threshold = min(within)
+        return Choice(family, threshold, replay(self.report, family(threshold))), risk
+
+
+def _mean(found: Replay) -> float:
+    return float(found.evaluations.double().mean())
 
 
 def refined(tried: Sequence[tuple[float, Replay]], bound: float) -> list[float]:
@@ -115,7 +118,7 @@ def record(
 
     The first ``report`` of ``requests`` are reported on, the rest calibrate.
     """
-    needs = {name for family in chosen for name in family.needs(subject)}
+    needs = {name for family in chosen for name in family.needs}
     parts = subject.tracing(case, needs)
     length = subject.config.length
     recorder = TraceRecorder(parts, requests, steps=case.steps, length=length)

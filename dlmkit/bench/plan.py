@@ -20,7 +20,8 @@ class Plan:
 
     ``bound`` is the share of differing tokens that a threshold may cost on the calibration
     texts. ``given`` are percentages of a text that are given as its beginning, one after the
-    other; each is a bucket of its own.
+    other; each is a bucket of its own. ``rules`` halt texts; ``freeze`` settle single positions,
+    and come with their thresholds, since that changes the neighbours and cannot be replayed.
     """
 
     lists: Lists
@@ -30,6 +31,7 @@ class Plan:
     rounds: int = 3
     early_exit: bool = False
     rules: tuple[str, ...] = ()
+    freeze: tuple[str, ...] = ()
     bound: float = 0.01
     given: tuple[int, ...] = (0,)
 

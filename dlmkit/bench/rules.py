@@ -10,72 +10,96 @@ import torch
 from torch import Tensor
 
 from dlmkit.bench.subject import Subject
-from dlmkit.core.exits import BUILT_IN, ExitCriterion
+from dlmkit.core.exits import ExitCriterion
+from dlmkit.errors import RecipeError
 from dlmkit.plugin import Part
+from dlmkit.recipe.rules import TUNED, OpenRule
 from dlmkit.recipe.short import parse_part
+from dlmkit.registry import Registry
 from dlmkit.sampling.trace import Trace
 from dlmkit.types import Index, PerRow, Rows
 
-THRESHOLD = "threshold"
-"""The option that is swept: exit rules with one of this name are a family."""
-
-CANDIDATES = 64
-"""Thresholds tried of each family: quantiles of what its statistic was."""
+THRESHOLD, STEPS = "threshold", "steps"
+"""The option of an adaptive rule that is tuned: the first if it must be given, else the second."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """An exit rule at every threshold. One whose threshold was given is tried at that alone."""
+    """An exit rule at every threshold. One without an open number is tried as it is.
+
+    ``name`` is what the user wrote.
+    """
 
     name: str
-    part: Part
-    swept: bool
+    rule: OpenRule | Part
+    subject: Subject
 
     @staticmethod
     def of(subject: Subject, text: str) -> Family:
-        """The family that the short form of an exit rule means."""
-        part = parse_part(text)
-        component = subject.assembly.registry.find("exit", part.use).component
-        swept = THRESHOLD in component.config.model_fields and THRESHOLD not in part.options
-        return Family(text, part, swept)
+        """The family that the short form of an exit rule means.
+
+        Open is the number written ``tuned``, or the only required option if it is not given.
+        """
+        assembly = subject.assembly
+        if TUNED not in text and not _missing(assembly.registry, parse_part(text)):
+            return Family(text, parse_part(text), subject)
+        rule = OpenRule.parse(text, assembly.registry, assembly.context)
+        return Family(text, rule, subject)
 
     def at(self, threshold: float | None) -> Part:
         """The rule at ``threshold`` (None: as it is)."""
-        if threshold is None:
-            return self.part
-        return Part(use=self.part.use, options={**self.part.options, THRESHOLD: threshold})
+        if isinstance(self.rule, Part):
+            return self.rule
+        assert threshold is not None
+        return self.rule.at(threshold)
 
-    def build(self, subject: Subject, threshold: float | None) -> ExitCriterion:
-        """The rule itself. Raises RecipeError for options that it does not take."""
-        rule: ExitCriterion = subject.build("exit", self.at(threshold))
+    def __call__(self, threshold: float | None) -> ExitCriterion:
+        """The rule itself."""
+        rule: ExitCriterion = self.subject.build("exit", self.at(threshold))
         return rule
 
-    def needs(self, subject: Subject) -> tuple[str, ...]:
-        """The statistics that it reads."""
-        return self.build(subject, 1e-3 if self.swept else None).needs
+    @property
+    def open(self) -> bool:
+        """Whether there is a threshold to choose."""
+        return isinstance(self.rule, OpenRule)
 
-    def candidates(self, subject: Subject, trace: Trace) -> list[float | None]:
-        """Thresholds at quantiles of the rule's own statistic on ``trace``, lowest first."""
-        if not self.swept:
-            return [None]
-        names = [name for name in self.needs(subject) if name not in BUILT_IN]
-        values = trace.statistics[names[0] if names else self.needs(subject)[0]].double()
-        values = values[torch.isfinite(values) & (values > 0)]
-        if not len(values):
-            return []
-        shares = torch.linspace(0.002, 0.998, CANDIDATES, dtype=torch.float64)
-        return sorted({float(f"{value:.4g}") for value in torch.quantile(values, shares)})
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The statistics that it reads."""
+        return self(self.rule.example if isinstance(self.rule, OpenRule) else None).needs
+
+    def candidates(self, trace: Trace) -> list[float]:
+        """Numbers worth trying on ``trace``, lowest first; see :class:`OpenRule`."""
+        assert isinstance(self.rule, OpenRule)
+        return [value for value in self.rule.candidates(trace) if self.usable(value)]
+
+    def usable(self, threshold: float) -> bool:
+        """Whether the rule takes it, and it does not lie below the noise of what it reads."""
+        try:
+            self.subject.check_noise(self(threshold))
+        except RecipeError:
+            return False
+        return True
 
 
 def families(subject: Subject) -> list[str]:
-    """The names of all exit rules that need nothing but a threshold."""
+    """The names of all exit rules that need nothing but one number, adaptive ones only."""
     found = []
     for entry in subject.assembly.registry.components("exit"):
-        fields = entry.component.config.model_fields
-        required = {name for name, field in fields.items() if field.is_required()}
-        if THRESHOLD in fields and required <= {THRESHOLD}:
+        part = Part(use=entry.component.name)
+        missing = _missing(subject.assembly.registry, part)
+        if missing == [THRESHOLD]:
             found.append(entry.component.name)
+        elif not missing and STEPS in entry.component.config.model_fields:
+            found.append(f"{entry.component.name}:{STEPS}={TUNED}")
     return found
+
+
+def _missing(registry: Registry, part: Part) -> list[str]:
+    """The required options that ``part`` does not give."""
+    fields = registry.find("exit", part.use).component.config.model_fields
+    required = [field.alias or name for name, field in fields.items() if field.is_required()]
+    return [name for name in required if name not in part.options]
 
 
 class Scheduled(ExitCriterion):

@@ -126,19 +126,29 @@ class Bench:
             name = choice.family.name
             row = self._row(case, name, choice.threshold, case, recorded, parts)
             rows.append(replace(row, replayed=choice.found))
+        for rule in self.plan.freeze:
+            frozen = replace(case, freeze=rule)
+            parts = self.subject.parts(frozen)
+            rows.append(self._row(frozen, f"freeze {rule}", None, case, recorded, parts))
         if self.plan.early_exit:
             rows += self._regridded(case, recorded, choices)
         return rows
 
     def _choose(self, family: Family, case: Case, recorded: Recorded) -> Choice | None:
-        choice, risk = recorded.choose(self.subject, family)
+        choice, risk = recorded.choose(family)
         self.risk.append({"case": case.name(FULL), "rule": family.name, "points": risk})
         if choice is None:
             self.notes.append(
                 f"{family.name} on {case.name(FULL)}: no threshold keeps the disagreement below "
                 f"{100 * self.plan.bound:g} % of the calibration texts' tokens"
             )
-        elif self.plan.early_exit:
+            return None
+        if choice.found.token_disagreement > self.plan.bound and choice.threshold is None:
+            self.notes.append(
+                f"{family.name} on {case.name(FULL)}: has no open number, and its disagreement of "
+                f"{100 * choice.found.token_disagreement:.2f} % lies above the bound"
+            )
+        if self.plan.early_exit:
             found = judge(
                 family.name,
                 choice.threshold,
@@ -239,7 +249,7 @@ class Bench:
         return self.subject.config.length
 
     def _breakdowns(self) -> list[dict[str, Any]]:
-        needs = {name for family in self.families for name in family.needs(self.subject)}
+        needs = {name for family in self.families for name in family.needs}
         return [
             {
                 "case": case.name(FULL),

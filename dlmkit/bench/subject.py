@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +11,10 @@ import torch
 
 from dlmkit.bench.cases import PRECISIONS, Case
 from dlmkit.core.data import Data
-from dlmkit.core.exits import BUILT_IN
+from dlmkit.core.exits import BUILT_IN, ExitCriterion, refuse_noise
 from dlmkit.errors import RecipeError, UsageError
-from dlmkit.models import load_model
+from dlmkit.conditions import model_digest
+from dlmkit.models import Model, load_model
 from dlmkit.plugin import Part
 from dlmkit.recipe import short
 from dlmkit.recipe.assemble import Assembly, assemble, assemble_sampling
@@ -65,18 +65,14 @@ class Subject:
         return ", ".join([*attention_used(self.assembly.network), f"vocabulary {space.kernel}"])
 
     def fingerprint(self) -> str:
-        """sha256 of the weights and buffers, and of the recipe's parts that make the model."""
-        digest = hashlib.sha256()
-        for kind in ("data", "schedule", "space", "network", "objective"):
-            digest.update(getattr(self.config, kind).model_dump_json(by_alias=True).encode())
-        for name, tensor in sorted(self.assembly.objective.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        """The sha256 that certificates name the model by."""
+        return model_digest(Model(None, self.assembly, assemble_sampling(self.assembly)))
 
     def resolve(self, case: Case) -> RecipeConfig:
         """The recipe with the parts of ``case``, all of them checked."""
-        words = short.overrides(case.sampler, case.grid, case.exit, [case.guidance])
+        words = short.overrides(
+            case.sampler, case.grid, case.exit, case.freeze, [case.guidance]
+        )
         words += PRECISIONS[case.precision]
         text = Resolved(self.config, Path(self.name)).text()
         return resolve_text(text, self.name, words, self.assembly.registry).config
@@ -95,6 +91,12 @@ class Subject:
         more = [Part(use=name) for name in sorted(statistics) if name not in known]
         config = config.model_copy(update={"exit": None, "statistic": [*config.statistic, *more]})
         return assemble_sampling(self.assembly, config)
+
+    def check_noise(self, rule: ExitCriterion) -> None:
+        """Raise RecipeError for a threshold of ``rule`` that rounding would decide."""
+        names = [name for name in rule.needs if name not in BUILT_IN]
+        statistics = {name: self.build("statistic", Part(use=name)) for name in names}
+        refuse_noise(rule, statistics, self.assembly.context.dtype)
 
     def build(self, kind: str, part: Part) -> Any:
         """A further part of this recipe."""

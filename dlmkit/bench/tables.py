@@ -108,7 +108,7 @@ def _quality(name: str, entries: Sequence[Entry]) -> Table:
             f"{info['evaluations_mean']:.2f}",
             f"{info['speedup']:.2f}",
             _percent(info, "token_disagreement"),
-            _percent(info, "row_disagreement", 1),
+            _percent(info, "row_disagreement", 0),
             *(_number(worth.get(key)) for key in ("nll", "entropy", "distinct", "ngram_tv")),
             certified(info["certificate"]),
         )
@@ -150,12 +150,14 @@ def _cost(entries: Sequence[Entry], peaks: Mapping[str, float]) -> Table:
     return table
 
 
-def _percent(info: Mapping[str, Any], key: str, digits: int = 2) -> str:
+def _percent(info: Mapping[str, Any], key: str, digits: int = 1) -> str:
     """A share with its interval; nothing for the full run, which is what it is compared with."""
     if info["exit"] == "none":
         return ""
     low, high = info[f"{key}_interval"]
-    return f"{100 * info[key]:.{digits}f} [{100 * low:.1f},{100 * high:.1f}]"
+    value = 100 * info[key]
+    shown = f"{value:.{digits + (value < 10)}f}"
+    return f"{shown} [{100 * low:.{digits}f},{100 * high:.{digits}f}]"
 
 
 def certified(certificate: Mapping[str, Any] | None) -> str:

@@ -40,12 +40,9 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(sample)
-<<<<<<< HEAD
-app.add_typer(bench, name="bench")
-=======
 app.command()(trace)
 app.add_typer(exit_app, name="exit")
->>>>>>> replay
+app.add_typer(bench, name="bench")
 app.add_typer(recipe, name="recipe")
 app.add_typer(components, name="components")
 app.add_typer(plugins, name="plugins")

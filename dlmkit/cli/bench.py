@@ -66,6 +66,13 @@ def sampler(
             "stands for a number inside others.  [default: none; with --early-exit all]",
         ),
     ] = None,
+    freeze: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Rules that settle single positions, with their thresholds; always run for real.",
+        ),
+    ] = None,
     guidance: Annotated[
         str, typer.Option(metavar="A,B", help="Guidance, one at a time; none is one of them.")
     ] = "none",
@@ -131,7 +138,7 @@ def sampler(
     _writable(json_file, html)
     subject = open_subject(model, overrides or (), chosen)
     lists = {"sampler": samplers, "grid": grids, "steps": steps, "batch_size": batch_size}
-    lists |= {"guidance": guidance, "precision": precision, "exit": exits, "given": given}
+    lists |= {"guidance": guidance, "precision": precision, "exit": exits, "freeze": freeze, "given": given}
     facts: dict[str, Any] = {"seed": seed, "bound": bound, "early_exit": early_exit}
     plan = _plan(subject, lists, full, count, rounds, facts)
     content = run(subject, plan, say)
@@ -150,6 +157,7 @@ def _plan(
     rounds: int | None,
     facts: dict[str, Any],
 ) -> Plan:
+    from dlmkit.bench.cases import words
     from dlmkit.bench.defaults import lists, percentages, rules
     from dlmkit.bench.plan import Plan
 
@@ -161,6 +169,7 @@ def _plan(
         calibration=number if chosen else min(number, 128),
         rounds=rounds or (7 if full else 3),
         rules=tuple(chosen),
+        freeze=tuple(words("--freeze", texts["freeze"]) if texts["freeze"] else ()),
         given=tuple(percentages("--given", texts["given"] or "0")),
         **facts,
     )

@@ -63,7 +63,7 @@ class OpenRule:
             )
         whole = _takes_integers(inner[0], registry)
         rule = OpenRule(text, part, inner[0], whole, registry, context)
-        rule.at(1)  # names and options are refused here, not later
+        rule.at(rule.example)  # names and options are refused here, not later
         return rule
 
     def at(self, value: float) -> Part:
@@ -86,9 +86,10 @@ class OpenRule:
     def candidates(self, trace: Trace) -> list[float]:
         """Numbers worth trying on ``trace``: the quantiles of the statistic that the open number
         is compared with, which are about evenly spread over the steps."""
-        part = _filled(self.inner, self._number(1))
-        needs = self.registry.build("exit", part, self.context).needs
-        names = [name for name in needs if name not in BUILT_IN] or list(needs)
+        part = _filled(self.inner, self._number(self.example))
+        rule: ExitCriterion = self.registry.build("exit", part, self.context)
+        compared = [name for name, at in rule.thresholds().items() if at == self.example]
+        names = compared or [name for name in rule.needs if name not in BUILT_IN] or [*rule.needs]
         if not names or names[0] not in trace.statistics:
             return []
         values = trace.statistics[names[0]].double()
@@ -98,6 +99,11 @@ class OpenRule:
         shares = torch.linspace(0.002, 0.998, CANDIDATES, dtype=torch.float64)
         found = torch.quantile(_thinned(values), shares).tolist()
         return sorted({float(self._number(float(f"{value:.4g}"))) for value in found})
+
+    @property
+    def example(self) -> float:
+        """A number that any rule takes: thresholds may be shares, which end at 1."""
+        return 1 if self.whole else 0.5
 
     def _number(self, value: float) -> float:
         return round(value) if self.whole else value
