@@ -7,26 +7,26 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-from torch.utils.benchmark import Timer
+from torch.utils.benchmark import timer
 
 
 def interleaved(runs: Sequence[Callable[[], Any]], rounds: int) -> list[list[float]]:
     """Seconds of each of ``runs`` in each round; a round calls all of them in turn.
 
-    torch's own timer is used, which waits for a CUDA device. Warm up before.
+    By the clock of torch's benchmark utilities, which waits for an accelerator. Warm up before:
+    its ``Timer`` would do so twice a round.
     """
-    threads = torch.get_num_threads()
-    timers = [Timer("run()", globals={"run": run}, num_threads=threads) for run in runs]
     seconds: list[list[float]] = [[] for _ in runs]
     for _ in range(rounds):
-        for timer, own in zip(timers, seconds, strict=True):
-            own.append(timer.timeit(1).median)
+        for run, own in zip(runs, seconds, strict=True):
+            begin = timer()
+            run()
+            own.append(timer() - begin)
     return seconds
 
 
 def summary(seconds: Sequence[float]) -> dict[str, Any]:
-    """The ``stats`` of pytest-benchmark's JSON: quartiles by medians of halves (Tukey)."""
+    """The ``stats`` of pytest-benchmark's JSON: quartiles as there."""
     data = sorted(seconds)
     mean, median = statistics.fmean(data), statistics.median(data)
     deviation = statistics.stdev(data) if len(data) > 1 else 0.0
@@ -57,7 +57,15 @@ def summary(seconds: Sequence[float]) -> dict[str, Any]:
 
 
 def _quartiles(data: Sequence[float]) -> tuple[float, float]:
+    n, rest = divmod(len(data), 4)
     if len(data) == 1:
         return data[0], data[0]
-    half = (len(data) + 1) // 2
-    return statistics.median(data[:half]), statistics.median(data[-half:])
+    if rest == 1:
+        low, high = (n - 1, 0.25), (3 * n, 0.75)
+    elif rest == 3:
+        low, high = (n, 0.75), (3 * n + 1, 0.25)
+    else:
+        half = len(data) // 2
+        return statistics.median(data[:half]), statistics.median(data[half:])
+    q1, q3 = (share * data[i] + (1.0 - share) * data[i + 1] for i, share in (low, high))
+    return q1, q3

@@ -75,7 +75,7 @@ def test_a_family_with_its_number_is_not_open(toy: Subject):
 
 
 def test_thresholds_below_the_noise_are_left_out(toy: Subject):
-    family = Family.of(toy, "entropy")
+    family = Family.of(toy, "kl")
     assert family.usable(0.3)
     assert not family.usable(1e-12)
     assert not family.usable(-1.0)
@@ -85,4 +85,5 @@ def test_unknown_rules_and_unclear_numbers(toy: Subject):
     with pytest.raises(RecipeError, match="entropi"):
         Family.of(toy, "entropi")
     with pytest.raises(UsageError, match="tuned"):
-        Family.of(toy, "all")
+        Family.of(toy, "all:rules=[{use: kl, with: {threshold: tuned}}, {use: margin, with: "
+                  "{threshold: tuned}}]")

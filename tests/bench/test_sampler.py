@@ -134,7 +134,7 @@ def test_a_table_without_exits(capsys: pytest.CaptureFixture[str]):
     assert captured.out.count("karras:rho=3 | batch 8 | float64") == 2
     assert max(len(line.rstrip()) for line in captured.out.splitlines()) <= 100
     assert "NLL" in captured.out
-    assert "gain" not in captured.out
+    assert "gain over" not in captured.out
     assert "timing 8 rows" in captured.err
 
 
@@ -147,7 +147,7 @@ def test_mixed_difficulty_has_a_fixed_exit_a_bucket(capsys: pytest.CaptureFixtur
 def test_bad_words(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     for words, code, message in (
         (["--sampler", "eulr"], 3, "euler"),
-        (["--exit", "all"], 2, "tuned"),
+        (["--exit", "all"], 3, "rules"),
         (["--steps", "0"], 2, "--steps"),
         (["--device", "tpu"], 2, "expected cpu or cuda"),
         (["--json", str(tmp_path / "no" / "x.json")], 2, "no folder"),
