@@ -80,8 +80,10 @@ def sample(
     """
     from dlmkit.conditions import exit_override, require
     from dlmkit.evaluation.certificate import Certificate
+    from dlmkit.memory import keep_freed
     from dlmkit.models import load_model
 
+    keep_freed()
     overrides = overrides or []
     certificate = None if exit_certificate is None else Certificate.load(exit_certificate)
     if certificate is not None:
@@ -112,7 +114,8 @@ def _draw(
     config = model.config
     say(
         f"{model.folder}: {count} texts of {config.length} tokens, "
-        f"{steps or config.sample.steps} steps, {config.sampler.use} on {config.grid.use}"
+        f"{steps or config.sample.steps} steps, {config.sampler.use} on {config.grid.use}, "
+        f"vocabulary step by {model.parts.kernel}"
     )
     turns = progress(model.stream(requests, seed, steps, batch_size), count)
     return model.texts((sample for step in turns for sample in step.samples), seed)

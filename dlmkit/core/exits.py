@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -31,7 +31,7 @@ class Statistic(ABC):
     """Whether the value compares two steps; it is infinite at a row's first step."""
     needs_top: bool = False
     """Whether it reads the likeliest tokens, which cost a pass over the vocabulary a step."""
-    floor: Mapping[torch.dtype, float] = {}
+    floor: ClassVar[Mapping[torch.dtype, float]] = {}
     """Its noise floor: below this value it cannot be told from rounding in a dtype of the
     network's output. Measured; a dtype that is absent has not been."""
 

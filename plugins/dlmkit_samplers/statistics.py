@@ -8,6 +8,8 @@ whose every factor is a difference.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -36,6 +38,8 @@ def _expected(weights: Tensor, values: Tensor) -> Tensor:
 class Entropy(Statistic):
     """H = lse - q . x0, in nats."""
 
+    floor: ClassVar = {torch.float64: 3e-13, torch.float32: 1e-5, torch.bfloat16: 2e-2}
+
     def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
         pass
 
@@ -52,6 +56,7 @@ class KullbackLeibler(Statistic):
     """KL(p_now || p_before) = (q_now - q_before) . x0_now - lse_now + lse_before, in nats."""
 
     needs_before = True
+    floor: ClassVar = {torch.float64: 8e-15, torch.float32: 3e-6, torch.bfloat16: 9e-6}
 
     def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
         pass
@@ -69,6 +74,7 @@ class Jeffreys(Statistic):
     """KL(p || r) + KL(r || p) = (q_now - q_before) . (x0_now - x0_before), in nats."""
 
     needs_before = True
+    floor: ClassVar = {torch.float64: 2e-17, torch.float32: 2e-9, torch.bfloat16: 8e-6}
 
     def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
         pass
@@ -88,7 +94,10 @@ def _top(space: EmbeddingSpace, prediction: Prediction) -> Top:
 
 
 class Switches(Statistic):
-    """How many positions changed their likeliest token since the step before (2305.10818)."""
+    """How many positions changed their likeliest token since the step before (2305.10818).
+
+    Near the end of sampling rounding changed none, in no dtype: it has no floor.
+    """
 
     needs_before = needs_top = True
 
@@ -105,9 +114,13 @@ class Switches(Statistic):
 
 
 class Margin(Statistic):
-    """p of the likeliest token minus p of the runner-up: near 1 where the model is certain."""
+    """p of the likeliest token minus p of the runner-up: near 1 where the model is certain.
+
+    The floor is that of its distance to 1.
+    """
 
     needs_top = True
+    floor: ClassVar = {torch.float64: 7e-16, torch.float32: 7e-7, torch.bfloat16: 9e-3}
 
     def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
         pass

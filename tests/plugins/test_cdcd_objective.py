@@ -292,7 +292,26 @@ def test_rotation_makes_scores_relative():
 
     table = rotation_table(20, 8).double()
     q, k = torch.randn(8).double(), torch.randn(8).double()
-    rows = [x.expand(1, 1, 20, 8) for x in (q, k)]
-    a, b = (rotate(x, table)[0, 0] for x in rows)
+    rows = [x.expand(1, 20, 1, 8) for x in (q, k)]
+    a, b = (rotate(x, table)[0, :, 0] for x in rows)
     scores = a @ b.T
     torch.testing.assert_close(scores.diagonal(3), scores[0, 3].expand(17))
+
+
+def test_queries_and_keys_are_normalised_and_rotated_as_written_out():
+    """Against nn.RMSNorm and the rotation of each half, one after the other."""
+    from dlmkit_cdcd.network import rotation_table
+
+    block = network().blocks[0]
+    channels = block.norm_q.weight.numel()
+    torch.manual_seed(3)
+    norms = [torch.nn.init.normal_(norm.weight) for norm in (block.norm_q, block.norm_k)]
+    assert not torch.equal(*norms)
+    qk = torch.randn(B, L, 2, block.heads, channels, dtype=torch.float64)
+    rotation = rotation_table(L, channels).double()
+    cos, sin = rotation[:, :, None]
+    found = block._placed(qk, rotation).unbind(2)
+    for norm, x, placed in zip((block.norm_q, block.norm_k), qk.unbind(2), found, strict=True):
+        a, b = norm(x).chunk(2, dim=-1)
+        expected = torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+        torch.testing.assert_close(placed, expected)
