@@ -59,7 +59,9 @@ def _part(text: str) -> Part:
     return parse_part(text)
 
 
-def score(metric: ExactScore, ids: Tensor, reference: Tensor | None, finite: float) -> dict[str, Any]:
+def score(
+    metric: ExactScore, ids: Tensor, reference: Tensor | None, finite: float
+) -> dict[str, Any]:
     """The figures of one cell."""
     nll = metric.per_text(ids)
     kl, spread = jackknife(pairs(ids, len(metric.chain.initial), metric.blocks), metric.chain)
@@ -93,7 +95,10 @@ def cells(options: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
 def table(entries: list[dict[str, Any]], key: str) -> str:
     """Rows of samplers and grids, columns of evaluations, in thousandths of a nat."""
     columns = sorted({entry["asked"] for entry in entries})
-    lines = [f"| sampler | grid | {' | '.join(map(str, columns))} |", "|---" * (2 + len(columns)) + "|"]
+    lines = [
+        f"| sampler | grid | {' | '.join(map(str, columns))} |",
+        "|---" * (2 + len(columns)) + "|",
+    ]
     names = dict.fromkeys((entry["sampler"], entry["grid"]) for entry in entries)
     found = {(e["sampler"], e["grid"], e["asked"]): e[key] for e in entries if key in e}
     for name in names:
@@ -144,7 +149,9 @@ def verdict(few: dict[str, Any], many: dict[str, Any]) -> str:
             few["transition_kl"]["mean"] <= many["transition_kl"]["mean"]
         ),
     }
-    return "\n".join(f"{'reached' if holds else 'MISSED'}: {what}" for what, holds in checks.items())
+    return "\n".join(
+        f"{'reached' if holds else 'MISSED'}: {what}" for what, holds in checks.items()
+    )
 
 
 if __name__ == "__main__":

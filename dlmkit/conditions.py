@@ -33,13 +33,19 @@ def conditions(model: Model, requests: Iterable[Request], steps: int | None) -> 
         "steps": sample["steps"] if steps is None else steps,
         **{kind: _plain(getattr(config, kind)) for kind in ("sampler", "grid")},
         "guidance": [_plain(part) for part in config.guidance],
+        "freeze": None if config.freeze is None else _plain(config.freeze),
         "length": config.length,
         "dtype": str(model.assembly.context.dtype).removeprefix("torch."),
         "device": device_name(model.assembly.context.device),
-        "kernel": attention_used(model.assembly.network),
+        "kernel": [*attention_used(model.assembly.network), _vocabulary_kernel(model)],
         "prompts": prompts_digest(requests, config.length),
         "versions": {"dlmkit": __version__, "torch": torch.__version__},
     }
+
+
+def _vocabulary_kernel(model: Model) -> str:
+    space, dtype = model.parts.space, model.parts.inference.dtype
+    return f"vocabulary {space.prepared(dtype).kernel}"
 
 
 def _plain(part: Any) -> dict[str, Any]:
@@ -66,14 +72,19 @@ def prompts_digest(requests: Iterable[Request], length: int) -> str:
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
+def names(overrides: Sequence[str], *keys: str) -> list[str]:
+    """Those of ``overrides`` that are under one of the recipe's ``keys``."""
+    key = lambda override: override.partition("=")[0].partition(".")[0].strip()  # noqa: E731
+    return [override for override in overrides if key(override) in keys]
+
+
 def exit_override(certificate: Certificate, overrides: Sequence[str]) -> str:
     """The override that puts the certificate's rule into a recipe.
 
     Raises UsageError if ``overrides`` name an exit rule as well.
     """
-    for override in overrides:
-        if override.partition("=")[0].partition(".")[0].strip() == "exit":
-            raise UsageError(f"{override}: the certificate names the exit rule; drop one of them")
+    for override in names(overrides, "exit"):
+        raise UsageError(f"{override}: the certificate names the exit rule; drop one of them")
     return f"exit={inline(certificate.rule)}"
 
 

@@ -13,6 +13,7 @@ from dlmkit.cli.output import columns, result, result_json, say
 
 if TYPE_CHECKING:
     from dlmkit.evaluation.calibrate import Calibrated
+    from dlmkit.evaluation.certificate import Certificate
     from dlmkit.recipe.rules import OpenRule
     from dlmkit.sampling.trace import Trace
 
@@ -75,7 +76,8 @@ def calibrate(
 
     With probability 1 - delta over the recorded texts, the rule found has an expected loss of at
     most epsilon on further texts that are sampled in the same way. Texts are the unit, never
-    tokens. If no threshold passes, none is given, and the exit code is 2.
+    tokens. If no threshold passes, none is given, and the exit code is 2. A second --rule fixed
+    shows what the same promise is worth without any rule.
     """
     from dlmkit.errors import UsageError
     from dlmkit.evaluation.calibrate import calibrate as test
@@ -88,32 +90,21 @@ def calibrate(
         check_new(out)
     recorded = load_trace(trace)
     ordering, testing = split(recorded, order_share)
-    check_levels(epsilon, delta, len(testing.row), len(rules))
     opened = _open(rules, recorded)
+    check_levels(epsilon, delta, len(testing.row), len(rules))
     given = None if thresholds is None else _numbers(thresholds)
     settings: dict[str, Any] = {"epsilon": epsilon, "loss": loss.value, "tolerance": tolerance}
-    found = [
-        test(
-            rule.text,
-            rule,
-            rule.candidates(ordering) if given is None else given,
-            ordering,
-            testing,
-            delta=delta / len(rules),
-            **settings,
-        )
-        for rule in opened
-    ]
+    found = []
+    for rule in opened:
+        tried = _candidates(rule, ordering, given)
+        level = delta / len(rules)
+        found.append(test(rule.text, rule, tried, ordering, testing, delta=level, **settings))
     guarantee = {**settings, "delta": delta, "rules": len(rules)}
-    best = min(
-        (i for i in range(len(found)) if found[i].threshold is not None),
-        key=lambda i: float(_tested(found[i]).evaluations.double().mean()),
-        default=None,
-    )
     sizes = {"texts": len(testing.row), "ordering_texts": len(ordering.row)}
+    best = _best(found)
     if as_json:
-        entries = [_entry(one) for one in found]
         chosen = None if best is None else found[best].name
+        entries = [_entry(one) for one in found]
         result_json({**guarantee, **sizes, "found": entries, "chosen": chosen})
     else:
         result(_table(found, int(recorded.evaluations[-1])))
@@ -125,16 +116,21 @@ def calibrate(
         say(f"{out}: apply it by 'dlmkit sample MODEL --exit-certificate {out}'")
 
 
-def _tested(one: Calibrated) -> Any:
-    assert one.tested is not None
-    return one.tested
+def _best(found: Sequence[Calibrated]) -> int | None:
+    """Which of the rules that passed takes the fewest evaluations."""
+    passed = {
+        place: float(one.tested.evaluations.double().mean())
+        for place, one in enumerate(found)
+        if one.threshold is not None and one.tested is not None
+    }
+    return min(passed, key=lambda place: passed[place], default=None)
 
 
 def _open(rules: Sequence[str], recorded: Trace) -> list[OpenRule]:
     from dlmkit.core.context import BuildContext
     from dlmkit.errors import UsageError
     from dlmkit.evaluation.replay import check_statistics
-    from dlmkit.recipe.rules import OpenRule
+    from dlmkit.recipe.rules import PROBE, OpenRule
     from dlmkit.registry import Registry
 
     if len(set(rules)) < len(rules):
@@ -142,7 +138,7 @@ def _open(rules: Sequence[str], recorded: Trace) -> list[OpenRule]:
     registry, context = Registry.load(), BuildContext(length=recorded.ids.shape[2])
     opened = [OpenRule.parse(text, registry, context) for text in rules]
     for rule in opened:
-        check_statistics(recorded, rule(1))
+        check_statistics(recorded, rule(PROBE))
     return opened
 
 
@@ -153,6 +149,21 @@ def _numbers(text: str) -> list[float]:
         return [float(word) for word in text.split(",")]
     except ValueError as error:
         raise UsageError(f"--thresholds {text}: expected numbers between commas") from error
+
+
+def _candidates(rule: OpenRule, ordering: Trace, given: list[float] | None) -> list[float]:
+    """The numbers to try. Raises UsageError for a given one that rounding would decide."""
+    from dlmkit.errors import UsageError
+    from dlmkit.evaluation.replay import drowned
+
+    tried = rule.candidates(ordering) if given is None else given
+    noisy = {value: names for value in tried if (names := drowned(ordering, rule(value)))}
+    for value, names in noisy.items() if given is not None else ():
+        raise UsageError(
+            f"--thresholds: {value:g} lies below the noise floor of {', '.join(names)} in this "
+            "trace, where rounding would decide; leave it out"
+        )
+    return [value for value in tried if value not in noisy]
 
 
 def _entry(one: Calibrated) -> dict[str, Any]:
@@ -221,7 +232,7 @@ def _certificate(
     guarantee: dict[str, Any],
     recorded: Trace,
     evidence: dict[str, Any],
-) -> Any:
+) -> Certificate:
     from dlmkit.errors import UsageError
     from dlmkit.evaluation.certificate import Certificate
 

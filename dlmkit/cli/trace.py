@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from dlmkit.core.exits import Statistic
     from dlmkit.models import Model
     from dlmkit.sampling.parts import SamplingParts
+    from dlmkit.sampling.requests import Request
+    from dlmkit.sampling.trace import Trace
 
 
 def trace(
@@ -20,7 +23,9 @@ def trace(
         str, typer.Argument(metavar="MODEL", help="A run's folder, or one of its checkpoints.")
     ],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The new file to write.")],
-    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Texts to record.")] = 256,
+    count: Annotated[
+        int, typer.Option("-n", "--count", min=1, help="Texts to record, of each prompt.")
+    ] = 256,
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Text i depends on it and i alone.")
     ] = 0,
@@ -28,10 +33,20 @@ def trace(
         int | None, typer.Option(min=1, help="Texts side by side.  [default: the recipe's]")
     ] = None,
     prompt: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What every text begins with.")
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="What a text begins with; repeatable: in turns."),
     ] = None,
     infill: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="A text with gaps, each marked by ___.")
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="A text with gaps, each marked by ___; repeatable."),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A prompt a line; a line with ___ is one to fill in."),
+    ] = None,
+    length: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Tokens of a text; several take turns.  [default: the model's]"),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Points of the grid.  [default: the recipe's]")
@@ -71,19 +86,23 @@ def trace(
 ) -> None:
     """Record full runs: tokens and statistics of every step, in one safetensors file.
 
-    Exit rules of the recipe are left out: stopping only truncates, so one trace says what every
-    rule would do at every threshold. All statistics that are installed are recorded.
+    Stopping only truncates, so one trace says what every exit rule would do at every threshold:
+    the recipe's own rules (exit, freeze) are left out. All installed statistics are recorded.
     """
-    from dlmkit.cli.sample import _device
-    from dlmkit.conditions import conditions
+    from dlmkit.cli.sample import _device, _lines
+    from dlmkit.conditions import conditions, names
+    from dlmkit.errors import UsageError
     from dlmkit.models import load_model
-    from dlmkit.recipe.short import overrides as short
+    from dlmkit.recipe import short
     from dlmkit.sampling.trace_file import check_new, save_trace
 
     check_new(out)
-    words = [*(overrides or ()), *short(sampler, grid, None, guidance or ()), "exit=null"]
+    for word in names(overrides or (), "exit", "freeze"):
+        raise UsageError(f"--set {word}: a trace holds full runs; rules are replayed on it")
+    chosen = short.overrides(sampler, grid, guidance=guidance or ())
+    words = [*chosen, *(overrides or ()), "exit=null", "freeze=null"]
     loaded = load_model(model, words, weights="raw" if raw else "ema", device=_device(device))
-    requests = loaded.requests(count, prompt, infill)
+    requests = loaded.requests(count, prompt, infill, length, _lines(prompts) if prompts else [])
     about = {
         "reference": str(loaded.folder),
         "seed": seed,
@@ -92,31 +111,34 @@ def trace(
     kept: dict[str, Any] = {"positions": positions or (), "norms": norms}
     recorded = _record(loaded, requests, seed, steps, batch_size, kept, about)
     save_trace(recorded, out)
-    summary = {
+    if as_json:
+        result_json(_summary(recorded, out))
+    else:
+        size = f"{out.stat().st_size / 1e6:.1f} MB"
+        result(f"{out}: {len(recorded.row)} texts, {recorded.steps} steps, {size}")
+
+
+def _summary(recorded: Trace, out: Path) -> dict[str, Any]:
+    return {
         "file": str(out),
         "bytes": out.stat().st_size,
         "texts": len(recorded.row),
         "steps": recorded.steps,
         "evaluations": int(recorded.evaluations[-1]),
         "statistics": sorted(recorded.statistics),
-        "about": recorded.about,
+        "about": dict(recorded.about),
     }
-    if as_json:
-        result_json(summary)
-    else:
-        size = f"{summary['bytes'] / 1e6:.1f} MB"
-        result(f"{out}: {summary['texts']} texts, {summary['steps']} steps, {size}")
 
 
 def _record(
     model: Model,
-    requests: Any,
+    requests: Sequence[Request],
     seed: int,
     steps: int | None,
     batch_size: int | None,
     kept: dict[str, Any],
     about: dict[str, Any],
-) -> Any:
+) -> Trace:
     from dataclasses import replace
 
     from dlmkit.sampling.recorders import progress
@@ -130,7 +152,9 @@ def _record(
     turns = recorder.watch(model.stream(requests, seed, points, batch_size))
     for _ in progress(turns, len(requests)):
         pass
-    return recorder.trace(about)
+    dtype = model.parts.inference.dtype or model.assembly.context.dtype
+    floors = {name: s.floor.get(dtype, 0.0) for name, s in model.parts.statistics.items()}
+    return recorder.trace({**about, "floors": floors})
 
 
 def _everything(model: Model) -> SamplingParts:

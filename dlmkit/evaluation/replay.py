@@ -118,6 +118,13 @@ def check_statistics(trace: Trace, rule: ExitCriterion) -> None:
         )
 
 
+def drowned(trace: Trace, rule: ExitCriterion) -> list[str]:
+    """The statistics that ``rule`` compares with less than their noise floor in the traced run,
+    where rounding would decide; sampling refuses such a rule."""
+    floors = trace.about.get("floors", {})
+    return [name for name, value in rule.thresholds().items() if value < floors.get(name, 0.0)]
+
+
 def replay(trace: Trace, rule: ExitCriterion) -> Replay:
     """What ``rule`` gives on ``trace``, exactly."""
     return stopped(trace, halting_steps(trace, rule))

@@ -127,7 +127,7 @@ def assemble_sampling(assembly: Assembly, config: RecipeConfig | None = None) ->
     freeze: ExitCriterion | None = None
     if config.freeze is not None:
         freeze = assembly.build("exit", config.freeze)
-    rules = tuple(rule for rule in (exit_rule, freeze) if rule is not None)
+    rules = [rule for rule in (exit_rule, freeze) if rule is not None]
     statistics = _statistics(assembly, config, *rules)
     for rule in rules:
         refuse_noise(rule, statistics, inference.dtype or assembly.context.dtype)

@@ -9,7 +9,7 @@ import torch
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.exits import BUILT_IN, ExitCriterion
-from dlmkit.errors import UsageError
+from dlmkit.errors import RecipeError, UsageError
 from dlmkit.plugin import Config, Part, part_of
 from dlmkit.recipe.check import Checker
 from dlmkit.recipe.problems import Mark, report
@@ -25,6 +25,9 @@ TUNED = "tuned"
 
 CANDIDATES = 64
 """Thresholds tried of a rule unless they are given: our choice."""
+
+PROBE = 0.7310585786300049
+"""A number that every open option takes and nobody writes; 1 where it must be whole."""
 
 
 class _Holder(Config):
@@ -63,7 +66,7 @@ class OpenRule:
             )
         whole = _takes_integers(inner[0], registry)
         rule = OpenRule(text, part, inner[0], whole, registry, context)
-        rule.at(rule.example)  # names and options are refused here, not later
+        rule.at(PROBE)  # names and options are refused here, not later
         return rule
 
     def at(self, value: float) -> Part:
@@ -84,26 +87,34 @@ class OpenRule:
         return rule
 
     def candidates(self, trace: Trace) -> list[float]:
-        """Numbers worth trying on ``trace``: the quantiles of the statistic that the open number
-        is compared with, which are about evenly spread over the steps."""
-        part = _filled(self.inner, self._number(self.example))
-        rule: ExitCriterion = self.registry.build("exit", part, self.context)
-        compared = [name for name, at in rule.thresholds().items() if at == self.example]
-        names = compared or [name for name in rule.needs if name not in BUILT_IN] or [*rule.needs]
-        if not names or names[0] not in trace.statistics:
-            return []
-        values = trace.statistics[names[0]].double()
-        values = values[torch.isfinite(values) & (values > 0)]
+        """Numbers worth trying on ``trace``, lowest first.
+
+        Whole numbers count steps: all of the grid's. Others are quantiles of the statistic that
+        the open number is compared with, which are about evenly spread over the steps; those
+        that the rule's options do not take are left out.
+        """
+        if self.whole:
+            return [float(step) for step in range(1, trace.steps + 1)]
+        values = trace.statistics[self._compared()].double()
+        values = values[torch.isfinite(values) & (values >= 0)]
         if not len(values):
             return []
         shares = torch.linspace(0.002, 0.998, CANDIDATES, dtype=torch.float64)
         found = torch.quantile(_thinned(values), shares).tolist()
-        return sorted({float(self._number(float(f"{value:.4g}"))) for value in found})
+        return sorted({x for value in found if self._takes(x := float(f"{value:.4g}"))})
 
-    @property
-    def example(self) -> float:
-        """A number that any rule takes: thresholds may be shares, which end at 1."""
-        return 1 if self.whole else 0.5
+    def _compared(self) -> str:
+        """The statistic that the open number is compared with: as the rule says, or its first."""
+        rule = self.registry.build("exit", _filled(self.inner, PROBE), self.context)
+        said = [name for name, value in rule.thresholds().items() if value == PROBE]
+        return next(iter([*said, *(n for n in rule.needs if n not in BUILT_IN), *rule.needs]))
+
+    def _takes(self, value: float) -> bool:
+        try:
+            self.at(value)
+        except RecipeError:
+            return False
+        return True
 
     def _number(self, value: float) -> float:
         return round(value) if self.whole else value

@@ -223,7 +223,9 @@ class _Run:
         statistics: Mapping[str, PerRow],
     ) -> Slots:
         """``stepped`` with the positions at which ``rule`` holds given from the next step on."""
-        values = {name: self._by_position(name, slots, prediction, statistics) for name in rule.needs}
+        values = {
+            name: self._by_position(name, slots, prediction, statistics) for name in rule.needs
+        }
         holds, memory = rule(values, rows.merge(slots.settling))
         settled = holds.view(-1, self.length) & slots.generated
         stepped = replace(stepped, settling=rows.part(memory, self.length))

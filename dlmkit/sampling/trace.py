@@ -69,8 +69,8 @@ class TraceRecorder:
     """Consumes the steps of a run without an exit rule and keeps its trace.
 
     ``positions`` names the statistics to keep at every position as well; ``norms`` keeps those of
-    x and x0. Raises UsageError for an exit rule, for a statistic that ``parts`` lack or that
-    compares two steps, and for norms of a discrete x.
+    x and x0. Raises UsageError for rules that exit or freeze positions, for a statistic that
+    ``parts`` lack or that compares two steps, and for norms of a discrete x.
     """
 
     def __init__(
@@ -83,10 +83,14 @@ class TraceRecorder:
         positions: Collection[str] = (),
         norms: bool = False,
     ) -> None:
-        if parts.exit is not None:
-            raise UsageError("a trace holds full runs: record it without an exit rule")
+        if parts.exit is not None or parts.freeze is not None:
+            raise UsageError(
+                "a trace holds full runs: record it without rules that exit or freeze (freezing a "
+                "position changes its neighbours, so it cannot be replayed: run it for real)"
+            )
         _check_positions(parts, positions)
         self.parts = parts
+        self.space = parts.space.prepared(parts.inference.dtype)
         self.asked = template(requests, length, torch.device("cpu"))
         self.norms = norms
         self._names = tuple(positions)
@@ -111,7 +115,7 @@ class TraceRecorder:
         place = torch.tensor([self._place[row] for row in step.row[live].tolist()])
         done = step.done[live].cpu() - 1
         given, ids = self.asked.given[place], self.asked.ids[place]
-        decoded = self.parts.space.decode(step.x, step.prediction.query)[live].cpu()
+        decoded = self.space.decode(step.x, step.prediction.query)[live].cpu()
         decoded = torch.where(self.asked.attend[place], decoded, 0)
         self._ids[place, done] = torch.where(given, ids, decoded).to(self._ids.dtype)
         for name, value in step.statistics.items():
@@ -127,7 +131,7 @@ class TraceRecorder:
 
     def _per_position(self, name: str, step: Step) -> PerPosition:
         statistic = self.parts.statistics[name]
-        return statistic.per_position(self.parts.space, step.prediction, step.prediction)
+        return statistic.per_position(self.space, step.prediction, step.prediction)
 
     def _put(self, group: str, name: str, place: Tensor, done: Tensor, value: Tensor) -> None:
         kept, value = self._kept[group], value.cpu()

@@ -31,18 +31,10 @@ class EDMChurn(Config):
 
 
 class Multistep(Config):
-    """Second order from the prediction before."""
+    """Higher order from predictions that were already made."""
 
     max_growth: PositiveFloat = Field(
-        4.0, description="a log step longer than this many times the one before is first order"
-    )
-
-
-class Multistep3(Config):
-    """Third order from the two predictions before."""
-
-    max_growth: PositiveFloat = Field(
-        1.5, description="a log step longer than this many times the one before is lower order"
+        4.0, description="a log step longer than this many times the one before is of lower order"
     )
 
 

@@ -103,7 +103,9 @@ def recorded(path: Path) -> tuple[Points, Points]:
         tensors = _json(path) if path.suffix == ".json" else load_file(path)
         sigma, entropy = (tensors[name].double() for name in ("sigma", "entropy"))
     except KeyError as error:
-        raise DataError(f"grid fitted: {path} holds no {error}; it needs sigma and entropy") from error
+        raise DataError(
+            f"grid fitted: {path} holds no {error}; it needs sigma and entropy"
+        ) from error
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise DataError(f"grid fitted: {path} cannot be read: {error}") from error
     if sigma.ndim == entropy.ndim == 2:

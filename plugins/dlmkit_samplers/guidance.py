@@ -152,9 +152,7 @@ class Clamped(Guidance):
 class _Projected(Denoise):
     """``project`` applied to x0_step of rows whose noise-to-signal ratio is at most ``below``."""
 
-    def __init__(
-        self, inner: Denoise, project: Callable[[Tensor], Tensor], below: float
-    ) -> None:
+    def __init__(self, inner: Denoise, project: Callable[[Tensor], Tensor], below: float) -> None:
         self.inner = inner
         self.project = project
         self.below = below

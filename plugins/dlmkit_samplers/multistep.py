@@ -120,7 +120,7 @@ class DPM3M(Sampler):
     exactly. (The authors' code halves the weight of the curve, and then is of second order.)
     """
 
-    def __init__(self, config: configs.Multistep3, context: BuildContext) -> None:
+    def __init__(self, config: configs.Multistep, context: BuildContext) -> None:
         self.limit = config.max_growth
 
     def init(self, x: Tensor) -> History:

@@ -59,8 +59,8 @@ def register_components() -> Sequence[Component]:
         _component(
             "sampler",
             "dpm-3m",
-            "third order from three predictions, for smooth grids (DPM-Solver++ 3M)",
-            configs.Multistep3,
+            "third order from three predictions (DPM-Solver++ 3M)",
+            configs.Multistep,
             "multistep:DPM3M",
             GAUSSIAN,
         ),
@@ -190,9 +190,7 @@ def register_components() -> Sequence[Component]:
             configs.AtFraction,
             "exits:fraction",
         ),
-        _component(
-            "exit", "level", "at the same noise level", configs.AtLevel, "exits:AtLevel"
-        ),
+        _component("exit", "level", "at the same noise level", configs.AtLevel, "exits:AtLevel"),
         _component(
             "exit",
             "margin",

@@ -33,12 +33,20 @@ def part(use, **options):
 
 
 SCHEDULE = build("schedule", "variance-exploding", t_min=0.05, t_max=20.0, density="log-uniform")
-STATISTICS = {name: build("statistic", name) for name in ("entropy", "kl", "jeffreys")}
+STATISTICS = {
+    entry.component.name: build("statistic", entry.qualified)
+    for entry in REGISTRY.components("statistic")
+}
 RULES = {
     "fixed": part("fixed", step=5),
     "entropy": part("entropy", threshold=0.15),
     "kl": part("kl", threshold=0.01),
     "jeffreys": part("jeffreys", threshold=0.02),
+    "fraction": part("fraction", fraction=0.4),
+    "level": part("level", sigma=0.9),
+    "margin": part("margin", threshold=0.6),
+    "switches": part("switches", most=1, steps=3),
+    "stable-and-confident": part("stable-and-confident", threshold=0.4, steps=2),
     "patience": part("patience", rule=part("jeffreys", threshold=0.1), steps=3),
     "after": part("after", rule=part("kl", threshold=0.2), step=6),
     "all": part("all", rules=[part("entropy", threshold=0.3), part("jeffreys", threshold=0.05)]),
@@ -98,15 +106,19 @@ def record(chosen, requests, seed=0, **kept):
     return recorder.trace({"seed": seed})
 
 
+CASES = [
+    *itertools.product(["markov"], ["dpm-2m", "ancestral", "heun"], RULES),
+    *itertools.product(["transformer"], ["ancestral"], ["entropy", "patience"]),
+]
+
+
 @pytest.fixture(scope="module")
 def traces():
-    keys = itertools.product(DENOISERS, ("euler", "ancestral", "heun"))
+    keys = dict.fromkeys((denoiser, sampler) for denoiser, sampler, _ in CASES)
     return {(d, s): record(parts(DENOISERS[d], s), mixed()) for d, s in keys}
 
 
-@pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize("sampler", ["euler", "ancestral", "heun"])
-@pytest.mark.parametrize("denoiser", DENOISERS)
+@pytest.mark.parametrize(("denoiser", "sampler", "name"), CASES)
 def test_a_replay_is_the_run(traces, denoiser, sampler, name):
     trace = traces[denoiser, sampler]
     got = replay.replay(trace, rule(name))
@@ -119,15 +131,84 @@ def test_a_replay_is_the_run(traces, denoiser, sampler, name):
     assert texts == [sample.ids for sample in real]
 
 
+def test_every_rule_that_ships_is_among_them():
+    assert {entry.component.name for entry in REGISTRY.components("exit")} == set(RULES)
+
+
 def test_the_rules_above_halt_at_different_steps(traces):
     """Else the test above would show little."""
-    for name in set(RULES) - {"fixed"}:
-        steps = replay.replay(traces["markov", "euler"], rule(name)).steps
+    for name in set(RULES) - {"fixed", "fraction", "level"}:
+        steps = replay.replay(traces["markov", "dpm-2m"], rule(name)).steps
         assert len(set(steps.tolist())) > 1, name
 
 
 def test_a_rule_that_needs_more_than_was_recorded_is_refused(traces):
     entropy = rule("entropy")
-    entropy.needs = ("margin",)
-    with pytest.raises(UsageError, match="lacks what the rule reads: margin; it holds entropy"):
-        replay.replay(traces["markov", "euler"], entropy)
+    entropy.needs = ("perplexity",)
+    with pytest.raises(UsageError, match="lacks what the rule reads: perplexity; it holds entropy"):
+        replay.replay(traces["markov", "dpm-2m"], entropy)
+
+
+def test_every_fixed_exit_is_the_argmax_of_its_step(traces):
+    trace = traces["markov", "heun"]
+    for step in (1, 5, N):
+        stopped = replay.fixed(trace, step)
+        assert torch.equal(stopped.ids, trace.ids[:, step - 1])
+        assert stopped.evaluations.unique().tolist() == [min(2 * step, 2 * N - 1)]
+    assert replay.full(trace).token_disagreement == 0.0
+    assert replay.full(trace).saving == 1.0
+
+
+def test_the_oracle_stops_at_the_last_change(traces):
+    """By its definition, text by text."""
+    trace = traces["markov", "ancestral"]
+    found = replay.oracle(trace)
+    assert found.row_disagreement(0.0) == 0.0
+    for ids, free, step in zip(trace.ids, trace.generated, found.steps.tolist(), strict=True):
+        same = [torch.equal(at[free], ids[-1][free]) for at in ids]
+        assert all(same[step - 1 :])
+        assert step == 1 or not same[step - 2]
+
+
+def test_disagreement_counts_generated_tokens_alone(traces):
+    trace = traces["markov", "dpm-2m"]
+    found = replay.fixed(trace, 2)
+    for place, share in enumerate(found.disagreement.tolist()):
+        free = trace.generated[place]
+        wrong = int((trace.ids[place, 1] != trace.full[place])[free].sum())
+        assert share == wrong / int(free.sum())
+    rows = [share > 0.25 for share in found.disagreement.tolist()]
+    assert found.row_disagreement(0.25) == sum(rows) / TEXTS
+    low, high = found.row_interval(0.25)
+    assert low < sum(rows) / TEXTS < high
+    low, high = found.token_interval()
+    assert low < found.token_disagreement < high
+
+
+def test_the_best_fixed_exit_keeps_its_bound(traces):
+    trace = traces["markov", "dpm-2m"]
+    for loss in (replay.token_loss, replay.row_loss()):
+        best = replay.best_fixed(trace, 0.1, loss)
+        step = int(best.steps[0])
+        assert float(loss(best).mean()) <= 0.1
+        assert all(float(loss(replay.fixed(trace, s)).mean()) > 0.1 for s in range(1, step))
+    assert int(replay.best_fixed(trace, 1.0).steps[0]) == 1
+
+
+def test_a_sweep_saves_more_as_thresholds_grow(traces):
+    trace = traces["markov", "dpm-2m"]
+    family = lambda t: build("exit", "entropy", threshold=t)  # noqa: E731
+    found = replay.sweep(trace, family, [1e-6, 0.1, 10.0])
+    savings = [one.saving for _, one in found]
+    assert savings == sorted(savings)
+    assert savings[0] < savings[1]
+    assert savings[-1] == N
+    low, high = found[1][1].saving_interval()
+    assert 1.0 <= low < found[1][1].saving < high
+
+
+def test_a_tolerance_is_exceeded_not_reached():
+    """1 of 100 tokens is 1 %, which is not more than 1 %."""
+    steps, share = torch.tensor([1, 1]), torch.tensor([1 / 100, 2 / 100], dtype=torch.float64)
+    one = replay.Replay(steps, steps, steps[:, None], share, 1)
+    assert one.disagreeing().tolist() == [False, True]
