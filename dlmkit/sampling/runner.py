@@ -23,10 +23,11 @@ from dlmkit.core.schedule import Level
 from dlmkit.noise import Noise
 from dlmkit.sampling.levels import levels
 from dlmkit.sampling.parts import SamplingParts
-from dlmkit.sampling.requests import Request, template
+from dlmkit.sampling.requests import Request, Template, template
+from dlmkit.sampling.settle import REASON, settled
 from dlmkit.sampling.slots import Slots, Width, compact, exact, freeze, refill
 from dlmkit.sampling.step import Sample, Step
-from dlmkit.types import Index, PerRow, Rows
+from dlmkit.types import Ids, Index, PerRow, Rows
 
 INITIAL, STEP = 0x1417, 0x57E9
 """Domains that keep sampling's noise apart from training's and the first x from the steps."""
@@ -113,26 +114,35 @@ class _Run:
         parts, space = self.parts, self.parts.space
         idle = [requests[-1]] * (count - len(requests))
         asked = template([*requests, *idle], self.length, parts.device)
-        clean = space.embed(asked.ids)
-        if clean.is_floating_point() and clean.dtype.itemsize < 4:
-            clean = clean.float()
+        clean = self._clean(asked.ids)
         start = torch.zeros_like(asked.row)
         noise = Noise.keyed(self.seed, asked.row, 0).fork(INITIAL)
         x = space.corruption.prior(clean, self.level(start, clean), noise)
         for guidance in parts.guidance:
             x = guidance.start(x)
-        read = space.corruption.input(clean, self.level(start + self.steps, clean))
         return Slots(
             template=asked,
             live=torch.arange(count, device=parts.device) < len(requests),
             position=start,
-            conditioning=Conditioning.of(read, asked.given, asked.attend),
+            conditioning=self._known(clean, asked),
             x=x,
             previous=self.denoise.start(x),
             sampler=parts.sampler.init(x),
             memory=self.memory(self.parts.exit, count),
             settling=rows.part(self.memory(self.parts.freeze, count * self.length), self.length),
         )
+
+    def _clean(self, ids: Ids) -> Tensor:
+        """x0 of ``ids``, in single precision at least."""
+        clean = self.parts.space.embed(ids)
+        narrow = clean.is_floating_point() and clean.dtype.itemsize < 4
+        return clean.float() if narrow else clean
+
+    def _known(self, clean: Tensor, asked: Template) -> Conditioning:
+        """Conditioning on the given positions of ``clean``."""
+        level = self.level(torch.full_like(asked.row, self.steps), clean)
+        read = self.parts.space.corruption.input(clean, level)
+        return Conditioning.of(read, asked.given, asked.attend)
 
     def memory(self, rule: ExitCriterion | None, count: int) -> Any:
         """The memory that ``rule`` has of ``count`` rows or positions that have taken no step."""
@@ -223,37 +233,18 @@ class _Run:
         statistics: Mapping[str, PerRow],
     ) -> Slots:
         """``stepped`` with the positions at which ``rule`` holds given from the next step on."""
-        values = {
-            name: self._by_position(name, slots, prediction, statistics) for name in rule.needs
-        }
-        holds, memory = rule(values, rows.merge(slots.settling))
-        settled = holds.view(-1, self.length) & slots.generated
-        stepped = replace(stepped, settling=rows.part(memory, self.length))
-        if not bool(settled.any()):
+        now, memory = settled(rule, self.parts, slots, prediction, statistics)
+        stepped = replace(stepped, settling=memory)
+        if not bool(now.any()):
             return stepped
-        space, asked, known = self.parts.space, slots.template, slots.conditioning
-        ids = torch.where(settled, space.decode(stepped.x, prediction.query), asked.ids)
-        clean = space.embed(ids)
-        read = space.corruption.input(clean, self.level(0 * stepped.position + self.steps, clean))
-        given = asked.given | settled
-        return replace(
-            stepped,
-            template=replace(asked, ids=ids, given=given),
-            conditioning=Conditioning.of(read.to(known.clean.dtype), given, known.attend),
+        likeliest = self.parts.space.decode(stepped.x, prediction.query)
+        asked = replace(
+            slots.template,
+            ids=torch.where(now, likeliest, slots.template.ids),
+            given=slots.template.given | now,
         )
-
-    def _by_position(
-        self, name: str, slots: Slots, prediction: Prediction, statistics: Mapping[str, PerRow]
-    ) -> PerRow:
-        """A statistic of every position of every row, flat; those of a row alone are repeated."""
-        if name not in self.parts.statistics:
-            return statistics[name].repeat_interleave(self.length)
-        statistic = self.parts.statistics[name]
-        before = prediction if slots.before is None else slots.before
-        value = statistic.per_position(self.parts.space, prediction, before)
-        if statistic.needs_before:
-            value = rows.where(slots.position > 0, value, torch.full_like(value, torch.inf))
-        return value.flatten()
+        known = self._known(self._clean(asked.ids), asked)
+        return replace(stepped, template=asked, conditioning=known)
 
     def _samples(
         self, slots: Slots, prediction: Prediction, ended: Rows, halt: Rows
@@ -291,4 +282,4 @@ class _Run:
             return None
         if halted and self.parts.exit is not None:
             return self.parts.exit.reason(memory)
-        return "every position settled"
+        return REASON

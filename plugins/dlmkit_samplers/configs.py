@@ -62,8 +62,8 @@ class Fitted(Entropic):
     """Points where the entropy of a recorded run fell."""
 
     path: str = Field(
-        description="a .json or .safetensors file with 'sigma' (T noise-to-signal ratios) and "
-        "'entropy' (T values, or rows of T, in nats)"
+        description="a trace, or a JSON or safetensors file with 'sigma' (T noise-to-signal "
+        "ratios) and 'entropy' (T values, or rows of T)"
     )
 
 

@@ -8,9 +8,11 @@ definition of equal error. F may be in any unit; the minimum is over all densiti
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -23,11 +25,15 @@ from dlmkit.types import Points
 from dlmkit_samplers import configs
 from dlmkit_samplers.grids import falling, pinned
 
+Edges = Float[Tensor, "E"]
+Pieces = Float[Tensor, "P"]
+"""One number for each interval between neighbouring edges: P = E - 1."""
+
 _PIECES = 2048
 """Pieces, equal in ln s, on which the density is constant."""
 
 
-def log_ratios(schedule: NoiseSchedule) -> Points:
+def log_ratios(schedule: NoiseSchedule) -> Edges:
     """The ends of the pieces, from the least ln s to the greatest."""
     ends = schedule.level(schedule.t_min + falling(schedule, 2) * (schedule.t_max - schedule.t_min))
     high, low = torch.log(ends.sigma / ends.alpha)
@@ -39,7 +45,7 @@ def times(schedule: NoiseSchedule, log_s: Points) -> Points:
     return pinned(schedule.inverse(Level(torch.ones_like(log_s), log_s.exp())), schedule)
 
 
-def by_density(log_s: Points, density: Points, n: int) -> Points:
+def by_density(log_s: Edges, density: Pieces, n: int) -> Points:
     """``n`` values of ln s, greatest first, between which the integral of ``density`` is equal.
 
     ``density`` is that of each piece between neighbours of ``log_s``, all positive.
@@ -50,7 +56,7 @@ def by_density(log_s: Points, density: Points, n: int) -> Points:
     return log_s[piece] + (wanted - mass[piece]) / density[piece]
 
 
-def root_slope(log_s: Points, profile: Points, mix: float) -> Points:
+def root_slope(log_s: Edges, profile: Edges, mix: float) -> Pieces:
     """The density on each piece: (1 - mix) of sqrt(dF / d ln s), normalised, and mix constant.
 
     A ``profile`` that never rises is no reason to fail: the density is then constant.
@@ -83,8 +89,9 @@ class SquareRootEntropic(Grid):
 class Fitted(Grid):
     """The profile is a run's mean entropy at each of its levels, made monotone.
 
-    The entropy of a calibrated model's prediction is, on average, its cross-entropy. Between
-    recorded levels ln s is interpolated linearly; beyond them the profile is flat.
+    The entropy of a calibrated model's prediction is, on average, its cross-entropy. A trace of
+    `dlmkit trace` is such a file. Between recorded levels the profile is linear in ln s; beyond
+    them it is flat.
     """
 
     def __init__(self, config: configs.Fitted, context: BuildContext) -> None:
@@ -97,25 +104,18 @@ class Fitted(Grid):
         return times(schedule, by_density(log_s, root_slope(log_s, at, self.mix), n))
 
 
-def recorded(path: Path) -> tuple[Points, Points]:
+def recorded(path: Path) -> tuple[Edges, Edges]:
     """(ln s ascending, entropy made monotone) of a file. Raises DataError for any other file."""
     try:
         tensors = _json(path) if path.suffix == ".json" else load_file(path)
-        sigma, entropy = (tensors[name].double() for name in ("sigma", "entropy"))
-    except KeyError as error:
-        raise DataError(
-            f"grid fitted: {path} holds no {error}; it needs sigma and entropy"
-        ) from error
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise DataError(f"grid fitted: {path} cannot be read: {error}") from error
-    if sigma.ndim == entropy.ndim == 2:
-        sigma = sigma.mean(dim=0)
-    entropy = entropy.mean(dim=0) if entropy.ndim == 2 else entropy
-    usable = sigma.ndim == 1 and sigma.shape == entropy.shape and len(sigma) > 1
-    if not (usable and bool(torch.isfinite(entropy).all()) and bool((sigma > 0).all())):
+    sigma, entropy = (_mean(tensors, name, path) for name in ("sigma", "entropy"))
+    usable = sigma.shape == entropy.shape and len(sigma) > 1
+    if not (usable and bool(torch.isfinite(entropy).all() and (sigma > 0).all())):
         raise DataError(
-            f"grid fitted: {path} has sigma of shape {tuple(sigma.shape)} and entropy of shape "
-            f"{tuple(entropy.shape)}; expected T positive levels and T finite entropies, T > 1"
+            f"grid fitted: {path} holds {len(sigma)} levels and {len(entropy)} entropies; expected "
+            "as many, more than one, all levels positive and all entropies finite"
         )
     order = sigma.argsort()
     return sigma[order].log(), entropy[order].cummax(dim=0).values
@@ -123,10 +123,23 @@ def recorded(path: Path) -> tuple[Points, Points]:
 
 def _json(path: Path) -> dict[str, Tensor]:
     content = json.loads(path.read_text(encoding="utf-8"))
-    return {key: torch.tensor(content[key], dtype=torch.float64) for key in ("sigma", "entropy")}
+    if not isinstance(content, dict):
+        raise ValueError("it is no mapping of names to numbers")
+    return {key: torch.tensor(value, dtype=torch.float64) for key, value in content.items()}
 
 
-def _interpolate(x: Points, xs: Points, ys: Points) -> Points:
+def _mean(tensors: Mapping[str, Tensor], name: str, path: Path) -> Edges:
+    """``name``, or a trace's statistic of that name, in T steps; a mean over rows if it has any."""
+    found = tensors.get(name, tensors.get(f"statistics.{name}"))
+    if found is None or found.ndim not in (1, 2):
+        raise DataError(
+            f"grid fitted: {path} holds no {name!r} of T numbers or rows of T; "
+            f"there are {', '.join(sorted(tensors)) or 'none'}"
+        )
+    return found.double() if found.ndim == 1 else found.double().mean(dim=0)
+
+
+def _interpolate(x: Points, xs: Edges, ys: Edges) -> Points:
     """The piecewise-linear function through (xs, ys), flat beyond its ends."""
     x = x.clamp(float(xs[0]), float(xs[-1]))
     k = (torch.searchsorted(xs, x, right=True) - 1).clamp(0, len(xs) - 2)

@@ -1,9 +1,9 @@
 """Multistep samplers: higher order from predictions that were already made.
 
 In lambda = -ln s, with h = ln(s / s'), the VE process has the exact solution
-x' = e^-h x + int_0^1 h e^(-h (1 - u)) x0(u) du, u running from 0 at s to 1 at s'. These solvers put a
-polynomial through the last predictions in place of x0(u). Each row remembers its own; a row's
-first step and the step that ends clean are first order, chosen by ``where``.
+x' = e^-h x + int_0^1 h e^(-h (1 - u)) x0(u) du, u running from 0 at s to 1 at s'. These solvers
+put a polynomial through the last predictions in place of x0(u). Each row remembers its own; a
+row's first step and the step that ends clean are first order, chosen by ``where``.
 
 Where the log steps grow fast, a polynomial through old, close points is extrapolated far. A row
 takes a lower order for a step whose h is more than ``max_growth`` times the one before.
@@ -207,8 +207,8 @@ class UniPC(Sampler):
 class DPM2MSDE(Sampler):
     """SDE-DPM-Solver++(2M) (2211.01095, section 4.3 and appendix B), scaled by eta as k-diffusion.
 
-    x' = r e^(-eta h) x + (1 - e^(-(1 + eta) h)) D + s' sqrt(1 - e^(-2 eta h)) z: at eta 1 the SDE, at
-    eta 0 DPM-Solver++(2M).
+    x' = r e^(-eta h) x + (1 - e^(-(1 + eta) h)) D + s' sqrt(1 - e^(-2 eta h)) z: at eta 1 the SDE,
+    at eta 0 DPM-Solver++(2M).
     """
 
     def __init__(self, config: configs.MultistepSDE, context: BuildContext) -> None:

@@ -323,3 +323,38 @@ def test_from_python(trained):
 def test_importing_dlmkit_imports_no_torch():
     code = "import dlmkit, sys; dlmkit.load; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+SHARED_OUT = """
+import json, sys
+import dlmkit
+from dlmkit.training.parallel import world
+
+with world() as processes:
+    texts = dlmkit.load(sys.argv[1]).sample(n=5, batch_size=2, world=processes)
+if processes.first:
+    print(json.dumps([[text.index, text.text, text.steps] for text in texts]))
+"""
+
+
+def torchrun(*words):
+    """stdout of two processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
+    done = subprocess.run(
+        [*map(str, (*command, *words))], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_texts_out(trained, sample, tmp_path):
+    """The command and the Python API give what one process gives, in order, once."""
+    exits = ("--sampler", "dpm-2m", "--exit", "entropy:threshold=3.6", "-n", 5, "--json")
+    alone = sample("--batch-size", 2, *exits)[1]
+    assert torchrun("-m", "dlmkit", "sample", trained, "--batch-size", 2, *exits) == alone
+    assert torchrun("-m", "dlmkit", "sample", trained, "-n", 1) == sample("-n", 1)[1]
+    script = tmp_path / "shared_out.py"
+    script.write_text(SHARED_OUT)
+    expected = [[t.index, t.text, t.steps] for t in dlmkit.load(str(trained)).sample(n=5)]
+    assert json.loads(torchrun(script, trained)) == expected

@@ -22,14 +22,14 @@ REGISTRY = Registry.load(third_party=False)
 CONTEXT = BuildContext(length=L, vocab_size=V, parts={"space": DENOISE.space})
 
 ENTROPY = {"use": "entropy", "with": {"threshold": 0.15}}
-JEFFREYS = {"use": "jeffreys", "with": {"threshold": 0.3}}
+JEFFREYS = {"use": "jeffreys", "with": {"threshold": 0.005}}
 OPTIONS = {
     "fixed": {"step": 4},
     "fraction": {"fraction": 0.5},
     "level": {"sigma": 0.6},
     "entropy": {"threshold": 0.15},
-    "kl": {"threshold": 0.1},
-    "jeffreys": {"threshold": 0.3},
+    "kl": {"threshold": 0.005},
+    "jeffreys": {"threshold": 0.005},
     "margin": {"threshold": 0.9},
     "switches": {"most": 0, "steps": 2},
     "stable-and-confident": {"threshold": 0.2, "steps": 1},
@@ -185,10 +185,8 @@ def followed(chosen, requests, batch_size):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_in_single_precision_only_near_ties_differ(sampler):
     """At least 99.9 % of tokens agree between 1, 7 and 64 slots; a row differs first at a tie."""
-    chosen, requests = (
-        parts(sampler, denoise=transformer()),
-        [Request.free(i, L) for i in range(70)],
-    )
+    chosen = parts(sampler, denoise=transformer())
+    requests = [Request.free(i, L) for i in range(70)]
     wide = followed(chosen, requests, 64)
     for other in (followed(chosen, requests, 7), followed(chosen, requests[:10], 1)):
         differ = {}
@@ -201,3 +199,44 @@ def test_in_single_precision_only_near_ties_differ(sampler):
         agree = torch.stack([(a == b).double().mean() for a, b in final]).mean()
         assert float(agree) >= 0.999
         assert all(gap < 1e-3 for gap in differ.values()), differ
+
+
+def test_settled_positions_are_given_from_the_next_step_on():
+    """For real: their tokens stand to the end, and the others are predicted knowing them."""
+    chosen = parts("euler", freeze="entropy")
+    given = {}
+    for step in stream(chosen, queue(8), seed=0, steps=N, batch_size=8, length=L):
+        ids = chosen.space.logits(step.prediction.query).argmax(dim=-1)
+        for slot in step.live.nonzero()[:, 0].tolist():
+            row = int(step.row[slot])
+            for place, token in given.get(row, {}).items():
+                assert int(ids[slot, place]) == token, "the exact posterior knows what was settled"
+        entropy = chosen.statistics["entropy"].per_position(
+            chosen.space, step.prediction, step.prediction
+        )
+        for slot, place in (entropy < 0.15).nonzero().tolist():
+            if bool(step.live[slot]):
+                known = given.setdefault(int(step.row[slot]), {})
+                known.setdefault(place, int(ids[slot, place]))
+    samples = run(chosen, queue(8), 8)
+    for sample in samples:
+        for place, token in given[sample.row].items():
+            assert place >= len(sample.ids) or sample.ids[place] == token
+    assert {sample.halted for sample in samples} <= {"every position settled", None}
+    assert len({sample.steps for sample in samples}) > 1
+
+
+def test_neighbours_see_what_is_settled():
+    """In a chain of certain transitions one settled token settles all the others' predictions."""
+    step = torch.full((V, V), 1e-6, dtype=torch.float64)
+    step[torch.arange(V), (torch.arange(V) + 1) % V] = 1.0
+    chain = MarkovChain(torch.full((V,), 1 / V).double(), step / step.sum(1, True))
+    chosen = parts("euler", freeze="fixed", denoise=markov_denoise(chain, D))
+    for sample in run(chosen, [Request.free(i, L) for i in range(4)], 4):
+        assert (sample.steps, sample.halted) == (4, "every position settled")
+        assert all((a + 1) % V == b for a, b in zip(sample.ids, sample.ids[1:], strict=False))
+
+
+def test_what_is_not_settled_ends_with_the_grid():
+    chosen = replace(parts("euler"), freeze=build("exit", "fixed", step=N + 1))
+    assert run(chosen, queue(8), 4) == run(parts("euler"), queue(8), 4)
