@@ -13,12 +13,11 @@ from dlmkit.bench.cases import Case
 from dlmkit.bench.measure import Work
 from dlmkit.bench.rules import Family
 from dlmkit.bench.subject import Subject
+from dlmkit.bench.verdict import Curves, fixed_steps
 from dlmkit.evaluation.replay import Replay, oracle, replay, stopped, sweep
 from dlmkit.sampling.requests import Request
 from dlmkit.sampling.trace import Trace, TraceRecorder
 from dlmkit.types import Index
-from dlmkit.bench.verdict import Curves, fixed_steps
-
 
 REFINED = 16
 """Thresholds tried between two neighbours where the bound is crossed."""

@@ -13,7 +13,7 @@ from dlmkit.bench.subject import Subject
 from dlmkit.core.exits import ExitCriterion
 from dlmkit.errors import RecipeError
 from dlmkit.plugin import Part
-from dlmkit.recipe.rules import TUNED, OpenRule
+from dlmkit.recipe.rules import PROBE, TUNED, OpenRule
 from dlmkit.recipe.short import parse_part
 from dlmkit.registry import Registry
 from dlmkit.sampling.trace import Trace
@@ -66,7 +66,7 @@ class Family:
     @property
     def needs(self) -> tuple[str, ...]:
         """The statistics that it reads."""
-        return self(self.rule.example if isinstance(self.rule, OpenRule) else None).needs
+        return self(PROBE if isinstance(self.rule, OpenRule) else None).needs
 
     def candidates(self, trace: Trace) -> list[float]:
         """Numbers worth trying on ``trace``, lowest first; see :class:`OpenRule`."""

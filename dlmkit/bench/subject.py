@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from dlmkit.bench.cases import PRECISIONS, Case
+from dlmkit.conditions import model_digest
 from dlmkit.core.data import Data
 from dlmkit.core.exits import BUILT_IN, ExitCriterion, refuse_noise
 from dlmkit.errors import RecipeError, UsageError
-from dlmkit.conditions import model_digest
 from dlmkit.models import Model, load_model
 from dlmkit.plugin import Part
 from dlmkit.recipe import short
@@ -70,9 +70,7 @@ class Subject:
 
     def resolve(self, case: Case) -> RecipeConfig:
         """The recipe with the parts of ``case``, all of them checked."""
-        words = short.overrides(
-            case.sampler, case.grid, case.exit, case.freeze, [case.guidance]
-        )
+        words = short.overrides(case.sampler, case.grid, case.exit, case.freeze, [case.guidance])
         words += PRECISIONS[case.precision]
         text = Resolved(self.config, Path(self.name)).text()
         return resolve_text(text, self.name, words, self.assembly.registry).config

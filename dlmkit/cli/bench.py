@@ -138,7 +138,13 @@ def sampler(
     _writable(json_file, html)
     subject = open_subject(model, overrides or (), chosen)
     lists = {"sampler": samplers, "grid": grids, "steps": steps, "batch_size": batch_size}
-    lists |= {"guidance": guidance, "precision": precision, "exit": exits, "freeze": freeze, "given": given}
+    lists |= {
+        "guidance": guidance,
+        "precision": precision,
+        "exit": exits,
+        "freeze": freeze,
+        "given": given,
+    }
     facts: dict[str, Any] = {"seed": seed, "bound": bound, "early_exit": early_exit}
     plan = _plan(subject, lists, full, count, rounds, facts)
     content = run(subject, plan, say)

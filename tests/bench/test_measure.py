@@ -85,5 +85,8 @@ def test_unknown_rules_and_unclear_numbers(toy: Subject):
     with pytest.raises(RecipeError, match="entropi"):
         Family.of(toy, "entropi")
     with pytest.raises(UsageError, match="tuned"):
-        Family.of(toy, "all:rules=[{use: kl, with: {threshold: tuned}}, {use: margin, with: "
-                  "{threshold: tuned}}]")
+        Family.of(
+            toy,
+            "all:rules=[{use: kl, with: {threshold: tuned}}, {use: margin, with: "
+            "{threshold: tuned}}]",
+        )
