@@ -78,6 +78,14 @@ class Lists:
         ]
 
 
+def titled(rule: str, threshold: float | None) -> str:
+    """An exit rule with its number in place."""
+    if threshold is None:
+        return rule
+    number = f"{threshold:.4g}"
+    return rule.replace("tuned", number) if "tuned" in rule else f"{rule} {number}"
+
+
 def words(option: str, text: str) -> list[str]:
     """The items of a list separated by commas. Raises UsageError for an empty or doubled one."""
     items = [item.strip() for item in split(text, ",")]

@@ -43,7 +43,7 @@ def rules(subject: Subject, text: str | None, early: bool) -> list[str]:
 def _parts(subject: Subject, kind: str, text: str | None, every: bool) -> list[str]:
     if text is not None:
         return words(f"--{kind}", text)
-    own = short(getattr(subject.config, kind))
+    own = short(subject, kind, getattr(subject.config, kind))
     if not every:
         return [own]
     usable = [
@@ -54,11 +54,12 @@ def _parts(subject: Subject, kind: str, text: str | None, every: bool) -> list[s
     return [own, *(name for name in usable if name != own.partition(":")[0])]
 
 
-def short(part: Part) -> str:
-    """``part`` in its short form, without its plugin's name."""
-    options = ";".join(f"{key}={inline(value)}" for key, value in part.options.items())
+def short(subject: Subject, kind: str, part: Part) -> str:
+    """``part`` in its short form, without its plugin's name and options left at their defaults."""
+    fields = subject.assembly.registry.find(kind, part.use).component.config.model_fields
+    own = {key: v for key, v in part.options.items() if v != fields[key].get_default()}
     name = part.use.rpartition(":")[2]
-    return f"{name}:{options}" if options else name
+    return f"{name}:{';'.join(f'{k}={inline(v)}' for k, v in own.items())}" if own else name
 
 
 def percentages(option: str, text: str) -> list[int]:

@@ -67,7 +67,8 @@ class Recorded:
         if not family.open:
             return Choice(family, None, replay(self.report, family(None))), []
         tried = sweep(self.calibration, family, family.candidates(self.calibration))
-        more = [value for value in refined(tried, self.bound) if family.usable(value)]
+        between = {family.number(value) for value in refined(tried, self.bound)}
+        more = sorted(v for v in between - {v for v, _ in tried} if family.usable(v))
         tried = sorted(tried + sweep(self.calibration, family, more), key=lambda pair: pair[0])
         risk = [
             {
@@ -100,7 +101,7 @@ def refined(tried: Sequence[tuple[float, Replay]], bound: float) -> list[float]:
         if (before.token_disagreement <= bound) != (after.token_disagreement <= bound):
             shares = torch.linspace(0.0, 1.0, REFINED + 2, dtype=torch.float64)[1:-1]
             found += [float(f"{low * (high / low) ** share:.4g}") for share in shares.tolist()]
-    return sorted(set(found) - {threshold for threshold, _ in tried})
+    return found
 
 
 def record(

@@ -73,6 +73,11 @@ class Family:
         assert isinstance(self.rule, OpenRule)
         return [value for value in self.rule.candidates(trace) if self.usable(value)]
 
+    def number(self, value: float) -> float:
+        """``value`` as the rule takes it: whole numbers where it counts steps."""
+        whole = isinstance(self.rule, OpenRule) and self.rule.whole
+        return float(round(value)) if whole else value
+
     def usable(self, threshold: float) -> bool:
         """Whether the rule takes it, and it does not lie below the noise of what it reads."""
         try:

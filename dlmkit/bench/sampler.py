@@ -11,7 +11,7 @@ import torch
 from dlmkit.bench import device as machine
 from dlmkit.bench import document
 from dlmkit.bench.breakdown import step_breakdown
-from dlmkit.bench.cases import FULL, Case
+from dlmkit.bench.cases import FULL, Case, titled
 from dlmkit.bench.exits import Choice, Recorded, record
 from dlmkit.bench.flops import evaluation_flops
 from dlmkit.bench.measure import Outcome, Work, against, barrier_row_steps, row_steps
@@ -52,8 +52,7 @@ class Row:
     @property
     def name(self) -> str:
         """Unique in a run."""
-        at = "" if self.threshold is None else f"={self.threshold:g}"
-        return self.case.name(self.exit + at)
+        return self.case.name(titled(self.exit, self.threshold))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from dlmkit.bench.cases import titled
 from dlmkit.bench.compare import Comparison
 from dlmkit.bench.document import Document
 from dlmkit.bench.quality import headline
@@ -54,8 +55,7 @@ def group_of(entry: Entry) -> str:
 def label(entry: Entry) -> str:
     """Steps and exit of a row."""
     info = entry["extra_info"]
-    at = "" if info["threshold"] is None else f" {info['threshold']:.4g}"
-    return f"{info['steps']} {info['exit']}{at}"
+    return f"{info['steps']} {titled(info['exit'], info['threshold'])}"
 
 
 def lines(content: Document) -> list[str]:
@@ -66,11 +66,11 @@ def lines(content: Document) -> list[str]:
     bound = own["protocol"]["bound"]
     found += [
         "",
-        "x evals: evaluations of the full run per evaluation made. tokens, rows: share that differs "
-        "from the full run, with 95 % intervals; a row differs if more than 1 % of its tokens do. "
-        f"Thresholds and the fixed exit keep tokens within {100 * bound:g} % on other texts than "
-        "these. cert: at most 5 % of rows differ, at 95 % confidence over all rules. x wall: fastest "
-        "rounds. MFU: needed matmul FLOPs against the best matmul of this run.",
+        "x evals: evaluations of the full run per evaluation made. tokens, rows: share that "
+        "differs from the full run, with 95 % intervals; a row differs if more than 1 % of its "
+        f"tokens do. Thresholds and the fixed exit keep tokens within {100 * bound:g} % on other "
+        "texts than these. cert: at most 5 % of rows differ, at 95 % confidence over all rules. "
+        "x wall: fastest rounds. MFU: needed matmul FLOPs against the best matmul of this run.",
     ]
     return found
 

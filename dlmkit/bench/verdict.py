@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dlmkit.bench.cases import titled
 from dlmkit.evaluation.intervals import Interval, percentile
 from dlmkit.evaluation.replay import Replay, best_fixed, fixed
 from dlmkit.sampling.trace import Trace
@@ -134,9 +135,10 @@ def fixed_steps(calibration: Trace, bucket: Index, bound: float) -> dict[int, in
 def sentence(verdict: Verdict) -> str:
     """One plain line."""
     saving, low, high = (100.0 * value for value in (verdict.saving, *verdict.interval))
-    rule = verdict.rule if verdict.threshold is None else f"{verdict.rule} {verdict.threshold:g}"
+    rule = titled(verdict.rule, verdict.threshold)
     over = (
-        f"the best fixed exit at equal disagreement ({100 * verdict.disagreement:.2f} % of tokens): "
+        "the best fixed exit at equal disagreement "
+        f"({100 * verdict.disagreement:.2f} % of tokens): "
         f"{verdict.evaluations:.2f} evaluations against {verdict.fixed_evaluations:.2f}, "
         f"{saving:.1f} % saved, 95 % interval {low:.1f} to {high:.1f}"
     )

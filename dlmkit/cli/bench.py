@@ -133,7 +133,9 @@ def sampler(
     from dlmkit.bench import document
     from dlmkit.bench.sampler import run
     from dlmkit.bench.subject import open_subject
+    from dlmkit.memory import keep_freed
 
+    keep_freed()
     chosen = machine.choose(device)
     _writable(json_file, html)
     subject = open_subject(model, overrides or (), chosen)
