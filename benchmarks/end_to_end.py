@@ -83,7 +83,9 @@ def fewest(
 
 def measure(options: argparse.Namespace, subject: Subject) -> dict[str, Any]:
     """The figure, printed."""
-    own = {kind: short(subject, kind, getattr(subject.config, kind)) for kind in ("sampler", "grid")}
+    own = {
+        kind: short(subject, kind, getattr(subject.config, kind)) for kind in ("sampler", "grid")
+    }
     sampler, grid = options.sampler or own["sampler"], options.grid or own["grid"]
     seed, plain_grid = options.seed, options.plain_grid
     judge = scorer(subject)

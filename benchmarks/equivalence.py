@@ -27,7 +27,9 @@ from dlmkit.evaluation.intervals import clopper_pearson
 
 def measure(options: argparse.Namespace, subject: Subject) -> dict[str, Any]:
     """The figure, printed."""
-    own = {kind: short(subject, kind, getattr(subject.config, kind)) for kind in ("sampler", "grid")}
+    own = {
+        kind: short(subject, kind, getattr(subject.config, kind)) for kind in ("sampler", "grid")
+    }
     cases = {
         "tested": Case(
             options.sampler or own["sampler"],

@@ -36,7 +36,9 @@ def parser(doc: str | None, texts: int) -> argparse.ArgumentParser:
     return made
 
 
-def run(made: argparse.ArgumentParser, measure: Callable[[argparse.Namespace, Subject], Any]) -> int:
+def run(
+    made: argparse.ArgumentParser, measure: Callable[[argparse.Namespace, Subject], Any]
+) -> int:
     """Measure, print and write; returns the exit code, which is that of the error if any."""
     options = made.parse_args()
     keep_freed()

@@ -7,11 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from dlmkit_grammar.data import GrammarData
-from dlmkit_grammar.metric import GrammarScore, floored
-from dlmkit_markov.data import MarkovData
-from dlmkit_markov.metric import ExactScore
-from dlmkit_text.metrics import NgramJudgeMetric
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,6 +14,11 @@ from dlmkit.bench.measure import Outcome
 from dlmkit.bench.subject import Subject
 from dlmkit.evaluation.intervals import Interval, percentile
 from dlmkit.plugin import Part
+from dlmkit_grammar.data import GrammarData
+from dlmkit_grammar.metric import GrammarScore, floored
+from dlmkit_markov.data import MarkovData
+from dlmkit_markov.metric import ExactScore
+from dlmkit_text.metrics import NgramJudgeMetric
 
 MARGIN = 0.02
 """Nats of NLL, and of entropy, within which two runs are called equivalent."""
@@ -82,7 +82,7 @@ class Gap:
     @property
     def equivalent(self) -> bool:
         """Two one-sided tests, each at 5 %: the gap is smaller than the margin either way."""
-        return -MARGIN < self.interval.low and self.interval.high < MARGIN
+        return self.interval.low > -MARGIN and self.interval.high < MARGIN
 
     @property
     def no_worse(self) -> bool:

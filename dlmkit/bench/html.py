@@ -18,8 +18,8 @@ from dlmkit.bench.tables import certified, groups, label, lines
 from dlmkit.errors import UsageError
 
 CAPTIONS: Mapping[str, str] = {
-    "quality": "Quality against evaluations. Lower is better in both panels, and neither alone is "
-    "enough.",
+    "quality": "Quality against evaluations. Good text lies near the dotted line: likelier than real "
+    "text means less varied.",
     "exit-steps": "When texts halt. The oracle halts at the first step after which no token "
     "changes.",
     "risk": "Tokens that differ from the full run at every threshold.",
@@ -95,7 +95,7 @@ def _verdicts(verdicts: Sequence[Mapping[str, Any]]) -> Iterable[str]:
 
 
 COLUMNS = (
-    "steps, exit",
+    "exit @steps",
     "evaluations",
     "p50",
     "p95",

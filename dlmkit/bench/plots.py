@@ -14,8 +14,12 @@ from dlmkit.bench.document import Document
 from dlmkit.bench.quality import headline
 from dlmkit.errors import UsageError
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c", "#b22222")
-"""Told apart by most colour-blind readers (Okabe and Ito), on white and on near-black."""
+COLOURS = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9",
+    "#8c8c8c", "#b22222", "#7a5cc0", "#6b8e23", "#a0714f", "#20b2aa",
+)  # fmt: skip
+"""The first six are told apart by most colour-blind readers (Okabe and Ito); all show on white and
+on near-black. Markers tell apart the same series."""
 
 MARKERS = "osD^vP*X<>hp"
 

@@ -84,7 +84,7 @@ class Bench:
             str(dtype)[6:]: machine.matmul_peak(device, dtype)
             for dtype in dict.fromkeys(self.dtypes.values())
         }
-        self.verdicts: list[dict[str, Any]] = []
+        self.verdicts: list[tuple[Case, Verdict]] = []
         self.risk: list[dict[str, Any]] = []
         self.notes: list[str] = []
 
@@ -156,7 +156,7 @@ class Bench:
                 recorded.curves,
                 rules=len(self.families),
             )
-            self.verdicts.append(_verdict(case, found))
+            self.verdicts.append((case, found))
         return choice
 
     def _row(
@@ -234,7 +234,7 @@ class Bench:
             entries,
             {
                 "matmul_peak": self.peaks,
-                "verdicts": self.verdicts,
+                "verdicts": [_verdict(case, found, measured) for case, found in self.verdicts],
                 "risk": self.risk,
                 "notes": self.notes,
                 "breakdown": self._breakdowns(),
@@ -338,13 +338,23 @@ def _agreement(m: Measured) -> float | None:
     return float((m.score.ids == m.row.replayed.ids).double().mean())
 
 
-def _verdict(case: Case, found: Verdict) -> dict[str, Any]:
+def _verdict(case: Case, found: Verdict, measured: Sequence[Measured]) -> dict[str, Any]:
+    """``found`` beside the coarser full run nearest to it in evaluations."""
+    coarse = [
+        (abs(float(m.score.evaluations.double().mean()) - found.evaluations), m)
+        for m in measured
+        if m.row.base == case and m.row.exit in (REGRIDDED, FULL)
+    ]
+    _, nearest = min(coarse, key=lambda pair: pair[0])
+    regridded = nearest.row.case.steps, nearest.score.token_disagreement
     return {
         "case": case.name(FULL),
         **asdict(found),
         "interval": list(found.interval),
         "gain": found.gain,
-        "sentence": sentence(found),
+        "regridded_steps": regridded[0],
+        "regridded_disagreement": regridded[1],
+        "sentence": sentence(found, None if regridded[0] == case.steps else regridded),
     }
 
 

@@ -53,9 +53,9 @@ def group_of(entry: Entry) -> str:
 
 
 def label(entry: Entry) -> str:
-    """Steps and exit of a row."""
+    """Exit and steps of a row."""
     info = entry["extra_info"]
-    return f"{info['steps']} {titled(info['exit'], info['threshold'])}"
+    return f"{titled(info['exit'], info['threshold'])} @{info['steps']}"
 
 
 def lines(content: Document) -> list[str]:
@@ -96,7 +96,7 @@ def _quality(name: str, entries: Sequence[Entry]) -> Table:
         padding=(0, 1, 0, 0),
         collapse_padding=True,
     )
-    table.add_column("steps, exit", overflow="fold", min_width=16, max_width=26)
+    table.add_column("exit @steps", overflow="fold", min_width=16, max_width=27)
     for column in ("evals", "x evals", "tokens %", "rows %"):
         table.add_column(column, justify="right", no_wrap=True)
     for column in ("NLL", "H4", "dist-4", "TV", "cert"):
@@ -116,8 +116,8 @@ def _quality(name: str, entries: Sequence[Entry]) -> Table:
 
 
 def _cost(entries: Sequence[Entry], peaks: Mapping[str, float]) -> Table:
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), collapse_padding=True)
-    table.add_column("steps, exit", overflow="fold", min_width=16, max_width=26)
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), collapse_padding=True, show_edge=False)
+    table.add_column("exit @steps", overflow="fold", min_width=16, max_width=27)
     headings = (
         "p50",
         "p95",
@@ -171,7 +171,7 @@ def _number(value: float | None) -> str:
 
 def comparison(found: Comparison) -> Table:
     """Before and after, case by case."""
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), collapse_padding=True)
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), collapse_padding=True, show_edge=False)
     table.add_column("case", overflow="fold")
     for column in ("seconds", "now", "time %", "evals", "now", "evals %", "NLL", "now"):
         table.add_column(column, justify="right", no_wrap=True)

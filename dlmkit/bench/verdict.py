@@ -132,8 +132,8 @@ def fixed_steps(calibration: Trace, bucket: Index, bound: float) -> dict[int, in
     }
 
 
-def sentence(verdict: Verdict) -> str:
-    """One plain line."""
+def sentence(verdict: Verdict, regridded: tuple[int, float] | None = None) -> str:
+    """One plain line. ``regridded``: steps of a coarser full run, and its disagreement."""
     saving, low, high = (100.0 * value for value in (verdict.saving, *verdict.interval))
     rule = titled(verdict.rule, verdict.threshold)
     over = (
@@ -142,4 +142,7 @@ def sentence(verdict: Verdict) -> str:
         f"{verdict.evaluations:.2f} evaluations against {verdict.fixed_evaluations:.2f}, "
         f"{saving:.1f} % saved, 95 % interval {low:.1f} to {high:.1f}"
     )
-    return f"{rule}: {'gain' if verdict.gain else 'no gain'} over {over}"
+    line = f"{rule}: {'gain' if verdict.gain else 'no gain'} over {over}"
+    if regridded is None:
+        return line
+    return f"{line}; a full run of {regridded[0]} steps differs in {100 * regridded[1]:.2f} %"
