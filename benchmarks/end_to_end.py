@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import figures
@@ -21,7 +22,6 @@ import torch
 from likelihoods import Scores, decoded, entropy_gap, nll_gap, scorer
 
 from dlmkit.bench.cases import Case, numbers
-from dlmkit.bench.defaults import short
 from dlmkit.bench.measure import Outcome
 from dlmkit.bench.subject import Subject
 from dlmkit.bench.timing import interleaved, summary
@@ -49,7 +49,7 @@ def plain(subject: Subject, count: int, steps: int, seed: int, grid: str) -> Out
     attend = torch.ones(count, length, dtype=torch.bool, device=device)
     nothing = Conditioning.of(like, ~attend, attend)
     previous = parts.denoise.start(x)
-    for here, there in zip(at, at[1:], strict=False):
+    for here, there in pairwise(at):
         query = network(space.corruption.input(x, here), here, nothing, previous)
         logits = space.logits(query)
         previous = space.expect(logits.softmax(dim=-1))
@@ -83,10 +83,8 @@ def fewest(
 
 def measure(options: argparse.Namespace, subject: Subject) -> dict[str, Any]:
     """The figure, printed."""
-    own = {
-        kind: short(subject, kind, getattr(subject.config, kind)) for kind in ("sampler", "grid")
-    }
-    sampler, grid = options.sampler or own["sampler"], options.grid or own["grid"]
+    own_sampler, own_grid = figures.own(subject)
+    sampler, grid = options.sampler or own_sampler, options.grid or own_grid
     seed, plain_grid = options.seed, options.plain_grid
     judge = scorer(subject)
     score = lambda outcome: judge(decoded(subject, outcome))  # noqa: E731

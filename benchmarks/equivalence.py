@@ -19,7 +19,6 @@ import figures
 from likelihoods import agreement, decoded, entropy_gap, nll_gap, scorer
 
 from dlmkit.bench.cases import Case
-from dlmkit.bench.defaults import short
 from dlmkit.bench.measure import Outcome
 from dlmkit.bench.subject import Subject
 from dlmkit.evaluation.intervals import clopper_pearson
@@ -27,13 +26,11 @@ from dlmkit.evaluation.intervals import clopper_pearson
 
 def measure(options: argparse.Namespace, subject: Subject) -> dict[str, Any]:
     """The figure, printed."""
-    own = {
-        kind: short(subject, kind, getattr(subject.config, kind)) for kind in ("sampler", "grid")
-    }
+    sampler, grid = figures.own(subject)
     cases = {
         "tested": Case(
-            options.sampler or own["sampler"],
-            options.grid or own["grid"],
+            options.sampler or sampler,
+            options.grid or grid,
             options.steps,
             options.batch_size,
         ),

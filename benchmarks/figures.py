@@ -14,6 +14,7 @@ import torch
 from dlmkit.bench import device as machine
 from dlmkit.bench import document
 from dlmkit.bench.cases import Case
+from dlmkit.bench.defaults import short
 from dlmkit.bench.measure import Work
 from dlmkit.bench.subject import Subject, open_subject
 from dlmkit.errors import DlmkitError
@@ -36,9 +37,10 @@ def parser(doc: str | None, texts: int) -> argparse.ArgumentParser:
     return made
 
 
-def run(
-    made: argparse.ArgumentParser, measure: Callable[[argparse.Namespace, Subject], Any]
-) -> int:
+Measure = Callable[[argparse.Namespace, Subject], Any]
+
+
+def run(made: argparse.ArgumentParser, measure: Measure) -> int:
     """Measure, print and write; returns the exit code, which is that of the error if any."""
     options = made.parse_args()
     keep_freed()
@@ -54,6 +56,12 @@ def run(
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def own(subject: Subject) -> tuple[str, str]:
+    """The sampler and the grid of the model's recipe, in their short form."""
+    config = subject.config
+    return short(subject, "sampler", config.sampler), short(subject, "grid", config.grid)
 
 
 def work(subject: Subject, case: Case, count: int, seed: int) -> Work:

@@ -20,7 +20,6 @@ import figures
 import torch
 
 from dlmkit.bench.cases import FULL, Case
-from dlmkit.bench.defaults import short
 from dlmkit.bench.exits import record
 from dlmkit.bench.measure import barrier_row_steps
 from dlmkit.bench.rules import Family, Scheduled
@@ -35,9 +34,8 @@ ORACLE = "oracle"
 
 def measure(options: argparse.Namespace, subject: Subject) -> dict[str, Any]:
     """The figure, printed."""
-    config = subject.config
-    sampler, grid = (short(subject, kind, getattr(config, kind)) for kind in ("sampler", "grid"))
-    steps = options.steps or config.sample.steps
+    sampler, grid = figures.own(subject)
+    steps = options.steps or subject.config.sample.steps
     case = Case(sampler, grid, steps, options.batch_size, exit=FULL)
     when = halting(options, subject, case)
     runs = ways(options, subject, case, when)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ def step_breakdown(
         ),
     }
     for name, statistic in parts.statistics.items():
-        runs[name] = lambda s=statistic: s(space, prediction, prediction, has_before, everywhere)
+        runs[name] = partial(statistic, space, prediction, prediction, has_before, everywhere)
     for run in runs.values():
         run()
     return {

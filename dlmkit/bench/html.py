@@ -18,8 +18,8 @@ from dlmkit.bench.tables import certified, groups, label, lines
 from dlmkit.errors import UsageError
 
 CAPTIONS: Mapping[str, str] = {
-    "quality": "Quality against evaluations. Good text lies near the dotted line: likelier than real "
-    "text means less varied.",
+    "quality": "Quality against evaluations. Good text lies near the dotted line: likelier than "
+    "real text means less varied.",
     "exit-steps": "When texts halt. The oracle halts at the first step after which no token "
     "changes.",
     "risk": "Tokens that differ from the full run at every threshold.",

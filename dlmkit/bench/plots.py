@@ -221,7 +221,7 @@ PLOTS: Mapping[str, Callable[[Document], Figure | None]] = {
 def draw(content: Document, theme: str) -> dict[str, Figure]:
     """Every picture that the document has data for, in the colours of ``theme``."""
     ink, paper = THEMES[theme]["ink"], THEMES[theme]["paper"]
-    style = {
+    style: Any = {
         "text.color": ink,
         "axes.labelcolor": ink,
         "axes.edgecolor": ink,

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 from bench_toy import TOY
-from dlmkit_markov import data
 
 from dlmkit.bench.subject import Subject, open_subject
+from dlmkit_markov import data
 
 
 @pytest.fixture(scope="session")
