@@ -33,6 +33,7 @@ def conditions(model: Model, requests: Iterable[Request], steps: int | None) -> 
         "steps": sample["steps"] if steps is None else steps,
         **{kind: _plain(getattr(config, kind)) for kind in ("sampler", "grid")},
         "guidance": [_plain(part) for part in config.guidance],
+        "statistic": [_plain(part) for part in config.statistic],
         "freeze": None if config.freeze is None else _plain(config.freeze),
         "length": config.length,
         "dtype": str(model.assembly.context.dtype).removeprefix("torch."),

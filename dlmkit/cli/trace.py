@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dlmkit.cli.output import result, result_json, say
+from dlmkit.cli.sample import PART, Weights
 
 if TYPE_CHECKING:
     from dlmkit.core.exits import Statistic
@@ -27,8 +28,9 @@ def trace(
         int, typer.Option("-n", "--count", min=1, help="Texts to record, of each prompt.")
     ] = 256,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="Text i depends on it and i alone.")
-    ] = 0,
+        int | None,
+        typer.Option(min=0, max=2**63 - 1, help="Text i depends on it and i alone.  [default: 0]"),
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Texts side by side.  [default: the recipe's]")
     ] = None,
@@ -52,14 +54,12 @@ def trace(
         int | None, typer.Option(min=1, help="Points of the grid.  [default: the recipe's]")
     ] = None,
     sampler: Annotated[
-        str | None, typer.Option(metavar="NAME[:OPTION=VALUE;...]", help="Instead of the recipe's.")
+        str | None, typer.Option(metavar=PART, help="Instead of the recipe's.")
     ] = None,
-    grid: Annotated[
-        str | None, typer.Option(metavar="NAME[:OPTION=VALUE;...]", help="Instead of the recipe's.")
-    ] = None,
+    grid: Annotated[str | None, typer.Option(metavar=PART, help="Instead of the recipe's.")] = None,
     guidance: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME[:OPTION=VALUE;...]", help="none: no guidance. Repeatable."),
+        typer.Option(metavar=PART, help="none: no guidance. Repeatable."),
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -76,9 +76,9 @@ def trace(
         ),
     ] = None,
     norms: Annotated[bool, typer.Option("--norms", help="Keep the norms of x and x0.")] = False,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="The last weights, not their moving average.")
-    ] = False,
+    weights: Annotated[
+        Weights, typer.Option(help="The moving average of the weights, or the last ones.")
+    ] = Weights.ema,
     device: Annotated[
         str, typer.Option(metavar="cpu|cuda|auto", help="Where to compute; auto: cuda if any.")
     ] = "auto",
@@ -89,7 +89,7 @@ def trace(
     Stopping only truncates, so one trace says what every exit rule would do at every threshold:
     the recipe's own rules (exit, freeze) are left out. All installed statistics are recorded.
     """
-    from dlmkit.cli.sample import _device, _lines
+    from dlmkit.cli.sample import _device, _lines, _seed
     from dlmkit.conditions import conditions, names
     from dlmkit.errors import UsageError
     from dlmkit.models import load_model
@@ -101,15 +101,15 @@ def trace(
         raise UsageError(f"--set {word}: a trace holds full runs; rules are replayed on it")
     chosen = short.overrides(sampler, grid, guidance=guidance or ())
     words = [*chosen, *(overrides or ()), "exit=null", "freeze=null"]
-    loaded = load_model(model, words, weights="raw" if raw else "ema", device=_device(device))
+    loaded = load_model(model, words, weights=weights.value, device=_device(device))
     requests = loaded.requests(count, prompt, infill, length, _lines(prompts) if prompts else [])
     about = {
         "reference": str(loaded.folder),
-        "seed": seed,
+        "seed": _seed(loaded, seed, words),
         "conditions": conditions(loaded, requests, steps),
     }
     kept: dict[str, Any] = {"positions": positions or (), "norms": norms}
-    recorded = _record(loaded, requests, seed, steps, batch_size, kept, about)
+    recorded = _record(loaded, requests, steps, batch_size, kept, about)
     save_trace(recorded, out)
     if as_json:
         result_json(_summary(recorded, out))
@@ -133,7 +133,6 @@ def _summary(recorded: Trace, out: Path) -> dict[str, Any]:
 def _record(
     model: Model,
     requests: Sequence[Request],
-    seed: int,
     steps: int | None,
     batch_size: int | None,
     kept: dict[str, Any],
@@ -149,7 +148,7 @@ def _record(
     length = model.config.length
     say(f"{model.folder}: {len(requests)} texts of {length} tokens, {points} steps, no exit rule")
     recorder = TraceRecorder(model.parts, requests, steps=points, length=length, **kept)
-    turns = recorder.watch(model.stream(requests, seed, points, batch_size))
+    turns = recorder.watch(model.stream(requests, about["seed"], points, batch_size))
     for _ in progress(turns, len(requests)):
         pass
     dtype = model.parts.inference.dtype or model.assembly.context.dtype

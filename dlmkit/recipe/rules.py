@@ -107,7 +107,8 @@ class OpenRule:
         """The statistic that the open number is compared with: as the rule says, or its first."""
         rule = self.registry.build("exit", _filled(self.inner, PROBE), self.context)
         said = [name for name, value in rule.thresholds().items() if value == PROBE]
-        return next(iter([*said, *(n for n in rule.needs if n not in BUILT_IN), *rule.needs]))
+        first: str = [*said, *(n for n in rule.needs if n not in BUILT_IN), *rule.needs][0]
+        return first
 
     def _takes(self, value: float) -> bool:
         try:

@@ -84,14 +84,20 @@ def _trace(path: Path, content: Mapping[str, Tensor], text: str) -> Trace:
         raise CheckpointError(f"{path} has been altered: its sha256 is not the recorded one")
     if head["format"] != FORMAT:
         raise UsageError(f"{path} is of format {head['format']}; this dlmkit reads {FORMAT}")
-    groups: dict[str, dict[str, Tensor]] = {group: {} for group in _GROUPS}
+    groups: dict[str, Any] = {group: {} for group in _GROUPS}
     for name, value in content.items():
         group, _, rest = name.partition(".")
         if rest:
             groups[group][rest] = value
-    fixed = {name: content[name] for name in ("row", "given", "attend", "evaluations")}
-    ids = _unpacked(content["changed"], content["tokens"], head["shape"])
-    return Trace(ids=ids, about=head["about"], **fixed, **groups)
+    return Trace(
+        row=content["row"],
+        ids=_unpacked(content["changed"], content["tokens"], head["shape"]),
+        given=content["given"],
+        attend=content["attend"],
+        evaluations=content["evaluations"],
+        about=head["about"],
+        **groups,
+    )
 
 
 def _tensors(trace: Trace) -> dict[str, Tensor]:

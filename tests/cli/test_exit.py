@@ -96,6 +96,9 @@ def test_trace_options(model, tmp_path, call):
     assert held.given.sum(dim=1).tolist() == [2, 2, 2]
     assert held.norms.keys() == {"x", "x0"}
     assert held.about["seed"] == 5
+    words = ("--steps", 4, "--prompt", "the badger", "--sampler", "heun", "--set", "seed=5")
+    code, _, _ = call("trace", model, "-n", 3, "--out", tmp_path / "c.trace", *words)
+    assert load_trace(tmp_path / "c.trace").ids.equal(held.ids)
     code, _, err = call("trace", model, "--out", path)
     assert (code, "exists already" in err) == (2, True)
 
@@ -232,6 +235,7 @@ def test_damaged_files(trace, certificate, tmp_path, model, call):
         (["--rule", "fixed", "--rule", "fixed"], 2, "the same rule is given twice"),
         (["--rule", "fixed", "--order-share", "1"], 2, "--order-share 1"),
         (["--rule", "fixed", "--thresholds", "1,x"], 2, "expected numbers between commas"),
+        (["--rule", "kl", "--thresholds", "1e-12"], 2, "below the noise floor of kl"),
         (["--rule", "any:rules=[]"], 2, "Write 'tuned' in its place"),
         (["--rule", "fixed", "--tolerance", "2"], 2, "--tolerance"),
         ([], 2, "--rule"),
