@@ -72,6 +72,7 @@ def sample(
         list[int] | None,
         typer.Option(
             min=1,
+            metavar="N",
             help="Tokens of a text; several, repeated, take turns.  [default: the model's]",
         ),
     ] = None,
