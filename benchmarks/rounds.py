@@ -53,9 +53,7 @@ def summary(seconds: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
     return {n: {"min": min(s), "median": statistics.median(s)} for n, s in seconds.items()}
 
 
-def ratio(
-    found: Mapping[str, Mapping[str, float]], above: str, below: str
-) -> dict[str, float]:
+def ratio(found: Mapping[str, Mapping[str, float]], above: str, below: str) -> dict[str, float]:
     """How many times as long ``above`` takes as ``below``, by minimum and by median."""
     return {key: found[above][key] / found[below][key] for key in ("min", "median")}
 

@@ -88,9 +88,7 @@ def measure(
         "kernel": ready.kernel,
         "seconds": seconds,
         "times_plain": rounds.ratio(seconds, "plain", ready.kernel),
-        "times_plain_with_statistics": rounds.ratio(
-            seconds, "plain with statistics", ready.kernel
-        ),
+        "times_plain_with_statistics": rounds.ratio(seconds, "plain with statistics", ready.kernel),
         "share_of_matmul_speed": rounds.ratio(seconds, "matmuls", ready.kernel),
         "statistics_share_of_step": rounds.ratio(seconds, "statistics", ready.kernel),
         "temporary_bytes": memory,
