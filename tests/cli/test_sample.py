@@ -82,7 +82,7 @@ def test_texts_on_stdout_talk_on_stderr(sample, trained):
     assert len(out.splitlines()) == 3
     assert err == (
         f"{trained}/checkpoints/step-00000004: 3 texts of 32 tokens, 6 steps, "
-        "samplers:ancestral on samplers:warped\n"
+        "samplers:ancestral on samplers:warped, vocabulary step by flash-cpu\n"
     )
 
 
