@@ -74,6 +74,9 @@ class Normalised(Config):
             raise ValueError("head_width goes with head: untied, and only with it")
         return self
 
+    def capabilities(self) -> frozenset[str]:
+        return frozenset({"tied"} if self.head == "tied" else ())
+
 
 class Transformer(Config):
     """CDCD states 8 blocks of 1024 units with RoPE; heads and feed-forward are our choice."""
