@@ -95,8 +95,8 @@ class Component:
     :class:`dlmkit.core.context.BuildContext`. ``requires`` lists capabilities that some other
     part of the recipe must list in its ``provides``; a recipe that lacks one is refused.
 
-    ``example`` holds the options that the conformance kit builds the part with, over its
-    defaults: those that have none, and small sizes. ``expected_failures`` maps checks of the kit
+    ``example`` holds options that the conformance kit builds the part with: small sizes. Those
+    without a default it takes from ``Field(examples=[...])``. ``expected_failures`` maps checks of the kit
     that the part cannot pass to the reason; one that passes all the same is a failure.
     """
 

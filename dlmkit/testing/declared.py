@@ -116,13 +116,13 @@ def example_is_valid(subject: Subject) -> None:
     try:
         subject.options()
     except DlmkitError as error:
-        raise CheckFailed(f"{error}; give Component(example=...) what it lacks") from error
+        raise CheckFailed(f"{error}; give the options that have no default an example: Field(examples=[...])") from error
 
 
 @check(EVERY)
 def options_round_trip(subject: Subject) -> None:
     """Its options survive being written to a recipe and read back"""
-    config = subject.options()
+    config = subject.config
     written = dump(config.model_dump(mode="json", by_alias=True) or {"none": None})
     node = read_text(written, "recipe", []).plain() if config.model_fields else {}
     again = type(config).model_validate_json(to_json(node), strict=True)
@@ -132,7 +132,7 @@ def options_round_trip(subject: Subject) -> None:
 @check(EVERY)
 def options_are_picklable(subject: Subject) -> None:
     """Its declaration and its options can be sent to a worker process"""
-    for value in (subject.component, subject.options()):
+    for value in (subject.component, subject.config):
         try:
             again = pickle.loads(pickle.dumps(value))
         except Exception as error:

@@ -16,7 +16,6 @@ from dlmkit.noise import Noise
 from dlmkit.rows import take
 from dlmkit.testing.compare import Exercise, agree, copied, finite, pure, require
 from dlmkit.testing.parts import LENGTH, WORDS
-from dlmkit.testing.spaces import oracle_queries
 from dlmkit.testing.subject import Subject
 from dlmkit.testing.suite import NotApplicable, check
 from dlmkit.types import Embedded, Query
@@ -87,7 +86,7 @@ def draws(rows: int = ROWS) -> Draws:
 def with_network(subject: Subject, network: type[Oracle], **options: bool) -> Objective:
     """The objective around ``network``, which is told the tokens of :func:`batch`."""
     context = subject.context
-    knowing = network(oracle_queries(context.part("space")), **options)
+    knowing = network(subject.oracle, **options)
     knowing.ids = batch().ids
     parts = {**context.parts, "network": knowing}
     objective: Objective = subject.build(replace(context, parts=parts))

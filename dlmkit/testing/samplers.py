@@ -26,7 +26,7 @@ from dlmkit.sampling.requests import unconditional
 from dlmkit.sampling.runner import generate
 from dlmkit.testing.compare import Exercise, agree, finite, pure, require
 from dlmkit.testing.parts import LENGTH
-from dlmkit.testing.spaces import clean, oracle_queries, random_ids
+from dlmkit.testing.spaces import clean, random_ids
 from dlmkit.testing.subject import Subject
 from dlmkit.testing.suite import NotApplicable, check
 
@@ -243,7 +243,7 @@ def reaches_a_point_mass(subject: Subject) -> None:
     """If the denoiser always says one text, that text comes out"""
     space = subject.space
     ids = random_ids(space)
-    queries = oracle_queries(space)
+    queries = subject.oracle
     x0 = space.embed(ids)
 
     class Certain(Denoise):

@@ -12,7 +12,7 @@ from dlmkit.core.schedule import Level
 from dlmkit.noise import Noise
 from dlmkit.testing.compare import Exercise, agree, differs, finite, pure, require
 from dlmkit.testing.parts import LENGTH
-from dlmkit.testing.subject import Subject
+from dlmkit.testing.subject import Subject, oracle_queries
 from dlmkit.testing.suite import NotApplicable, check
 
 KIND = "space"
@@ -46,21 +46,6 @@ def clean(x: Tensor) -> Level:
 def noise_of(rows: int, step: int = 0) -> Noise:
     """Noise keyed by row."""
     return Noise.keyed(5, torch.arange(rows), step)
-
-
-@torch.no_grad()
-def oracle_queries(space: EmbeddingSpace) -> Tensor:
-    """Of every token, a query whose distribution is nearly all on it, (V, Q), by gradient."""
-    with torch.enable_grad():
-        query = torch.randn(1, space.vocab_size, space.query_dim, requires_grad=True)
-        optimiser = torch.optim.Adam([query], lr=0.3)
-        token = torch.arange(space.vocab_size)
-        for _ in range(150):
-            optimiser.zero_grad()
-            logits = space.logits(query)[0]
-            torch.nn.functional.cross_entropy(logits, token).backward(inputs=[query])
-            optimiser.step()
-    return query[0].detach()
 
 
 def _exercise(subject: Subject) -> Exercise:
@@ -115,7 +100,7 @@ def tied_as_claimed(subject: Subject) -> None:
     space = subject.built
     query = random_query(space)
     require(
-        space.tied == ("tied" in subject.component.provides | subject.options().capabilities()),
+        space.tied == ("tied" in subject.component.provides | subject.config.capabilities()),
         f"the space's tied is {space.tied}, and what it provides says otherwise",
     )
     if not space.tied:

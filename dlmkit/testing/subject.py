@@ -8,9 +8,12 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Denoise
+from dlmkit.core.embedding import EmbeddingSpace
+from dlmkit.errors import RecipeError
 from dlmkit.plugin import Part
 from dlmkit.registry import Entry, Registry
 from dlmkit.testing.parts import KIT, LENGTH
@@ -18,6 +21,21 @@ from dlmkit.testing.suite import CheckFailed, NotApplicable, unbuildable
 
 MODEL = ("data", "space", "schedule", "network", "masking", "objective")
 """The kinds that a model is assembled from, in this order."""
+
+@torch.no_grad()
+def oracle_queries(space: EmbeddingSpace) -> Tensor:
+    """Of every token, a query whose distribution is nearly all on it, (V, Q), by gradient."""
+    with torch.enable_grad():
+        query = torch.randn(1, space.vocab_size, space.query_dim, requires_grad=True)
+        optimiser = torch.optim.Adam([query], lr=0.3)
+        token = torch.arange(space.vocab_size)
+        for _ in range(150):
+            optimiser.zero_grad()
+            logits = space.logits(query)[0]
+            torch.nn.functional.cross_entropy(logits, token).backward(inputs=[query])
+            optimiser.step()
+    return query[0].detach()
+
 
 DEFAULTS = {
     "data": "words",
@@ -27,6 +45,17 @@ DEFAULTS = {
     "masking": "half",
     "objective": "cross-entropy",
 }
+
+
+def part_of(entry: Entry) -> Part:
+    """The choice of ``entry`` with example options: of its component, and of required fields."""
+    fields = entry.component.config.model_fields
+    required = {
+        field.alias or name: field.examples[0]
+        for name, field in fields.items()
+        if field.is_required() and field.examples
+    }
+    return Part(use=entry.qualified, options={**required, **entry.component.example})
 
 
 class Subject:
@@ -92,8 +121,15 @@ class Subject:
     def options(self, entry: Entry | None = None) -> Any:
         """The options that the kit builds ``entry`` (default: the component) with."""
         entry = entry or self.entry
-        part = Part(use=entry.qualified, options=dict(entry.component.example))
-        return self.registry.options(entry.component.kind, part)
+        return self.registry.options(entry.component.kind, part_of(entry))
+
+    @cached_property
+    def config(self) -> Any:
+        """Its options. Raises NotApplicable if they are not valid, which a check of its own says."""
+        try:
+            return self.options()
+        except RecipeError as error:
+            raise NotApplicable("its example is not valid") from error
 
     @property
     def context(self) -> BuildContext:
@@ -112,9 +148,10 @@ class Subject:
 
     def make(self, entry: Entry, context: BuildContext) -> Any:
         """The object of ``entry``. Raises NotApplicable if this machine lacks what it needs."""
-        part = Part(use=entry.qualified, options=dict(entry.component.example))
+        if entry is self.entry:
+            _ = self.config
         try:
-            return self.registry.build(entry.component.kind, part, context)
+            return self.registry.build(entry.component.kind, part_of(entry), context)
         except Exception as error:
             if unbuildable(error):
                 raise NotApplicable(f"cannot be built here: {error}") from error
@@ -140,6 +177,11 @@ class Subject:
     def space(self) -> Any:
         """The space that the component stands beside."""
         return self.parts.part("space")
+
+    @cached_property
+    def oracle(self) -> Tensor:
+        """Of every token, a query of the space beside it that is nearly certain of it, (V, Q)."""
+        return oracle_queries(self.space)
 
     @property
     def denoise(self) -> Denoise:

@@ -131,7 +131,11 @@ class Random(Config):
 class Mix(Config):
     """CDCD's base mixes prefix and random half and half."""
 
-    parts: list[part_of("masking")] = Field(min_length=1, description="the maskings")
+    parts: list[part_of("masking")] = Field(
+        min_length=1,
+        description="the maskings",
+        examples=[[{"use": "cdcd:prefix"}, {"use": "cdcd:random"}]],
+    )
     weights: list[PositiveFloat] | None = Field(None, description="shares; default: equal")
 
     @model_validator(mode="after")
