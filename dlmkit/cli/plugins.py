@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dlmkit.cli.extra import unreachable
 from dlmkit.cli.output import columns, result, result_json, say
 
 if TYPE_CHECKING:
@@ -23,13 +24,15 @@ def _group() -> None: ...
 
 @plugins.command("list")
 def list_plugins(
+    context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
 ) -> None:
     """List every plugin: loaded, failed or blocked, and why. Exits 0 whatever failed."""
     from dlmkit.registry import Registry
 
     registry = Registry.load()
-    for note in registry.notes:
+    hidden = filter(None, (unreachable(plugin, context) for plugin in registry.loaded))
+    for note in (*registry.notes, *hidden):
         say(f"note: {note}")
     if as_json:
         result_json([asdict(plugin) for plugin in registry.plugins])
@@ -45,6 +48,7 @@ def list_plugins(
 
 @plugins.command()
 def check(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The plugin's name.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
 ) -> None:
@@ -54,7 +58,7 @@ def check(
     """
     from dlmkit.errors import PluginError
     from dlmkit.registry import Registry
-    from dlmkit.testing.suite import run
+    from dlmkit.testing.suite import Outcome, run
 
     registry = Registry.load()
     if name not in [plugin.name for plugin in registry.loaded]:
@@ -62,6 +66,8 @@ def check(
             f"no plugin named {name!r} is installed ('dlmkit plugins list' shows what there is)"
         )
     outcomes = run(name, registry)
+    hidden = [unreachable(plugin, context) for plugin in registry.loaded if plugin.name == name]
+    outcomes += [Outcome("plugin", "commands-are-reached", "failed", why) for why in hidden if why]
     if as_json:
         result_json([asdict(outcome) for outcome in outcomes])
     else:
@@ -89,6 +95,7 @@ def _report(outcomes: list[Outcome]) -> str:
 
 @plugins.command()
 def new(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The plugin's name, kept verbatim.")],
     kind: Annotated[str, typer.Option("--kind", help="The kind of its part.")],
 ) -> None:
@@ -96,10 +103,13 @@ def new(
 
     Exits 2 for a bad name or kind, or if the folder exists; it never asks anything.
     """
+    from dlmkit.errors import UsageError
     from dlmkit.registry import Registry
     from dlmkit.scaffold import write
 
     registry = Registry.load()
+    if name in context.find_root().command.commands:  # type: ignore[attr-defined]
+        raise UsageError(f"{name!r} is a command of dlmkit itself; choose another name")
     folder = write(name, kind, registry, Path())
     if name in [plugin.name for plugin in registry.loaded]:
         say(f"note: a plugin named {name!r} is installed; only one of that name can be")
