@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 from pydantic_core import to_json
+from torch import nn
 
 from dlmkit.core.kinds import INTERFACES
 from dlmkit.errors import DlmkitError
@@ -20,7 +21,7 @@ from dlmkit.recipe.yaml import read_text
 from dlmkit.registry import Registry, import_target
 from dlmkit.testing.compare import agree, require
 from dlmkit.testing.subject import Subject
-from dlmkit.testing.suite import CHECKS, EVERY, PLUGIN, CheckFailed, check
+from dlmkit.testing.suite import CHECKS, EVERY, PLUGIN, CheckFailed, NotApplicable, check
 from dlmkit.training.checkpoint import find
 
 About = tuple[Loaded, Registry]
@@ -155,7 +156,7 @@ def builds(subject: Subject) -> None:
     """It builds an instance of its kind's interface"""
     interface = INTERFACES[subject.component.kind]
     try:
-        built = subject.build()
+        built = subject.built
     except DlmkitError as error:
         raise CheckFailed(str(error)) from error
     require(isinstance(built, interface), f"{type(built).__name__} is no {interface.__name__}")
@@ -164,7 +165,9 @@ def builds(subject: Subject) -> None:
 @check(EVERY)
 def weights_follow_the_seed(subject: Subject) -> None:
     """Parameters and buffers are a function of the seed alone"""
-    first, again = (getattr(subject.build(seed=3), "state_dict", dict)() for _ in range(2))
+    if not isinstance(subject.built, nn.Module):
+        raise NotApplicable("no module")
+    first, again = (subject.build(seed=3).state_dict() for _ in range(2))
     agree(first, again, "the weights of two builds with one seed")
 
 

@@ -26,7 +26,7 @@ from dlmkit.noise import Noise
 from dlmkit.plugin import PROJECT, Component, Config
 from dlmkit.types import Embedded, Ids, Logits, Mask, Probabilities, Query
 
-LENGTH = 8
+LENGTH = 12
 WORDS = "the a cat dog bird sees hears finds and or small big".split()
 
 

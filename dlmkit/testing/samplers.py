@@ -321,9 +321,9 @@ def order_as_claimed(subject: Subject) -> None:
 def reaches_the_distribution(subject: Subject) -> None:
     """From the prior it reaches a Gaussian token's mean and standard deviation"""
     sampler, high = _gaussian(subject), 30.0
-    key = Noise.keyed(4, torch.arange(64), 0)
+    key = Noise.keyed(4, torch.arange(32), 0)
     x = M + math.sqrt(C**2 + high**2) * key.normal(0, (64, 1), torch.float64)
-    s = torch.logspace(math.log10(high), -2, 128, dtype=torch.float64)
+    s = torch.logspace(math.log10(high), -2, 96, dtype=torch.float64)
     for preserving in (False, True):
         end = _walk(sampler, x, torch.cat((s, s.new_zeros(1))), preserving)
         mean, deviation = end.mean().item(), end.std().item()
