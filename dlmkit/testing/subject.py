@@ -22,6 +22,7 @@ from dlmkit.testing.suite import CheckFailed, NotApplicable, unbuildable
 MODEL = ("data", "space", "schedule", "network", "masking", "objective")
 """The kinds that a model is assembled from, in this order."""
 
+
 @torch.no_grad()
 def oracle_queries(space: EmbeddingSpace) -> Tensor:
     """Of every token, a query whose distribution is nearly all on it, (V, Q), by gradient."""
@@ -125,7 +126,7 @@ class Subject:
 
     @cached_property
     def config(self) -> Any:
-        """Its options. Raises NotApplicable if they are not valid, which a check of its own says."""
+        """Its options. Raises NotApplicable if they are not valid: a check of its own says so."""
         try:
             return self.options()
         except RecipeError as error:
@@ -155,6 +156,8 @@ class Subject:
         except Exception as error:
             if unbuildable(error):
                 raise NotApplicable(f"cannot be built here: {error}") from error
+            if entry is self.entry:
+                raise NotApplicable("it does not build") from error
             raise
 
     def build(self, context: BuildContext | None = None, seed: int = 0) -> Any:

@@ -13,21 +13,22 @@ import pytest
 from dlmkit.loading import Loaded
 from dlmkit.plugin import KINDS
 from dlmkit.registry import Registry
-from dlmkit.testing.suite import PLUGIN, all_checks, run
+from dlmkit.testing.suite import PLUGIN, all_checks, cases
 
 sys.path.insert(0, str(Path(__file__).parent))
-import mutants_of_sampling  # noqa: E402, F401
-import mutants_of_text  # noqa: E402, F401
-from mutants import MUTANTS, Mutant  # noqa: E402
+import mutants_of_sampling  # noqa: F401
+import mutants_of_text  # noqa: F401
+from mutants import MUTANTS, Mutant
+
+REGISTRY = Registry.load(third_party=False)
 
 
 def found(mutant: Mutant) -> frozenset[str]:
     """The checks that a mutant fails."""
     plugin = Loaded("mutants", "tests", "0", "json", components=(mutant.component,))
-    registry = Registry.load(third_party=False)
-    outcomes = run("mutants", replace(registry, loaded=(*registry.loaded, plugin)))
-    component = [outcome for outcome in outcomes if outcome.component != "plugin"]
-    return frozenset(o.check for o in component if o.outcome == "failed")
+    found = cases("mutants", replace(REGISTRY, loaded=(*REGISTRY.loaded, plugin)))
+    outcomes = [case.run() for case in found if case.component != "plugin"]
+    return frozenset(o.check for o in outcomes if o.outcome == "failed")
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m.component.kind}-{m.check}")
