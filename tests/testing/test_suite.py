@@ -17,7 +17,8 @@ import itertools
 from dlmkit_cdcd.configs import Random as Options
 
 def masking(name="mine", **declared):
-    return Component("masking", name, "a masking", Options, "dlmkit_cdcd.masking:RandomMasking", **declared)
+    target = "dlmkit_cdcd.masking:RandomMasking"
+    return Component("masking", name, "a masking", Options, target, **declared)
 """
 
 GOOD = """
