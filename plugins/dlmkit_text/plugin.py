@@ -33,6 +33,20 @@ def register_components() -> Sequence[Component]:
             target="dlmkit_text.data:text",
         ),
         Component(
+            kind="data",
+            name="c4",
+            summary="C4, streamed from the Hugging Face hub or read from local shards",
+            config=configs.C4,
+            target="dlmkit_text.data:c4",
+        ),
+        Component(
+            kind="data",
+            name="hf",
+            summary="any dataset of the Hugging Face hub, or a local one, by column",
+            config=configs.Dataset,
+            target="dlmkit_text.data:hf",
+        ),
+        Component(
             kind="metric",
             name="ngram-judge",
             summary="nats per character under a Kneser-Ney model of the training text",
