@@ -44,7 +44,7 @@ RECIPES = Path(__file__).resolve().parent.parent / "recipes" / "ablations"
 LEVELS = (3.0, 5.0, 7.0, 10.0)
 """Noise levels of the held-out losses; inside the t range of every ablation."""
 GIVEN = {"prefix": "cdcd:prefix", "random": "cdcd:random", "span": "ddlm:span"}
-ROWS = 128
+ROWS = 64
 COLUMNS = {
     "grammar": ("valid", "correct", "nll", "template_distance"),
     "kjv": ("nll_per_character", "entropy_1", "entropy_4", "real_words"),
@@ -186,7 +186,7 @@ def table(text: str, done: Mapping[str, Any]) -> str:
     """All finished runs of one text, in Markdown."""
     names = ("loss", "gain", *GIVEN, *COLUMNS[text])
     lines = [f"| {text} | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for key, found in done.items():
+    for key, found in sorted(done.items()):
         if key.startswith(f"{text}/"):
             numbers = {**found["summary"], **found["metrics"]}
             cells = " | ".join(f"{numbers.get(name, float('nan')):.3f}" for name in names)

@@ -55,9 +55,9 @@ class ScoreInterpolation(Objective):
         read = self.space.corruption.input(x, level)
         query = self.network(read, level, conditioning, previous)
         logits = self.space.logits(query).float()
-        entropy = F.cross_entropy(logits.transpose(1, 2), batch.ids, reduction="none")
+        entropy = F.cross_entropy(logits.flatten(0, 1), batch.ids.flatten(), reduction="none")
         noised = batch.attend & ~given
-        per_row = torch.where(noised, entropy, 0.0).sum(dim=1)
+        per_row = torch.where(noised, entropy.view(batch.ids.shape), 0.0).sum(dim=1)
         count = noised.sum(dim=1)
         return LossParts(
             loss_sum=per_row.sum(),
