@@ -41,6 +41,7 @@ from dlmkit.registry import Registry
 from dlmkit.training.loop import Learner, StepRecord, train
 from dlmkit.training.memory import keep_freed_memory
 from dlmkit.training.parallel import Single
+from dlmkit.training.units import prepare_units
 
 SIZES = {
     "1.3M": {"blocks": 4, "width": 128, "heads": 2, "vocabulary": 1024},
@@ -187,12 +188,14 @@ def formula(config: RecipeConfig, vocabulary: int) -> int:
 
 def measure(name: str, options: argparse.Namespace, registry: Registry) -> dict[str, Any]:
     """All numbers of one size."""
-    assembly = assemble(config_of(name, registry), registry)
+    assembly = assemble(config_of(name, options.compile, registry), registry)
     steps = loop(assembly)
     for _ in range(WARM_UP):
         next(steps)
     with Recorder() as recorder:
         next(steps)
+    if options.compile:
+        prepare_units(assembly.network, assembly.config.train, torch.device("cpu"))
     calls = [c for p in recorder.products for c in bare(p, options.attention == "kernel")]
     timed = Rounds(steps, calls, options.steps, squares())
     timed.run(options.rounds)
@@ -212,7 +215,7 @@ def measure(name: str, options: argparse.Namespace, registry: Registry) -> dict[
     }
 
 
-def config_of(name: str, registry: Registry) -> RecipeConfig:
+def config_of(name: str, compiled: bool, registry: Registry) -> RecipeConfig:
     """The recipe of one size: ddlm_small's text and parts at other sizes."""
     size = SIZES[name]
     network = {f"network.with.{key}": size[key] for key in ("blocks", "width", "heads")}
@@ -223,6 +226,7 @@ def config_of(name: str, registry: Registry) -> RecipeConfig:
         "space.with.dim": 64,
         "train.batch_size": 32,
         "train.steps": 1_000_000,
+        "train.compile": compiled,
     }
     recipe = Path(__file__).resolve().parent.parent / "recipes" / "ddlm_small.yaml"
     return load_recipe(str(recipe), [f"{k}={v}" for k, v in options.items()], registry).config
@@ -339,6 +343,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--rounds", type=int, default=10)
     made.add_argument("--steps", type=int, default=3, help="steps in a round")
     made.add_argument("--attention", choices=("products", "kernel"), default="products")
+    made.add_argument("--compile", action="store_true", help="torch.compile the blocks")
     made.add_argument("--out", type=Path, help="JSON file")
     options = made.parse_args(arguments)
     torch.set_num_threads(options.threads)
@@ -355,14 +360,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def report(name: str, found: Mapping[str, Any]) -> str:
     """The numbers of one size in words."""
     lines = [
-        f"{name}: {found['parameters']:,} parameters, {found['flops_per_step'] / 1e9:.1f} GFLOP a step"
+        f"{name}: {found['parameters']:,} parameters, "
+        f"{found['flops_per_step'] / 1e9:.1f} GFLOP a step"
     ]
     for clock in ("wall", "cpu"):
         n = found[clock]
         lines.append(
             f"  {clock}: step {n['step_seconds'] * 1e3:.1f} ms, products alone "
-            f"{n['products_seconds'] * 1e3:.1f} ms: {n['products_share']:.1%}; {n['gigaflops']:.1f} "
-            f"GFLOP/s, {n['share_of_best_square']:.1%} of the best square product"
+            f"{n['products_seconds'] * 1e3:.1f} ms: {n['products_share']:.1%}; "
+            f"{n['gigaflops']:.1f} GFLOP/s, {n['share_of_best_square']:.1%} of the best square"
         )
     lines.append(f"  waiting for data {found['waiting_for_data']:.2%}")
     rest = ", ".join(f"{key} {share:.1%}" for key, share in list(found["profile"].items())[:12])
