@@ -24,6 +24,7 @@ from dlmkit.training.environment import changed, environment
 from dlmkit.training.evaluate import Evaluator
 from dlmkit.training.folder import MetricsFile, RunFolder
 from dlmkit.training.loop import Learner
+from dlmkit.training.memory import keep_freed_memory
 from dlmkit.training.parallel import World, world
 from dlmkit.training.session import Session
 from dlmkit.training.signals import StopSignals
@@ -72,6 +73,8 @@ def run(
     if resolved.config.train.threads is not None:
         torch.set_num_threads(resolved.config.train.threads)
     with world() as processes, ExitStack() as stack:
+        if processes.device.type == "cpu":
+            keep_freed_memory()
         start = plan_start(resolved, out, resume, registry)
         processes.barrier()  # nobody writes before everybody has looked
         shown = display(processes.first)
