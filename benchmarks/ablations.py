@@ -41,8 +41,8 @@ from dlmkit.recipe.load import Resolved, load_recipe
 from dlmkit.registry import Registry
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes" / "ablations"
-LEVELS = (3.0, 5.0, 7.0, 10.0)
-"""Noise levels of the held-out losses; inside the t range of every ablation."""
+LEVELS = {"grammar": (3.0, 5.0, 7.0, 10.0), "kjv": (1.0, 1.75, 3.0, 5.0)}
+"""Noise levels of the held-out losses, where most is learned: 256 and 32 channels a token."""
 GIVEN = {"prefix": "cdcd:prefix", "random": "cdcd:random", "span": "ddlm:span"}
 ROWS = 64
 COLUMNS = {
@@ -61,7 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             resolved = load_recipe(str(RECIPES / f"{name}.yaml"), [f"seed={seed}"], registry)
             key, mark = f"{name}@{seed}", hashlib.sha256(resolved.text().encode()).hexdigest()
             if done.get(key, {}).get("recipe") != mark:
-                done[key] = {"recipe": mark, **ablation(resolved, registry)}
+                done[key] = {
+                    "recipe": mark,
+                    **ablation(resolved, registry, LEVELS[name.partition("/")[0]]),
+                }
                 keep(options.out, done)
                 print(key, json.dumps(done[key]["summary"]), file=sys.stderr)
     except DlmkitError as error:
@@ -100,7 +103,7 @@ def keep(path: Path, done: Mapping[str, Any]) -> None:
     os.replace(work, path)
 
 
-def ablation(resolved: Resolved, registry: Registry) -> dict[str, Any]:
+def ablation(resolved: Resolved, registry: Registry, sigmas: Sequence[float]) -> dict[str, Any]:
     """Train one recipe and measure its averaged weights."""
     torch.set_num_threads(1)
     assembly = assemble(resolved.config, registry)
@@ -112,14 +115,14 @@ def ablation(resolved: Resolved, registry: Registry) -> dict[str, Any]:
     found = {
         "tokens": sum(record.tokens for record in records),
         "cpu_seconds": round(seconds, 1),
-        "levels": unconditional(model, held_out),
-        "given": {name: conditional(model, held_out, use) for name, use in GIVEN.items()},
+        "levels": unconditional(model, held_out, sigmas),
+        "given": {name: conditional(model, held_out, sigmas, use) for name, use in GIVEN.items()},
         "metrics": metrics(model),
     }
     return {**found, "summary": summary(found)}
 
 
-def unconditional(model: Model, held_out: Batch) -> list[dict[str, Any]]:
+def unconditional(model: Model, held_out: Batch, sigmas: Sequence[float]) -> list[dict[str, Any]]:
     """Cross-entropy and context gain at each level."""
     assembly = model.assembly
     counted = Frequencies.count(assembly.data, 200_000)
@@ -129,13 +132,13 @@ def unconditional(model: Model, held_out: Batch) -> list[dict[str, Any]]:
         assembly.schedule,
         held_out,
         Frequencies(counted.unigram, None),
-        levels=torch.tensor(LEVELS),
+        levels=torch.tensor(sigmas),
     )
     return [report.record() for report in reports]
 
 
 @torch.no_grad()
-def conditional(model: Model, held_out: Batch, use: str) -> list[float]:
+def conditional(model: Model, held_out: Batch, sigmas: Sequence[float], use: str) -> list[float]:
     """Cross-entropy of the noised half of each row at each level, in nats per token."""
     assembly, rows = model.assembly, torch.arange(len(held_out.ids))
     masking: Masking = assembly.build("masking", Part(use=use))
@@ -143,7 +146,7 @@ def conditional(model: Model, held_out: Batch, use: str) -> list[float]:
     x0 = assembly.space.embed(held_out.ids)
     conditioning = Conditioning.of(x0, given, held_out.attend)
     losses = []
-    for index, sigma in enumerate(LEVELS):
+    for index, sigma in enumerate(sigmas):
         level = Level(torch.ones(len(rows)), torch.full((len(rows),), sigma))
         x = assembly.space.corruption.corrupt(x0, level, Noise.keyed(2, rows, index))
         denoise = model.parts.denoise

@@ -46,8 +46,8 @@ def _mix_number(x: int) -> int:
 
 
 def _fold(key: Tensor, value: Tensor | int) -> Tensor:
-    number = isinstance(value, int)
-    mixed = _mix_number(value + _GOLDEN) if number else _mix(value + _GOLDEN)
+    value = value + _GOLDEN
+    mixed = _mix_number(value) if isinstance(value, int) else _mix(value)
     return _mix((key ^ mixed) + _GOLDEN)
 
 
