@@ -34,7 +34,7 @@ class DataError(DlmkitError):
 
 
 class CheckpointError(DlmkitError):
-    """A checkpoint is truncated, altered or incomplete."""
+    """A checkpoint, trace or certificate is truncated, altered or incomplete."""
 
     exit_code = 6
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -24,11 +24,11 @@ from dlmkit.sampling.runner import stream
 from dlmkit.sampling.step import Sample, Step
 from dlmkit.training.checkpoint import find
 from dlmkit.training.loop import Learner, StepRecord, train
-from dlmkit.training.parallel import Single
+from dlmkit.training.parallel import Single, World
 from dlmkit.training.state import RECIPE
 from dlmkit.training.state import load_model as load_objective
 
-SAMPLING_KEYS = ("sampler", "grid", "exit", "guidance", "statistic", "sample", "seed")
+SAMPLING_KEYS = ("sampler", "grid", "exit", "freeze", "guidance", "statistic", "sample", "seed")
 """The recipe's keys that may differ from the run's when its model is sampled."""
 
 GAP = re.compile("_{3,}")
@@ -73,21 +73,24 @@ class Model:
         self,
         n: int = 4,
         seed: int = 0,
-        prompt: str | None = None,
-        infill: str | None = None,
+        prompt: str | Sequence[str] | None = None,
+        infill: str | Sequence[str] | None = None,
         steps: int | None = None,
         batch_size: int | None = None,
+        length: int | Sequence[int] | None = None,
+        world: World | None = None,
     ) -> list[Text]:
-        """``n`` texts. Text i depends on the seed and i alone.
+        """``n`` texts, or ``n`` of each ``prompt`` and ``infill``, as :meth:`requests` says.
 
-        ``prompt`` is what every text begins with. ``infill`` is a text with gaps, each marked by
-        ``___``; the gaps share what is left of the model's length as evenly as can be.
-        ``steps`` and ``batch_size`` default to the recipe's. Raises UsageError for a request
-        that does not fit, and DataError for characters that the vocabulary lacks.
+        Text i depends on the seed and i alone. ``steps`` and ``batch_size`` default to the
+        recipe's. The processes of ``world`` share the texts out, and each returns all of them.
+        Raises UsageError for a request that does not fit, and DataError for characters that the
+        vocabulary lacks.
         """
-        requests = self.requests(n, prompt, infill)
+        world = world or Single(self.assembly.context.device)
+        requests = self.requests(n, prompt, infill, length)[world.rank :: world.size]
         turns = self.stream(requests, seed, steps, batch_size)
-        return self.texts((sample for step in turns for sample in step.samples), seed)
+        return self.texts(gather(turns, world), seed)
 
     def train(self) -> Iterator[StepRecord]:
         """Train by the recipe's ``train`` section, one record an optimiser step.
@@ -107,19 +110,42 @@ class Model:
         objective.eval()
 
     def requests(
-        self, n: int, prompt: str | None = None, infill: str | None = None
+        self,
+        n: int,
+        prompt: str | Sequence[str] | None = None,
+        infill: str | Sequence[str] | None = None,
+        length: int | Sequence[int] | None = None,
+        lines: Sequence[str] = (),
     ) -> list[Request]:
-        """What :meth:`sample` asks the sampling loop for."""
+        """What :meth:`sample` asks the sampling loop for.
+
+        A ``prompt`` is what a text begins with; an ``infill`` is a text with gaps, each marked by
+        ``___``, which share what is left of its length as evenly as can be. ``lines`` are prompts,
+        or texts with gaps where they have one. All of them take turns in this order until there
+        are ``n`` texts of each; so do several lengths in tokens (default: the model's own).
+        """
         if n < 1:
             raise UsageError(f"cannot draw {n} texts; draw 1 or more")
-        if prompt is not None and infill is not None:
-            raise UsageError("a text has a prompt or gaps to fill in, not both; drop one of them")
-        length, tokenizer = self.config.length, self.assembly.tokenizer
-        if infill is not None:
-            pieces = gaps(infill, tokenizer, length)
-            return [Request.infill(row, pieces, length) for row in range(n)]
-        ids = beginning(prompt or "", tokenizer, length)
-        return [Request.prompt(row, ids, length) for row in range(n)]
+        asked = [(text, False) for text in _several(prompt)]
+        asked += [(text, True) for text in _several(infill)]
+        asked += [(text, GAP.search(text) is not None) for text in lines]
+        asked = asked or [("", False)]
+        lengths = _several(length) or [self.config.length]
+        for size in lengths:
+            if not 1 <= size <= self.config.length:
+                raise UsageError(
+                    f"a text of {size} tokens: this model writes 1 to {self.config.length}"
+                )
+        return [
+            self._request(row, text, gapped, lengths[row % len(lengths)])
+            for row, (text, gapped) in enumerate(asked * n)
+        ]
+
+    def _request(self, row: int, text: str, gapped: bool, length: int) -> Request:
+        tokenizer = self.assembly.tokenizer
+        if gapped:
+            return Request.infill(row, gaps(text, tokenizer, length), length)
+        return Request.prompt(row, beginning(text, tokenizer, length), length)
 
     def stream(
         self,
@@ -136,9 +162,10 @@ class Model:
             steps=self.config.sample.steps if steps is None else steps,
             batch_size=self.config.sample.batch_size if batch_size is None else batch_size,
             length=self.config.length,
+            width=self.parts.inference.width,
         )
 
-    def texts(self, samples: Iterator[Sample], seed: int) -> list[Text]:
+    def texts(self, samples: Iterable[Sample], seed: int) -> list[Text]:
         """``samples`` as text, in order of their index."""
         decode = self.assembly.tokenizer.decode
         return [
@@ -147,13 +174,29 @@ class Model:
         ]
 
 
+def gather(turns: Iterable[Step], world: World) -> list[Sample]:
+    """The samples of ``turns`` and of every other process's."""
+    own = [sample for step in turns for sample in step.samples]
+    return [sample for samples in world.share(own) for sample in samples]
+
+
+Value = TypeVar("Value", str, int)
+
+
+def _several(value: Value | Sequence[Value] | None) -> list[Value]:
+    """None, one or several values as a list."""
+    if value is None:
+        return []
+    return [value] if isinstance(value, str | int) else list(value)
+
+
 def beginning(prompt: str, tokenizer: Tokenizer, length: int) -> list[int]:
     """The ids of ``prompt``. Raises UsageError unless it leaves room for a token."""
     ids = tokenizer.encode(prompt)
     if len(ids) >= length:
         raise UsageError(
-            f"the prompt has {len(ids)} tokens, and this model writes texts of {length}: "
-            f"shorten it to {length - 1} or fewer"
+            f"the prompt {_short(prompt)} has {len(ids)} tokens, and its text is to have "
+            f"{length}: shorten it to {length - 1} or fewer"
         )
     return ids
 
@@ -169,10 +212,15 @@ def gaps(text: str, tokenizer: Tokenizer, length: int) -> list[list[int]]:
     known, count = sum(map(len, pieces)), len(pieces) - 1
     if known + count > length:
         raise UsageError(
-            f"the text around the gaps has {known} tokens, and this model writes texts of "
-            f"{length}: that leaves no token for {'the gap' if count == 1 else 'each gap'}"
+            f"the text around the gaps of {_short(text)} has {known} tokens, of {length} in all: "
+            f"that leaves no token for {'the gap' if count == 1 else 'each gap'}"
         )
     return pieces
+
+
+def _short(text: str) -> str:
+    """``text`` in quotes, cut where it is long."""
+    return repr(text if len(text) <= 40 else f"{text[:37]}...")
 
 
 def compose(device: torch.device | str = "cpu", **recipe: Any) -> Model:

@@ -61,6 +61,18 @@ def put(value: Value, index: Tensor, rows: Value) -> Value:
     return result
 
 
+def merge(value: Value) -> Value:
+    """Axes 0 and 1 of every tensor as one: (B, L, ...) to (B L, ...)."""
+    result: Value = _map(lambda tensor: tensor.flatten(0, 1), value)
+    return result
+
+
+def part(value: Value, length: int) -> Value:
+    """Axis 0 of every tensor in rows of ``length``: (B L, ...) to (B, L, ...)."""
+    result: Value = _map(lambda tensor: tensor.unflatten(0, (-1, length)), value)
+    return result
+
+
 def cat(values: list[Value]) -> Value:
     """The rows of all ``values`` one after the other."""
     result: Value = _map(lambda *tensors: torch.cat(tensors), *values)

@@ -70,6 +70,8 @@ LIGHT = [
     "--version",
     "train --help",
     "sample --help",
+    "trace --help",
+    "exit calibrate --help",
     "plugins list",
     "plugins list --json",
     "components list",

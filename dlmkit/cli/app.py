@@ -14,17 +14,20 @@ import typer
 from dlmkit import __version__
 from dlmkit.cli.components import components
 from dlmkit.cli.doctor import doctor
+from dlmkit.cli.exit import exit_app
 from dlmkit.cli.output import result, say
 from dlmkit.cli.plugins import plugins
 from dlmkit.cli.recipe import recipe
 from dlmkit.cli.sample import sample
+from dlmkit.cli.trace import trace
 from dlmkit.cli.train import train
 from dlmkit.errors import DlmkitError, Preempted
 from dlmkit.recipe.problems import InvalidRecipe, UnusableRecipe
 
 EXIT_CODES = """Exit codes: 0 done, 1 unexpected, 2 usage, 3 recipe missing or invalid or a name
-nobody provides, 4 a known name whose plugin failed or is absent, 5 data or hub, 6 checkpoint
-truncated, altered or incomplete, 7 non-finite loss, 75 preempted and saved, 130 interrupted."""
+nobody provides, 4 a known name whose plugin failed or is absent, 5 data or hub, 6 checkpoint,
+trace or certificate truncated, altered or incomplete, 7 non-finite loss, 75 preempted and saved,
+130 interrupted."""
 
 app = typer.Typer(
     name="dlmkit",
@@ -36,6 +39,8 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(sample)
+app.command()(trace)
+app.add_typer(exit_app, name="exit")
 app.add_typer(recipe, name="recipe")
 app.add_typer(components, name="components")
 app.add_typer(plugins, name="plugins")

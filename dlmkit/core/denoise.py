@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.schedule import Level
+from dlmkit.core.vocabulary import Top
 from dlmkit.types import PerPosition, Query
 
 
@@ -22,7 +24,8 @@ class Prediction:
     ``x0_step`` is what a sampler steps towards; guidance and temperature may move it.
     ``query``, ``lse`` and ``x0_mean`` describe the distribution over tokens that statistics and
     decoding read: logits = space.logits(query), lse their log-sum-exp, x0_mean the mean of x0.
-    ``feedback`` is what the next call gets as ``previous``.
+    ``feedback`` is what the next call gets as ``previous``. ``top``, the likeliest tokens, is
+    filled in where a statistic asks for them.
     """
 
     x0_step: Tensor
@@ -30,6 +33,7 @@ class Prediction:
     lse: PerPosition
     x0_mean: Tensor
     feedback: Any
+    top: Top | None = None
 
 
 class Denoise(ABC):
@@ -44,6 +48,16 @@ class Denoise(ABC):
         self, x: Tensor, level: Level, previous: Any, conditioning: Conditioning
     ) -> Prediction:
         """The prediction for ``x`` (B, L, ...) at ``level``."""
+
+    def prepared(
+        self, space: EmbeddingSpace, network: Callable[[ScoreNetwork], ScoreNetwork]
+    ) -> Denoise:
+        """This denoiser for a run in which no weight changes.
+
+        ``space`` stands for its own space and ``network`` maps its own network to the one to
+        run. A denoiser that has neither is its own.
+        """
+        return self
 
 
 class ModelDenoise(Denoise):
@@ -67,7 +81,12 @@ class ModelDenoise(Denoise):
         query = self.network(read, level, conditioning, previous)
         x0, lse = self.space.read(query)
         x0_step = torch.where(conditioning.given[..., None], conditioning.clean.to(x0.dtype), x0)
-        return Prediction(x0_step, query, lse, x0, x0_step)
+        return Prediction(x0_step, query.to(x0.dtype), lse, x0, x0_step)
+
+    def prepared(
+        self, space: EmbeddingSpace, network: Callable[[ScoreNetwork], ScoreNetwork]
+    ) -> ModelDenoise:
+        return ModelDenoise(space, network(self.network))
 
 
 class CountingDenoise(Denoise):
@@ -87,3 +106,8 @@ class CountingDenoise(Denoise):
         self.calls += 1
         self.rows += x.shape[0]
         return self.inner(x, level, previous, conditioning)
+
+    def prepared(
+        self, space: EmbeddingSpace, network: Callable[[ScoreNetwork], ScoreNetwork]
+    ) -> CountingDenoise:
+        return CountingDenoise(self.inner.prepared(space, network))

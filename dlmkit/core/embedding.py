@@ -5,9 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dlmkit.core import vocabulary
 from dlmkit.core.schedule import Level
+from dlmkit.core.vocabulary import Tables, Top
 from dlmkit.noise import Noise
 from dlmkit.types import Embedded, Ids, Logits, PerPosition, Probabilities, Query
 
@@ -85,10 +88,28 @@ class EmbeddingSpace(nn.Module, ABC):
     def expect(self, probabilities: Probabilities) -> Tensor:
         """The mean of x0 under ``probabilities``: ``expect(one_hot(ids)) == embed(ids)``."""
 
+    def tables(self) -> Tables | None:
+        """What scores tokens and what is averaged, if both are linear and free of bias.
+
+        Such a space decodes the likeliest tokens; None: it is not of this kind.
+        """
+        return None
+
     def read(self, query: Query) -> tuple[Tensor, PerPosition]:
-        """(mean of x0, log-normaliser) of the prediction: override where it is cheaper fused."""
-        logits = self.logits(query)
-        return self.expect(logits.softmax(dim=-1)), logits.logsumexp(dim=-1)
+        """(mean of x0, log-normaliser) of the prediction, differentiable where gradients are on.
+
+        Without gradients, a space with :meth:`tables` holds no V-sized tensor.
+        """
+        tables = None if torch.is_grad_enabled() else self.tables()
+        if tables is None:
+            logits = self.logits(query)
+            return self.expect(logits.softmax(dim=-1)), logits.logsumexp(dim=-1)
+        tables = tables.to(query.dtype)
+        return _read(vocabulary.choose(tables), query, tables)
+
+    def top(self, query: Query) -> Top:
+        """The likeliest token of every position, with its logit and the runner-up's."""
+        return vocabulary.top_of(self.logits(query).clone())
 
     def decode(self, x: Tensor, query: Query) -> Ids:
         """The tokens of rows that end at ``x``, last predicted by ``query``: the likeliest ones.
@@ -96,3 +117,65 @@ class EmbeddingSpace(nn.Module, ABC):
         A discrete space overrides it to keep the tokens that ``x`` has already settled on.
         """
         return self.logits(query).argmax(dim=-1)
+
+    def prepared(self, dtype: torch.dtype | None = None) -> EmbeddingSpace:
+        """This space for as long as its weights stay as they are, such as one sampling run.
+
+        With :meth:`tables`, they are computed here once, and the vocabulary step runs in
+        ``dtype`` (default: theirs); any other space is its own.
+        """
+        with torch.no_grad():
+            tables = self.tables()
+        return self if tables is None else PreparedSpace(self, tables, dtype)
+
+    @property
+    def kernel(self) -> str:
+        """What :meth:`read` runs on without gradients, and why on nothing faster."""
+        with torch.no_grad():
+            tables = self.tables()
+        return "plain" if tables is None else str(vocabulary.choose(tables))
+
+
+class PreparedSpace(EmbeddingSpace):
+    """``space`` with its tables computed once; good for as long as its weights do not change."""
+
+    def __init__(self, space: EmbeddingSpace, tables: Tables, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self.vocab_size, self.dim, self.query_dim = space.vocab_size, space.dim, space.query_dim
+        self.corruption, self.tied = space.corruption, space.tied
+        self.register_buffer("table", tables.values, persistent=False)  # tells the device
+        self._tables = tables
+        self._step = tables if dtype is None else tables.to(dtype)
+        self._kernel = vocabulary.choose(self._step)
+
+    def tables(self) -> Tables:
+        return self._tables
+
+    def embed(self, ids: Ids) -> Tensor:
+        return F.embedding(ids, self._tables.values)
+
+    def logits(self, query: Query) -> Logits:
+        return query @ self._tables.keys.T
+
+    def expect(self, probabilities: Probabilities) -> Tensor:
+        return probabilities @ self._tables.values
+
+    def read(self, query: Query) -> tuple[Tensor, PerPosition]:
+        return _read(self._kernel, query, self._step)
+
+    def top(self, query: Query) -> Top:
+        shape = query.shape[:2]
+        found = vocabulary.top(query.flatten(0, 1), self._tables.keys)
+        return Top(*(values.view(shape) for values in found))
+
+    def decode(self, x: Tensor, query: Query) -> Ids:
+        return self.top(query).ids
+
+    @property
+    def kernel(self) -> str:
+        return str(self._kernel)
+
+
+def _read(kernel: vocabulary.Kernel, query: Query, tables: Tables) -> tuple[Tensor, PerPosition]:
+    mean, lse = kernel(query.flatten(0, 1).to(tables.keys.dtype), tables)
+    return mean.view(*query.shape[:2], -1), lse.view(query.shape[:2])

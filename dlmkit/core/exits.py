@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 import torch
 
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.embedding import EmbeddingSpace
+from dlmkit.errors import RecipeError
 from dlmkit.types import Mask, PerPosition, PerRow, Rows
 
 BUILT_IN = ("step", "fraction", "sigma")
@@ -28,6 +29,11 @@ class Statistic(ABC):
 
     needs_before: bool = False
     """Whether the value compares two steps; it is infinite at a row's first step."""
+    needs_top: bool = False
+    """Whether it reads the likeliest tokens, which cost a pass over the vocabulary a step."""
+    floor: ClassVar[Mapping[torch.dtype, float]] = {}
+    """Its noise floor: below this value it cannot be told from rounding in a dtype of the
+    network's output. Measured; a dtype that is absent has not been."""
 
     def __call__(
         self,
@@ -37,13 +43,14 @@ class Statistic(ABC):
         has_before: Rows,
         generated: Mask,
     ) -> PerRow:
-        """The mean over ``generated`` positions (neither given nor padding)."""
-        values = self.per_position(space, now, before)
+        """One value a row, of its ``generated`` positions (neither given nor padding)."""
+        value = self.of_row(self.per_position(space, now, before), generated)
+        return torch.where(has_before, value, torch.inf) if self.needs_before else value
+
+    def of_row(self, values: PerPosition, generated: Mask) -> PerRow:
+        """The mean over ``generated`` positions, 0 if there are none."""
         total = torch.where(generated, values, 0.0).sum(dim=1)
-        mean = total / generated.sum(dim=1).clamp(min=1)
-        if self.needs_before:
-            mean = torch.where(has_before, mean, torch.inf)
-        return mean
+        return total / generated.sum(dim=1).clamp(min=1)
 
 
 class ExitCriterion(ABC):
@@ -63,3 +70,37 @@ class ExitCriterion(ABC):
     @abstractmethod
     def reason(self, memory: Any) -> str:
         """The rule that halted one row, in words; ``memory`` is that row's, of length 1."""
+
+    def thresholds(self) -> Mapping[str, float]:
+        """The lowest value that each statistic is compared with, in the recipe's own rule.
+
+        Only of comparisons that rounding could decide: they are refused where they lie below
+        the statistic's ``floor``. A rule made of rules gives :func:`lowest` of theirs.
+        """
+        return {}
+
+
+def lowest(rules: Iterable[ExitCriterion]) -> dict[str, float]:
+    """The lowest threshold of any of ``rules``, by statistic."""
+    found: dict[str, float] = {}
+    for rule in rules:
+        for name, threshold in rule.thresholds().items():
+            found[name] = min(threshold, found.get(name, threshold))
+    return found
+
+
+def refuse_noise(
+    rule: ExitCriterion, statistics: Mapping[str, Statistic], dtype: torch.dtype
+) -> None:
+    """Raise RecipeError for a threshold of ``rule`` below its statistic's floor in ``dtype``."""
+    for name, threshold in rule.thresholds().items():
+        floors = statistics[name].floor if name in statistics else {}
+        floor = floors.get(dtype, 0.0)
+        if threshold < floor:
+            single = floors.get(torch.float32, torch.inf)
+            instead = f", or sample.precision: fp32, whose floor is {single:g}"
+            raise RecipeError(
+                f"exit: a threshold of {threshold:g} on {name} lies below its noise floor of "
+                f"{floor:g} in {str(dtype).removeprefix('torch.')}, where rounding would decide "
+                f"when a text ends; take {floor:g} or more{instead if single <= threshold else ''}"
+            )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from torch import Tensor
+
 from dlmkit.core.denoise import Denoise
 
 
@@ -13,3 +15,7 @@ class Guidance(ABC):
     @abstractmethod
     def wrap(self, denoise: Denoise) -> Denoise:
         """A denoiser around ``denoise``; the first guidance of a recipe is the innermost."""
+
+    def start(self, x: Tensor) -> Tensor:
+        """What sampling starts from in place of ``x``, drawn from the prior: ``x`` itself."""
+        return x

@@ -50,3 +50,8 @@ class ScoreNetwork(nn.Module, ABC):
     @abstractmethod
     def shard_units(self) -> Sequence[nn.Module]:
         """The blocks that a sharded run wraps one by one, in the order they run."""
+
+    def dense_layers(self) -> Sequence[nn.Linear]:
+        """The linear layers with most of the work, which read (B, L, ...) and may run in int8."""
+        modules = (module for unit in self.shard_units() for module in unit.modules())
+        return [module for module in modules if isinstance(module, nn.Linear)]

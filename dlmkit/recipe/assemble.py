@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from dlmkit.core.context import BuildContext
 from dlmkit.core.data import Data
 from dlmkit.core.embedding import EmbeddingSpace
-from dlmkit.core.exits import BUILT_IN, ExitCriterion, Statistic
+from dlmkit.core.exits import BUILT_IN, ExitCriterion, Statistic, refuse_noise
 from dlmkit.core.masking import Masking
 from dlmkit.core.network import ScoreNetwork
 from dlmkit.core.objective import Objective
@@ -21,8 +22,9 @@ from dlmkit.core.schedule import NoiseSchedule
 from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.errors import RecipeError, UsageError
 from dlmkit.plugin import Part
-from dlmkit.recipe.schema import RecipeConfig
+from dlmkit.recipe.schema import RecipeConfig, SampleConfig
 from dlmkit.registry import Registry
+from dlmkit.sampling.inference import Inference
 from dlmkit.sampling.parts import SamplingParts
 
 _MODEL = ("space", "schedule", "network", "masking", "objective")
@@ -113,13 +115,22 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 def assemble_sampling(assembly: Assembly, config: RecipeConfig | None = None) -> SamplingParts:
     """What the sampling loop needs of ``assembly``, chosen by ``config`` (default: its own).
 
-    ``statistics`` holds the recipe's, by short name, and those beside them that its exit rule
-    needs and some plugin provides.
+    ``statistics`` holds the recipe's, by short name, and those beside them that its exit rules
+    need and some plugin provides. Raises RecipeError for a threshold that rounding would
+    decide and, like PluginError, for a way to run the network that does not work here.
     """
     config = config or assembly.config
+    inference = _inference(assembly, config.sample)
     exit_rule: ExitCriterion | None = None
     if config.exit is not None:
         exit_rule = assembly.build("exit", config.exit)
+    freeze: ExitCriterion | None = None
+    if config.freeze is not None:
+        freeze = assembly.build("exit", config.freeze)
+    rules = [rule for rule in (exit_rule, freeze) if rule is not None]
+    statistics = _statistics(assembly, config, *rules)
+    for rule in rules:
+        refuse_noise(rule, statistics, inference.dtype or assembly.context.dtype)
     return SamplingParts(
         space=assembly.space,
         schedule=assembly.schedule,
@@ -127,13 +138,26 @@ def assemble_sampling(assembly: Assembly, config: RecipeConfig | None = None) ->
         sampler=assembly.build("sampler", config.sampler),
         grid=assembly.build("grid", config.grid),
         exit=exit_rule,
-        statistics=_statistics(assembly, config, exit_rule),
+        freeze=freeze,
+        statistics=statistics,
         guidance=tuple(assembly.build("guidance", part) for part in config.guidance),
+        inference=inference,
     )
 
 
+def _inference(assembly: Assembly, config: SampleConfig) -> Inference:
+    inference = Inference(
+        dtype=torch.bfloat16 if config.precision == "bf16" else None,
+        compile=config.compile,
+        cuda_graphs=config.cuda_graphs,
+        int8=config.int8,
+    )
+    inference.check(assembly.network, assembly.context.device)
+    return inference
+
+
 def _statistics(
-    assembly: Assembly, config: RecipeConfig, exit_rule: ExitCriterion | None
+    assembly: Assembly, config: RecipeConfig, *rules: ExitCriterion
 ) -> Mapping[str, Statistic]:
     parts: dict[str, Part] = {}
     for part in config.statistic:
@@ -141,7 +165,7 @@ def _statistics(
         if name in parts or name in BUILT_IN:
             raise RecipeError(f"statistic: two statistics go by the name {name!r}")
         parts[name] = part
-    for name in exit_rule.needs if exit_rule is not None else ():
+    for name in chain.from_iterable(rule.needs for rule in rules):
         if name not in BUILT_IN:
             parts.setdefault(name, Part(use=name))
     return {name: assembly.build("statistic", part) for name, part in parts.items()}

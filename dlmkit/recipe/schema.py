@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from dlmkit.plugin import Config, Part, part_of
 
@@ -51,6 +51,18 @@ class SampleConfig(Config):
     )
     steps: PositiveInt = Field(64, description="points of the grid: evaluations of a 1-NFE sampler")
     batch_size: PositiveInt = Field(32, description="rows sampled side by side")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="the network and the vocabulary step; fp32: as the weights are"
+    )
+    compile: bool = Field(False, description="torch.compile the network's blocks")
+    cuda_graphs: bool = Field(False, description="record the network's kernels once a batch shape")
+    int8: bool = Field(False, description="the blocks' linear layers in int8, on the CPU")
+
+    @model_validator(mode="after")
+    def _int8(self) -> Self:
+        if self.int8 and (self.precision != "fp32" or self.compile):
+            raise ValueError("int8 goes with precision: fp32 and without compile")
+        return self
 
 
 class RecipeConfig(Config):
@@ -71,6 +83,7 @@ class RecipeConfig(Config):
     sampler: part_of("sampler") = Part(use="samplers:euler")
     grid: part_of("grid") = Part(use="samplers:warped")
     exit: part_of("exit") | None = None
+    freeze: part_of("exit") | None = None
     guidance: list[part_of("guidance")] = Field(default_factory=list)
     statistic: list[part_of("statistic")] = Field(default_factory=list)
     metric: list[part_of("metric")] = Field(default_factory=list)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import torch
@@ -15,6 +15,7 @@ from dlmkit.core.grid import Grid
 from dlmkit.core.guidance import Guidance
 from dlmkit.core.sampler import Sampler
 from dlmkit.core.schedule import NoiseSchedule
+from dlmkit.sampling.inference import Inference
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class SamplingParts:
     ``denoise`` is the bare denoiser of the objective. The loop wraps it by a counter and then by
     ``guidance``, the first innermost, so that every evaluation of the network is counted.
     ``statistics`` are computed at every step under their recipe names (``samplers:entropy``
-    without its plugin: ``entropy``); an exit finds there what it ``needs``.
+    without its plugin: ``entropy``); an exit finds there what it ``needs``. ``freeze`` is an exit
+    rule too, asked of every position: one at which it holds is given its likeliest token.
     """
 
     space: EmbeddingSpace
@@ -34,10 +36,28 @@ class SamplingParts:
     grid: Grid
     exit: ExitCriterion | None = None
     statistics: Mapping[str, Statistic] = field(default_factory=dict)
+    freeze: ExitCriterion | None = None
     guidance: tuple[Guidance, ...] = ()
+    inference: Inference = field(default_factory=Inference)
 
     @property
     def device(self) -> torch.device:
         """Where the space's tensors live; the CPU if it has none."""
         tensors = chain(self.space.parameters(), self.space.buffers())
         return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+    @property
+    def kernel(self) -> str:
+        """What the vocabulary step of a run is computed by, and why by nothing faster."""
+        return self.space.prepared(self.inference.dtype).kernel
+
+    def prepared(self) -> SamplingParts:
+        """The parts of one run, whose weights stay as they are until it ends.
+
+        What depends on weights alone (normalised tables, layers in another precision) is
+        computed here.
+        """
+        space = self.space.prepared(self.inference.dtype)
+        return replace(
+            self, space=space, denoise=self.denoise.prepared(space, self.inference.network)
+        )

@@ -7,7 +7,7 @@ its index alone; slots, refill and compaction are speed (and floating-point roun
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -17,15 +17,17 @@ from torch import Tensor
 
 from dlmkit import rows
 from dlmkit.core.denoise import CountingDenoise, Denoise, Prediction
+from dlmkit.core.exits import ExitCriterion
 from dlmkit.core.network import Conditioning
 from dlmkit.core.schedule import Level
 from dlmkit.noise import Noise
 from dlmkit.sampling.levels import levels
 from dlmkit.sampling.parts import SamplingParts
-from dlmkit.sampling.requests import Request, template
+from dlmkit.sampling.requests import Request, Template, template
+from dlmkit.sampling.settle import REASON, settled
 from dlmkit.sampling.slots import Slots, Width, compact, exact, freeze, refill
 from dlmkit.sampling.step import Sample, Step
-from dlmkit.types import Index, PerRow, Rows
+from dlmkit.types import Ids, Index, PerRow, Rows
 
 INITIAL, STEP = 0x1417, 0x57E9
 """Domains that keep sampling's noise apart from training's and the first x from the steps."""
@@ -89,11 +91,13 @@ class _Run:
 
     @staticmethod
     def begin(parts: SamplingParts, seed: int, steps: int, length: int) -> _Run:
+        parts = parts.prepared()
         network = CountingDenoise(parts.denoise)
         guided: Denoise = network
         for guidance in parts.guidance:
             guided = guidance.wrap(guided)
         table = Level(*(values.to(parts.device) for values in levels(parts, steps)))
+        parts = replace(parts, sampler=parts.sampler.for_grid(steps))
         return _Run(parts, seed, length, table, network, CountingDenoise(guided))
 
     @property
@@ -110,28 +114,40 @@ class _Run:
         parts, space = self.parts, self.parts.space
         idle = [requests[-1]] * (count - len(requests))
         asked = template([*requests, *idle], self.length, parts.device)
-        clean = space.embed(asked.ids)
-        if clean.is_floating_point() and clean.dtype.itemsize < 4:
-            clean = clean.float()
+        clean = self._clean(asked.ids)
         start = torch.zeros_like(asked.row)
         noise = Noise.keyed(self.seed, asked.row, 0).fork(INITIAL)
         x = space.corruption.prior(clean, self.level(start, clean), noise)
-        read = space.corruption.input(clean, self.level(start + self.steps, clean))
+        for guidance in parts.guidance:
+            x = guidance.start(x)
         return Slots(
             template=asked,
             live=torch.arange(count, device=parts.device) < len(requests),
             position=start,
-            conditioning=Conditioning.of(read, asked.given, asked.attend),
+            conditioning=self._known(clean, asked),
             x=x,
             previous=self.denoise.start(x),
             sampler=parts.sampler.init(x),
-            memory=self.memory(count),
+            memory=self.memory(self.parts.exit, count),
+            settling=rows.part(self.memory(self.parts.freeze, count * self.length), self.length),
         )
 
-    def memory(self, count: int) -> Any:
-        """The exit rule's memory of ``count`` rows that have taken no step."""
+    def _clean(self, ids: Ids) -> Tensor:
+        """x0 of ``ids``, in single precision at least."""
+        clean = self.parts.space.embed(ids)
+        narrow = clean.is_floating_point() and clean.dtype.itemsize < 4
+        return clean.float() if narrow else clean
+
+    def _known(self, clean: Tensor, asked: Template) -> Conditioning:
+        """Conditioning on the given positions of ``clean``."""
+        level = self.level(torch.full_like(asked.row, self.steps), clean)
+        read = self.parts.space.corruption.input(clean, level)
+        return Conditioning.of(read, asked.given, asked.attend)
+
+    def memory(self, rule: ExitCriterion | None, count: int) -> Any:
+        """The memory that ``rule`` has of ``count`` rows or positions that have taken no step."""
         with self.parts.device:
-            return () if self.parts.exit is None else self.parts.exit.init(count)
+            return () if rule is None else rule.init(count)
 
     @torch.no_grad()
     def turn(self, slots: Slots) -> tuple[Slots, Step]:
@@ -142,8 +158,12 @@ class _Run:
         if self.parts.exit is not None:
             halt, memory = self.parts.exit(statistics, slots.memory)
             stepped = replace(stepped, memory=memory)
+        ended = halt
+        if self.parts.freeze is not None:
+            stepped = self._settle(self.parts.freeze, slots, stepped, prediction, statistics)
+            ended = halt | ~stepped.generated.any(dim=1)
         slots = freeze(slots, stepped)
-        ended = slots.live & (halt | (slots.position == self.steps))
+        ended = slots.live & (ended | (slots.position == self.steps))
         step = Step(
             row=slots.template.row,
             live=slots.live,
@@ -151,7 +171,7 @@ class _Run:
             x=slots.x,
             prediction=prediction,
             statistics=statistics,
-            samples=self._samples(slots, prediction, ended),
+            samples=self._samples(slots, prediction, ended, halt),
             evaluations=self.network.rows,
         )
         return replace(slots, live=slots.live & ~ended), step
@@ -179,6 +199,9 @@ class _Run:
             Noise.keyed(self.seed, slots.template.row, point).fork(STEP),
             slots.previous,
         )
+        if any(statistic.needs_top for statistic in self.parts.statistics.values()):
+            top = self.parts.space.top(prediction.query)
+            prediction = replace(prediction, top=top)
         return prediction, replace(
             slots,
             position=point + 1,
@@ -201,7 +224,31 @@ class _Run:
             )
         return values
 
-    def _samples(self, slots: Slots, prediction: Prediction, ended: Rows) -> tuple[Sample, ...]:
+    def _settle(
+        self,
+        rule: ExitCriterion,
+        slots: Slots,
+        stepped: Slots,
+        prediction: Prediction,
+        statistics: Mapping[str, PerRow],
+    ) -> Slots:
+        """``stepped`` with the positions at which ``rule`` holds given from the next step on."""
+        now, memory = settled(rule, self.parts, slots, prediction, statistics)
+        stepped = replace(stepped, settling=memory)
+        if not bool(now.any()):
+            return stepped
+        likeliest = self.parts.space.decode(stepped.x, prediction.query)
+        asked = replace(
+            slots.template,
+            ids=torch.where(now, likeliest, slots.template.ids),
+            given=slots.template.given | now,
+        )
+        known = self._known(self._clean(asked.ids), asked)
+        return replace(stepped, template=asked, conditioning=known)
+
+    def _samples(
+        self, slots: Slots, prediction: Prediction, ended: Rows, halt: Rows
+    ) -> tuple[Sample, ...]:
         """The texts of the rows ``ended``: given positions as given, padding left out."""
         index = ended.nonzero()[:, 0]
         if len(index) == 0:
@@ -216,7 +263,9 @@ class _Run:
                 ids=tuple(ids[i][asked.attend[i]].tolist()),
                 steps=int(position[i]),
                 evaluations=self._evaluations(int(position[i])),
-                halted=self._reason(int(position[i]), rows.take(memory, torch.tensor([i]))),
+                halted=self._reason(
+                    int(position[i]), bool(halt[index[i]]), rows.take(memory, torch.tensor([i]))
+                ),
             )
             for i in range(len(index))
         )
@@ -227,7 +276,10 @@ class _Run:
         last = torch.arange(1, position + 1) == self.steps
         return branches * int(self.parts.sampler.evaluations(last).sum())
 
-    def _reason(self, position: int, memory: Any) -> str | None:
-        if self.parts.exit is None or position == self.steps:
+    def _reason(self, position: int, halted: bool, memory: Any) -> str | None:
+        """Why a row ended: its rule, every position being settled, or (None) the grid's end."""
+        if position == self.steps:
             return None
-        return self.parts.exit.reason(memory)
+        if halted and self.parts.exit is not None:
+            return self.parts.exit.reason(memory)
+        return REASON

@@ -40,8 +40,10 @@ class Slots:
     """The state of the loop, row-first.
 
     ``template`` is what each row was asked for and ``position`` the grid point it stands at,
-    which is the number of steps it has taken. A row that is not ``live`` is frozen. ``before``
-    is the last prediction, meaningless at rows that have taken no step and None before any has.
+    which is the number of steps it has taken. A row that is not ``live`` is frozen. ``memory`` is
+    the exit rule's, ``settling`` the (B, L, ...) memory of the rule that settles positions; settled
+    ones join those that ``template`` and ``conditioning`` give. ``before`` is the last prediction,
+    meaningless at rows that have taken no step and None before any has.
     """
 
     template: Template
@@ -52,6 +54,7 @@ class Slots:
     previous: Any
     sampler: Any
     memory: Any
+    settling: Any = ()
     before: Prediction | None = None
 
     @property

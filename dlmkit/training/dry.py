@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from dlmkit.core.objective import Batch, Objective
+from dlmkit.core.units import probe_compile
 from dlmkit.recipe.assemble import Assembly, assemble
 from dlmkit.recipe.load import Resolved
 from dlmkit.recipe.schema import TrainConfig
@@ -17,7 +18,6 @@ from dlmkit.training.activations import Activations, measure
 from dlmkit.training.draws import draws, micro_batches, stratified
 from dlmkit.training.environment import attention_used, device_name
 from dlmkit.training.parallel import World, world
-from dlmkit.training.units import probe_compile
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from dlmkit.core.denoise import Denoise, Prediction
+from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.metric import Metric
-from dlmkit.core.network import Conditioning
+from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Objective
 from dlmkit.core.schedule import Level
 from dlmkit.evaluation.context_gain import Frequencies, context_gain
@@ -45,6 +46,11 @@ class Polling(Denoise):
         if self.stop():
             raise Stopped
         return self.inner(x, level, previous, conditioning)
+
+    def prepared(
+        self, space: EmbeddingSpace, network: Callable[[ScoreNetwork], ScoreNetwork]
+    ) -> Polling:
+        return Polling(self.inner.prepared(space, network), self.stop)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -48,6 +49,10 @@ class World(ABC):
         """Whether ``flag`` holds in any process."""
 
     @abstractmethod
+    def share(self, value: Any) -> list[Any]:
+        """Every process's ``value`` (picklable), by rank."""
+
+    @abstractmethod
     def barrier(self) -> None:
         """Wait for every process."""
 
@@ -74,6 +79,9 @@ class Single(World):
 
     def any(self, flag: bool) -> bool:
         return flag
+
+    def share(self, value: Any) -> list[Any]:
+        return [value]
 
     def barrier(self) -> None:
         pass
@@ -112,6 +120,11 @@ class Replicated(World):
     def any(self, flag: bool) -> bool:
         # on the CPU, so that asking every step does not wait for the accelerator
         return bool(self.sum(torch.tensor([int(flag)])).item())
+
+    def share(self, value: Any) -> list[Any]:
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
     def barrier(self) -> None:
         self.any(False)

@@ -160,6 +160,8 @@ def _open(
     for path in start.damaged:
         shown.say(f"{path} is damaged and now called {set_aside(path).name}")
     now = environment(assembly.registry, resolved.config.seed, assembly.network, processes)
+    assert assembly.data is not None
+    now["data"] = assembly.data.describe()
     step = 0
     if start.checkpoint is not None:
         step = step_of(start.checkpoint) or 0
@@ -169,6 +171,7 @@ def _open(
     folder.write_recipe(resolved.text())
     folder.write_environment(now)
     parameters = sum(p.numel() for p in assembly.objective.parameters())
+    shown.say(f"data: {now['data']}")
     shown.say(
         f"training {parameters:,} parameters on {now['device']}"
         f"{f' x {processes.size}' if processes.size > 1 else ''}, attention "

@@ -10,8 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from dlmkit.core.network import ScoreNetwork
-from dlmkit.errors import PluginError
-from dlmkit.loading import describe
+from dlmkit.core.units import compile_units, probe_compile
 from dlmkit.recipe.schema import TrainConfig
 
 
@@ -22,11 +21,11 @@ def prepare_units(network: ScoreNetwork, config: TrainConfig, device: torch.devi
     """
     if config.compile:
         probe_compile(device)
-    for unit in network.shard_units():
-        if config.activation_checkpointing:
+    if config.activation_checkpointing:
+        for unit in network.shard_units():
             _checkpointed(unit)
-        if config.compile:
-            unit.compile()
+    if config.compile:
+        compile_units(network)
 
 
 def _checkpointed(unit: nn.Module) -> None:
@@ -37,20 +36,3 @@ def _checkpointed(unit: nn.Module) -> None:
         return checkpoint(forward, *arguments, use_reentrant=False)
 
     unit.forward = recomputed
-
-
-def probe_compile(device: torch.device) -> None:
-    """Compile a tiny function and call it, forwards and backwards. Raises PluginError."""
-    x = torch.linspace(-1.0, 1.0, 64, device=device, requires_grad=True)
-    try:
-        with torch.enable_grad():
-            torch.compile(_tiny, fullgraph=True)(x).sum().backward()
-    except Exception as error:
-        raise PluginError(
-            f"train.compile: torch.compile does not work on {device}: {describe(error)}\n"
-            "set train.compile: false, or leave it out of the recipe"
-        ) from error
-
-
-def _tiny(x: torch.Tensor) -> torch.Tensor:
-    return nn.functional.gelu(x) * 2.0

@@ -81,6 +81,9 @@ class Block(nn.Module):
         out: Tensor = h + self.down(F.gelu(self.up(self.norm_2(h, time))))
         return out
 
+    def dense(self) -> tuple[nn.Linear, ...]:
+        return self.qkv, self.out, self.up, self.down
+
 
 def rotation_table(length: int, channels: int) -> Tensor:
     """Cosines and signed sines of rotary embedding (RoFormer, 2104.09864), (2, L, 1, channels).
@@ -142,3 +145,8 @@ class Transformer(ScoreNetwork):
 
     def shard_units(self) -> Sequence[nn.Module]:
         return list(self.blocks)
+
+    def dense_layers(self) -> Sequence[nn.Linear]:
+        """Without the modulations, which read one vector a row."""
+        blocks = [block for block in self.blocks if isinstance(block, Block)]
+        return [layer for block in blocks for layer in block.dense()]

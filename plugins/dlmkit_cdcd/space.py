@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.embedding import EmbeddingSpace, GaussianCorruption
+from dlmkit.core.vocabulary import Tables
 from dlmkit.types import Embedded, Ids, Logits, Probabilities, Query
 from dlmkit_cdcd import configs
 
@@ -48,3 +49,7 @@ class NormalisedSpace(EmbeddingSpace):
 
     def expect(self, probabilities: Probabilities) -> Embedded:
         return probabilities @ self.table()
+
+    def tables(self) -> Tables:
+        table = self.table()
+        return Tables(table if self.head is None else self.head.weight, table)

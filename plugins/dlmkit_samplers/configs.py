@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from dlmkit import Config, part_of
@@ -19,16 +21,92 @@ class Ancestral(Config):
     )
 
 
+class EDMChurn(Config):
+    """EDM's stochastic sampler. Its values for images: 40, 0.05, 50 and 1.003."""
+
+    s_churn: float = Field(10.0, ge=0.0, description="noise added in all; 0 is Heun (our choice)")
+    s_tmin: float = Field(0.0, ge=0.0, description="lowest noise-to-signal ratio to add it at")
+    s_tmax: float = Field(math.inf, ge=0.0, description="highest noise-to-signal ratio")
+    s_noise: float = Field(1.0, ge=0.0, description="standard deviation of the noise added")
+
+
+class Multistep(Config):
+    """Higher order from predictions that were already made."""
+
+    max_growth: PositiveFloat = Field(
+        4.0, description="a log step longer than this many times the one before is of lower order"
+    )
+
+
+class MultistepSDE(Multistep):
+    """Second order, with fresh noise."""
+
+    eta: float = Field(1.0, ge=0.0, description="share of fresh noise: 0 is dpm-2m, 1 the SDE")
+
+
 class Karras(Config):
     """EDM's grid."""
 
     rho: PositiveFloat = Field(7.0, description="how closely points crowd at low noise (EDM: 7)")
 
 
+class Entropic(Config):
+    """Points where the cross-entropy falls."""
+
+    log_uniform_mix: float = Field(
+        0.05, gt=0.0, le=1.0, description="share of points spread log-uniformly"
+    )
+
+
+class Fitted(Entropic):
+    """Points where the entropy of a recorded run fell."""
+
+    path: str = Field(
+        description="a trace, or a JSON or safetensors file with 'sigma' (T noise-to-signal "
+        "ratios) and 'entropy' (T values, or rows of T)"
+    )
+
+
 class Threshold(Config):
     """Halts a row whose statistic falls below a threshold."""
 
     threshold: PositiveFloat = Field(description="in the statistic's unit (nats a position)")
+
+
+class AtFraction(Config):
+    """Halts every row at the same share of the grid."""
+
+    fraction: float = Field(gt=0.0, le=1.0, description="share of the grid's points to step from")
+
+
+class AtLevel(Config):
+    """Halts every row at the same noise level."""
+
+    sigma: PositiveFloat = Field(description="noise-to-signal ratio, sigma / alpha")
+
+
+class Margin(Config):
+    """Halts a row whose likeliest tokens lead clearly."""
+
+    threshold: float = Field(
+        gt=0.0, lt=1.0, description="mean lead of the likeliest token, in probability"
+    )
+
+
+class TokenSwitches(Config):
+    """Halts a row whose likeliest tokens have stopped changing."""
+
+    most: float = Field(0, ge=0, description="s, changed tokens of the row allowed at a step")
+    steps: PositiveInt = Field(3, description="k, steps in a row")
+
+
+class StableAndConfident(Config):
+    """Halts a row that is both."""
+
+    threshold: PositiveFloat = Field(
+        description="mean entropy in nats a position (DiffusionGemma: 0.005)"
+    )
+    steps: PositiveInt = Field(1, description="steps in a row without a changed token (there: 1)")
 
 
 class FixedStep(Config):
@@ -70,4 +148,20 @@ class ClassifierFree(Config):
 
     scale: float = Field(
         2.0, ge=0.0, description="0 ignores what is given, 1 changes nothing, above 1 exaggerates"
+    )
+
+
+class InitialNoise(Config):
+    """The first x times a factor."""
+
+    scale: float = Field(
+        1.0, ge=0.0, description="1 is the prior; DDLM's best AR-NLL with diversity kept: 0.9"
+    )
+
+
+class Below(Config):
+    """Projects the predicted x0."""
+
+    below: float = Field(
+        math.inf, ge=0.0, description="only at noise-to-signal ratios up to this one"
     )

@@ -1,8 +1,9 @@
 """Exit rules, and rules made of rules.
 
-Comparisons are written so that NaN never halts a row. Thresholds on entropy and on the KL
-between steps are those of 2305.10818, whose exact constants are not public; the Jeffreys rule
-and the combinators are our definition.
+Comparisons are written so that NaN never halts a row. Entropy, the KL between steps and
+token-switch patience are the criteria of 2305.10818, whose exact forms and constants are not
+public: their form here is our definition, as is every rule that names no source. As a recipe's
+``freeze`` a rule reads one position's own statistics and settles that position alone.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from dlmkit import rows
 from dlmkit.core.context import BuildContext
-from dlmkit.core.exits import ExitCriterion
+from dlmkit.core.exits import ExitCriterion, lowest
 from dlmkit.types import PerRow, Rows
 from dlmkit_samplers import configs
 
@@ -54,6 +55,9 @@ class Below(ExitCriterion):
     def reason(self, memory: Any) -> str:
         return f"{self.needs[0]} < {self.threshold:g}"
 
+    def thresholds(self) -> Mapping[str, float]:
+        return {self.needs[0]: self.threshold}
+
 
 def entropy(config: configs.Threshold, context: BuildContext) -> Below:
     """Confident: the mean entropy of the predicted tokens is low."""
@@ -68,6 +72,103 @@ def kl(config: configs.Threshold, context: BuildContext) -> Below:
 def jeffreys(config: configs.Threshold, context: BuildContext) -> Below:
     """Stable, measured without cancellation."""
     return Below("jeffreys", config.threshold)
+
+
+class Reached(ExitCriterion):
+    """Halts once one statistic is at least a value."""
+
+    def __init__(self, statistic: str, value: float) -> None:
+        self.needs = (statistic,)
+        self.value = value
+
+    def init(self, rows: int) -> Any:
+        return ()
+
+    def __call__(self, statistics: Mapping[str, PerRow], memory: Any) -> tuple[Rows, Any]:
+        return statistics[self.needs[0]] >= self.value, memory
+
+    def reason(self, memory: Any) -> str:
+        return f"{self.needs[0]} >= {self.value:g}"
+
+
+def fraction(config: configs.AtFraction, context: BuildContext) -> Reached:
+    """At a share of the grid's points: `fixed` for any number of steps."""
+    return Reached("fraction", config.fraction)
+
+
+def margin(config: configs.Margin, context: BuildContext) -> Reached:
+    """Confident: the mean lead of the likeliest token is high (Prophet's gap, 2508.19982)."""
+    return Reached("margin", config.threshold)
+
+
+class AtLevel(ExitCriterion):
+    """Halts at a noise level, whatever the grid: sigma / alpha of the row's prediction."""
+
+    needs = ("sigma",)
+
+    def __init__(self, config: configs.AtLevel, context: BuildContext) -> None:
+        self.sigma = config.sigma
+
+    def init(self, rows: int) -> Any:
+        return ()
+
+    def __call__(self, statistics: Mapping[str, PerRow], memory: Any) -> tuple[Rows, Any]:
+        return statistics["sigma"] <= self.sigma, memory
+
+    def reason(self, memory: Any) -> str:
+        return f"sigma <= {self.sigma:g}"
+
+
+class TokenSwitches(ExitCriterion):
+    """Stable: at most s likeliest tokens of the row changed at each of the last k steps.
+
+    The token-switch patience of 2305.10818. Early in sampling nothing changes either, so alone
+    it fires falsely: see `stable-and-confident`. The memory counts such steps in a row.
+    """
+
+    needs: tuple[str, ...] = ("switches",)
+
+    def __init__(self, config: configs.TokenSwitches, context: BuildContext) -> None:
+        self.most = config.most
+        self.steps = config.steps
+
+    def init(self, rows: int) -> Tensor:
+        return torch.zeros(rows, dtype=torch.int64)
+
+    def __call__(self, statistics: Mapping[str, PerRow], memory: Tensor) -> tuple[Rows, Tensor]:
+        quiet = statistics["switches"] <= self.most
+        held = torch.where(quiet, memory + 1, 0)
+        return held >= self.steps, held
+
+    def reason(self, memory: Tensor) -> str:
+        return f"switches <= {self.most:g} for {self.steps} steps"
+
+
+class StableAndConfident(ExitCriterion):
+    """No likeliest token changed at the last k steps, and the mean entropy is low now.
+
+    The stopping rule that ships with DiffusionGemma, there with k = 1 and 0.005 nats.
+    """
+
+    needs: tuple[str, ...] = ("switches", "entropy")
+
+    def __init__(self, config: configs.StableAndConfident, context: BuildContext) -> None:
+        self.steps = config.steps
+        self.threshold = config.threshold
+
+    def init(self, rows: int) -> Tensor:
+        return torch.zeros(rows, dtype=torch.int64)
+
+    def __call__(self, statistics: Mapping[str, PerRow], memory: Tensor) -> tuple[Rows, Tensor]:
+        held = torch.where(statistics["switches"] == 0, memory + 1, 0)
+        return (held >= self.steps) & (statistics["entropy"] < self.threshold), held
+
+    def reason(self, memory: Tensor) -> str:
+        return f"no switches for {self.steps} steps and entropy < {self.threshold:g}"
+
+    def thresholds(self) -> Mapping[str, float]:
+        """Of the comparisons that rounding could decide."""
+        return {"entropy": self.threshold}
 
 
 class AnyMemory(NamedTuple):
@@ -89,6 +190,9 @@ class _Several(ExitCriterion):
         pairs = zip(self.rules, memories, strict=True)
         halts, memories = zip(*(rule(statistics, memory) for rule, memory in pairs), strict=True)
         return torch.stack(halts), memories
+
+    def thresholds(self) -> Mapping[str, float]:
+        return lowest(self.rules)
 
 
 class AnyOf(_Several):
@@ -154,6 +258,9 @@ class Patience(ExitCriterion):
     def reason(self, memory: PatienceMemory) -> str:
         return f"{self.rule.reason(memory.rule)} for {self.steps} steps"
 
+    def thresholds(self) -> Mapping[str, float]:
+        return self.rule.thresholds()
+
 
 class After(ExitCriterion):
     """The inner rule, which sees every step but may halt only once ``step`` steps are done."""
@@ -172,3 +279,6 @@ class After(ExitCriterion):
 
     def reason(self, memory: Any) -> str:
         return f"{self.rule.reason(memory)} after step {self.step}"
+
+    def thresholds(self) -> Mapping[str, float]:
+        return self.rule.thresholds()

@@ -81,3 +81,16 @@ class Karras(Grid):
 
     def points(self, schedule: NoiseSchedule, n: int) -> Points:
         return by_ratio(schedule, n, lambda s: s ** (1 / self.rho), lambda v: v**self.rho)
+
+
+class Arctan(Grid):
+    """s = tan((1 - u) atan s_min + u atan s_max), u from 1 to 0 (2404.14507, theorem 3.1).
+
+    The optimum for Gaussian data of standard deviation 1, which embeddings of norm sqrt(d) have.
+    """
+
+    def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
+        pass
+
+    def points(self, schedule: NoiseSchedule, n: int) -> Points:
+        return by_ratio(schedule, n, torch.atan, torch.tan)

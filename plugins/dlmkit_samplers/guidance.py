@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Denoise, Prediction
+from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.guidance import Guidance
 from dlmkit.core.network import Conditioning
 from dlmkit.core.schedule import Level
@@ -86,3 +89,82 @@ class _TwoBranches(Denoise):
             x0_step=torch.where(conditioning.given[..., None], told.x0_step, moved),
             feedback=(told.feedback, null.feedback),
         )
+
+
+class InitialNoise(Guidance):
+    """Starts from the prior's draw times a factor (2305.10818, the sweep of initial noise).
+
+    The model is still told the highest level, so below 1 the start is closer to the mean of the
+    data than the model expects, and texts are likelier and less diverse. At 0 all start alike.
+    """
+
+    def __init__(self, config: configs.InitialNoise, context: BuildContext) -> None:
+        self.scale = config.scale
+        gaussian(context.part("space").corruption, "guidance initial-noise")
+
+    def wrap(self, denoise: Denoise) -> Denoise:
+        return denoise
+
+    def start(self, x: Tensor) -> Tensor:
+        return self.scale * x
+
+
+class Renormalised(Guidance):
+    """Scales every predicted x0 to norm sqrt(D), where the embeddings are (our definition).
+
+    An uncertain prediction is a mean of several embeddings and lies inside their sphere; moved
+    out, it commits earlier. Given positions keep their own embedding.
+    """
+
+    def __init__(self, config: configs.Below, context: BuildContext) -> None:
+        self.below = config.below
+        self.radius = math.sqrt(context.part("space").dim)
+
+    def wrap(self, denoise: Denoise) -> Denoise:
+        return _Projected(denoise, self.project, self.below)
+
+    def project(self, x0: Tensor) -> Tensor:
+        """``x0`` on the sphere; zero stays zero."""
+        return self.radius * torch.nn.functional.normalize(x0, dim=-1)
+
+
+class Clamped(Guidance):
+    """Replaces every predicted x0 by the nearest embedding (Diffusion-LM, 2205.14217, section 4.2).
+
+    There the clamping trick holds from the first step or from a level on, here ``below``.
+    """
+
+    def __init__(self, config: configs.Below, context: BuildContext) -> None:
+        self.below = config.below
+        self.space: EmbeddingSpace = context.part("space")
+        gaussian(self.space.corruption, "guidance clamped")
+
+    def wrap(self, denoise: Denoise) -> Denoise:
+        return _Projected(denoise, self.project, self.below)
+
+    def project(self, x0: Tensor) -> Tensor:
+        """The embedding nearest to ``x0``: greatest x0 . e_v - |e_v|^2 / 2."""
+        vocabulary = torch.arange(self.space.vocab_size, device=x0.device)
+        table = self.space.embed(vocabulary[None])[0].to(x0.dtype)
+        return table[(x0 @ table.T - 0.5 * table.square().sum(dim=-1)).argmax(dim=-1)]
+
+
+class _Projected(Denoise):
+    """``project`` applied to x0_step of rows whose noise-to-signal ratio is at most ``below``."""
+
+    def __init__(self, inner: Denoise, project: Callable[[Tensor], Tensor], below: float) -> None:
+        self.inner = inner
+        self.project = project
+        self.below = below
+
+    def start(self, x: Tensor) -> Any:
+        return self.inner.start(x)
+
+    def __call__(
+        self, x: Tensor, level: Level, previous: Any, conditioning: Conditioning
+    ) -> Prediction:
+        prediction = self.inner(x, level, previous, conditioning)
+        x0 = prediction.x0_step
+        low = level.sigma <= self.below * level.alpha
+        moves = ~conditioning.given & low.view(len(low), -1)
+        return replace(prediction, x0_step=torch.where(moves[..., None], self.project(x0), x0))

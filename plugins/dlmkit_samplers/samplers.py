@@ -6,6 +6,8 @@ differ from row to row; where ``next`` is clean its ratio is 0 and a step ends o
 
 from __future__ import annotations
 
+import copy
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -134,19 +136,72 @@ class Heun(Sampler):
         previous: Any,
     ) -> tuple[Tensor, Prediction, Any]:
         corruption = gaussian(corruption, "sampler heun")
-        first = denoise(x, here, previous)
-        ve, s = corruption.to_ve(x, here)
-        s_next = ratio(next, x)
-        ahead = euler(ve, first.x0_step, s, s_next)
-        last = next.sigma == 0
-        if bool(last.all()):
-            return corruption.from_ve(ahead, next), first, state
-        # rows that end clean are evaluated again where they stand, and the result is not used
-        there = rows.where(last, here, next)
-        second = denoise(
-            rows.where(last, x, corruption.from_ve(ahead, next)), there, first.feedback
-        )
-        slope = (ve - first.x0_step) / s + (ahead - second.x0_step) / ratio(there, x)
-        ve = rows.where(last, ahead, ve + (s_next - s) * 0.5 * slope)
-        feedback = rows.where(last, first.feedback, second.feedback)
-        return corruption.from_ve(ve, next), replace(first, feedback=feedback), state
+        return *heun(denoise, corruption, x, here, next, previous), state
+
+
+def heun(
+    denoise: BoundDenoise,
+    corruption: GaussianCorruption,
+    x: Tensor,
+    here: Level,
+    next: Level,
+    previous: Any,
+) -> tuple[Tensor, Prediction]:
+    """Heun's step, Euler's where it ends clean: (x at ``next``, the first prediction)."""
+    first = denoise(x, here, previous)
+    ve, s = corruption.to_ve(x, here)
+    s_next = ratio(next, x)
+    ahead = euler(ve, first.x0_step, s, s_next)
+    last = next.sigma == 0
+    if bool(last.all()):
+        return corruption.from_ve(ahead, next), first
+    # rows that end clean are evaluated again where they stand, and the result is not used
+    there = rows.where(last, here, next)
+    second = denoise(rows.where(last, x, corruption.from_ve(ahead, next)), there, first.feedback)
+    slope = (ve - first.x0_step) / s + (ahead - second.x0_step) / ratio(there, x)
+    ve = rows.where(last, ahead, ve + (s_next - s) * 0.5 * slope)
+    feedback = rows.where(last, first.feedback, second.feedback)
+    return corruption.from_ve(ve, next), replace(first, feedback=feedback)
+
+
+class EDMChurn(Sampler):
+    """Noise is added before every step of Heun's (EDM, 2206.00364, algorithm 2).
+
+    s^ = s (1 + gamma), gamma = min(s_churn / N, sqrt(2) - 1) where s_tmin <= s <= s_tmax and 0
+    elsewhere, N being the points of the grid. The prediction is that at s^.
+    """
+
+    def __init__(self, config: configs.EDMChurn, context: BuildContext) -> None:
+        self.config = config
+        self.gamma = 0.0
+
+    def for_grid(self, steps: int) -> EDMChurn:
+        told = copy.copy(self)
+        told.gamma = min(self.config.s_churn / steps, math.sqrt(2.0) - 1.0)
+        return told
+
+    def init(self, x: Tensor) -> Any:
+        return ()
+
+    def evaluations(self, last: Rows) -> Index:
+        return 2 - last.long()
+
+    def step(
+        self,
+        denoise: BoundDenoise,
+        corruption: Corruption,
+        x: Tensor,
+        here: Level,
+        next: Level,
+        state: Any,
+        noise: Noise,
+        previous: Any,
+    ) -> tuple[Tensor, Prediction, Any]:
+        corruption = gaussian(corruption, "sampler edm-churn")
+        s = here.sigma / here.alpha
+        inside = (s >= self.config.s_tmin) & (s <= self.config.s_tmax)
+        gamma = self.gamma * inside.to(s.dtype)
+        up = (here.sigma * torch.sqrt(gamma * (2.0 + gamma))).view(-1, *(1,) * (x.ndim - 1))
+        x = x + self.config.s_noise * up * noise.normal(0, x.shape[1:], x.dtype)
+        churned = Level(here.alpha, here.sigma * (1.0 + gamma))
+        return *heun(denoise, corruption, x, churned, next, previous), state

@@ -8,6 +8,8 @@ whose every factor is a difference.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,8 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.exits import Statistic
-from dlmkit.types import PerPosition
+from dlmkit.core.vocabulary import Top
+from dlmkit.types import Mask, PerPosition, PerRow
 from dlmkit_samplers import configs
 
 
@@ -35,6 +38,8 @@ def _expected(weights: Tensor, values: Tensor) -> Tensor:
 class Entropy(Statistic):
     """H = lse - q . x0, in nats."""
 
+    floor: ClassVar = {torch.float64: 3e-13, torch.float32: 1e-5, torch.bfloat16: 2e-2}
+
     def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
         pass
 
@@ -51,6 +56,7 @@ class KullbackLeibler(Statistic):
     """KL(p_now || p_before) = (q_now - q_before) . x0_now - lse_now + lse_before, in nats."""
 
     needs_before = True
+    floor: ClassVar = {torch.float64: 8e-15, torch.float32: 3e-6, torch.bfloat16: 9e-6}
 
     def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
         pass
@@ -68,6 +74,7 @@ class Jeffreys(Statistic):
     """KL(p || r) + KL(r || p) = (q_now - q_before) . (x0_now - x0_before), in nats."""
 
     needs_before = True
+    floor: ClassVar = {torch.float64: 2e-17, torch.float32: 2e-9, torch.bfloat16: 8e-6}
 
     def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
         pass
@@ -79,3 +86,47 @@ class Jeffreys(Statistic):
             return _dot(now.query - before.query, now.x0_mean - before.x0_mean)
         log_p, log_r = _log_probabilities(space, now), _log_probabilities(space, before)
         return _expected(log_p.exp() - log_r.exp(), log_p - log_r)
+
+
+def _top(space: EmbeddingSpace, prediction: Prediction) -> Top:
+    """The likeliest tokens: the sampling loop's, or found here."""
+    return space.top(prediction.query) if prediction.top is None else prediction.top
+
+
+class Switches(Statistic):
+    """How many positions changed their likeliest token since the step before (2305.10818).
+
+    Near the end of sampling rounding changed none, in no dtype: it has no floor.
+    """
+
+    needs_before = needs_top = True
+
+    def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
+        pass
+
+    def per_position(
+        self, space: EmbeddingSpace, now: Prediction, before: Prediction
+    ) -> PerPosition:
+        return (_top(space, now).ids != _top(space, before).ids).to(now.lse.dtype)
+
+    def of_row(self, values: PerPosition, generated: Mask) -> PerRow:
+        return torch.where(generated, values, 0.0).sum(dim=1)
+
+
+class Margin(Statistic):
+    """p of the likeliest token minus p of the runner-up: near 1 where the model is certain.
+
+    The floor is that of its distance to 1.
+    """
+
+    needs_top = True
+    floor: ClassVar = {torch.float64: 7e-16, torch.float32: 7e-7, torch.bfloat16: 9e-3}
+
+    def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
+        pass
+
+    def per_position(
+        self, space: EmbeddingSpace, now: Prediction, before: Prediction
+    ) -> PerPosition:
+        top = _top(space, now)
+        return (top.first - now.lse).exp() - (top.second - now.lse).exp()

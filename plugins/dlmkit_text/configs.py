@@ -10,7 +10,6 @@ from pydantic import Field, PositiveInt, model_validator
 
 from dlmkit import Config
 
-
 _NORMALISED = ("characters", "pieces")
 _NORMALISED_DEFAULTS: Mapping[str, Any] = {"lowercase": True, "fold": True, "rare": 1e-5}
 
@@ -73,8 +72,8 @@ class Tokens(Config):
             raise ValueError("size of bytes is at least 258: 256 bytes and two special tokens")
         if (self.kind == "pretrained") != (self.name is not None):
             raise ValueError("name goes with kind: pretrained, and only with it")
-        only = {k: ("pretrained",) for k in ("revision", "separator", "pad")}
-        only |= {k: _NORMALISED for k in _NORMALISED_DEFAULTS}
+        only: dict[str, tuple[str, ...]] = dict.fromkeys(_NORMALISED_DEFAULTS, _NORMALISED)
+        only |= dict.fromkeys(("revision", "separator", "pad"), ("pretrained",))
         for key, kinds in only.items():
             if self.kind not in kinds and getattr(self, key) is not None:
                 raise ValueError(f"{key} goes with kind: {' or '.join(kinds)}, not {self.kind}")
@@ -136,6 +135,12 @@ class C4(Sharded):
     )
     config: str = Field("en", description="which C4 of the hub: en, realnewslike, ...")
     revision: str | None = Field(None, description="commit, branch or tag of the hub's C4")
+
+    @model_validator(mode="after")
+    def _hub(self) -> Self:
+        if self.path is not None and (self.config != "en" or self.revision is not None):
+            raise ValueError("config and revision are of the hub's C4; path is a folder here")
+        return self
 
 
 class Dataset(Sharded):

@@ -20,7 +20,7 @@ from dlmkit_text.sources import held_out
 
 FORMAT = 3
 SPLITS = ("train", "validation")
-_OPTIONS = {"validation": True, "tokenizer": {"kind", "size", "lowercase", "fold", "rare"}}
+_TOKENS = {"kind", "size", "lowercase", "fold", "rare"}
 _FEW = 20
 _BATCH = 1000
 
@@ -124,7 +124,9 @@ def _key(documents: Sequence[str], options: Source, saved: Tokenizer | None) -> 
     facts = {
         "format": FORMAT,
         "tokenizers": tokenizers.__version__,
-        "options": options.model_dump(mode="json", include=_OPTIONS),
+        "options": options.model_dump(
+            mode="json", include={"validation": True, "tokenizer": _TOKENS}
+        ),
         "saved": saved.backend.to_str() if saved else None,
     }
     total = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16)

@@ -17,7 +17,8 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "training_step.py"
 @pytest.fixture(scope="module")
 def script():
     spec = importlib.util.spec_from_file_location("training_step", SCRIPT)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["training_step"] = module  # dataclasses look their module up
     spec.loader.exec_module(module)

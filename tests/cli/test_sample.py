@@ -82,7 +82,7 @@ def test_texts_on_stdout_talk_on_stderr(sample, trained):
     assert len(out.splitlines()) == 3
     assert err == (
         f"{trained}/checkpoints/step-00000004: 3 texts of 32 tokens, 6 steps, "
-        "samplers:ancestral on samplers:warped\n"
+        "samplers:ancestral on samplers:warped, vocabulary step by flash-cpu\n"
     )
 
 
@@ -144,6 +144,62 @@ def test_sampling_keys_can_be_set(sample):
     assert "5 steps, samplers:heun on samplers:karras" in err
 
 
+def test_parts_have_short_forms(sample):
+    options = ["--sampler", "heun", "--grid", "karras:rho=3.0", "--steps", 5]
+    code, out, err = sample("--json", "-n", 2, *options)
+    assert code == 0
+    assert "5 steps, samplers:heun on samplers:karras" in err
+    _, longer, _ = sample(
+        "--json", "-n", 2, "--steps", 5, "--set", "sampler.use=heun",
+        "--set", "grid={use: karras, with: {rho: 3.0}}",
+    )  # fmt: skip
+    assert out == longer
+
+
+def test_set_is_stronger_than_a_short_form(sample):
+    _, _, err = sample("-n", 1, "--sampler", "heun", "--set", "sampler.use=euler")
+    assert "samplers:euler" in err
+
+
+def test_guidance_repeats_and_none_drops(sample):
+    guided = ["--guidance", "classifier-free:scale=1.5", "--guidance", "renormalised"]
+    _, out, _ = sample("--json", "-n", 1, "--prompt", "the badger", *guided)
+    assert json.loads(out)[0]["evaluations"] == 12
+    _, out, _ = sample("--json", "-n", 1, "--exit", "fixed:step=2", "--set", "exit=null")
+    assert json.loads(out)[0]["steps"] == 6
+    _, out, _ = sample("--json", "-n", 1, "--exit", "none", "--guidance", "none")
+    assert json.loads(out)[0]["steps"] == 6
+
+
+def test_positions_settle(sample):
+    _, out, _ = sample("--json", "-n", 2, "--freeze", "fixed:step=2")
+    assert [(e["steps"], e["halted"]) for e in json.loads(out)] == [
+        (2, "every position settled")
+    ] * 2
+
+
+def test_several_prompts_take_turns_in_one_queue(sample, tmp_path):
+    file = tmp_path / "asked.txt"
+    file.write_text("the lamp\n\n___ found the lamp .\n")
+    asked = ["--prompt", "the badger found", "--infill", "the badger ___ .", "--prompts", file]
+    shapes = [r"the badger found .*", r"the badger .* \.", r"the lamp .*", r".* found the lamp \."]
+    once = texts(sample("--json", *asked)[1])
+    assert len(once) == 4
+    twice = texts(sample("--json", "-n", 2, "--batch-size", 3, *asked)[1])
+    assert twice[:4] == once
+    for number, text in enumerate(twice):
+        assert re.fullmatch(shapes[number % 4], text)
+
+
+def test_lengths_take_turns(trained):
+    loaded = load_model(trained)
+    requests = loaded.requests(4, ["the badger", "the lamp"], length=[5, 9, 32])
+    assert [len(request.tokens) for request in requests] == [5, 9, 32, 5, 9, 32, 5, 9]
+    alone = loaded.sample(1, prompt="the badger", length=5)[0]
+    mixed = loaded.sample(4, prompt=["the badger", "the lamp"], length=[5, 9, 32])
+    assert mixed[0].text == alone.text
+
+
 def test_exits_say_why(sample):
     rule = "exit={use: any, with: {rules: [{use: fixed, with: {step: 3}}]}}"
     _, out, _ = sample("--json", "-n", 2, "--set", rule)
@@ -177,17 +233,25 @@ def test_averaged_and_raw_weights_differ(sample):
         (["--seed", 2**63], 2, "less than or equal to"),
         (["--weights", "best"], 2, "ema"),
         (["--device", "tpu"], 2, "--device tpu: expected cpu, cuda, mps or auto"),
-        (["--prompt", "the", "--infill", "a ___ b"], 2, "not both"),
         (["--infill", "the badger"], 2, "'the badger' has no gap to fill in: mark one or more by"),
         (
             ["--prompt", "the " * 32],
             2,
-            "the prompt has 32 tokens, and this model writes texts of 32",
+            "has 32 tokens, and its text is to have 32: shorten it to 31 or fewer",
         ),
         (["--infill", "the " * 31 + "___ . ___"], 2, "leaves no token for each gap"),
         (["--set", "train.steps=9"], 2, "'train' belongs to what was trained"),
-        (["--set", "length=9"], 2, "what can are sampler, grid, exit, guidance, statistic"),
+        (["--set", "length=9"], 2, "what can are sampler, grid, exit, freeze, guidance, statistic"),
         (["--set", "sampler"], 2, "expected key.path=value"),
+        (["--length", 0], 2, "greater than or equal to 1"),
+        (["--length", 33], 2, "a text of 33 tokens: this model writes 1 to 32"),
+        (["--length", 3, "--prompt", "the badger found"], 2, "'the badger found' has 3 tokens"),
+        (["--prompts", "/nowhere"], 2, "--prompts /nowhere: cannot be read"),
+        (["--sampler", "ancestral:"], 2, "'ancestral:': expected a name"),
+        (["--sampler", "ancestral:eta=2"], 3, "less than or equal to 1"),
+        (["--exit", "entropi:threshold=1"], 3, "did you mean 'entropy'"),
+        (["--guidance", "clamped:above=1"], 3, "unknown key; there are below"),
+        (["--grid", "fitted:path=/nowhere.json"], 5, "grid fitted: /nowhere.json cannot be read"),
         (["--set", "sampler.use=eulr"], 3, "did you mean 'euler'"),
         (["--set", "sampler.with.eat=3"], 3, "unknown key; there are eta"),
         (["--set", "sampler.use=absent:euler"], 4, "no plugin named 'absent'"),
@@ -259,3 +323,38 @@ def test_from_python(trained):
 def test_importing_dlmkit_imports_no_torch():
     code = "import dlmkit, sys; dlmkit.load; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+SHARED_OUT = """
+import json, sys
+import dlmkit
+from dlmkit.training.parallel import world
+
+with world() as processes:
+    texts = dlmkit.load(sys.argv[1]).sample(n=5, batch_size=2, world=processes)
+if processes.first:
+    print(json.dumps([[text.index, text.text, text.steps] for text in texts]))
+"""
+
+
+def torchrun(*words):
+    """stdout of two processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
+    done = subprocess.run(
+        [*map(str, (*command, *words))], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_texts_out(trained, sample, tmp_path):
+    """The command and the Python API give what one process gives, in order, once."""
+    exits = ("--sampler", "dpm-2m", "--exit", "entropy:threshold=3.6", "-n", 5, "--json")
+    alone = sample("--batch-size", 2, *exits)[1]
+    assert torchrun("-m", "dlmkit", "sample", trained, "--batch-size", 2, *exits) == alone
+    assert torchrun("-m", "dlmkit", "sample", trained, "-n", 1) == sample("-n", 1)[1]
+    script = tmp_path / "shared_out.py"
+    script.write_text(SHARED_OUT)
+    expected = [[t.index, t.text, t.steps] for t in dlmkit.load(str(trained)).sample(n=5)]
+    assert json.loads(torchrun(script, trained)) == expected

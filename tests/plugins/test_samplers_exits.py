@@ -61,6 +61,69 @@ def test_thresholds_are_strict_and_nan_goes_on(name):
     assert reason(below, memory) == f"{name} < 0.5"
 
 
+@pytest.mark.parametrize(
+    ("name", "option", "statistic", "words"),
+    [
+        ("fraction", "fraction", "fraction", "fraction >= 0.5"),
+        ("margin", "threshold", "margin", "margin >= 0.5"),
+    ],
+)
+def test_rules_that_wait_for_a_rise(name, option, statistic, words):
+    above = rule(name, **{option: 0.5})
+    assert above.needs == (statistic,)
+    halts, memory = run(above, **{statistic: [[0.4, 0.5, 0.6, NAN]]})
+    assert halts == [[False, True, True, False]]
+    assert reason(above, memory) == words
+
+
+def test_level_halts_at_a_noise_level():
+    low = rule("level", sigma=0.5)
+    halts, memory = run(low, sigma=[[0.6, 0.5, 0.4, NAN]])
+    assert halts == [[False, True, True, False]]
+    assert reason(low, memory) == "sigma <= 0.5"
+
+
+def test_switches_is_token_switch_patience():
+    """At most s switches for k steps in a row; at a row's first step they are infinite."""
+    patient = rule("switches", most=1, steps=2)
+    values = [[torch.inf] * 3, [1.0, 0.0, 2.0], [1.0, 2.0, 0.0], [NAN, 0.0, 1.0]]
+    halts, memory = run(patient, switches=values)
+    assert halts == [[False] * 3, [False] * 3, [True, False, False], [False, False, True]]
+    assert reason(patient, memory) == "switches <= 1 for 2 steps"
+
+
+def test_switches_is_patience_around_a_threshold():
+    """The generic combinator says the same of a rule that holds below s + 1 / 2."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randint(0, 4, (30, 5), generator=generator).double().tolist()
+    for most in (0, 1, 2):
+        for steps in (1, 2, 4):
+            halts, _ = run(rule("switches", most=most, steps=steps), switches=values)
+            expected = [
+                [t + 1 >= steps and all(values[s][row] <= most for s in range(t + 1 - steps, t + 1))
+                 for row in range(5)]
+                for t in range(30)
+            ]  # fmt: skip
+            assert halts == expected
+
+
+def test_stable_and_confident_needs_both_at_once():
+    both = rule("stable-and-confident", threshold=0.5, steps=2)
+    assert both.needs == ("switches", "entropy")
+    halts, memory = run(
+        both,
+        switches=[[torch.inf, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]],
+        entropy=[[0.1, 0.9, 0.1], [0.1, 0.9, 0.1], [0.1, 0.4, 0.1], [0.1, NAN, 0.1]],
+    )
+    assert halts == [
+        [False, False, False],
+        [False, False, False],
+        [True, True, False],
+        [True, False, True],
+    ]
+    assert reason(both, memory) == "no switches for 2 steps and entropy < 0.5"
+
+
 def test_any_halts_by_the_first_rule_that_holds():
     either = rule("any", rules=[nested("entropy", threshold=0.1), nested("kl", threshold=0.2)])
     assert either.needs == ("entropy", "kl")

@@ -1,5 +1,7 @@
 """Guidance: identities, score algebra, and what it must leave alone."""
 
+import math
+
 import pytest
 import torch
 
@@ -12,7 +14,13 @@ from dlmkit.errors import RecipeError
 from dlmkit.noise import Noise
 from dlmkit.testing.markov import MarkovChain, markov_denoise
 from dlmkit_samplers import configs
-from dlmkit_samplers.guidance import ClassifierFree, ScoreTemperature
+from dlmkit_samplers.guidance import (
+    Clamped,
+    ClassifierFree,
+    InitialNoise,
+    Renormalised,
+    ScoreTemperature,
+)
 
 V, L, D, B = 5, 6, 8, 4
 CHAIN = MarkovChain.random(V)
@@ -76,7 +84,14 @@ def test_classifier_free_combines_scores(setting, s):
     assert not torch.allclose(told.x0_step[free], null.x0_step[free])
 
 
-@pytest.mark.parametrize("guidance", [temperature(0.7), classifier_free(3.0)])
+def projected(kind, below=math.inf):
+    return kind(configs.Below(below=below), CONTEXT)
+
+
+PROJECTIONS = [projected(Renormalised), projected(Clamped)]
+
+
+@pytest.mark.parametrize("guidance", [temperature(0.7), classifier_free(3.0), *PROJECTIONS])
 def test_what_statistics_and_decoding_read_stays(setting, guidance):
     plain, guided = (call(d, *setting) for d in (DENOISE, guidance.wrap(DENOISE)))
     for name in ("query", "lse", "x0_mean"):
@@ -108,3 +123,39 @@ def test_temperature_refuses_other_noise():
         ScoreTemperature(
             configs.ScoreTemperature(), BuildContext(length=L, parts={"space": Space()})
         )
+
+
+def test_renormalised_predictions_keep_their_direction(setting):
+    plain, moved = (call(d, *setting) for d in (DENOISE, PROJECTIONS[0].wrap(DENOISE)))
+    free = ~setting[1].given
+    norms = moved.x0_step.norm(dim=-1)
+    torch.testing.assert_close(norms, torch.full_like(norms, math.sqrt(D)))
+    cosine = torch.cosine_similarity(moved.x0_step[free], plain.x0_step[free], dim=-1)
+    torch.testing.assert_close(cosine, torch.ones_like(cosine))
+    assert not torch.allclose(moved.x0_step[free], plain.x0_step[free])
+    assert torch.equal(moved.x0_step[~free], plain.x0_step[~free])
+    assert torch.equal(PROJECTIONS[0].project(torch.zeros(1, 1, D)), torch.zeros(1, 1, D))
+
+
+def test_clamped_predictions_are_the_nearest_embedding(setting):
+    plain, moved = (call(d, *setting) for d in (DENOISE, PROJECTIONS[1].wrap(DENOISE)))
+    table = DENOISE.space.embed(torch.arange(V)[None])[0]
+    nearest = table[torch.cdist(plain.x0_step.flatten(0, 1), table).argmin(dim=-1)]
+    torch.testing.assert_close(moved.x0_step.flatten(0, 1), nearest)
+
+
+@pytest.mark.parametrize("kind", [Renormalised, Clamped])
+def test_projections_begin_at_their_level(setting, kind):
+    """Of the four rows at ratios 0.5, 1.125, 1.875 and 5, the first two are at most 1.2."""
+    plain, moved = (call(d, *setting) for d in (DENOISE, projected(kind, 1.2).wrap(DENOISE)))
+    same = (plain.x0_step == moved.x0_step).flatten(1).all(dim=1)
+    assert same.tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.9, 1.0])
+def test_initial_noise_is_scaled_and_nothing_else(setting, scale):
+    guidance = InitialNoise(configs.InitialNoise(scale=scale), CONTEXT)
+    x, _ = setting
+    assert guidance.wrap(DENOISE) is DENOISE
+    assert torch.equal(guidance.start(x), scale * x)
+    assert all(g.start(x) is x for g in (temperature(0.7), classifier_free(2.0), *PROJECTIONS))

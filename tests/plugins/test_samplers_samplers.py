@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dlmkit.core.context import BuildContext
+from dlmkit.core.denoise import Prediction
 from dlmkit.core.embedding import Corruption
 from dlmkit.core.network import Conditioning
 from dlmkit.core.schedule import Level
@@ -21,7 +22,8 @@ from dlmkit_cdcd.configs import VarianceExploding
 from dlmkit_cdcd.schedules import FixedDensity
 from dlmkit_samplers import configs
 from dlmkit_samplers.grids import Linear, LogUniform
-from dlmkit_samplers.samplers import Ancestral, Euler, Heun
+from dlmkit_samplers.multistep import DPM2M, DPM2MSDE, DPM3M, History, UniPC
+from dlmkit_samplers.samplers import Ancestral, EDMChurn, Euler, Heun
 
 V, L, D = 6, 5, 8
 CONTEXT = BuildContext(length=L, vocab_size=V)
@@ -31,7 +33,13 @@ GAUSSIAN = DENOISE.space.corruption
 EULER = Euler(configs.Nothing(), CONTEXT)
 HEUN = Heun(configs.Nothing(), CONTEXT)
 ANCESTRAL = Ancestral(configs.Ancestral(), CONTEXT)
-SAMPLERS = [EULER, HEUN, ANCESTRAL, Ancestral(configs.Ancestral(eta=0.5), CONTEXT)]
+TWO, THREE, UNIPC = (kind(configs.Multistep(), CONTEXT) for kind in (DPM2M, DPM3M, UniPC))
+SDE = DPM2MSDE(configs.MultistepSDE(), CONTEXT)
+CHURN = EDMChurn(configs.EDMChurn(s_churn=20), CONTEXT).for_grid(64)
+MULTISTEP = [TWO, THREE, UNIPC, SDE]
+SAMPLERS = [
+    EULER, HEUN, ANCESTRAL, Ancestral(configs.Ancestral(eta=0.5), CONTEXT), *MULTISTEP, CHURN
+]  # fmt: skip
 
 
 def free(rows):
@@ -60,9 +68,18 @@ def step(sampler, x, here, there, number=1):
 
 def solve(sampler, x, sigmas):
     """x after stepping through ``sigmas`` of the VE process."""
+    return walk(sampler, x, sigmas, sampler.init(x))[0]
+
+
+def walk(sampler, x, sigmas, state, denoise=None):
+    """(x after stepping through ``sigmas``, the last state)."""
+    denoise = denoise or bound(len(x))
     for number, (a, b) in enumerate(itertools.pairwise(sigmas)):
-        x, _, _ = step(sampler, x, level(1, a, len(x)), level(1, b, len(x)), number)
-    return x
+        noise = Noise.keyed(1, torch.arange(len(x)), number)
+        here, there = level(1, a, len(x)), level(1, b, len(x))
+        start = DENOISE.start(x)
+        x, _, state = sampler.step(denoise, GAUSSIAN, x, here, there, state, noise, start)
+    return x, state
 
 
 def geometric(high, low, steps):
@@ -98,19 +115,159 @@ def test_heun_is_algorithm_1_of_edm():
 
 @functools.cache
 def reference():
-    return solve(HEUN, start(4, 4.0), geometric(4.0, 0.5, 256))
+    return solve(UNIPC, start(4, 4.0), geometric(4.0, 0.5, 256))
 
 
-@pytest.mark.parametrize(("sampler", "order"), [(EULER, 1), (HEUN, 2)])
+STILL = [
+    (EULER, 1),
+    (HEUN, 2),
+    (Ancestral(configs.Ancestral(eta=0.0), CONTEXT), 1),
+    (TWO, 2),
+    (UNIPC, 3),
+    (DPM2MSDE(configs.MultistepSDE(eta=0.0), CONTEXT), 2),
+    (EDMChurn(configs.EDMChurn(s_churn=0.0), CONTEXT).for_grid(64), 2),
+]
+"""Every sampler without noise of its own, and its order. DPM3M starts at first order: see below."""
+
+
+@pytest.mark.parametrize(("sampler", "order"), STILL)
 def test_order_of_convergence(sampler, order):
-    x = start(4, 4.0)
-    exact = reference()
+    """By halving the steps: the error falls by 2^order."""
+    x, exact = start(4, 4.0), reference()
 
     def error(steps):
         return float((solve(sampler, x, geometric(4.0, 0.5, steps)) - exact).square().mean().sqrt())
 
-    measured = math.log2(error(32) / error(64))
-    assert measured == pytest.approx(order, abs=0.2)
+    assert math.log2(error(32) / error(64)) == pytest.approx(order, abs=0.25)
+
+
+def test_three_steps_converge_at_order_3_once_started():
+    """Given the two predictions before the first step, which one step of first order spoils."""
+    fine = geometric(8.0, 4.0, 48)
+    at, x = {}, start(4, 8.0)
+    state = UNIPC.init(x)
+    for a, b in itertools.pairwise(fine):
+        x, state = walk(UNIPC, x, [a, b], state)
+        at[round(math.log(b / 4.0) / math.log(2.0) * 48)] = bound(4)(
+            x, level(1, b, 4), DENOISE.start(x)
+        ).x0_step
+    exact = solve(UNIPC, x, geometric(4.0, 0.5, 192))
+
+    def error(steps):
+        h, stride = math.log(8.0) / steps, 144 // steps
+        old = torch.full((4,), h, dtype=torch.float64)
+        history = History(torch.full((4,), 2), (at[stride], at[2 * stride]), (old, old))
+        found, _ = walk(THREE, x, geometric(4.0, 0.5, steps), history)
+        return (found - exact).square().mean().sqrt()
+
+    assert math.log2(float(error(24) / error(48))) == pytest.approx(3, abs=0.35)
+
+
+def polynomial(*coefficients):
+    """A denoiser whose x0 is a polynomial in ln s, whatever x is."""
+
+    def denoise(x, level, previous):
+        log_s = level.like(x).sigma.log()
+        x0 = sum(c * log_s**k for k, c in enumerate(coefficients)) + torch.zeros_like(x)
+        return Prediction(x0, x[..., :1], x[..., 0], x0, x0)
+
+    return denoise
+
+
+def exact_solution(coefficients, x, s, s_next):
+    """x at s_next by the integral s_next / s x + s_next int x0(t) / t^2 dt, on a fine grid."""
+    t = torch.linspace(s_next, s, 200_001, dtype=torch.float64)
+    values = sum(c * t.log() ** k for k, c in enumerate(coefficients)) / t**2
+    return s_next / s * x + s_next * torch.trapezoid(values, t)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "coefficients"), [(TWO, (0.7,)), (THREE, (0.7, -0.4, 0.3)), (UNIPC, (0.7,))]
+)
+def test_multistep_is_exact_for_polynomials_of_its_degree(sampler, coefficients):
+    """At unequal steps, from the step on at which the history is full."""
+    x, sigmas = start(2, 3.0), [3.0, 2.2, 1.9, 1.3, 0.8]
+    denoise = polynomial(*coefficients)
+    before, state = walk(sampler, x, sigmas[:4], sampler.init(x), denoise)
+    after, _ = walk(sampler, before, sigmas[3:], state, denoise)
+    torch.testing.assert_close(
+        after, exact_solution(coefficients, before, 1.3, 0.8), rtol=1e-8, atol=1e-8
+    )
+
+
+def test_unipc_corrects_by_the_parabola():
+    """Its next x starts from the exact x of a quadratic x0, whatever x was predicted."""
+    coefficients, x, sigmas = (0.7, -0.4, 0.3), start(2, 3.0), [3.0, 2.2, 1.9, 1.3, 0.8]
+    denoise = polynomial(*coefficients)
+    before, state = walk(UNIPC, x, sigmas[:4], UNIPC.init(x), denoise)
+    _, after = walk(UNIPC, before, sigmas[3:], state, denoise)
+    exact = exact_solution(coefficients, state.x, 1.9, 1.3)
+    torch.testing.assert_close(after.x, exact, rtol=1e-8, atol=1e-8)
+
+
+def test_dpm_2m_is_algorithm_2():
+    """D = (1 + 1 / 2r) x0 - x0_before / 2r with r = h_before / h (2211.01095)."""
+    x, (a, b, c) = start(3, 2.0), (2.0, 1.5, 1.2)
+    middle, state = walk(TWO, x, [a, b], TWO.init(x))
+    first = bound(3)(x, level(1, a, 3), DENOISE.start(x)).x0_step
+    second = bound(3)(middle, level(1, b, 3), DENOISE.start(x)).x0_step
+    r = math.log(a / b) / math.log(b / c)
+    d = (1 + 1 / (2 * r)) * second - first / (2 * r)
+    moved, _ = walk(TWO, middle, [b, c], state)
+    torch.testing.assert_close(moved, c / b * middle - (math.exp(-math.log(b / c)) - 1) * d)
+
+
+@pytest.mark.parametrize("sampler", MULTISTEP)
+def test_steep_growth_falls_back_to_first_order_by_row(sampler):
+    x = start(2, 2.0)
+    _, state = walk(sampler, x, [2.0, 1.9], sampler.init(x))
+    here = level(1, 1.9, 2)
+    there = Level(torch.ones(2).double(), torch.tensor([1.8, 0.9]).double())
+    fresh = sampler.init(x)
+    noise = Noise.keyed(1, torch.arange(2), 5)
+    along = [
+        sampler.step(bound(2), GAUSSIAN, x, here, there, s, noise, DENOISE.start(x))[0]
+        for s in (state, fresh)
+    ]
+    if sampler is UNIPC:  # whose corrected x is another
+        return
+    torch.testing.assert_close(along[0][1], along[1][1])
+    assert not torch.allclose(along[0][0], along[1][0])
+
+
+@pytest.mark.parametrize("sampler", MULTISTEP)
+def test_history_does_not_touch_the_step_to_the_clean_level(sampler):
+    x = start(4, 2.0)
+    x, state = walk(sampler, x, [2.0, 1.6, 1.3], sampler.init(x))
+    noise = Noise.keyed(1, torch.arange(4), 2)
+    moved, prediction, state = sampler.step(
+        bound(4), GAUSSIAN, x, level(1, 1.3, 4), level(1, 0, 4), state, noise, DENOISE.start(x)
+    )
+    torch.testing.assert_close(moved, prediction.x0_step, rtol=0, atol=0)
+    leaves = [t for t in _leaves(state) if t.is_floating_point()]
+    assert all(bool(torch.isfinite(leaf).all()) for leaf in leaves)
+
+
+def _leaves(value):
+    return [value] if isinstance(value, torch.Tensor) else [x for v in value for x in _leaves(v)]
+
+
+def test_churn_is_algorithm_2_of_edm():
+    x = start(3, 2.0)
+    sampler = EDMChurn(
+        configs.EDMChurn(s_churn=3.0, s_tmin=1.0, s_tmax=3.0, s_noise=1.1), CONTEXT
+    ).for_grid(10)
+    noise = Noise.keyed(1, torch.arange(3), 1)
+    up = 2.0 * 1.3
+    hat = x + math.sqrt(up**2 - 2.0**2) * 1.1 * noise.normal(0, (L, D), torch.float64)
+    moved, _, _ = step(sampler, x, level(1, 2.0, 3), level(1, 1.5, 3))
+    expected, _, _ = step(HEUN, hat, level(1, up, 3), level(1, 1.5, 3))
+    torch.testing.assert_close(moved, expected)
+    outside = start(3, 0.9)
+    still = step(sampler, outside, level(1, 0.9, 3), level(1, 0.7, 3))[0]
+    torch.testing.assert_close(still, step(HEUN, outside, level(1, 0.9, 3), level(1, 0.7, 3))[0])
+    strongest = EDMChurn(configs.EDMChurn(s_churn=1e9), CONTEXT).for_grid(10)
+    assert strongest.gamma == pytest.approx(math.sqrt(2) - 1)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -142,7 +299,7 @@ def test_rows_at_different_levels_do_not_meet(sampler):
         noise = Noise.keyed(1, torch.tensor([row]), 1)
         alone, _, _ = sampler.step(
             bound(1), GAUSSIAN, x[one], Level(*(v[one] for v in here)),
-            Level(*(v[one] for v in there)), (), noise, DENOISE.start(x[one]),
+            Level(*(v[one] for v in there)), sampler.init(x[one]), noise, DENOISE.start(x[one]),
         )  # fmt: skip
         torch.testing.assert_close(together[one], alone)
 
@@ -154,10 +311,16 @@ def test_ancestral_without_noise_is_euler():
     torch.testing.assert_close(step(still, x, here, there)[0], step(EULER, x, here, there)[0])
 
 
-@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
-def test_ancestral_keeps_the_marginal_given_x0(eta):
+NOISY = [
+    *(Ancestral(configs.Ancestral(eta=eta), CONTEXT) for eta in (0.0, 0.3, 1.0)),
+    *(DPM2MSDE(configs.MultistepSDE(eta=eta), CONTEXT) for eta in (0.0, 0.5, 1.0)),
+    CHURN,
+]
+
+
+@pytest.mark.parametrize("sampler", NOISY)
+def test_fresh_noise_keeps_the_marginal_given_x0(sampler):
     """From x at s about a known x0, x' has mean x0 and standard deviation s'."""
-    sampler = Ancestral(configs.Ancestral(eta=eta), CONTEXT)
     ids = torch.zeros(4000, L, dtype=torch.int64)
     given = torch.ones_like(ids, dtype=torch.bool)
     x0 = DENOISE.space.embed(ids)
@@ -165,7 +328,7 @@ def test_ancestral_keeps_the_marginal_given_x0(eta):
     x = x0 + 2.0 * Noise.keyed(0, torch.arange(4000), 0).normal(0, (L, D), torch.float64)
     moved, _, _ = sampler.step(
         lambda x, level, previous: DENOISE(x, level, previous, known),
-        GAUSSIAN, x, level(1, 2.0, 4000), level(1, 1.2, 4000), (),
+        GAUSSIAN, x, level(1, 2.0, 4000), level(1, 1.2, 4000), sampler.init(x),
         Noise.keyed(0, torch.arange(4000), 1), DENOISE.start(x),
     )  # fmt: skip
     n = x.numel()
@@ -189,7 +352,10 @@ def transition_distance(ids):
     return float((found - (CHAIN.initial[:, None] * CHAIN.transition).flatten()).abs().sum() / 2)
 
 
-@pytest.mark.parametrize(("sampler", "steps"), [(EULER, 64), (HEUN, 24), (ANCESTRAL, 64)])
+@pytest.mark.parametrize(
+    ("sampler", "steps"),
+    [(EULER, 64), (HEUN, 24), (ANCESTRAL, 64), (TWO, 24), (THREE, 24), (UNIPC, 16), (SDE, 48)],
+)
 def test_samples_follow_the_chain(sampler, steps):
     """Their NLL is the entropy, and their transitions are the chain's, within error."""
     ids = drawn(sampler, LogUniform(configs.Nothing(), CONTEXT), steps)
@@ -215,11 +381,11 @@ class Discrete(Corruption):
         return x
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS[:3])
+@pytest.mark.parametrize("sampler", [EULER, HEUN, ANCESTRAL, *MULTISTEP, CHURN])
 def test_other_noise_is_refused(sampler):
     x = start(1, 1.0)
     with pytest.raises(RecipeError, match=r"Gaussian noise alone.*Discrete"):
         sampler.step(
-            bound(1), Discrete(), x, level(1, 1, 1), level(1, 0, 1), (),
+            bound(1), Discrete(), x, level(1, 1, 1), level(1, 0, 1), sampler.init(x),
             Noise.keyed(0, torch.arange(1), 0), DENOISE.start(x),
         )  # fmt: skip

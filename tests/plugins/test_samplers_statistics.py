@@ -1,5 +1,7 @@
 """The statistics' identities against the plain sums over the vocabulary."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.distributions import Categorical, kl_divergence
@@ -9,7 +11,7 @@ from dlmkit.core.denoise import Prediction
 from dlmkit_cdcd.configs import Normalised
 from dlmkit_cdcd.space import NormalisedSpace
 from dlmkit_samplers import configs
-from dlmkit_samplers.statistics import Entropy, Jeffreys, KullbackLeibler
+from dlmkit_samplers.statistics import Entropy, Jeffreys, KullbackLeibler, Margin, Switches
 
 V, L, D, B = 50, 6, 8, 5
 CONTEXT = BuildContext(length=L, vocab_size=V)
@@ -116,3 +118,46 @@ def test_impossible_tokens_add_nothing():
     now = Prediction(x0, logits, lse, x0, x0)
     for kind, value in ((Entropy, 0.6931471805599453), (KullbackLeibler, 0.0), (Jeffreys, 0.0)):
         assert float(STATISTICS[kind].per_position(spot, now, now)) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("head", ["tied", "untied"])
+@pytest.mark.parametrize("told", [False, True])
+@torch.no_grad()
+def test_switches_and_margin_are_those_of_the_full_distributions(head, told):
+    spot = space(head)
+    now, before = predictions(spot, scale=2.0, move=0.5)
+    if told:  # the sampling loop has found the likeliest tokens already
+        now, before = (replace(p, top=spot.prepared().top(p.query)) for p in (now, before))
+    generated = torch.arange(L) < torch.tensor([[L], [2], [0], [L], [3]])
+    has_before = torch.tensor([True, True, True, False, True])
+    changed = spot.logits(now.query).argmax(-1) != spot.logits(before.query).argmax(-1)
+    expected = (changed & generated).sum(dim=1).double()
+    expected[3] = torch.inf
+    value = Switches(configs.Nothing(), CONTEXT)(spot, now, before, has_before, generated)
+    assert torch.equal(value, expected)
+    assert 0 < float(value[0]) < L
+    first, second = spot.logits(now.query).softmax(-1).topk(2, dim=-1).values.unbind(-1)
+    margin = Margin(configs.Nothing(), CONTEXT)
+    torch.testing.assert_close(margin.per_position(spot, now, before), first - second)
+
+
+@pytest.mark.parametrize("kind", [Entropy, KullbackLeibler, Jeffreys])
+@torch.no_grad()
+def test_floors_are_above_what_rounding_does(kind):
+    """Nearly settled rows, as benchmarks/statistic_floors.py draws more of."""
+    exact_space, single = space("tied"), space("tied", torch.float32).prepared()
+    torch.manual_seed(2)
+    query = exact_space.embed(torch.randint(V, (200, 64))) * 25.0 / D
+    query += torch.randn_like(query) / D**0.5
+    moved = query + 1e-3 * torch.randn_like(query) / D**0.5
+    values = []
+    for spot, dtype in ((exact_space, torch.float64), (single, torch.float32)):
+        both = []
+        for q in (query.to(dtype), moved.to(dtype)):
+            x0, lse = spot.read(q)
+            both.append(Prediction(x0, q, lse, x0, x0))
+        yes = torch.ones(200, dtype=torch.bool)
+        values.append(STATISTICS[kind](spot, *both, yes, yes[:, None].expand(200, 64)).double())
+    noise = float((values[1] - values[0]).abs().max())
+    assert 0 < noise < kind.floor[torch.float32]
+    assert kind.floor[torch.float64] < kind.floor[torch.float32] < kind.floor[torch.bfloat16]

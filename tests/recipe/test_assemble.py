@@ -97,3 +97,57 @@ def test_guidance_is_built_in_the_order_of_the_recipe(assembly):
     temperature = Part(use="score-temperature", options={"temperature": 0.9})
     config = assembly.config.model_copy(update={"guidance": [temperature, temperature]})
     assert len(assemble_sampling(assembly, config).guidance) == 2
+
+
+PATIENT = {"use": "patience", "with": {"rule": {"use": "jeffreys", "with": {"threshold": 1e-9}}}}
+DEEP = {
+    "use": "any",
+    "with": {
+        "rules": [
+            {"use": "jeffreys", "with": {"threshold": 0.5}},
+            {"use": "after", "with": {"step": 3, "rule": PATIENT}},
+        ]
+    },
+}
+
+
+def sampled(assembly, exit=None, **sample):
+    return assembly.config.model_copy(
+        update={
+            "exit": None if exit is None else Part(use=exit["use"], options=exit["with"]),
+            "sample": assembly.config.sample.model_copy(update=sample),
+        }
+    )
+
+
+def test_a_threshold_below_the_noise_is_refused_however_deep_it_lies(assembly):
+    with pytest.raises(RecipeError) as refused:
+        assemble_sampling(assembly, sampled(assembly, DEEP))
+    assert str(refused.value) == (
+        "exit: a threshold of 1e-09 on jeffreys lies below its noise floor of 2e-09 in float32, "
+        "where rounding would decide when a text ends; take 2e-09 or more"
+    )
+
+
+def test_floors_are_those_of_the_precision_sampled_in(assembly):
+    rule = {"use": "entropy", "with": {"threshold": 1e-3}}
+    assert assemble_sampling(assembly, sampled(assembly, rule)).exit is not None
+    with pytest.raises(RecipeError, match=r"floor of 0.02 in bfloat16.*fp32, whose floor is 1e-05"):
+        assemble_sampling(assembly, sampled(assembly, rule, precision="bf16"))
+
+
+def test_cuda_graphs_are_refused_on_the_cpu(assembly):
+    with pytest.raises(RecipeError, match=r"sample\.cuda_graphs: true, and the device is cpu"):
+        assemble_sampling(assembly, sampled(assembly, cuda_graphs=True))
+
+
+def test_the_recipe_says_how_the_network_runs(assembly):
+    chosen = assemble_sampling(assembly, sampled(assembly, precision="bf16")).inference
+    assert (chosen.dtype, chosen.int8, chosen.compile) == (torch.bfloat16, False, False)
+    assert assemble_sampling(assembly, sampled(assembly, int8=True)).inference.int8
+
+
+@pytest.mark.parametrize("other", ["precision=bf16", "compile=true"])
+def test_int8_goes_alone(registry, other):
+    with pytest.raises(RecipeError, match="int8 goes with precision: fp32 and without compile"):
+        load_recipe("ddlm_grammar", ["sample.int8=true", f"sample.{other}"], registry)

@@ -30,7 +30,7 @@ def test_a_run_folder_holds_what_reruns_and_explains_it(run):
     checkpoint = run / "checkpoints" / checkpoint_name(8)
     assert sorted(str(p.relative_to(checkpoint)) for p in checkpoint.rglob("*") if p.is_file()) == [
         "ema.safetensors", "manifest.json", "model.safetensors", "recipe.yaml", "tokenizer.json",
-        "training/optimiser.safetensors", "training/state.json",
+        "tokenizer_config.json", "training/optimiser.safetensors", "training/state.json",
     ]  # fmt: skip
     assert (checkpoint / "recipe.yaml").read_text() == (run / "recipe.yaml").read_text()
     environment = json.loads((run / "environment.json").read_text())

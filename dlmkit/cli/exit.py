@@ -1,0 +1,244 @@
+"""``dlmkit exit``: find thresholds of exit rules on a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dlmkit.cli.output import columns, result, result_json, say
+
+if TYPE_CHECKING:
+    from dlmkit.evaluation.calibrate import Calibrated
+    from dlmkit.evaluation.certificate import Certificate
+    from dlmkit.recipe.rules import OpenRule
+    from dlmkit.sampling.trace import Trace
+
+exit_app = typer.Typer(help="Calibrate exit rules on recorded runs.", no_args_is_help=True)
+
+
+class LossName(StrEnum):
+    """What a text loses by stopping early."""
+
+    row = "row"
+    fraction = "fraction"
+
+
+@exit_app.callback()
+def _group() -> None:
+    """Calibrate exit rules on recorded runs."""
+
+
+@exit_app.command()
+def calibrate(
+    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="A file of `dlmkit trace`.")],
+    rules: Annotated[
+        list[str],
+        typer.Option(
+            "--rule",
+            metavar="NAME[:OPTION=VALUE;...]",
+            help="A rule whose only required option is to be found, or one that holds the word "
+            "'tuned' at that option. Repeatable: K rules are each tested at delta / K.",
+        ),
+    ],
+    epsilon: Annotated[
+        float, typer.Option(help="The expected loss that must not be exceeded.")
+    ] = 0.05,
+    delta: Annotated[
+        float, typer.Option(help="The probability, over the texts, that it is all the same.")
+    ] = 0.05,
+    loss: Annotated[
+        LossName,
+        typer.Option(
+            help="row: 1 if more than --tolerance of a text's tokens differ from the full run's; "
+            "fraction: the share that differs."
+        ),
+    ] = LossName.row,
+    tolerance: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="The share of tokens that may differ (row).")
+    ] = 0.01,
+    order_share: Annotated[
+        float, typer.Option(help="Texts that order the thresholds; the others test them.")
+    ] = 0.25,
+    thresholds: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help="Candidates.  [default: quantiles of the statistic]"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="The certificate to write.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+) -> None:
+    """Find a threshold that holds its promise, by fixed-sequence Learn-then-Test.
+
+    With probability 1 - delta over the recorded texts, the rule found has an expected loss of at
+    most epsilon on further texts that are sampled in the same way. Texts are the unit, never
+    tokens. If no threshold passes, none is given, and the exit code is 2. A second --rule fixed
+    shows what the same promise is worth without any rule.
+    """
+    from dlmkit.errors import UsageError
+    from dlmkit.evaluation.calibrate import calibrate as test
+    from dlmkit.evaluation.calibrate import check_levels, split
+    from dlmkit.sampling.trace_file import check_new, load_trace
+
+    if not 0.0 < order_share < 1.0:
+        raise UsageError(f"--order-share {order_share:g}: expected a number between 0 and 1")
+    if out is not None:
+        check_new(out)
+    recorded = load_trace(trace)
+    ordering, testing = split(recorded, order_share)
+    opened = _open(rules, recorded)
+    check_levels(epsilon, delta, len(testing.row), len(rules))
+    given = None if thresholds is None else _numbers(thresholds)
+    settings: dict[str, Any] = {"epsilon": epsilon, "loss": loss.value, "tolerance": tolerance}
+    found = []
+    for rule in opened:
+        tried = _candidates(rule, ordering, given)
+        level = delta / len(rules)
+        found.append(test(rule.text, rule, tried, ordering, testing, delta=level, **settings))
+    guarantee = {**settings, "delta": delta, "rules": len(rules)}
+    sizes = {"texts": len(testing.row), "ordering_texts": len(ordering.row)}
+    best = _best(found)
+    if as_json:
+        chosen = None if best is None else found[best].name
+        entries = [_entry(one) for one in found]
+        result_json({**guarantee, **sizes, "found": entries, "chosen": chosen})
+    else:
+        result(_table(found, int(recorded.evaluations[-1])))
+    if best is None:
+        raise UsageError(_nothing(found, epsilon, delta / len(rules), sizes["texts"]))
+    if out is not None:
+        evidence = {**_entry(found[best]), **sizes, "trace_seed": recorded.about.get("seed")}
+        _certificate(opened[best], found[best], guarantee, recorded, evidence).save(out)
+        say(f"{out}: apply it by 'dlmkit sample MODEL --exit-certificate {out}'")
+
+
+def _best(found: Sequence[Calibrated]) -> int | None:
+    """Which of the rules that passed takes the fewest evaluations."""
+    passed = {
+        place: float(one.tested.evaluations.double().mean())
+        for place, one in enumerate(found)
+        if one.threshold is not None and one.tested is not None
+    }
+    return min(passed, key=lambda place: passed[place], default=None)
+
+
+def _open(rules: Sequence[str], recorded: Trace) -> list[OpenRule]:
+    from dlmkit.core.context import BuildContext
+    from dlmkit.errors import UsageError
+    from dlmkit.evaluation.replay import check_statistics
+    from dlmkit.recipe.rules import PROBE, OpenRule
+    from dlmkit.registry import Registry
+
+    if len(set(rules)) < len(rules):
+        raise UsageError("--rule: the same rule is given twice, which only costs delta")
+    registry, context = Registry.load(), BuildContext(length=recorded.ids.shape[2])
+    opened = [OpenRule.parse(text, registry, context) for text in rules]
+    for rule in opened:
+        check_statistics(recorded, rule(PROBE))
+    return opened
+
+
+def _numbers(text: str) -> list[float]:
+    from dlmkit.errors import UsageError
+
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--thresholds {text}: expected numbers between commas") from error
+
+
+def _candidates(rule: OpenRule, ordering: Trace, given: list[float] | None) -> list[float]:
+    """The numbers to try. Raises UsageError for a given one that rounding would decide."""
+    from dlmkit.errors import UsageError
+    from dlmkit.evaluation.replay import drowned
+
+    tried = rule.candidates(ordering) if given is None else given
+    noisy = {value: names for value in tried if (names := drowned(ordering, rule(value)))}
+    for value, names in noisy.items() if given is not None else ():
+        raise UsageError(
+            f"--thresholds: {value:g} lies below the noise floor of {', '.join(names)} in this "
+            "trace, where rounding would decide; leave it out"
+        )
+    return [value for value in tried if value not in noisy]
+
+
+def _entry(one: Calibrated) -> dict[str, Any]:
+    if one.tested is None:
+        return {"rule": one.name, "threshold": None}
+    low, high = one.tested.saving_interval()
+    return {
+        "rule": one.name,
+        "threshold": one.threshold,
+        "mean_loss": one.mean_loss,
+        "p_value": one.p_value,
+        "evaluations_mean": float(one.tested.evaluations.double().mean()),
+        "evaluations_full": one.tested.full_evaluations,
+        "saving": one.tested.saving,
+        "saving_interval": [low, high],
+        "token_disagreement": one.tested.token_disagreement,
+    }
+
+
+def _table(found: Sequence[Calibrated], full: int) -> str:
+    head = ("rule", "threshold", "loss", "p-value", f"evaluations of {full}", "saving (95 %)")
+    return columns([head, *(_row(one) for one in found)])
+
+
+def _row(one: Calibrated) -> tuple[str, ...]:
+    if one.tested is None:
+        return (one.name, "none", "-", "-", "-", "no threshold saves anything")
+    low, high = one.tested.saving_interval()
+    return (
+        one.name,
+        "none" if one.threshold is None else f"{one.threshold:g}",
+        f"{one.mean_loss:.4f}",
+        f"{one.p_value:.2g}",
+        f"{float(one.tested.evaluations.double().mean()):.2f}",
+        "not certified" if one.threshold is None else _saving(one.tested.saving, low, high),
+    )
+
+
+def _saving(saving: float, low: float, high: float) -> str:
+    return f"{saving:.2f} x ({low:.2f} to {high:.2f})"
+
+
+def _nothing(found: Sequence[Calibrated], epsilon: float, delta: float, texts: int) -> str:
+    """Why no rule passed, and how many texts might do."""
+    from dlmkit.evaluation.calibrate import texts_needed
+
+    losses = [one.mean_loss for one in found if one.tested is not None]
+    if not losses:
+        return "no threshold of any rule stops earlier than the full run: there is nothing to test"
+    loss = min(losses)
+    needed = texts_needed(epsilon, delta, loss)
+    if needed is None:
+        return (
+            f"no threshold passed: even the most cautious has a loss of {loss:.4f}, not below "
+            f"epsilon {epsilon:g}; no number of texts helps: try another rule or larger epsilon"
+        )
+    return (
+        f"no threshold passed on {texts} texts: the most cautious has a loss of {loss:.4f}, and "
+        f"at that rate about {needed} texts are needed to test it on"
+    )
+
+
+def _certificate(
+    rule: OpenRule,
+    found: Calibrated,
+    guarantee: dict[str, Any],
+    recorded: Trace,
+    evidence: dict[str, Any],
+) -> Certificate:
+    from dlmkit.errors import UsageError
+    from dlmkit.evaluation.certificate import Certificate
+
+    if "conditions" not in recorded.about:
+        raise UsageError("this trace does not say how it was sampled: record it by 'dlmkit trace'")
+    assert found.threshold is not None
+    part = rule.at(found.threshold).model_dump(mode="json", by_alias=True)
+    conditions = recorded.about["conditions"]
+    return Certificate(part, found.threshold, guarantee, conditions, evidence)

@@ -1,0 +1,116 @@
+"""Under what a model is sampled, as JSON types: what a trace is of, and a certificate holds for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from dlmkit import __version__
+from dlmkit.errors import UsageError
+from dlmkit.evaluation.certificate import Certificate
+from dlmkit.models import Model
+from dlmkit.recipe.write import inline
+from dlmkit.sampling.requests import Request
+from dlmkit.training.environment import attention_used, device_name
+
+UNCONDITIONAL = "unconditional"
+_MODEL = ("length", "space", "schedule", "network", "objective")
+_FREE = {"count", "measured", "batch_size"}
+"""Keys of the recipe's ``sample`` that change no text: it depends on seed and index alone."""
+
+
+def conditions(model: Model, requests: Iterable[Request], steps: int | None) -> dict[str, Any]:
+    """Everything that a text's path depends on but its seed, index and exit rule."""
+    config = model.config
+    sample = config.sample.model_dump(mode="json", exclude=_FREE)
+    return {
+        "model": model_digest(model),
+        **sample,
+        "steps": sample["steps"] if steps is None else steps,
+        **{kind: _plain(getattr(config, kind)) for kind in ("sampler", "grid")},
+        "guidance": [_plain(part) for part in config.guidance],
+        "statistic": [_plain(part) for part in config.statistic],
+        "freeze": None if config.freeze is None else _plain(config.freeze),
+        "length": config.length,
+        "dtype": str(model.assembly.context.dtype).removeprefix("torch."),
+        "device": device_name(model.assembly.context.device),
+        "kernel": [*attention_used(model.assembly.network), _vocabulary_kernel(model)],
+        "prompts": prompts_digest(requests, config.length),
+        "versions": {"dlmkit": __version__, "torch": torch.__version__},
+    }
+
+
+def _vocabulary_kernel(model: Model) -> str:
+    space, dtype = model.parts.space, model.parts.inference.dtype
+    return f"vocabulary {space.prepared(dtype).kernel}"
+
+
+def _plain(part: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = part.model_dump(mode="json", by_alias=True)
+    return plain
+
+
+def model_digest(model: Model) -> str:
+    """The sha256 of what the model computes with: its parts' options and every tensor."""
+    data = model.config.model_dump(mode="json", by_alias=True, include=set(_MODEL))
+    digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode())
+    for name, value in sorted(model.assembly.objective.state_dict().items()):
+        value = value.detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def prompts_digest(requests: Iterable[Request], length: int) -> str:
+    """The sha256 of the different patterns of given tokens; a word if nothing is given."""
+    asked = sorted({json.dumps(request.tokens) for request in requests})
+    if asked == [json.dumps((None,) * length)]:
+        return UNCONDITIONAL
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+
+
+def names(overrides: Sequence[str], *keys: str) -> list[str]:
+    """Those of ``overrides`` that are under one of the recipe's ``keys``."""
+    key = lambda override: override.partition("=")[0].partition(".")[0].strip()  # noqa: E731
+    return [override for override in overrides if key(override) in keys]
+
+
+def exit_override(certificate: Certificate, overrides: Sequence[str]) -> str:
+    """The override that puts the certificate's rule into a recipe.
+
+    Raises UsageError if ``overrides`` name an exit rule as well.
+    """
+    for override in names(overrides, "exit"):
+        raise UsageError(f"{override}: the certificate names the exit rule; drop one of them")
+    return f"exit={inline(certificate.rule)}"
+
+
+def require(
+    certificate: Certificate, model: Model, requests: Iterable[Request], steps: int | None
+) -> None:
+    """Raise UsageError, naming each difference, unless the certificate's conditions are these."""
+    unlike = differences(certificate.conditions, conditions(model, requests, steps))
+    if unlike:
+        raise UsageError(
+            "the certificate does not hold here:\n  " + "\n  ".join(unlike) + "\nsample as it was "
+            "calibrated, or record a trace of this setting and calibrate again"
+        )
+
+
+def differences(expected: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """What differs, one line a key."""
+    keys = [*expected, *(key for key in given if key not in expected)]
+    return [
+        f"{key}: given {_word(given.get(key))}, expected {_word(expected.get(key))}"
+        for key in keys
+        if given.get(key) != expected.get(key)
+    ]
+
+
+def _word(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return f"{text[:12]}..." if len(text) == 64 and text.isalnum() else text

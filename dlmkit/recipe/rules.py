@@ -1,0 +1,171 @@
+"""Exit rules with one number left open, for whoever tries or calibrates it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dlmkit.core.context import BuildContext
+from dlmkit.core.exits import BUILT_IN, ExitCriterion
+from dlmkit.errors import RecipeError, UsageError
+from dlmkit.plugin import Config, Part, part_of
+from dlmkit.recipe.check import Checker
+from dlmkit.recipe.problems import Mark, report
+from dlmkit.recipe.short import parse_part
+from dlmkit.recipe.tree import Node
+from dlmkit.recipe.write import inline
+from dlmkit.recipe.yaml import parse
+from dlmkit.registry import Registry
+from dlmkit.sampling.trace import Trace
+
+TUNED = "tuned"
+"""In a rule's options, stands where the number goes that is to be found."""
+
+CANDIDATES = 64
+"""Thresholds tried of a rule unless they are given: our choice."""
+
+PROBE = 0.7310585786300049
+"""A number that every open option takes and nobody writes; 1 where it must be whole."""
+
+
+class _Holder(Config):
+    """Lets a lone rule be checked like a recipe's."""
+
+    exit: part_of("exit")  # type: ignore[valid-type]
+
+
+@dataclass(frozen=True)
+class OpenRule:
+    """An exit rule with one option left open; called with a number, it is a rule.
+
+    ``text`` is what the user wrote; ``part`` holds :data:`TUNED` at the open option, which is
+    ``whole`` if it takes integers alone and belongs to the rule ``inner``.
+    """
+
+    text: str
+    part: Part
+    inner: Part
+    whole: bool
+    registry: Registry
+    context: BuildContext
+
+    @staticmethod
+    def parse(text: str, registry: Registry, context: BuildContext) -> OpenRule:
+        """``name:option=value;...`` with the word ``tuned`` for the open number.
+
+        A rule written without it is open at its only required option. Raises UsageError if it
+        is not clear which number is meant, RecipeError for a rule that nobody provides.
+        """
+        part = _opened(text, parse_part(text), registry)
+        inner = _holders(part)
+        if len(inner) != 1:
+            raise UsageError(
+                f"--rule {text}: write {TUNED!r} once, where one number is to be found"
+            )
+        whole = _takes_integers(inner[0], registry)
+        rule = OpenRule(text, part, inner[0], whole, registry, context)
+        rule.at(PROBE)  # names and options are refused here, not later
+        return rule
+
+    def at(self, value: float) -> Part:
+        """The rule with ``value`` in its open place, resolved: qualified names, every option."""
+        filled = _filled(self.part, self._number(value))
+        data = {"exit": filled.model_dump(mode="json", by_alias=True)}
+        mark = Mark(0, f"--rule {self.text}")
+        tree = parse(inline(data), lambda line, column: mark, [])
+        checker = Checker(tree or Node(None, mark), self.registry)
+        resolved = checker.config(_Holder, data)
+        if checker.problems:
+            raise report(checker.problems)
+        return Part.model_validate(resolved["exit"])
+
+    def __call__(self, value: float) -> ExitCriterion:
+        """The rule itself, with ``value`` in its open place."""
+        rule: ExitCriterion = self.registry.build("exit", self.at(value), self.context)
+        return rule
+
+    def candidates(self, trace: Trace) -> list[float]:
+        """Numbers worth trying on ``trace``, lowest first.
+
+        Whole numbers count steps: all of the grid's. Others are quantiles of the statistic that
+        the open number is compared with, which are about evenly spread over the steps; those
+        that the rule's options do not take are left out.
+        """
+        if self.whole:
+            return [float(step) for step in range(1, trace.steps + 1)]
+        values = trace.statistics[self._compared()].double()
+        values = values[torch.isfinite(values) & (values >= 0)]
+        if not len(values):
+            return []
+        shares = torch.linspace(0.002, 0.998, CANDIDATES, dtype=torch.float64)
+        found = torch.quantile(_thinned(values), shares).tolist()
+        return sorted({x for value in found if self._takes(x := float(f"{value:.4g}"))})
+
+    def _compared(self) -> str:
+        """The statistic that the open number is compared with: as the rule says, or its first."""
+        rule = self.registry.build("exit", _filled(self.inner, PROBE), self.context)
+        said = [name for name, value in rule.thresholds().items() if value == PROBE]
+        first: str = [*said, *(n for n in rule.needs if n not in BUILT_IN), *rule.needs][0]
+        return first
+
+    def _takes(self, value: float) -> bool:
+        try:
+            self.at(value)
+        except RecipeError:
+            return False
+        return True
+
+    def _number(self, value: float) -> float:
+        return round(value) if self.whole else value
+
+
+def _thinned(values: torch.Tensor, most: int = 1_000_000) -> torch.Tensor:
+    """At most about ``most`` of ``values``: torch's quantile takes no more than 16 million."""
+    return values[:: max(1, len(values) // most)]
+
+
+def _opened(text: str, part: Part, registry: Registry) -> Part:
+    """``part`` with :data:`TUNED` at its only required option, unless it stands somewhere."""
+    if _holders(part):
+        return part
+    fields = registry.find("exit", part.use).component.config.model_fields
+    required = [field.alias or name for name, field in fields.items() if field.is_required()]
+    free = [name for name in required if name not in part.options]
+    if len(free) != 1:
+        raise UsageError(
+            f"--rule {text}: which number is to be found? Write {TUNED!r} in its place, as in "
+            "'all:rules=[{use: entropy, with: {threshold: tuned}}, ...]'"
+        )
+    return Part(use=part.use, options={**part.options, free[0]: TUNED})
+
+
+def _holders(value: Any) -> list[Part]:
+    """The parts among whose own options :data:`TUNED` stands."""
+    if isinstance(value, Part):
+        own = [value for option in value.options.values() if option == TUNED]
+        return own + [part for option in value.options.values() for part in _holders(option)]
+    if isinstance(value, dict) and "use" in value:
+        return _holders(Part.model_validate(value))
+    if isinstance(value, dict):
+        return [part for item in value.values() for part in _holders(item)]
+    return [part for item in value for part in _holders(item)] if isinstance(value, list) else []
+
+
+def _filled(part: Part, number: float) -> Part:
+    return Part(use=part.use, options=_replaced(part.options, number))
+
+
+def _replaced(value: Any, number: float) -> Any:
+    if isinstance(value, dict):
+        return {key: _replaced(item, number) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_replaced(item, number) for item in value]
+    return number if value == TUNED else value
+
+
+def _takes_integers(part: Part, registry: Registry) -> bool:
+    schema = registry.find("exit", part.use).component.config.model_json_schema(by_alias=True)
+    (name,) = (name for name, value in part.options.items() if value == TUNED)
+    return bool(schema["properties"].get(name, {}).get("type") == "integer")
