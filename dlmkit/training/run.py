@@ -13,6 +13,7 @@ import torch
 
 from dlmkit.core.context import BuildContext
 from dlmkit.errors import Preempted
+from dlmkit.memory import keep_freed
 from dlmkit.recipe.assemble import Assembly, assemble
 from dlmkit.recipe.load import Resolved
 from dlmkit.registry import Registry
@@ -74,6 +75,8 @@ def run(
     if train.threads is not None:
         torch.set_num_threads(train.threads)
     with world(train.parallel) as processes, ExitStack() as stack:
+        if processes.device.type == "cpu":
+            keep_freed()
         try:
             session, name = _trained(resolved, registry, stop, out, resume, processes, stack)
         except Exception as error:

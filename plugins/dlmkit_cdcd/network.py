@@ -73,54 +73,33 @@ class Block(nn.Module):
         nn.init.zeros_(self.down.bias)
 
     def forward(self, h: Tensor, time: Tensor, rotation: Tensor, attend: Mask) -> Tensor:
-        qkv = self.qkv(self.norm_1(h, time)).view(*h.shape[:2], 3, self.heads, -1)
-        q, k = self._placed(qkv[:, :, :2], rotation).permute(2, 0, 3, 1, 4)
-        mixed = self.attention(q, k, qkv[:, :, 2].transpose(1, 2), attend)
+        qkv = self.qkv(self.norm_1(h, time))
+        q, k, v = qkv.view(*h.shape[:2], 3, self.heads, -1).unbind(dim=2)
+        q, k = rotate(self.norm_q(q), rotation), rotate(self.norm_k(k), rotation)
+        mixed = self.attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attend)
         h = h + self.out(mixed.transpose(1, 2).reshape(h.shape))
         out: Tensor = h + self.down(F.gelu(self.up(self.norm_2(h, time))))
         return out
-
-    def _placed(self, qk: Tensor, rotation: Tensor) -> Tensor:
-        """Queries and keys (B, L, 2, H, channels), RMS-normalised and rotated by position.
-
-        The norms' weights go into the rotation and their scales over the whole: fewer passes
-        over memory than one after the other.
-        """
-        norm_q, norm_k = self.norm_q, self.norm_k
-        if not (isinstance(norm_q, nn.RMSNorm) and isinstance(norm_k, nn.RMSNorm)):
-            return rotate(qk, rotation)
-        wide = torch.promote_types(qk.dtype, torch.float32)
-        norm = torch.linalg.vector_norm(qk, dim=-1, keepdim=True, dtype=wide)
-        scale = torch.rsqrt(norm.square() / qk.shape[-1] + torch.finfo(wide).eps)
-        weights = torch.stack((norm_q.weight, norm_k.weight))[:, None]
-        return rotate(qk, rotation, weights) * scale.to(qk.dtype)
 
     def dense(self) -> tuple[nn.Linear, ...]:
         return self.qkv, self.out, self.up, self.down
 
 
 def rotation_table(length: int, channels: int) -> Tensor:
-    """Cosines and sines of rotary embedding (RoFormer, 2104.09864), (2, L, channels / 2)."""
-    rates = 10000.0 ** (-torch.arange(0, channels, 2) / channels)
-    angles = torch.arange(length)[:, None] * rates
-    return torch.stack((angles.cos(), angles.sin()))
+    """Cosines and signed sines of rotary embedding (RoFormer, 2104.09864), (2, L, 1, channels).
 
-
-def rotate(x: Tensor, rotation: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Rotate the two halves of the channels of ``x`` (B, L, ..., channels) by position.
-
-    ``weights`` (..., channels) scale the channels before.
+    The second half of the channels is the partner of the first.
     """
-    shape = (x.shape[1], *(1,) * (x.ndim - 3), -1)
-    cos, sin = rotation[:, : x.shape[1]]
-    cos, sin = torch.cat((cos, cos), -1).view(shape), torch.cat((-sin, sin), -1).view(shape)
-    if weights is not None:
-        cos, sin = cos * weights, sin * _swapped(weights)
-    return torch.addcmul(x * cos.to(x.dtype), _swapped(x), sin.to(x.dtype))
+    rates = 10000.0 ** (-torch.arange(0, channels, 2) / channels)
+    angles = torch.arange(length)[:, None, None] * rates
+    cos, sin = angles.cos(), angles.sin()
+    return torch.stack((torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)))
 
 
-def _swapped(x: Tensor) -> Tensor:
-    return torch.cat(x.chunk(2, dim=-1)[::-1], dim=-1)
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Rotate the two halves of the channels of ``x`` (B, L, H, channels) by position."""
+    cos, sin = rotation[:, : x.shape[1]].to(x.dtype)
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
 class Transformer(ScoreNetwork):

@@ -295,23 +295,21 @@ def test_rotation_makes_scores_relative():
     rows = [x.expand(1, 20, 1, 8) for x in (q, k)]
     a, b = (rotate(x, table)[0, :, 0] for x in rows)
     scores = a @ b.T
+    angles = torch.arange(20)[:, None] * 10000.0 ** (-torch.arange(0, 8, 2) / 8)
+    turned = torch.polar(torch.ones_like(angles), angles) * torch.complex(q[:4], q[4:])
+    torch.testing.assert_close(a, torch.cat((turned.real, turned.imag), dim=1), rtol=0, atol=1e-6)
     torch.testing.assert_close(scores.diagonal(3), scores[0, 3].expand(17))
 
 
-def test_queries_and_keys_are_normalised_and_rotated_as_written_out():
-    """Against nn.RMSNorm and the rotation of each half, one after the other."""
-    from dlmkit_cdcd.network import rotation_table
-
-    block = network().blocks[0]
-    channels = block.norm_q.weight.numel()
-    torch.manual_seed(3)
-    norms = [torch.nn.init.normal_(norm.weight) for norm in (block.norm_q, block.norm_k)]
-    assert not torch.equal(*norms)
-    qk = torch.randn(B, L, 2, block.heads, channels, dtype=torch.float64)
-    rotation = rotation_table(L, channels).double()
-    cos, sin = rotation[:, :, None]
-    found = block._placed(qk, rotation).unbind(2)
-    for norm, x, placed in zip((block.norm_q, block.norm_k), qk.unbind(2), found, strict=True):
-        a, b = norm(x).chunk(2, dim=-1)
-        expected = torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
-        torch.testing.assert_close(placed, expected)
+def test_a_model_trained_without_self_conditioning_is_never_shown_a_prediction():
+    x, x0 = torch.randn(B, L, D, dtype=torch.float64), space().embed(batch().ids)
+    nothing = Conditioning.of(x0, torch.zeros(B, L, dtype=torch.bool), batch().attend)
+    level = Level(torch.ones(B), torch.full((B,), 2.0))
+    for share, shown in ((0.0, False), (0.5, True)):
+        network = Oracle()
+        denoise = objective(
+            NoMasking(configs.Nothing(), CONTEXT), network=network, self_conditioning=share
+        ).denoise()
+        first = denoise(x, level, denoise.start(x), nothing)
+        denoise(x, level, first.feedback, nothing)
+        assert bool(network.seen[1][2].any()) is shown
