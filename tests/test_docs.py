@@ -1,4 +1,7 @@
-"""Documentation runs as written: its Python, its recipes, its commands (training cut short)."""
+"""Documentation runs as written: its Python, its recipes, and its commands, cut short.
+
+Blocks marked ``bash`` are run. Those marked ``sh`` need minutes, several devices or a hub.
+"""
 
 import re
 import shlex
@@ -16,6 +19,7 @@ CUT = ["train.steps=2", "train.batch_size=4", "train.validation_rows=4", "sample
 SHORT = {
     "train": [word for key in (*CUT, "sample.steps=4") for word in ("--set", key)],
     "sample": ["--steps", "4"],
+    "bench": ["-n", "16", "--rounds", "1"],
 }
 
 
