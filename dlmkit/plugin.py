@@ -96,8 +96,8 @@ class Component:
     part of the recipe must list in its ``provides``; a recipe that lacks one is refused.
 
     ``example`` holds options that the conformance kit builds the part with: small sizes. Those
-    without a default it takes from ``Field(examples=[...])``. ``expected_failures`` maps checks of the kit
-    that the part cannot pass to the reason; one that passes all the same is a failure.
+    without a default it takes from ``Field(examples=[...])``. ``expected_failures`` maps checks of
+    the kit that the part cannot pass to the reason; one that passes all the same is a failure.
     """
 
     kind: str

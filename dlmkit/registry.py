@@ -92,8 +92,16 @@ class Registry:
 
     def models(self) -> dict[str, ShippedModel]:
         """The models that plugins ship, by ``plugin:name``."""
-        usable = (plugin for plugin in self.loaded if plugin.state == "ok")
-        return {f"{plugin.name}:{model.name}": model for plugin in usable for model in plugin.models}
+        return {f"{plugin.name}:{m.name}": m for plugin in self._usable() for m in plugin.models}
+
+    def benchmarks(self) -> dict[str, Benchmark]:
+        """The bench cases of plugins, by ``plugin:name``."""
+        return {
+            f"{plugin.name}:{b.name}": b for plugin in self._usable() for b in plugin.benchmarks
+        }
+
+    def _usable(self) -> list[Loaded]:
+        return [plugin for plugin in self.loaded if plugin.state == "ok"]
 
     def model(self, name: str) -> ShippedModel:
         """The shipped model that ``name`` (short, or ``plugin:name``) means.
@@ -105,17 +113,13 @@ class Registry:
         if len(matches) == 1:
             return models[matches[0]]
         if matches:
-            raise RecipeError(f"model {name!r} is shipped by several plugins: {' and '.join(matches)}")
+            owners = " or ".join(map(repr, matches))
+            raise RecipeError(f"model {name!r} is shipped by several plugins: write {owners}")
         for plugin in self.loaded:
             if plugin.state != "ok" and name.rpartition(":")[0] == plugin.name:
                 raise PluginError(f"model {name!r}: {unusable(plugin)}")
-        there = f"the models that are shipped are {', '.join(models)}" if models else "none is shipped"
+        there = f"shipped models are {', '.join(models)}" if models else "no model is shipped"
         raise RecipeError(f"there is no model {name!r}{did_you_mean(name, models)}; {there}")
-
-    def benchmarks(self) -> dict[str, Benchmark]:
-        """The bench cases of plugins, by ``plugin:name``."""
-        usable = (plugin for plugin in self.loaded if plugin.state == "ok")
-        return {f"{plugin.name}:{case.name}": case for plugin in usable for case in plugin.benchmarks}
 
     def find(self, kind: str, name: str) -> Entry:
         """The component that ``name`` (short, or ``plugin:name``) means.

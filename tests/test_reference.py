@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from dlmkit.cli.reference import reference
 from dlmkit.compatibility import conflicts
+from dlmkit.errors import RecipeError
 from dlmkit.plugin import KINDS, Hooks
 from dlmkit.recipe.load import resolve_text
-from dlmkit.errors import RecipeError
 from dlmkit.registry import Registry
-
-import pytest
 
 PAGE = Path(__file__).parent.parent / "plugins" / "REFERENCE.md"
 

@@ -12,7 +12,6 @@ from dlmkit.cli.app import main
 from dlmkit.plugin import KINDS
 
 
-
 def make(name: str, kind: str, capsys) -> Path:
     assert main(["plugins", "new", name, "--kind", kind]) == 0
     return Path(capsys.readouterr().out.strip())
@@ -24,6 +23,7 @@ def here(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_new_plugin_works_as_it_is(kind, here, install_folder, capsys):
     folder = make("Fresh-1.x", kind, capsys)
@@ -67,7 +67,8 @@ def test_its_files_are_clean(kind, here, capsys):
 
 
 @pytest.mark.parametrize(
-    "name", ["", "a b", "-a", "a-", ".", "../a", "a/b", "a:b", "é", "a\n", "cdcd", "dlmkit", "recipe"]
+    "name",
+    ["", "a b", "-a", "a-", ".", "../a", "a/b", "a:b", "é", "a\n", "cdcd", "dlmkit", "recipe"],
 )
 def test_names_that_cannot_be(name, here, capsys):
     assert main(["plugins", "new", "--kind", "grid", "--", name]) == 2

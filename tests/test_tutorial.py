@@ -25,7 +25,7 @@ def test_its_files_are_those_of_the_package():
         for path in sorted(PACKAGE.rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     ]
-    assert FILES == {str(path.relative_to(PACKAGE)): path.read_text() for path in files}
+    assert {str(path.relative_to(PACKAGE)): path.read_text() for path in files} == FILES
 
 
 @pytest.mark.parametrize("part", ["schedule", "sampler"])

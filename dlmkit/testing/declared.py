@@ -11,17 +11,26 @@ import sys
 from pydantic_core import to_json
 from torch import nn
 
-from dlmkit.core.kinds import INTERFACES
 from dlmkit.errors import DlmkitError
 from dlmkit.loading import DECLARED, Loaded
+from dlmkit.plugin import Benchmark, Command
 from dlmkit.recipe.load import load_recipe
 from dlmkit.recipe.options import options_of
 from dlmkit.recipe.write import dump
 from dlmkit.recipe.yaml import read_text
 from dlmkit.registry import Registry, import_target
 from dlmkit.testing.compare import agree, require
-from dlmkit.testing.subject import Subject
-from dlmkit.testing.suite import CHECKS, EVERY, PLUGIN, CheckFailed, NotApplicable, check
+from dlmkit.testing.subject import Subject, part_of
+from dlmkit.testing.suite import (
+    CHECKS,
+    EVERY,
+    PLUGIN,
+    CheckFailed,
+    NotApplicable,
+    check,
+    located,
+    unbuildable,
+)
 from dlmkit.training.checkpoint import find
 
 About = tuple[Loaded, Registry]
@@ -94,7 +103,8 @@ def models_are_complete(about: About) -> None:
 @check(PLUGIN)
 def targets_import(about: About) -> None:
     """What its commands and benchmarks name can be imported and called"""
-    for declared in (*about[0].commands, *about[0].benchmarks):
+    named: list[Command | Benchmark] = [*about[0].commands, *about[0].benchmarks]
+    for declared in named:
         try:
             import_target(declared.target, declared.name)
         except DlmkitError as error:
@@ -106,8 +116,9 @@ def options_are_described(subject: Subject) -> None:
     """Its summary is one line, its config has a docstring, and every option a description"""
     component = subject.component
     require("\n" not in component.summary, "the summary is longer than a line")
-    require((component.config.__doc__ or "").strip(), f"{component.config.__name__} has no docstring")
-    bare = [option.name for option in options_of(component.config) if not option.description]
+    config = component.config
+    require((config.__doc__ or "").strip(), f"{config.__name__} has no docstring")
+    bare = [option.name for option in options_of(config) if not option.description]
     require(not bare, f"these options have no description: {', '.join(bare)}")
 
 
@@ -117,7 +128,9 @@ def example_is_valid(subject: Subject) -> None:
     try:
         subject.options()
     except DlmkitError as error:
-        raise CheckFailed(f"{error}; give the options that have no default an example: Field(examples=[...])") from error
+        raise CheckFailed(
+            f"{error}; give the options that have no default an example: Field(examples=[...])"
+        ) from error
 
 
 @check(EVERY)
@@ -125,7 +138,7 @@ def options_round_trip(subject: Subject) -> None:
     """Its options survive being written to a recipe and read back"""
     config = subject.config
     written = dump(config.model_dump(mode="json", by_alias=True) or {"none": None})
-    node = read_text(written, "recipe", []).plain() if config.model_fields else {}
+    node = read_text(written, "recipe", []).plain() if type(config).model_fields else {}
     again = type(config).model_validate_json(to_json(node), strict=True)
     require(again == config, f"{config!r} came back as {again!r}")
 
@@ -154,12 +167,16 @@ def target_imports(subject: Subject) -> None:
 @check(EVERY)
 def builds(subject: Subject) -> None:
     """It builds an instance of its kind's interface"""
-    interface = INTERFACES[subject.component.kind]
+    kind, part = subject.component.kind, part_of(subject.entry)
+    _ = subject.config
     try:
-        built = subject.built
-    except DlmkitError as error:
-        raise CheckFailed(str(error)) from error
-    require(isinstance(built, interface), f"{type(built).__name__} is no {interface.__name__}")
+        subject.registry.build(kind, part, subject.context)
+    except NotApplicable:
+        raise
+    except Exception as error:
+        if unbuildable(error):
+            raise NotApplicable(f"cannot be built here: {error}") from error
+        raise CheckFailed(located(error)) from error
 
 
 @check(EVERY)

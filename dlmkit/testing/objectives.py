@@ -211,7 +211,7 @@ def trains_through_forward(subject: Subject) -> None:
     network = objective.network
     require(isinstance(network, Oracle), "its network is not the one it was given")
     require(
-        network.calls == network.outside > 0,
+        network.outside > 0 and network.calls == network.outside,
         "the network's forward was called past its hooks; call the module itself",
     )
     for name, parameter in objective.named_parameters():

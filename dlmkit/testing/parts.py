@@ -27,7 +27,7 @@ from dlmkit.plugin import PROJECT, Component, Config
 from dlmkit.types import Embedded, Ids, Logits, Mask, Probabilities, Query
 
 LENGTH = 12
-WORDS = "the a cat dog bird sees hears finds and or small big".split()
+WORDS = ["the", "a", "cat", "dog", "bird", "sees", "hears", "finds", "and", "or", "small", "big"]
 
 
 class Nothing(Config):

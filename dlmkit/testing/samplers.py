@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -132,7 +133,7 @@ def survives_compaction(subject: Subject) -> None:
     levels = ladder(subject)
     stay, move = Rows(subject, subject.built), Rows(subject, subject.built)
     index = torch.tensor([5, 1, 2])
-    for step, (here, next) in enumerate(zip(levels, levels[1:], strict=False)):
+    for step, (here, next) in enumerate(pairwise(levels)):
         if step == 2:
             move.value = rows.take(move.value, index)
         stay.step(here, next, noise(step))
@@ -257,7 +258,7 @@ def reaches_a_point_mass(subject: Subject) -> None:
 
     walk = Rows(subject, subject.built, Certain())
     levels = [*ladder(subject, 8), clean(start(subject))]
-    for step, (here, next) in enumerate(zip(levels, levels[1:], strict=False)):
+    for step, (here, next) in enumerate(pairwise(levels)):
         prediction = walk.step(here, next, noise(step))
     x = walk.value[0]
     agree(space.decode(x, prediction.query), ids, "the text and what came out")
@@ -284,10 +285,13 @@ def _exact(x: Tensor, level: Level, previous: Any) -> Prediction:
 def _walk(sampler: Sampler, x: Tensor, s: Tensor, preserving: bool) -> Tensor:
     """``x`` (over alpha, float64) stepped through the ratios ``s``; 0 is the clean level."""
     alpha = torch.rsqrt(1.0 + s * s) if preserving else torch.ones_like(s)
-    level = [Level(a.expand(len(x)), (a * ratio).expand(len(x))) for a, ratio in zip(alpha, s)]
+    level = [
+        Level(a.expand(len(x)), (a * ratio).expand(len(x)))
+        for a, ratio in zip(alpha, s, strict=True)
+    ]
     x = x * alpha[0]
     state = sampler.init(x)
-    for step, (here, next) in enumerate(zip(level, level[1:], strict=False)):
+    for step, (here, next) in enumerate(pairwise(level)):
         key = Noise.keyed(1, torch.arange(len(x)), step)
         x, _, state = sampler.step(
             _exact, GaussianCorruption(), x, here, next, state, key, torch.zeros_like(x)

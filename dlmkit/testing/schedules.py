@@ -1,4 +1,4 @@
-"""Checks of noise schedules. The pdf is the derivative of the cdf; times are float64 unless said."""
+"""Checks of noise schedules; times are float64 unless a check says otherwise."""
 
 from __future__ import annotations
 
@@ -88,7 +88,9 @@ def ends_finite(subject: Subject) -> None:
         t = torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64)
         for name, value in zip(("alpha", "sigma"), schedule.level(t), strict=True):
             finite(value, f"{name} at t_min and t_max")
-            require((value > 0).all(), f"{name} must be above 0 at t_min and t_max: {value.tolist()}")
+            require(
+                (value > 0).all(), f"{name} must be above 0 at t_min and t_max: {value.tolist()}"
+            )
 
 
 @check(KIND)

@@ -60,9 +60,7 @@ def _exercise(subject: Subject) -> Exercise:
         mean, lse = space.read(query)
         return x0, x, prior, read, mean, lse, space.decode(x, query)
 
-    return Exercise(
-        call, (random_ids(space), random_query(space), levels(), noise_of(ROWS)), 1e-5
-    )
+    return Exercise(call, (random_ids(space), random_query(space), levels(), noise_of(ROWS)), 1e-5)
 
 
 pure(KIND, _exercise)

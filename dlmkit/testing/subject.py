@@ -22,6 +22,7 @@ from dlmkit.testing.suite import CheckFailed, NotApplicable, unbuildable
 MODEL = ("data", "space", "schedule", "network", "masking", "objective")
 """The kinds that a model is assembled from, in this order."""
 
+
 @torch.no_grad()
 def oracle_queries(space: EmbeddingSpace) -> Tensor:
     """Of every token, a query whose distribution is nearly all on it, (V, Q), by gradient."""
@@ -115,8 +116,8 @@ class Subject:
         return min(found, key=lambda entry: ranks.get(entry.plugin, 2))
 
     def _offers(self, entry: Entry) -> frozenset[str]:
-        component = entry.component
-        return component.provides | self.options(entry).capabilities()
+        extra: frozenset[str] = self.options(entry).capabilities()
+        return entry.component.provides | extra
 
     def options(self, entry: Entry | None = None) -> Any:
         """The options that the kit builds ``entry`` (default: the component) with."""
@@ -125,7 +126,7 @@ class Subject:
 
     @cached_property
     def config(self) -> Any:
-        """Its options. Raises NotApplicable if they are not valid, which a check of its own says."""
+        """Its options. Raises NotApplicable if they are not valid: a check of its own says so."""
         try:
             return self.options()
         except RecipeError as error:
@@ -155,6 +156,8 @@ class Subject:
         except Exception as error:
             if unbuildable(error):
                 raise NotApplicable(f"cannot be built here: {error}") from error
+            if entry is self.entry:
+                raise NotApplicable("it does not build") from error
             raise
 
     def build(self, context: BuildContext | None = None, seed: int = 0) -> Any:

@@ -154,10 +154,10 @@ def located(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def isolated() -> Iterator[None]:
-    """No network, results off stdout, and torch's global generator as it was found."""
+    """No network, results off stdout, one thread, and torch's generator left as it was found."""
     import torch
 
-    connect = socket.socket.connect
+    connect, threads = socket.socket.connect, torch.get_num_threads()
 
     def refuse(self: socket.socket, address: Any) -> None:
         if self.family in (socket.AF_INET, socket.AF_INET6):
@@ -165,12 +165,14 @@ def isolated() -> Iterator[None]:
         connect(self, address)
 
     socket.socket.connect = refuse  # type: ignore[method-assign,assignment]
+    torch.set_num_threads(1)  # the tensors are tiny: more threads would only wait for each other
     try:
         with contextlib.redirect_stdout(sys.stderr), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             yield
     finally:
         socket.socket.connect = connect  # type: ignore[method-assign]
+        torch.set_num_threads(threads)
 
 
 def cases(plugin: str, registry: Registry | None = None) -> list[Case]:

@@ -89,7 +89,9 @@ def resumes(subject: Subject) -> None:
     restored = subject.built.stream(0, SIZE)
     restored.restore(state)
     for step in range(3, 6):
-        agree(read(restored, step).ids, read(stream, step).ids, f"rows of step {step} after a resume")
+        agree(
+            read(restored, step).ids, read(stream, step).ids, f"rows of step {step} after a resume"
+        )
 
 
 @check(DATA)

@@ -19,9 +19,7 @@ def _component(
     requires: frozenset[str] = frozenset(),
     provides: frozenset[str] = frozenset(),
 ) -> Component:
-    return Component(
-        kind, name, summary, config, f"dlmkit_samplers.{target}", provides, requires
-    )
+    return Component(kind, name, summary, config, f"dlmkit_samplers.{target}", provides, requires)
 
 
 @hookimpl

@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from dlmkit_cdcd.configs import TimeWarpTable as WarpOptions
-from dlmkit_cdcd.schedules import TimeWarpTable
 from torch import nn
 
 from dlmkit.core.denoise import ModelDenoise
@@ -22,6 +20,8 @@ from dlmkit.core.schedule import Level
 from dlmkit.plugin import Component, Config
 from dlmkit.testing import parts
 from dlmkit.testing.parts import Nothing
+from dlmkit_cdcd.configs import TimeWarpTable as WarpOptions
+from dlmkit_cdcd.schedules import TimeWarpTable
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ SPACE = {"provides": frozenset({"gaussian", "tied", "unit-norm"})}
 # schedules
 
 
-@mutant("schedule", "ends-finite", "monotone", "inverse-round-trip", "inverse-reads-the-ratio")
+@mutant("schedule", "ends-finite", "inverse-round-trip")
 class EndsInPureNoise(parts.Preserving):
     """At t_max nothing is left of x0, so that sigma / alpha is infinite."""
 
@@ -104,7 +104,7 @@ class InverseReadsSigma(parts.Preserving):
         return torch.arcsin(level.sigma.clamp(max=1.0))
 
 
-@mutant("schedule", "quantile-in-range", "pdf-is-the-derivative")
+@mutant("schedule", "quantile-in-range")
 class QuantileBelow(parts.Plain):
     """Draws begin below t_min."""
 
@@ -115,7 +115,7 @@ class QuantileBelow(parts.Plain):
         return super().cdf(t + 0.05)
 
 
-@mutant("schedule", "cdf-inverts-quantile", "pdf-is-the-derivative")
+@mutant("schedule", "cdf-inverts-quantile")
 class CdfOfAnother(parts.Plain):
     """quantile is warped, and cdf and pdf are those of uniform draws."""
 
@@ -139,7 +139,7 @@ class AlwaysDouble(parts.Plain):
         return Level(torch.ones_like(t).double(), t.double())
 
 
-@mutant("schedule", "deterministic")
+@mutant("schedule", "deterministic", "no-global-randomness", "rows-independent")
 class ScheduleRemembers(parts.Plain):
     """Every call adds to a count that is part of the level."""
 
@@ -150,7 +150,7 @@ class ScheduleRemembers(parts.Plain):
         return Level(torch.ones_like(t), t + 1e-9 * self.calls)
 
 
-@mutant("schedule", "no-global-randomness")
+@mutant("schedule", "no-global-randomness", "rows-independent", "state-dict-round-trip")
 class ScheduleDraws(parts.Plain):
     """quantile jitters u by torch's global generator."""
 
@@ -158,7 +158,7 @@ class ScheduleDraws(parts.Plain):
         return super().quantile((u + 1e-7 * torch.rand_like(u)).clamp(max=1.0))
 
 
-@mutant("schedule", "inputs-untouched", "inverse-round-trip", "cdf-inverts-quantile")
+@mutant("schedule", "inputs-untouched", "cdf-inverts-quantile")
 class ScheduleWrites(parts.Plain):
     """quantile scales u in place."""
 
@@ -216,14 +216,12 @@ class DividesByNothing(Table):
         self.means += 0.0 * (loss * rows).sum() / rows.sum()
 
 
-@mutant("schedule", "processes-agree", "ignores-unusable-rows")
+@mutant("schedule", "processes-agree")
 class LearnsFromTheFirst(Table):
     """Only the first rows are learned from, in whatever order they come."""
 
     def observe(self, t, loss, pdf, rows):
         super().observe(t, loss, pdf, rows & (torch.arange(len(t)) < len(t) // 3))
-
-
 
 
 # spaces
@@ -328,8 +326,7 @@ class NoiseSaturates(CorruptedSpace):
 
 class Unscaled(GaussianCorruption):
     def input(self, x, level):
-        alpha, sigma = level.like(x)
-        return x / sigma
+        return x / level.like(x).sigma
 
 
 @mutant("space", "input-is-what-networks-read", **SPACE)
@@ -354,7 +351,7 @@ class PositionLevelsDiffer(CorruptedSpace):
     corruption_class = RowLevels
 
 
-@mutant("space", "positions-embed-alone", "expects-its-embeddings", **SPACE)
+@mutant("space", "positions-embed-alone", "expects-its-embeddings", "norms-as-claimed", **SPACE)
 class Contextual(parts.Tied):
     """A token's embedding holds a little of the row's mean."""
 
@@ -379,7 +376,7 @@ class CountedNoise(GaussianCorruption):
         return super().corrupt(x0, level, noise) * (1.0 + 1e-6 * self.calls * level.like(x0).sigma)
 
 
-@mutant("space", "deterministic", "levels-by-position", **SPACE)
+@mutant("space", "deterministic", "levels-by-position", "no-global-randomness", **SPACE)
 class NoiseChangesByCall(CorruptedSpace):
     """Every corruption is a little stronger than the last."""
 
@@ -428,15 +425,13 @@ class BatchNormed(CorruptedSpace):
 # networks
 
 
-@mutant("network", "answers-in-queries", "gradients-reach-all")
+@mutant("network", "answers-in-queries")
 class AnswersInPoints(parts.Mixing):
     """It puts out the channels that it reads."""
 
     def __init__(self, config, context):
         super().__init__(config, context)
         self.query = nn.Linear(16, context.part("space").dim)
-
-
 
 
 @mutant("network", "padding-is-not-read", "padding-can-be-cut")
@@ -456,7 +451,7 @@ class CountsPositions(parts.Mixing):
         return super().forward(x, level, conditioning, previous) * (1.0 + 0.1 / x.shape[1])
 
 
-@mutant("network", "network-levels-by-position", "gradients-reach-all")
+@mutant("network", "network-levels-by-position")
 class FirstLevel(parts.Mixing):
     """Of levels by position it reads the first, shifted."""
 
@@ -464,8 +459,6 @@ class FirstLevel(parts.Mixing):
         if level.alpha.ndim > 1:
             level = Level(level.alpha[:, 0], level.sigma[:, 0] * 2.0)
         return super().forward(x, level, conditioning, previous)
-
-
 
 
 @mutant("network", "gradients-reach-all")
@@ -528,7 +521,7 @@ class SecretWeights(parts.Mixing):
         return query + self.secret[0][: query.shape[-1]]
 
 
-@mutant("network", "weights-follow-the-seed", "weights-travel")
+@mutant("network", "weights-follow-the-seed")
 class RandomStart(parts.Mixing):
     """Weights are drawn from the operating system."""
 
@@ -538,9 +531,7 @@ class RandomStart(parts.Mixing):
             self.query.bias += random.SystemRandom().random()
 
 
-
-
-@mutant("network", "deterministic")
+@mutant("network", "deterministic", "no-global-randomness")
 class NetworkRemembers(parts.Mixing):
     """The output grows with every call."""
 
@@ -551,15 +542,13 @@ class NetworkRemembers(parts.Mixing):
         return super().forward(x, level, conditioning, previous) * (1.0 + 1e-6 * self.calls)
 
 
-@mutant("network", "no-global-randomness", "padding-is-not-read", "network-levels-by-position")
+@mutant("network", "no-global-randomness", "weights-travel")
 class AlwaysDrops(parts.Mixing):
     """Dropout that does not end in evaluation mode."""
 
     def forward(self, x, level, conditioning, previous):
         query = super().forward(x, level, conditioning, previous)
         return query + 1e-6 * torch.randn_like(query)
-
-
 
 
 @mutant("network", "inputs-untouched")
@@ -571,15 +560,13 @@ class NetworkWrites(parts.Mixing):
         return super().forward(x, level, conditioning, previous)
 
 
-@mutant("network", "rows-independent", "padding-is-not-read", "padding-can-be-cut")
+@mutant("network", "rows-independent")
 class BatchMean(parts.Mixing):
     """The batch's mean is taken out of the output."""
 
     def forward(self, x, level, conditioning, previous):
         query = super().forward(x, level, conditioning, previous)
         return query - 0.1 * query[:, :1].mean(dim=0, keepdim=True)
-
-
 
 
 # objectives
@@ -597,14 +584,12 @@ class Loss(parts.CrossEntropy):
         return loss
 
 
-@mutant("objective", "oracle-has-no-loss", "given-does-not-count", "ignorance-costs-log-v",
-        "counts-noised-positions", **CROSS)
+@mutant("objective", "oracle-has-no-loss", "given-does-not-count", "ignorance-costs-log-v", **CROSS)
 class AddsAConstant(Loss):
     """A constant is left in the loss."""
 
     def change(self, loss, batch, draws):
-        return replace(loss, loss_sum=loss.loss_sum + 0.1 * loss.count,
-                       per_row=loss.per_row + 0.1)
+        return replace(loss, loss_sum=loss.loss_sum + 0.1 * loss.count, per_row=loss.per_row + 0.1)
 
 
 @mutant("objective", "ignorance-costs-log-v", **CROSS)
@@ -624,8 +609,7 @@ class PaddingLeaks(Loss):
         return replace(loss, loss_sum=loss.loss_sum * leak, per_row=loss.per_row * leak)
 
 
-@mutant("objective", "given-does-not-count", "counts-noised-positions", "ignorance-costs-log-v",
-        "losses-add-up", **CROSS)
+@mutant("objective", "given-does-not-count", **CROSS)
 class GivenCounts(parts.CrossEntropy):
     """Given positions are counted like noised ones."""
 
@@ -638,9 +622,7 @@ class GivenCounts(parts.CrossEntropy):
         read = self.space.corruption.input(x, level)
         known = parts.Conditioning.of(x0, given, batch.attend)
         logits = self.space.logits(self.network(read, level, known, torch.zeros_like(read)))
-        entropy = nn.functional.cross_entropy(
-            logits.transpose(1, 2), batch.ids, reduction="none"
-        )
+        entropy = nn.functional.cross_entropy(logits.transpose(1, 2), batch.ids, reduction="none")
         noised = batch.attend & ~given
         rows = torch.where(batch.attend, entropy, 0.0).sum(dim=1)
         rows = rows * noised.sum(dim=1) / batch.attend.sum(dim=1)
@@ -652,8 +634,6 @@ class GivenCounts(parts.CrossEntropy):
             pdf=self.schedule.pdf(t),
             unconditional=~given.any(dim=1),
         )
-
-
 
 
 @mutant("objective", "counts-noised-positions", "ignorance-costs-log-v", **CROSS)
@@ -672,18 +652,13 @@ class KeepsTheGraph(Loss):
         return replace(loss, per_row=loss.per_row + 0.0 * loss.loss_sum)
 
 
-
-
-@mutant("objective", "losses-add-up", "rows-independent", "counts-noised-positions",
-        "ignorance-costs-log-v", **CROSS)
+@mutant("objective", "losses-add-up", **CROSS)
 class MeanOfTheBatch(Loss):
     """loss_sum is divided by the rows of this pass."""
 
     def change(self, loss, batch, draws):
         rows = len(batch.ids) / 8
         return replace(loss, loss_sum=loss.loss_sum / rows)
-
-
 
 
 @mutant("objective", "times-follow-the-schedule", **CROSS)
@@ -731,7 +706,7 @@ class WrongNormaliser(parts.CrossEntropy):
         return FlatDenoise(self.space, self.network)
 
 
-@mutant("objective", "deterministic", **CROSS)
+@mutant("objective", "deterministic", "no-global-randomness", **CROSS)
 class LossRemembers(Loss):
     """Times shift with every call."""
 
@@ -740,8 +715,6 @@ class LossRemembers(Loss):
     def change(self, loss, batch, draws):
         self.calls += 1
         return replace(loss, t=loss.t * (1.0 + 1e-7 * self.calls))
-
-
 
 
 @mutant("objective", "no-global-randomness", **CROSS)
@@ -761,11 +734,9 @@ class LossWrites(Loss):
         return loss
 
 
-@mutant("objective", "rows-independent", **CROSS)
+@mutant("objective", "rows-independent", "counts-noised-positions", **CROSS)
 class RowsShare(Loss):
     """A row's report holds a little of the batch's mean."""
 
     def change(self, loss, batch, draws):
         return replace(loss, per_row=loss.per_row + 1e-3 * (loss.t.mean() - 0.1))
-
-

@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from mutants import mutant as declare
+
+from dlmkit import rows
+from dlmkit.core.denoise import Denoise
+from dlmkit.core.exits import ExitCriterion, Statistic
+from dlmkit.core.guidance import Guidance
 from dlmkit_samplers import configs as options
 from dlmkit_samplers.exits import Patience
 from dlmkit_samplers.grids import Linear
 from dlmkit_samplers.guidance import ClassifierFree
 from dlmkit_samplers.samplers import Euler, Heun
 from dlmkit_samplers.statistics import Entropy, KullbackLeibler
-from mutants import mutant as declare
-
-from dlmkit.core.denoise import Denoise
-from dlmkit.core.exits import Statistic
-from dlmkit.core.guidance import Guidance
 
 GAUSSIAN = {"requires": frozenset({"gaussian"}), "config": options.Nothing}
 FIRST = {**GAUSSIAN, "provides": frozenset({"order-1"})}
@@ -42,7 +43,7 @@ class Altered(Euler):
         return x
 
 
-@mutant("sampler", "deterministic", **FIRST)
+@mutant("sampler", "deterministic", "no-global-randomness", "order-as-claimed", **FIRST)
 class StepsByCount(Altered):
     """Every step is a little longer than the one before."""
 
@@ -70,7 +71,15 @@ class StepWrites(Euler):
         return super().step(denoise, corruption, y, here, next, state, noise, previous)
 
 
-@mutant("sampler", "rows-independent", **FIRST)
+@mutant(
+    "sampler",
+    "rows-independent",
+    "order-as-claimed",
+    "reaches-the-distribution",
+    "survives-compaction",
+    "survives-refill",
+    **FIRST,
+)
 class StepCentres(Altered):
     """The batch's mean is taken out of x."""
 
@@ -78,7 +87,7 @@ class StepCentres(Altered):
         return x - 0.1 * x.mean(dim=0, keepdim=True) * (next.like(x).sigma > 0)
 
 
-@mutant("sampler", "survives-compaction", **FIRST)
+@mutant("sampler", "survives-compaction", "rows-independent", "survives-refill", **FIRST)
 class RemembersByPlace(Euler):
     """A list in the sampler, not its state, remembers each place's last x."""
 
@@ -96,7 +105,7 @@ class RemembersByPlace(Euler):
         return moved, prediction, state
 
 
-@mutant("sampler", "survives-refill", **FIRST)
+@mutant("sampler", "survives-refill", "order-as-claimed", **FIRST)
 class CountsStepsOfAll(Euler):
     """The state counts the batch's steps, and a fresh row is told the others' count."""
 
@@ -119,7 +128,7 @@ class WidthMatters(Altered):
         return x if len(x) != 2 else -4.0 * x
 
 
-@mutant("sampler", "ends-on-the-prediction", **FIRST)
+@mutant("sampler", "ends-on-the-prediction", "reaches-a-point-mass", **FIRST)
 class StopsShort(Altered):
     """A row that ends clean keeps some of its noise."""
 
@@ -127,7 +136,7 @@ class StopsShort(Altered):
         return x + 0.01 * (next.like(x).sigma == 0)
 
 
-@mutant("sampler", "hands-on-what-is-fed-back", **FIRST)
+@mutant("sampler", "hands-on-what-is-fed-back", "reaches-a-point-mass", **FIRST)
 class ForgetsPrevious(Euler):
     """The denoiser is given zeros in place of the previous prediction."""
 
@@ -145,7 +154,9 @@ class SaysOne(Heun):
         return torch.ones_like(last, dtype=torch.int64)
 
 
-@mutant("sampler", "reaches-a-point-mass", **FIRST)
+@mutant(
+    "sampler", "reaches-a-point-mass", "ends-on-the-prediction", "reaches-the-distribution", **FIRST
+)
 class StepsPast(Altered):
     """Large values are clipped, and embeddings with them."""
 
@@ -153,7 +164,7 @@ class StepsPast(Altered):
         return torch.where(next.like(x).sigma == 0, x.clamp(-0.2, 0.2), x)
 
 
-@mutant("sampler", "order-as-claimed", **SECOND)
+@mutant("sampler", "order-as-claimed", "counts-its-evaluations", **SECOND)
 class SlopeOfTheStart(Heun):
     """The second evaluation is made where the step began, so that it adds nothing."""
 
@@ -188,7 +199,13 @@ class TooMuchNoise(Euler):
         return moved + 0.3 * next.like(x).sigma * fresh, prediction, state
 
 
-@mutant("sampler", "guidance-may-move-its-target", **FIRST)
+@mutant(
+    "sampler",
+    "guidance-may-move-its-target",
+    "counts-its-evaluations",
+    "ends-on-the-prediction",
+    **FIRST,
+)
 class StepsToTheMean(Euler):
     """It steps towards x0_mean, past all guidance."""
 
@@ -209,7 +226,9 @@ class Points(Linear):
         return self.change(super().points(schedule, n), schedule, n)
 
 
-@mutant("grid", "gives-n-float64-points", config=options.Nothing)
+@mutant(
+    "grid", "gives-n-float64-points", "falls-strictly", "spans-the-schedule", config=options.Nothing
+)
 class OneTooMany(Points):
     """It counts steps, not points."""
 
@@ -266,7 +285,7 @@ class CountsItself(Rule):
     def __call__(self, statistics, memory):
         self.calls += 1
         halt, memory = super().__call__(statistics, memory)
-        return halt & (self.calls % 2 == 0), memory
+        return halt & (self.calls > 60), memory
 
 
 @mutant("exit", "no-global-randomness", **RULE)
@@ -288,13 +307,13 @@ class ClampsInPlace(Rule):
         return super().__call__(statistics, memory)
 
 
-@mutant("exit", "rows-independent", **RULE)
+@mutant("exit", "rows-independent", "refilled-rows-start-afresh", **RULE)
 class AllTogether(Rule):
     """Rows halt only together."""
 
     def __call__(self, statistics, memory):
         halt, memory = super().__call__(statistics, memory)
-        return halt & halt.any(), memory
+        return halt & halt.all(), memory
 
 
 @mutant("exit", "needs-are-exact", **RULE)
@@ -338,7 +357,7 @@ class NeverHalts(Rule):
         return halt, memory
 
 
-@mutant("exit", "memory-survives-take", **RULE)
+@mutant("exit", "memory-survives-take", "refilled-rows-start-afresh", **RULE)
 class RemembersPlaces(Rule):
     """The memory is kept by place in the rule, whatever moves."""
 
@@ -348,19 +367,29 @@ class RemembersPlaces(Rule):
 
     def __call__(self, statistics, memory):
         count = len(statistics["entropy"])
-        mine = self.held if len(self.held.held) == count else memory
-        halt, memory = super().__call__(statistics, mine)
-        self.held = memory
-        return halt, memory
+        mine = rows.take(self.held, torch.arange(count))
+        halt, self.held = super().__call__(statistics, mine)
+        return halt, self.held
 
 
-@mutant("exit", "refilled-rows-start-afresh", **RULE)
-class FreshRowsAreOld(Rule):
+@mutant("exit", "refilled-rows-start-afresh", "rows-independent", **RULE)
+class FreshRowsAreOld(ExitCriterion):
     """A lone fresh row is given the memory of one that has waited."""
 
+    needs = ("entropy",)
+
+    def __init__(self, config, context):
+        pass
+
     def init(self, rows):
-        memory = super().init(rows)
-        return memory._replace(held=memory.held + 2) if rows == 1 else memory
+        return torch.full((rows,), 2 if rows == 1 else 0)
+
+    def __call__(self, statistics, memory):
+        memory = memory + (statistics["entropy"] < 0.1)
+        return memory >= 3, memory
+
+    def reason(self, memory):
+        return "entropy < 0.1 three times"
 
 
 @mutant("exit", "gives-its-reason", **RULE)
@@ -409,7 +438,7 @@ class Guided(ClassifierFree):
         return prediction
 
 
-@mutant("guidance", "deterministic", **GUIDED)
+@mutant("guidance", "deterministic", "no-global-randomness", **GUIDED)
 class ScaleDrifts(Guided):
     """The scale grows with every call."""
 
@@ -429,7 +458,7 @@ class GuidanceDraws(Guided):
         return replace(prediction, x0_step=moved)
 
 
-@mutant("guidance", "inputs-untouched", **GUIDED)
+@mutant("guidance", "inputs-untouched", "statistics-are-left-alone", **GUIDED)
 class GuidanceWrites(Guided):
     """x is clamped in place."""
 
@@ -523,7 +552,7 @@ class Number(Statistic):
 PLAIN = {"config": options.Nothing}
 
 
-@mutant("statistic", "deterministic", **PLAIN)
+@mutant("statistic", "deterministic", "no-global-randomness", **PLAIN)
 class NumberDrifts(Number):
     """It grows with every call."""
 
@@ -560,7 +589,7 @@ class NumberShares(Number):
         return values - 0.1 * values[:, :1].mean(dim=0, keepdim=True)
 
 
-@mutant("statistic", "gives-a-number-a-position", **PLAIN)
+@mutant("statistic", "gives-a-number-a-position", "positions-stand-alone", **PLAIN)
 class Infinite(Entropy):
     """A position that is certain enough becomes infinite."""
 
@@ -605,5 +634,3 @@ class MeanOfAll(Number):
 @mutant("statistic", "name-is-free", name="sigma", **PLAIN)
 class CalledSigma(Number):
     """It takes the name of a statistic that is built in."""
-
-

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from dlmkit_cdcd.masking import RandomMasking
 from mutants import mutant as declare
 from pydantic import Field, PrivateAttr, field_serializer
 
@@ -18,6 +17,7 @@ from dlmkit.core.tracker import Tracker
 from dlmkit.noise import Noise
 from dlmkit.plugin import Config
 from dlmkit.testing import parts
+from dlmkit_cdcd.masking import RandomMasking
 
 mutant = partial(declare, module=__name__)
 
@@ -30,7 +30,7 @@ class Mask(RandomMasking):
         return self.change(super().draw(attend, noise), attend, noise)
 
 
-@mutant("masking", "deterministic")
+@mutant("masking", "deterministic", "no-global-randomness", "rows-independent")
 class MaskRemembers(Mask):
     """Every other call gives nothing."""
 
@@ -288,8 +288,13 @@ class Quiet(Tracker):
         self.stream.close()
 
 
-@mutant("tracker", "takes-every-record", "resumes-a-run", "records-are-left-alone",
-        "leaves-the-run-alone")
+@mutant(
+    "tracker",
+    "takes-every-record",
+    "leaves-the-run-alone",
+    "records-are-left-alone",
+    "resumes-a-run",
+)
 class NeedsALoss(Quiet):
     """It asks every record for its loss."""
 
@@ -319,7 +324,7 @@ class OpensLate(Quiet):
         super().log(record)
 
 
-@mutant("tracker", "records-are-left-alone")
+@mutant("tracker", "records-are-left-alone", "leaves-the-run-alone", "resumes-a-run")
 class PopsTheKind(Quiet):
     """It takes the kind out of the record."""
 
@@ -328,7 +333,13 @@ class PopsTheKind(Quiet):
         record.pop("kind")
 
 
-@mutant("tracker", "leaves-the-run-alone")
+@mutant(
+    "tracker",
+    "leaves-the-run-alone",
+    "records-are-left-alone",
+    "resumes-a-run",
+    "takes-every-record",
+)
 class WritesTheRecipe(Quiet):
     """It writes a file that the run has written."""
 
@@ -384,17 +395,25 @@ class WritesOtherwise(RandomMasking):
     """Its options come back from a recipe as others."""
 
 
-@mutant("masking", "options-are-picklable", config=Closes)
+@mutant("masking", "options-are-picklable", "options-round-trip", config=Closes)
 class HoldsALock(RandomMasking):
     """Its options cannot be sent to a worker."""
 
 
-@mutant("masking", "target-imports", target="nowhere_at_all:Masking")
+@mutant(
+    "masking",
+    "target-imports",
+    "builds",
+    target="nowhere_at_all:Masking",
+)
 class NotThere(RandomMasking):
     """Its target is in a module that does not exist."""
 
 
-@mutant("masking", "builds")
+@mutant(
+    "masking",
+    "builds",
+)
 class NoMasking:
     """It builds something else."""
 
