@@ -59,9 +59,11 @@ class LikelihoodBound(Objective):
         conditioning = Conditioning.of(x0, given, batch.attend)
         denoise = OutputPrior(self.space, self.network, risen(draws.step, self.config.ramp))
         previous = self._first_predictions(denoise, x, level, conditioning)
-        logits = self.space.logits(denoise.query(x, level, previous, conditioning)).float()
+        logits = self.space.logits(denoise.query(x, level, previous, conditioning))
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         error = (x0 - self.space.expect(logits.softmax(dim=-1))).square().sum(dim=-1)
-        weight = torch.where(told, (slope * torch.exp(-gamma)).detach(), slope * torch.exp(-gamma))
+        weight = slope * torch.exp(-gamma)
+        weight = torch.where(told, weight.detach(), weight)
         entropy = F.cross_entropy(logits.transpose(1, 2), batch.ids, reduction="none")
         share = self.config.reconstruction
         terms = torch.where(
