@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dlmkit_markov.metric import NORMAL, ExactScore, finite_sample_kl, jackknife, pairs
 from torch import Tensor
 
 from dlmkit.models import Model, compose
@@ -32,6 +31,7 @@ from dlmkit.recipe.load import load_recipe
 from dlmkit.recipe.short import parse_part, split
 from dlmkit.sampling.requests import unconditional
 from dlmkit.sampling.runner import generate
+from dlmkit_markov.metric import NORMAL, ExactScore, finite_sample_kl, jackknife, pairs
 
 REFERENCE = ("dpm-2m", "sqrt-entropic", 128)
 FIGURE = (("dpm-2m", "sqrt-entropic", 16), ("euler", "karras:rho=7", 128))

@@ -13,24 +13,33 @@ from typing import Any
 
 import torch
 
+from dlmkit.memory import keep_freed
+
 Case = Callable[[], Any]
 
 
-def rounds(cases: Mapping[str, Case], count: int, device: torch.device) -> dict[str, list[float]]:
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+"""CPU time adds up over threads and leaves out what else the machine does, but not waiting."""
+
+
+def rounds(
+    cases: Mapping[str, Case], count: int, device: torch.device, clock: str = "wall"
+) -> dict[str, list[float]]:
     """Seconds of ``count`` rounds of every case, after one round that is not counted.
 
     Each round runs all cases one after the other, so that what else the machine does meets all
     of them alike; compare minima with minima and medians with medians.
     """
     seconds: dict[str, list[float]] = {name: [] for name in cases}
+    now = CLOCKS[clock]
     for number in range(count + 1):
         for name, case in cases.items():
             _wait(device)
-            start = time.perf_counter()
+            start = now()
             case()
             _wait(device)
             if number > 0:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(now() - start)
     return seconds
 
 
@@ -44,14 +53,12 @@ def summary(seconds: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
     return {n: {"min": min(s), "median": statistics.median(s)} for n, s in seconds.items()}
 
 
-def ratio(
-    found: Mapping[str, Mapping[str, float]], above: str, below: str
-) -> dict[str, float]:
+def ratio(found: Mapping[str, Mapping[str, float]], above: str, below: str) -> dict[str, float]:
     """How many times as long ``above`` takes as ``below``, by minimum and by median."""
     return {key: found[above][key] / found[below][key] for key in ("min", "median")}
 
 
-def square_peak(count: int, device: torch.device, dtype: torch.dtype) -> dict[str, Case]:
+def square_peak(device: torch.device, dtype: torch.dtype) -> dict[str, Case]:
     """Square matrix products, the best of which stands for the machine's peak."""
     cases: dict[str, Case] = {}
     for size in (512, 1024, 2048):
@@ -66,13 +73,14 @@ def peak_flops(found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return {key: max(2 * n**3 / found[name][key] for name, n in sizes) for key in ("min", "median")}
 
 
-def machine(device: torch.device) -> dict[str, Any]:
+def machine(device: torch.device, clock: str) -> dict[str, Any]:
     """What a figure was measured on."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "device": str(device),
         "name": name,
         "threads": torch.get_num_threads(),
+        "clock": clock,
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
@@ -91,12 +99,17 @@ def parser(doc: str) -> argparse.ArgumentParser:
     options.add_argument("--rounds", type=int, help="rounds; default: 20, or 3 with --quick")
     options.add_argument("--threads", type=int, help="CPU threads; default: torch's own")
     options.add_argument("--device", default="cpu", help="cpu or cuda")
+    options.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: on a busy machine")
     options.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
     return options
 
 
 def begin(options: argparse.Namespace) -> tuple[torch.device, int]:
-    """The device and the number of rounds. Raises SystemExit if there is no such device."""
+    """The device and the number of rounds. Raises SystemExit if there is no such device.
+
+    As in `dlmkit sample`, freed memory is kept; the plain forms gain from that too.
+    """
+    keep_freed()
     if options.threads:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)

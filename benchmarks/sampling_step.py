@@ -12,6 +12,7 @@ With --profile the operators of a step are listed by their time.
 
 from __future__ import annotations
 
+import argparse
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -58,28 +59,27 @@ def main() -> None:
         ways["int8"] = Inference(int8=True)
     if chosen.bf16:
         ways["bf16"] = Inference(dtype=torch.bfloat16, cuda_graphs=device.type == "cuda")
-    found = [measure(name, ways, chosen.batch, device, count, chosen.profile) for name in names]
-    rounds.finish({"machine": rounds.machine(device), "results": found}, chosen)
+    found = [measure(name, ways, device, count, chosen) for name in names]
+    rounds.finish({"machine": rounds.machine(device, chosen.clock), "results": found}, chosen)
 
 
 def measure(
     name: str,
     ways: dict[str, Inference],
-    batch: int,
     device: torch.device,
     count: int,
-    profile: bool,
+    options: argparse.Namespace,
 ) -> dict[str, Any]:
     """All figures of one network, printed as they come."""
-    size = NETWORKS[name]
+    size, batch = NETWORKS[name], options.batch
     steps = {way: turns(size, choice, batch, device) for way, choice in ways.items()}
     first = steps["as trained"]
     products = record(first)
     flops = sum(n * product_flops(p) for p, n in products.items())
     cases: dict[str, rounds.Case] = {way: lambda s=s: next(s) for way, s in steps.items()}  # type: ignore[misc]
     cases["matmuls"] = alone(products, device)
-    cases |= rounds.square_peak(count, device, torch.float32)
-    seconds = rounds.summary(rounds.rounds(cases, count, device))
+    cases |= rounds.square_peak(device, torch.float32)
+    seconds = rounds.summary(rounds.rounds(cases, count, device, options.clock))
     peak = rounds.peak_flops(seconds)
     report = {
         "network": name,
@@ -94,7 +94,7 @@ def measure(
         "speed_up": {way: rounds.ratio(seconds, "as trained", way) for way in ways},
     }
     show(report)
-    if profile:
+    if options.profile:
         operators(first)
     return report
 

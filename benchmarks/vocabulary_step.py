@@ -37,14 +37,20 @@ def main() -> None:
     shape = (4096, 64) if options.quick else (32768, 256)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     with torch.no_grad():
-        found = [measure(*shape, batch, device, dtype, count) for batch in (4, 8)]
+        found = [measure(*shape, batch, device, dtype, count, options.clock) for batch in (4, 8)]
     for report in found:
         show(report)
-    rounds.finish({"machine": rounds.machine(device), "results": found}, options)
+    rounds.finish({"machine": rounds.machine(device, options.clock), "results": found}, options)
 
 
 def measure(
-    vocab: int, dim: int, batch: int, device: torch.device, dtype: torch.dtype, count: int
+    vocab: int,
+    dim: int,
+    batch: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    count: int,
+    clock: str,
 ) -> dict[str, Any]:
     """All figures of one batch size."""
     space = a_space(vocab, dim).to(device)
@@ -71,7 +77,7 @@ def measure(
         "matmuls": matmuls,
         "statistics": lambda: cheaply(ready, now, earlier),
     }
-    seconds = rounds.summary(rounds.rounds(cases, count, device))
+    seconds = rounds.summary(rounds.rounds(cases, count, device, clock))
     memory = temporary(lambda: ready.read(query), device)
     return {
         "vocabulary": vocab,
@@ -82,9 +88,7 @@ def measure(
         "kernel": ready.kernel,
         "seconds": seconds,
         "times_plain": rounds.ratio(seconds, "plain", ready.kernel),
-        "times_plain_with_statistics": rounds.ratio(
-            seconds, "plain with statistics", ready.kernel
-        ),
+        "times_plain_with_statistics": rounds.ratio(seconds, "plain with statistics", ready.kernel),
         "share_of_matmul_speed": rounds.ratio(seconds, "matmuls", ready.kernel),
         "statistics_share_of_step": rounds.ratio(seconds, "statistics", ready.kernel),
         "temporary_bytes": memory,
@@ -119,7 +123,7 @@ def plainly(query: Tensor, log_r: Tensor, tables: vocabulary.Tables) -> tuple[Te
 
 
 def cheaply(space: EmbeddingSpace, now: Prediction, before: Prediction) -> tuple[Tensor, ...]:
-    """Entropy and Jeffreys divergence of every row, by the identities, as the loop computes them."""
+    """Entropy and Jeffreys divergence of every row by the identities, as the loop has them."""
     yes = torch.ones(len(now.lse), dtype=torch.bool, device=now.lse.device)
     generated = yes[:, None].expand(now.lse.shape)
     context = BuildContext(length=LENGTH)

@@ -20,6 +20,7 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
+_WORD = (1 << 64) - 1
 _GOLDEN = _signed(0x9E3779B97F4A7C15)
 _MIX_1 = _signed(0xBF58476D1CE4E5B9)
 _MIX_2 = _signed(0x94D049BB133111EB)
@@ -36,8 +37,18 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ _shift(x, 31)
 
 
+def _mix_number(x: int) -> int:
+    """:func:`_mix` of one number, which as a tensor would cost a dozen kernels."""
+    x &= _WORD
+    x = (x ^ (x >> 30)) * _MIX_1 & _WORD
+    x = (x ^ (x >> 27)) * _MIX_2 & _WORD
+    return _signed(x ^ (x >> 31))
+
+
 def _fold(key: Tensor, value: Tensor | int) -> Tensor:
-    return _mix((key ^ _mix(key * 0 + value + _GOLDEN)) + _GOLDEN)
+    value = value + _GOLDEN
+    mixed = _mix_number(value) if isinstance(value, int) else _mix(value)
+    return _mix((key ^ mixed) + _GOLDEN)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +34,9 @@ def checked_modules() -> list[str]:
 
 
 install_import_hook(checked_modules(), "beartype.beartype")
+
+settings.register_profile("dlmkit", deadline=None)  # a busy machine is not a failure
+settings.load_profile("dlmkit")
 
 
 @pytest.fixture

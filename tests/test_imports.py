@@ -19,7 +19,8 @@ ALLOWED = {
     "testing": {"core", "sampling", "evaluation", "recipe", "training"},
     "recipe": {"core", "sampling"},
     "training": {"core", "sampling", "evaluation", "recipe"},
-    "cli": {"core", "sampling", "evaluation", "recipe", "training"},
+    "bench": {"core", "sampling", "evaluation", "recipe", "training"},
+    "cli": {"core", "sampling", "evaluation", "recipe", "training", "bench"},
 }
 """What each folder may import, beside itself and the modules directly under dlmkit/."""
 
@@ -72,6 +73,7 @@ LIGHT = [
     "sample --help",
     "trace --help",
     "exit calibrate --help",
+    "bench sampler --help",
     "plugins list",
     "plugins list --json",
     "plugins check --help",

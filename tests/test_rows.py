@@ -136,3 +136,14 @@ def test_put_keeps_the_dtype():
     result = rows.put(torch.zeros(2), torch.tensor([1]), torch.ones(1, dtype=torch.float64))
     assert result.dtype == torch.float32
     assert result.tolist() == [0.0, 1.0]
+
+
+def test_merge_and_part_are_inverse():
+    """Positions as rows of their own, and back."""
+    value = (torch.arange(12).view(2, 3, 2), Pair(torch.arange(6.0).view(2, 3), None))
+    flat = rows.merge(value)
+    assert [leaf.shape for leaf in (flat[0], flat[1].a)] == [(6, 2), (6,)]
+    again = rows.part(flat, 3)
+    assert torch.equal(again[0], value[0])
+    assert torch.equal(again[1].a, value[1].a)
+    assert rows.merge(()) == rows.part((), 3) == ()

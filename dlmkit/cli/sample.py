@@ -72,6 +72,7 @@ def sample(
         list[int] | None,
         typer.Option(
             min=1,
+            metavar="N",
             help="Tokens of a text; several, repeated, take turns.  [default: the model's]",
         ),
     ] = None,
@@ -134,9 +135,11 @@ def sample(
     """
     from dlmkit.conditions import exit_override, require
     from dlmkit.evaluation.certificate import Certificate
+    from dlmkit.memory import keep_freed
     from dlmkit.models import load_model
     from dlmkit.training.parallel import world
 
+    keep_freed()
     set_ = [*short.overrides(sampler, grid, exit, freeze, guidance or ()), *(overrides or ())]
     certificate = None if exit_certificate is None else Certificate.load(exit_certificate)
     if certificate is not None:
@@ -190,7 +193,8 @@ def _draw(
     if world.first:
         say(
             f"{model.folder}: {len(requests)} texts of {' or '.join(map(str, sizes))} tokens, "
-            f"{steps or config.sample.steps} steps, {config.sampler.use} on {config.grid.use}"
+            f"{steps or config.sample.steps} steps, {config.sampler.use} on {config.grid.use}, "
+            f"vocabulary step by {model.parts.kernel}"
         )
         turns = progress(turns, len(own))
     return model.texts(gather(turns, world), seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -13,19 +13,35 @@ from dlmkit.core.tokenizer import Tokenizer
 
 
 class Stream(ABC):
-    """The training batches of one run. Row ``slot`` of step ``step`` is the same on every rank."""
+    """The training batches of one run.
+
+    Row ``slot`` of step ``step`` is the same on every rank and for any number of ranks, whichever
+    slots the others ask for.
+    """
 
     @abstractmethod
     def read(self, step: int, slots: Tensor) -> Batch:
-        """The rows ``slots`` (int64) of the global batch of ``step`` (from 0)."""
+        """The rows ``slots`` (int64) of the global batch of ``step`` (from 0).
+
+        Steps are asked for in ascending order. Raises DataError if text cannot be read.
+        """
 
     @abstractmethod
     def state(self) -> Mapping[str, Any]:
-        """What :meth:`restore` needs to go on exactly here, as JSON; may be empty."""
+        """Where the rows of the last step that was read end, as JSON; may be empty.
+
+        A process may know of its own slots only. The mappings of all processes that together
+        read every slot agree where they overlap, and their union is what :meth:`restore` takes.
+        """
 
     @abstractmethod
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on where ``state`` was taken."""
+        """Go on exactly where ``state``, the union over all processes, was taken."""
+
+
+def united(states: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The union of every process's :meth:`Stream.state`."""
+    return {key: value for state in states for key, value in state.items()}
 
 
 class Data(ABC):
@@ -44,3 +60,7 @@ class Data(ABC):
     @abstractmethod
     def texts(self, split: str) -> Iterator[str]:
         """The documents of ``split`` (train or validation) as they are tokenised, for metrics."""
+
+    def describe(self) -> str:
+        """What a run's record says of this data: where it came from, how it is read."""
+        return type(self).__name__

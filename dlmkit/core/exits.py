@@ -93,18 +93,14 @@ def refuse_noise(
     rule: ExitCriterion, statistics: Mapping[str, Statistic], dtype: torch.dtype
 ) -> None:
     """Raise RecipeError for a threshold of ``rule`` below its statistic's floor in ``dtype``."""
-    words = str(dtype).removeprefix("torch.")
     for name, threshold in rule.thresholds().items():
-        floor = statistics[name].floor.get(dtype, 0.0) if name in statistics else 0.0
+        floors = statistics[name].floor if name in statistics else {}
+        floor = floors.get(dtype, 0.0)
         if threshold < floor:
-            better = [
-                f"{str(other).removeprefix('torch.')} ({value:g})"
-                for other, value in statistics[name].floor.items()
-                if value <= threshold
-            ]
-            elsewhere = f", or a dtype whose floor is lower: {', '.join(better)}" if better else ""
+            single = floors.get(torch.float32, torch.inf)
+            instead = f", or sample.precision: fp32, whose floor is {single:g}"
             raise RecipeError(
                 f"exit: a threshold of {threshold:g} on {name} lies below its noise floor of "
-                f"{floor:g} in {words}, where rounding would decide when a text ends; take "
-                f"{floor:g} or more{elsewhere}"
+                f"{floor:g} in {str(dtype).removeprefix('torch.')}, where rounding would decide "
+                f"when a text ends; take {floor:g} or more{instead if single <= threshold else ''}"
             )

@@ -1,7 +1,8 @@
-"""The tokenizer of a run: a `tokenizers` pipeline, saved with the run as one JSON file."""
+"""The tokenizer of a run: a `tokenizers` pipeline, saved with the run as JSON."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,23 +11,35 @@ import tokenizers
 from dlmkit.errors import DataError
 
 FILE = "tokenizer.json"
+ROLES = "tokenizer_config.json"
 PAD = "<pad>"
 UNKNOWN = "<unk>"
 
 
 class Tokenizer:
-    """Text to ids and back. ``vocab_size`` is V; ``pad_id`` fills padded positions."""
+    """Text to ids and back. ``vocab_size`` is V; ``pad_id`` fills padded positions.
 
-    def __init__(self, backend: tokenizers.Tokenizer) -> None:
-        pad_id = backend.token_to_id(PAD)
-        if pad_id is None:
-            raise DataError(f"the tokenizer has no {PAD} token, which padded positions need")
+    ``separator_id`` is the special token that ends every document, if the tokenizer has one.
+    """
+
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        *,
+        pad: str = PAD,
+        unknown: str | None = UNKNOWN,
+        separator: str | None = None,
+    ) -> None:
+        self.roles = {"pad_token": pad, "unk_token": unknown, "eos_token": separator}
         # otherwise a text that spells "<pad>" would be read as the token
         backend.encode_special_tokens = True
         self.backend = backend
-        self.pad_id: int = pad_id
-        self.unknown_id: int | None = backend.token_to_id(UNKNOWN)
-        self.vocab_size: int = backend.get_vocab_size()
+        self.pad_id: int = _id(backend, pad, "which padded positions need")
+        self.separator_id = (
+            None if separator is None else _id(backend, separator, "which is to end documents")
+        )
+        self.unknown_id: int | None = None if unknown is None else backend.token_to_id(unknown)
+        self.vocab_size: int = max(backend.get_vocab().values()) + 1
 
     def encode(self, text: str) -> list[int]:
         """The ids of ``text``. Raises DataError if some of it is outside the vocabulary."""
@@ -51,16 +64,37 @@ class Tokenizer:
         return [piece for piece in pieces if piece is not None]
 
     def save(self, folder: Path) -> None:
-        """Write ``tokenizer.json`` into ``folder``."""
+        """Write the pipeline into ``folder``, and beside it which token has which role.
+
+        The folder can be read by ``transformers.AutoTokenizer`` too.
+        """
         self.backend.save(str(folder / FILE))
+        named = {role: token for role, token in self.roles.items() if token is not None}
+        roles = {"tokenizer_class": "PreTrainedTokenizerFast", **named}
+        (folder / ROLES).write_text(json.dumps(roles, indent=1) + "\n", encoding="utf-8")
 
     @staticmethod
     def load(folder: Path) -> Tokenizer:
-        """Read ``tokenizer.json`` of ``folder``; raises DataError if it is missing or broken."""
+        """What :meth:`save` wrote. Raises DataError if it is missing or broken."""
         path = folder / FILE
         if not path.is_file():
             raise DataError(f"{folder} holds no {FILE}")
         try:
-            return Tokenizer(tokenizers.Tokenizer.from_file(str(path)))
+            backend = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception for every fault
             raise DataError(f"{path} is not a tokenizer: {error}") from error
+        if not (folder / ROLES).is_file():  # saved by a version that knew one set of names
+            return Tokenizer(backend)
+        try:
+            roles = json.loads((folder / ROLES).read_text(encoding="utf-8"))
+            pad, unknown, separator = map(roles.get, ("pad_token", "unk_token", "eos_token"))
+        except (OSError, ValueError, AttributeError) as error:
+            raise DataError(f"{folder / ROLES} cannot be read: {error}") from error
+        return Tokenizer(backend, pad=pad or PAD, unknown=unknown, separator=separator)
+
+
+def _id(backend: tokenizers.Tokenizer, token: str, need: str) -> int:
+    index: int | None = backend.token_to_id(token)
+    if index is None:
+        raise DataError(f"the tokenizer has no {token} token, {need}")
+    return index

@@ -30,7 +30,7 @@ WIDE_CHUNK = (1 << 14, 4096)
 
 
 class Tables(NamedTuple):
-    """A linear read-out: logits(q) = q . keys_v, free of bias and finite; x0 = sum_v p_v values_v."""
+    """A linear read-out: logits(q) = q . keys_v, finite and free of bias; x0 = sum p_v values_v."""
 
     keys: Float[Tensor, "V Q"]
     values: Float[Tensor, "V D"]

@@ -22,6 +22,9 @@ class TrainConfig(Config):
     micro_batch_size: PositiveInt | None = Field(
         None, description="rows of one forward pass of one process; default: all of its rows"
     )
+    parallel: Literal["ddp", "fsdp"] = Field(
+        "ddp", description="under torchrun: whole copies of the model, or FSDP2's shards of it"
+    )
     learning_rate: PositiveFloat = Field(1e-3, description="peak rate of AdamW")
     warmup_steps: int = Field(100, ge=0, description="steps of linear warm-up")
     decay: Literal["cosine", "constant"] = Field("cosine", description="the rate after warm-up")

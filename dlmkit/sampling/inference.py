@@ -37,7 +37,7 @@ class Inference:
     int8: bool = False
 
     def check(self, network: ScoreNetwork, device: torch.device) -> None:
-        """Show that all of it works here. Raises RecipeError, or PluginError with torch's reason."""
+        """Show that all of it works here. Raises RecipeError, or PluginError with a reason."""
         if self.cuda_graphs and device.type != "cuda":
             raise RecipeError(
                 f"sample.cuda_graphs: true, and the device is {device}; CUDA graphs need a GPU "
@@ -78,7 +78,7 @@ class Inference:
         return Graphed(run) if self.cuda_graphs else run
 
     def _cast(self, module: nn.Module) -> nn.Module | None:
-        """Linear layers in ``dtype`` once, where autocast would cast their weights at every step."""
+        """Linear layers in ``dtype``, whose weights autocast would cast at every step."""
         if not isinstance(module, nn.Linear):
             return None
         return copy.deepcopy(module).to(self.dtype)

@@ -38,7 +38,7 @@ class SamplingParts:
     statistics: Mapping[str, Statistic] = field(default_factory=dict)
     freeze: ExitCriterion | None = None
     guidance: tuple[Guidance, ...] = ()
-    inference: Inference = Inference()
+    inference: Inference = field(default_factory=Inference)
 
     @property
     def device(self) -> torch.device:
@@ -46,11 +46,16 @@ class SamplingParts:
         tensors = chain(self.space.parameters(), self.space.buffers())
         return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
+    @property
+    def kernel(self) -> str:
+        """What the vocabulary step of a run is computed by, and why by nothing faster."""
+        return self.space.prepared(self.inference.dtype).kernel
+
     def prepared(self) -> SamplingParts:
         """The parts of one run, whose weights stay as they are until it ends.
 
         What depends on weights alone (normalised tables, layers in another precision) is
-        computed here; ``space.kernel`` then says what the vocabulary step runs on.
+        computed here.
         """
         space = self.space.prepared(self.inference.dtype)
         return replace(

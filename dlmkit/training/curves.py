@@ -27,5 +27,5 @@ class Curves:
 
         try:
             curves(read_metrics(self.folder / METRICS)).savefig(self.folder / CURVES, dpi=110)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # the disk is full, or metrics.jsonl is torn
             self.say(f"{self.folder / CURVES} could not be written: {error}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import nn
 
 from dlmkit.core.objective import Batch, Objective
 from dlmkit.core.units import probe_compile
+from dlmkit.errors import RecipeError
 from dlmkit.recipe.assemble import Assembly, assemble
 from dlmkit.recipe.load import Resolved
 from dlmkit.recipe.schema import TrainConfig
@@ -17,16 +18,30 @@ from dlmkit.registry import Registry
 from dlmkit.training.activations import Activations, measure
 from dlmkit.training.draws import draws, micro_batches, stratified
 from dlmkit.training.environment import attention_used, device_name
-from dlmkit.training.parallel import World, world
+from dlmkit.training.needs import Item, Sizes, needed, size
+from dlmkit.training.parallel import LAYOUTS, World, world
 
 
 @dataclass(frozen=True)
-class Item:
-    """One part of the memory that a process needs: ``bytes``, and ``how`` they were reckoned."""
+class Layout:
+    """What each of ``processes``, an accelerator each, would need in the layout ``parallel``.
 
-    what: str
-    bytes: int
-    how: str
+    ``rows_per_pass`` is 0, and there are no items, where the batch has too few rows for them.
+    """
+
+    parallel: str
+    processes: int
+    rows_per_pass: int
+    memory: list[Item]
+
+    @property
+    def memory_bytes(self) -> int:
+        """The sum of the memory items."""
+        return sum(item.bytes for item in self.memory)
+
+
+PROCESSES = (1, 8, 64)
+"""The numbers of processes that a dry run reckons with, whatever it runs on."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +63,7 @@ class Report:
     compile: str
     activation_checkpointing: bool
     memory: list[Item]
+    layouts: list[Layout]
 
     @property
     def memory_bytes(self) -> int:
@@ -57,7 +73,9 @@ class Report:
     def json(self) -> dict[str, object]:
         """As JSON."""
         tokens = self.steps * self.tokens_per_step
-        return {**asdict(self), "memory_bytes": self.memory_bytes, "tokens": tokens}
+        layouts = [{**asdict(each), "memory_bytes": each.memory_bytes} for each in self.layouts]
+        more = {"memory_bytes": self.memory_bytes, "tokens": tokens, "layouts": layouts}
+        return {**asdict(self), **more}
 
     def text(self) -> str:
         """As a table."""
@@ -76,18 +94,21 @@ class Report:
             ("attention", ", ".join(self.attention) or "the network's own"),
             ("compile", self.compile),
             ("checkpointing", "of activations" if self.activation_checkpointing else "none"),
-            ("memory", f"{_size(self.memory_bytes)} a process, beside the program itself:"),
-            *((f"  {item.what}", f"{_size(item.bytes)} = {item.how}") for item in self.memory),
+            ("memory", f"{size(self.memory_bytes)} a process, beside the program itself:"),
+            *((f"  {item.what}", f"{size(item.bytes)} = {item.how}") for item in self.memory),
+            ("on GPUs", "each would need, beside the program itself:"),
+            *_on_gpus(self.layouts),
         ]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows)
 
 
-def _size(count: int) -> str:
-    for power, unit in ((3, "GiB"), (2, "MiB")):
-        if count >= 1024**power:
-            return f"{count / 1024**power:.1f} {unit}"
-    return f"{count / 1024:.1f} KiB"
+def _on_gpus(layouts: Sequence[Layout]) -> Iterator[tuple[str, str]]:
+    for processes in PROCESSES:
+        some = [each for each in layouts if each.processes == processes]
+        needs = ", ".join(f"{e.parallel} {size(e.memory_bytes)}" for e in some if e.memory)
+        rows = f" (passes of {some[0].rows_per_pass} rows)"
+        yield f"  x {processes}", needs + rows if needs else "train.batch_size has too few rows"
 
 
 def run(resolved: Resolved, registry: Registry) -> Report | None:
@@ -99,19 +120,22 @@ def run(resolved: Resolved, registry: Registry) -> Report | None:
     config = resolved.config
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
-    with world() as processes:
-        assembly = assemble(config, registry, device=processes.device)
-        if not processes.first:
-            return None
-        return _report(resolved, assembly, processes)
+    with world(config.train.parallel) as processes:
+        found = processes.in_turns(lambda: report(resolved, registry, processes))
+        return found if processes.first else None
 
 
-def _report(resolved: Resolved, assembly: Assembly, processes: World) -> Report:
+def report(resolved: Resolved, registry: Registry, processes: World) -> Report:
+    """The report of ``processes``. Not collective."""
     config, train = resolved.config, resolved.config.train
+    assembly = assemble(config, registry, device=processes.device)
     passes = micro_batches(train.batch_size, train.micro_batch_size, processes.size, 0)
     if train.compile:
         probe_compile(processes.device)
     objective = assembly.objective
+    two, four = (_activations(assembly, train, count) for count in (2, 4))
+    sizes = Sizes.of(objective, two, four, train.activation_checkpointing)
+    on_cpu = processes.device.type == "cpu"
     return Report(
         recipe=str(resolved.source),
         parameters=_count(objective),
@@ -127,7 +151,8 @@ def _report(resolved: Resolved, assembly: Assembly, processes: World) -> Report:
         attention=attention_used(assembly.network),
         compile="blocks, by torch.compile, which works here" if train.compile else "off",
         activation_checkpointing=train.activation_checkpointing,
-        memory=_memory(assembly, train, len(passes[0]), processes),
+        memory=needed(sizes, processes.layout, processes.size, len(passes[0]), on_cpu),
+        layouts=_layouts(sizes, train),
     )
 
 
@@ -135,32 +160,18 @@ def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _memory(assembly: Assembly, train: TrainConfig, rows: int, processes: World) -> list[Item]:
-    weights = sum(p.numel() * p.element_size() for p in assembly.objective.parameters())
-    items = [
-        Item("weights", weights, f"{_count(assembly.objective):,} parameters"),
-        Item("gradients", weights, "weights"),
-        Item("AdamW", 2 * weights, "2 x weights, its two moments"),
-        Item("EMA", weights, "weights"),
-    ]
-    if processes.size > 1:
-        items.append(Item("DDP", weights, "weights, the buckets that gradients travel in"))
-    one, two = (_activations(assembly, train, count) for count in (2, 4))
-    return [*items, *_activation_items(one, two, rows, train.activation_checkpointing)]
-
-
-def _activation_items(one: Activations, two: Activations, rows: int, again: bool) -> list[Item]:
-    """Items for passes of ``rows`` rows, on the line through the passes of 2 and of 4 rows."""
-    low, high = one.kept(again), two.kept(again)
-    slope = (high - low) / 2
-    kept = max(0, round(low + slope * (rows - 2)))
-    each = (
-        f"{_size(round(slope))} x {rows} rows + {_size(max(0, round(low - 2 * slope)))}, measured"
-    )
-    largest = round(two.largest * rows / 4)
-    work = Item("workspace", 2 * largest, f"2 x {_size(largest)}, the largest activation")
-    what = "activations between blocks and of one block" if again else "activations"
-    return [Item(what, kept, each), work]
+def _layouts(sizes: Sizes, train: TrainConfig) -> list[Layout]:
+    layouts = []
+    for count in PROCESSES:
+        for parallel in LAYOUTS if count > 1 else ("alone",):
+            try:
+                rows = len(micro_batches(train.batch_size, train.micro_batch_size, count, 0)[0])
+            except RecipeError:
+                layouts.append(Layout(parallel, count, 0, []))
+                continue
+            items = needed(sizes, parallel, count, rows, on_cpu=False)
+            layouts.append(Layout(parallel, count, rows, items))
+    return layouts
 
 
 def _activations(assembly: Assembly, train: TrainConfig, rows: int) -> Activations:

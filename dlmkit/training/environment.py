@@ -37,6 +37,7 @@ def environment(registry: Registry, seed: int, network: nn.Module, world: World)
         "command": sys.argv,
         "device": device_name(world.device),
         "processes": world.size,
+        "parallel": world.layout,
         "threads": torch.get_num_threads(),
         "attention": attention_used(network),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -83,7 +84,7 @@ def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs between two environments in a way that may change the last bits of a run."""
     notes = [
         f"{key}: {before.get(key)} -> {now[key]}"
-        for key in ("dlmkit", "python", "device", "processes", "threads", "attention")
+        for key in ("dlmkit", "python", "device", "processes", "parallel", "threads", "attention")
         if before.get(key) != now[key]
     ]
     for group in ("packages", "plugins"):

@@ -16,6 +16,7 @@ from dlmkit.core.objective import Batch
 from dlmkit.types import Index
 
 _POLL = 0.1  # seconds between looks at the stop flag
+_AHEAD = 8  # steps, so that text which is tokenised in bursts is smoothed
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,11 @@ class Rows:
 
 
 class Feed:
-    """Reads the rows ``slots`` of one step after another, one step ahead."""
+    """Reads the rows ``slots`` of one step after another, a few steps ahead."""
 
     def __init__(self, stream: Stream, slots: Index, steps: range, pin: bool) -> None:
         self.stream, self.slots, self.steps, self.pin = stream, slots, steps, pin
-        self._ready: queue.Queue[Rows | BaseException] = queue.Queue(maxsize=1)
+        self._ready: queue.Queue[Rows | BaseException] = queue.Queue(maxsize=_AHEAD)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="dlmkit-feed", daemon=True)
 

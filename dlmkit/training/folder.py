@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from dlmkit.errors import UsageError
+from dlmkit.errors import CheckpointError, UsageError
 
 METRICS, ENVIRONMENT, RECIPE = "metrics.jsonl", "environment.json", "recipe.yaml"
 KINDS = ("train", "validation", "sample", "metric")
 """The kinds of record that metrics.jsonl and trackers get."""
+EMPTY = {".lock", f".{RECIPE}.new"}
+"""What a run that was killed at its very start has left in its folder, at most."""
 
 
 @dataclass(frozen=True)
@@ -67,26 +69,27 @@ class RunFolder:
 
     def write_samples(self, step: int, texts: Collection[str]) -> None:
         """samples/step-00000500.txt: the texts, one after the other, each under its index."""
-        folder = self.path / "samples"
-        folder.mkdir(exist_ok=True)
         blocks = (f"--- {index}\n{text}\n" for index, text in enumerate(texts))
-        _replace(folder / f"step-{step:08d}.txt", "".join(blocks))
+        _replace(self.path / "samples" / f"step-{step:08d}.txt", "".join(blocks))
 
 
 class MetricsFile:
     """Appends records to metrics.jsonl, each on the disk before the next."""
 
     def __init__(self, folder: RunFolder) -> None:
-        self._file = (folder.path / METRICS).open("a", encoding="utf-8")
+        self._path = folder.path / METRICS
+        self._file = self._path.open("a", encoding="utf-8")
 
     def log(self, record: Mapping[str, Any]) -> None:
         """One line, for the kinds of :data:`KINDS`."""
         if record["kind"] in KINDS:
-            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
-            self._file.flush()
+            with _writing(self._path):
+                self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                self._file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # a disk that was full is full still
+            self._file.close()
 
 
 def _before(line: bytes, step: int, pending: Collection[str]) -> bool:
@@ -103,11 +106,24 @@ def _before(line: bytes, step: int, pending: Collection[str]) -> bool:
 def _replace(path: Path, text: str) -> None:
     """``path`` with new content, complete or as it was."""
     work = path.with_name(f".{path.name}.new")
-    with work.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(work, path)
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with work.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(work, path)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} could not be written: {error.strerror or error}; no checkpoint was touched: "
+            "make room, and continue with --resume auto"
+        ) from error
 
 
 def _lock(file: IO[str]) -> bool:

@@ -23,7 +23,8 @@ from dlmkit.errors import NonFiniteLossError
 from dlmkit.recipe.schema import TrainConfig
 from dlmkit.training.draws import draws, micro_batches, stratified
 from dlmkit.training.ema import Ema
-from dlmkit.training.feed import feed
+from dlmkit.training.feed import Feed, feed
+from dlmkit.training.feed import Rows as FeedRows
 from dlmkit.training.optimiser import build_optimiser, learning_rate
 from dlmkit.training.parallel import World
 from dlmkit.types import Index, PerRow, Rows
@@ -66,7 +67,10 @@ class Learner:
     def begin(objective: Objective, config: TrainConfig, world: World) -> Learner:
         """A learner that has taken no step. Call it before the objective's blocks are compiled."""
         ema = Ema(objective, config.ema)
-        return Learner(objective, world.wrap(objective), build_optimiser(objective, config), ema)
+        wrapped = world.wrap(objective)
+        if world.sharded:
+            ema.shard(world)
+        return Learner(objective, wrapped, build_optimiser(objective, config), ema)
 
 
 def train(
@@ -80,7 +84,8 @@ def train(
     """Train from ``learner.step`` to ``config.steps``, one record a step.
 
     Ends early, between two steps, once ``stop()`` holds in any process; it is asked while
-    waiting for data as well. Raises NonFiniteLossError before any weight is touched.
+    waiting for data as well. Raises NonFiniteLossError before any weight is touched, and what
+    reading data raises in one process in all of them.
 
     torch's global generators are seeded anew in every step, so that a network which draws from
     them (dropout) repeats itself after a resume; nothing here draws from them.
@@ -91,8 +96,9 @@ def train(
     with feed(stream, torch.cat(slots), steps, world.device) as ahead:
         for step in steps:
             began = time.perf_counter()
-            rows = ahead.next(stop)
+            rows, failed = _next(ahead, stop)
             if world.any(rows is None) or rows is None:
+                world.agree(failed)
                 return
             waited = time.perf_counter() - began
             loss, norm, tokens = run.update(step, rows.batch)
@@ -106,6 +112,13 @@ def train(
                 seconds=time.perf_counter() - began,
                 data_seconds=waited,
             )
+
+
+def _next(ahead: Feed, stop: Callable[[], bool]) -> tuple[FeedRows | None, Exception | None]:
+    try:
+        return ahead.next(stop), None
+    except Exception as error:
+        return None, error
 
 
 def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[None]:
@@ -129,9 +142,10 @@ class _Run:
         scale = 2.0 ** -(self.config.batch_size * batch.ids.shape[1]).bit_length()
         parts = self._backward(step, batch, scale)
         loss_sum, count, tokens = self._totals(parts, batch)
-        gradients = [p.grad for p in self.learner.objective.parameters() if p.grad is not None]
+        weights = self.learner.objective.parameters()
+        gradients = [self.world.local(p.grad) for p in weights if p.grad is not None]
         to_mean = self.world.size / (scale * count)
-        norm = nn.utils.get_total_norm(gradients).double() * to_mean
+        norm = self.world.norm(gradients).double() * to_mean
         observed = self._observed(parts)
         numbers = torch.stack((loss_sum / count, norm, tokens)).tolist()  # the step's one wait
         if not all(map(math.isfinite, numbers)):
@@ -192,7 +206,7 @@ class _Run:
             learner.objective.schedule.observe(
                 observed.t, observed.loss, observed.pdf, observed.unconditional
             )
-        learner.ema.update(step + 1)
+        learner.ema.update(step + 1, self.world)
 
 
 @dataclass(frozen=True)

@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 import os
+import pickle
+import time
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from dlmkit.errors import UsageError
+from dlmkit.core.objective import Objective
+from dlmkit.errors import DlmkitError, UsageError
+from dlmkit.loading import describe
+
+T = TypeVar("T")
+_PATIENCE = timedelta(days=30)  # the first process may tokenise, validate and sample for hours
+_POLL = 0.005  # seconds between looks whether the others have come
 
 
 class World(ABC):
-    """The processes that train one model: ``rank`` of ``size``, each on its ``device``."""
+    """The processes that train one model: ``rank`` of ``size``, each on its ``device``.
+
+    ``sharded`` says that a process holds a part of every weight only. Methods marked collective
+    are called by every process, in the same order.
+    """
 
     rank: int
     size: int
     device: torch.device
+    layout: str
+    sharded = False
+    agreed: Exception | None = None
+    """The last error that every process has raised."""
 
     @property
     def first(self) -> bool:
@@ -29,44 +47,119 @@ class World(ABC):
         return self.rank == 0
 
     @abstractmethod
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """``module`` with gradients averaged over processes."""
+    def wrap(self, objective: Objective) -> nn.Module:
+        """``objective`` with gradients averaged over processes. Collective."""
 
     @abstractmethod
     def accumulating(self, wrapped: nn.Module, last: bool) -> AbstractContextManager[None]:
-        """Around every backward pass of a step; gradients travel in the ``last`` one."""
+        """Around every pass of a step, the ``last`` of which leaves the averaged gradients."""
 
     @abstractmethod
     def sum(self, value: Tensor) -> Tensor:
-        """The sum of every process's ``value``."""
+        """The sum of every process's ``value``. Collective."""
 
     @abstractmethod
     def gather(self, rows: Tensor) -> Tensor:
-        """All processes' rows, one process after the other. Lengths may differ."""
+        """All processes' rows, one process after the other. Lengths may differ. Collective."""
 
     @abstractmethod
     def any(self, flag: bool) -> bool:
-        """Whether ``flag`` holds in any process."""
+        """Whether ``flag`` holds in any process. Collective."""
 
     @abstractmethod
     def share(self, value: Any) -> list[Any]:
-        """Every process's ``value`` (picklable), by rank."""
+        """Every process's ``value`` (small, picklable), by rank, however long one takes to come.
 
-    @abstractmethod
+        Signals are handled while it waits. Collective.
+        """
+
+    def local(self, tensor: Tensor) -> Tensor:
+        """The part of a weight, its gradient or its average that this process holds."""
+        return tensor
+
+    def full(self, tensor: Tensor) -> Tensor:
+        """The whole of a tensor whose :meth:`local` parts the processes hold. Collective."""
+        return tensor
+
+    def split(self, whole: Tensor, like: Tensor) -> Tensor:
+        """``whole``, which every process has, held as ``like`` is where their shapes agree."""
+        return whole
+
+    def norm(self, gradients: Sequence[Tensor]) -> Tensor:
+        """The 2-norm of all gradients, given by their local parts. Collective."""
+        return nn.utils.get_total_norm(gradients)
+
     def barrier(self) -> None:
-        """Wait for every process."""
+        """Wait for every process, however long it takes. Collective."""
+        self.share(None)
+
+    def agree(self, error: Exception | None) -> None:
+        """Raise in every process if any has an ``error``: its own, or word of the other's.
+
+        Collective.
+        """
+        told = self.share(None if error is None else _told(error))
+        found = [(rank, words) for rank, words in enumerate(told) if words is not None]
+        if found:
+            rank, (code, message) = found[0]
+            self.agreed = error or _FAILURES[code](f"process {rank}: {message}")
+            raise self.agreed
+
+    def together(self, call: Callable[[], T]) -> T:
+        """``call()``, which is not collective; what it raises in one process all raise."""
+        outcome, failed = None, None
+        try:
+            outcome = call()
+        except Exception as error:
+            failed = error
+        self.agree(failed)
+        return outcome  # type: ignore[return-value]
+
+    def lead(self, call: Callable[[], T]) -> T:
+        """What ``call`` returns (picklable) or raises in the first process, in all. Collective."""
+        outcome = self.together(lambda: call() if self.first else None)
+        result: T = self.share(outcome)[0]
+        return result
+
+    def in_turns(self, call: Callable[[], T]) -> T:
+        """``call()`` in the first process, then in the first of every node, then in the others.
+
+        So that all find what the first has cached. Collective.
+        """
+        on_node = int(os.environ.get("LOCAL_RANK", "0"))
+        mine = 0 if self.first else 1 if on_node == 0 else 2
+        outcomes = []
+        for turn in range(3):
+            outcomes.append(self.together(call if turn == mine else _nothing))
+        return outcomes[mine]  # type: ignore[return-value]
+
+
+def _nothing() -> None:
+    """What a process does while it is another's turn."""
+
+
+_KINDS: list[type[DlmkitError]] = [DlmkitError, *DlmkitError.__subclasses__()]
+_FAILURES = {kind.exit_code: kind for kind in _KINDS}
+
+
+def _told(error: Exception) -> tuple[int, str]:
+    """(exit code, message): what the other processes are told of an error."""
+    if isinstance(error, DlmkitError):
+        return error.exit_code, str(error)
+    return DlmkitError.exit_code, describe(error)
 
 
 class Single(World):
     """One process on one device."""
 
     rank, size = 0, 1
+    layout = "alone"
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        return module
+    def wrap(self, objective: Objective) -> nn.Module:
+        return objective
 
     def accumulating(self, wrapped: nn.Module, last: bool) -> AbstractContextManager[None]:
         return nullcontext()
@@ -83,20 +176,25 @@ class Single(World):
     def share(self, value: Any) -> list[Any]:
         return [value]
 
-    def barrier(self) -> None:
-        pass
-
 
 class Replicated(World):
     """A full copy of the model in every process of torchrun (DistributedDataParallel)."""
 
+    layout = "ddp"
+
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        # words between processes travel over the CPU, so that they never wait for an accelerator
+        self._words = dist.new_group(backend="gloo", timeout=_PATIENCE)
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        # buffers are updated alike in every process, so nothing needs to be broadcast
-        return DistributedDataParallel(module, broadcast_buffers=False)
+    def wrap(self, objective: Objective) -> nn.Module:
+        with warnings.catch_warnings():  # the option's new name is unknown to older versions
+            warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
+            # buffers are updated alike in every process, so nothing needs to be broadcast
+            return DistributedDataParallel(
+                objective, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
 
     def accumulating(self, wrapped: nn.Module, last: bool) -> AbstractContextManager[None]:
         assert isinstance(wrapped, DistributedDataParallel)
@@ -118,16 +216,80 @@ class Replicated(World):
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
     def any(self, flag: bool) -> bool:
-        # on the CPU, so that asking every step does not wait for the accelerator
-        return bool(self.sum(torch.tensor([int(flag)])).item())
+        return bool(self._meet(torch.tensor([int(flag)])).item())
 
     def share(self, value: Any) -> list[Any]:
-        values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
-        return values
+        content = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
+        sizes = torch.zeros(self.size, dtype=torch.int64)
+        sizes[self.rank] = len(content)
+        counts = self._meet(sizes).tolist()
+        padded = torch.zeros(max(counts), dtype=torch.uint8)
+        padded[: len(content)] = content
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded, group=self._words)
+        return [
+            pickle.loads(part[:count].numpy().tobytes())
+            for part, count in zip(parts, counts, strict=True)
+        ]
 
-    def barrier(self) -> None:
-        self.any(False)
+    def _meet(self, value: Tensor) -> Tensor:
+        """The sum of every process's CPU tensor, waited for in steps that let signals in."""
+        work = dist.all_reduce(value, group=self._words, async_op=True)
+        assert work is not None
+        while not work.is_completed():
+            time.sleep(_POLL)
+        work.wait()
+        return value
+
+
+class Sharded(Replicated):
+    """A part of every weight, gradient and moment in each process (FSDP2's ``fully_shard``).
+
+    The network's blocks are gathered one by one while they run, and the rest of the objective
+    for the length of a pass. Gradients are reduced after every pass, since what they take whole
+    is what sharding is to save. Buffers are not split: every process holds them all.
+    """
+
+    layout = "fsdp"
+    sharded = True
+
+    def wrap(self, objective: Objective) -> nn.Module:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = init_device_mesh(self.device.type, (self.size,))
+        for unit in objective.network.shard_units():
+            fully_shard(unit, mesh=mesh)
+        fully_shard(objective, mesh=mesh)
+        return objective
+
+    def accumulating(self, wrapped: nn.Module, last: bool) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def local(self, tensor: Tensor) -> Tensor:
+        from torch.distributed.tensor import DTensor
+
+        return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+    def full(self, tensor: Tensor) -> Tensor:
+        from torch.distributed.tensor import DTensor
+
+        return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+    def split(self, whole: Tensor, like: Tensor) -> Tensor:
+        from torch.distributed.tensor import DTensor, distribute_tensor
+
+        if not isinstance(like, DTensor) or whole.shape != like.shape:
+            return whole
+        whole = whole.to(self.device)
+        return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
+
+    def norm(self, gradients: Sequence[Tensor]) -> Tensor:
+        return self.sum(super().norm(gradients).square()).sqrt()
+
+
+LAYOUTS: dict[str, type[Replicated]] = {kind.layout: kind for kind in (Replicated, Sharded)}
+"""What the recipe's ``train.parallel`` means where there is more than one process."""
 
 
 def pick_device() -> torch.device:
@@ -138,8 +300,11 @@ def pick_device() -> torch.device:
 
 
 @contextmanager
-def world(device: torch.device | None = None) -> Iterator[World]:
-    """The processes that torchrun started, or this one alone."""
+def world(parallel: str = "ddp", device: torch.device | None = None) -> Iterator[World]:
+    """The processes that torchrun started, in the layout ``parallel``; or this one alone.
+
+    What all of them raise leaves the first one as it is, and the others as SystemExit.
+    """
     device = device or pick_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -149,7 +314,12 @@ def world(device: torch.device | None = None) -> Iterator[World]:
     if not dist.is_available():
         raise UsageError("this torch is built without torch.distributed: run one process")
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    processes = LAYOUTS[parallel](device)
     try:
-        yield Replicated(device)
+        yield processes
+    except Exception as error:
+        if error is processes.agreed and not processes.first:
+            raise SystemExit(getattr(error, "exit_code", 1)) from error
+        raise
     finally:
         dist.destroy_process_group()

@@ -13,6 +13,7 @@ import torch
 
 from dlmkit.core.context import BuildContext
 from dlmkit.errors import Preempted
+from dlmkit.memory import keep_freed
 from dlmkit.recipe.assemble import Assembly, assemble
 from dlmkit.recipe.load import Resolved
 from dlmkit.registry import Registry
@@ -64,27 +65,56 @@ def run(
 ) -> Ended | None:
     """Train ``resolved`` in ``out``, or go on where ``resume`` (auto, a run or checkpoint) ended.
 
-    Returns None in all processes but the first.
+    Returns None in all processes but the first. An error of one process ends them all with its
+    exit code, and the first one tells it.
 
     Raises Preempted after SIGTERM and KeyboardInterrupt after SIGINT, both once a checkpoint is
     saved, beside what :func:`plan_start`, :func:`assemble` and :func:`train` raise.
     """
-    if resolved.config.train.threads is not None:
-        torch.set_num_threads(resolved.config.train.threads)
-    with world() as processes, ExitStack() as stack:
-        start = plan_start(resolved, out, resume, registry)
-        processes.barrier()  # nobody writes before everybody has looked
-        shown = display(processes.first)
-        if processes.first:
-            stack.enter_context(start.run.locked())
-        session = _session(resolved, registry, start, processes, stop, shown)
-        for consumer in session.consumers:
-            stack.callback(consumer.close)
-        stop.defer()
-        session.go()
-        if stop.name is not None and not session.finished:
-            _stopped(stop.name, session)
+    train = resolved.config.train
+    if train.threads is not None:
+        torch.set_num_threads(train.threads)
+    with world(train.parallel) as processes, ExitStack() as stack:
+        if processes.device.type == "cpu":
+            keep_freed()
+        try:
+            session, name = _trained(resolved, registry, stop, out, resume, processes, stack)
+        except Exception as error:
+            if error is processes.agreed:
+                _leave(processes, stop)
+            raise
+        _leave(processes, stop)
+        if name is not None and not session.finished:
+            _stopped(name, session)
         return _ended(session) if processes.first else None
+
+
+def _leave(processes: World, stop: StopSignals) -> None:
+    """All processes end together, each with its own exit code."""
+    if processes.size > 1:
+        stop.ignore()
+        processes.barrier()
+
+
+def _trained(
+    resolved: Resolved,
+    registry: Registry,
+    stop: StopSignals,
+    out: Path | None,
+    resume: str | None,
+    processes: World,
+    stack: ExitStack,
+) -> tuple[Session, str | None]:
+    """The session at its end, and the signal that ended it in some process, if one did."""
+    start = processes.lead(lambda: plan_start(resolved, out, resume, registry))
+    processes.together(lambda: stack.enter_context(start.run.locked()) if processes.first else None)
+    shown = display(processes.first)
+    session = _session(resolved, registry, start, processes, stop, shown)
+    for consumer in session.consumers:
+        stack.callback(consumer.close)
+    stop.defer()
+    session.go()
+    return session, next(filter(None, processes.share(stop.name)), None)
 
 
 def _session(
@@ -95,16 +125,39 @@ def _session(
     stop: StopSignals,
     shown: Display,
 ) -> Session:
+    config, first = resolved.config, processes.first
+    processes.together(
+        lambda: micro_batches(
+            config.train.batch_size, config.train.micro_batch_size, processes.size, 0
+        )
+    )
+    trackers = processes.together(lambda: _trackers(resolved, registry, shown) if first else [])
+    assembly = processes.in_turns(
+        lambda: assemble(config, registry, device=processes.device, folder=start.checkpoint)
+    )
+    learner = Learner.begin(assembly.objective, config.train, processes)
+    return processes.together(
+        lambda: _prepared(resolved, start, assembly, learner, processes, stop, shown, trackers)
+    )
+
+
+def _prepared(
+    resolved: Resolved,
+    start: Start,
+    assembly: Assembly,
+    learner: Learner,
+    processes: World,
+    stop: StopSignals,
+    shown: Display,
+    trackers: Sequence[Guarded],
+) -> Session:
+    """The session of ``learner``, which is put where ``start`` says. Not collective."""
     config = resolved.config
-    micro_batches(config.train.batch_size, config.train.micro_batch_size, processes.size, 0)
-    trackers = _trackers(resolved, registry, shown) if processes.first else []
-    assembly = assemble(config, registry, device=processes.device, folder=start.checkpoint)
     assert assembly.data is not None
     stream = assembly.data.stream(config.seed, config.train.batch_size)
-    learner = Learner.begin(assembly.objective, config.train, processes)
     progress, saved = Progress(), None
     if start.checkpoint is not None:
-        progress = Progress.of(restore(learner, start.checkpoint))
+        progress = Progress.of(restore(learner, start.checkpoint, processes))
         stream.restore(learner.stream_state)
         saved = learner.step if start.source == start.run.path else None
     evaluator = None
@@ -152,20 +205,23 @@ def _open(
 ) -> None:
     """Bring the run folder to where the run goes on, and say so."""
     folder = start.run
+    folder.write_recipe(resolved.text())  # first: it tells a run from a stranger's folder
     folder.checkpoints.mkdir(parents=True, exist_ok=True)
     sweep(folder.checkpoints)
     for path in start.damaged:
         shown.say(f"{path} is damaged and now called {set_aside(path).name}")
     now = environment(assembly.registry, resolved.config.seed, assembly.network, processes)
+    assert assembly.data is not None
+    now["data"] = assembly.data.describe()
     step = 0
     if start.checkpoint is not None:
         step = step_of(start.checkpoint) or 0
         shown.say(f"going on from {start.checkpoint}")
         _warn(RunFolder(start.source or folder.path), now, shown)
     folder.rewind(step, progress.pending, start.source)
-    folder.write_recipe(resolved.text())
     folder.write_environment(now)
     parameters = sum(p.numel() for p in assembly.objective.parameters())
+    shown.say(f"data: {now['data']}")
     shown.say(
         f"training {parameters:,} parameters on {now['device']}"
         f"{f' x {processes.size}' if processes.size > 1 else ''}, attention "
@@ -180,6 +236,8 @@ def _warn(source: RunFolder, now: dict[str, Any], shown: Display) -> None:
 
 
 def _stopped(name: str, session: Session) -> None:
+    if not session.world.first:
+        raise KeyboardInterrupt if name == "SIGINT" else SystemExit(Preempted.exit_code)
     message = (
         f"{name}: saved step {session.learner.step} of {session.train.steps} in "
         f"{session.checkpoint}; continue with --resume auto --out {session.run.path}"

@@ -6,9 +6,9 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from dlmkit.core.data import Stream
+from dlmkit.core.data import Stream, united
 from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.errors import DataError, NonFiniteLossError
 from dlmkit.recipe.load import Resolved
@@ -20,7 +20,7 @@ from dlmkit.training.folder import RunFolder
 from dlmkit.training.loop import Learner, StepRecord, train
 from dlmkit.training.parallel import World
 from dlmkit.training.signals import Stopped, StopSignals
-from dlmkit.training.state import write_checkpoint
+from dlmkit.training.state import Captured, capture, write_checkpoint
 from dlmkit.training.tracking import Consumer, Progress
 
 
@@ -79,18 +79,18 @@ class Session:
         try:
             yield from train(self.learner, self.stream, self.train, seed, self.world, self.stop)
         except NonFiniteLossError as error:
-            self._explain(error)
+            self.world.agree(self._explained(error))
         except DataError:
             self.save()  # the weights are those of the last whole step
             raise
 
-    def _explain(self, error: NonFiniteLossError) -> NoReturn:
+    def _explained(self, error: NonFiniteLossError) -> NonFiniteLossError:
         where = self.checkpoint or "none: the run had not saved yet"
-        raise NonFiniteLossError(
+        return NonFiniteLossError(
             f"{error}\nno weight was touched by it; the last checkpoint is {where}\n"
             "try a lower train.learning_rate, a longer train.warmup_steps, train.clip: 1.0 or "
             "train.precision: fp32, in a new run (a resume of this one would meet it again)"
-        ) from error
+        )
 
     def _boundary(self, record: StepRecord) -> None:
         self.progress.window.add(record)
@@ -109,21 +109,31 @@ class Session:
         """Make the records that are due at this step; True if the validation loss is the best.
 
         What a stop signal interrupts stays pending, for the resume to make, and so does what
-        fails: then the weights are saved first.
+        fails: then the weights are saved first. The other processes wait meanwhile, since the
+        number of evaluations is known to nobody beforehand.
         """
+        if not self.progress.pending:
+            return False
         best = self.progress.best
-        makers = {"validation": self._validate, "sample": self._sample, "metric": self._measure}
-        for kind in self.progress.pending:
-            if self.evaluator is not None:
-                try:
-                    makers[kind](self.evaluator)
-                except Stopped:
-                    break
-                except Exception:
-                    self.save()
-                    raise
-            self.progress.pending = self.progress.pending[1:]
+        try:
+            with self.learner.ema.whole(self.world):
+                self.progress.pending, self.progress.best = self.world.lead(self._make)
+        except Exception:
+            self.save()
+            raise
         return self.progress.best != best
+
+    def _make(self) -> tuple[tuple[str, ...], tuple[int, float] | None]:
+        """In the first process: (what is still pending, the best validation)."""
+        makers = {"validation": self._validate, "sample": self._sample, "metric": self._measure}
+        assert self.evaluator is not None
+        for kind in self.progress.pending:
+            try:
+                makers[kind](self.evaluator)
+            except Stopped:
+                break
+            self.progress.pending = self.progress.pending[1:]
+        return self.progress.pending, self.progress.best
 
     def _validate(self, evaluator: Evaluator) -> None:
         report = evaluator.validate()
@@ -145,15 +155,27 @@ class Session:
             consumer.log(record)
 
     def save(self) -> None:
-        """Publish a checkpoint of the last whole step, unless there is one already."""
-        if self.saved != self.learner.step and self.world.first:
-            path = publish(self.run.checkpoints, self.learner.step, self._write)
-            self._emit({"kind": "checkpoint", "step": self.learner.step, "path": str(path)})
-            best = () if self.progress.best is None else (self.progress.best[0],)
-            prune(self.run.checkpoints, self.train.keep_last, best)
+        """Publish a checkpoint of the last whole step, unless there is one already.
+
+        Old ones are deleted either way: a kill may have come between the two.
+        """
+        new = self.saved != self.learner.step
+        if new:
+            self.learner.stream_state = united(self.world.share(self.learner.stream_state))
+        captured = capture(self.learner, self.world) if new else None
+        self.world.lead(lambda: self._publish(captured))
         self.saved = self.learner.step
 
-    def _write(self, folder: Path) -> None:
-        write_checkpoint(
-            folder, self.learner, self.resolved.text(), self.tokenizer, self.progress.json()
-        )
+    def _publish(self, captured: Captured | None) -> None:
+        if captured is not None:
+            self._write(captured)
+        best = () if self.progress.best is None else (self.progress.best[0],)
+        prune(self.run.checkpoints, self.train.keep_last, best)
+
+    def _write(self, captured: Captured) -> None:
+        def write(folder: Path) -> None:
+            text, progress = self.resolved.text(), self.progress.json()
+            write_checkpoint(folder, captured, self.learner, text, self.tokenizer, progress)
+
+        path = publish(self.run.checkpoints, self.learner.step, write)
+        self._emit({"kind": "checkpoint", "step": self.learner.step, "path": str(path)})

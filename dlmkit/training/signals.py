@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 
 from dlmkit.errors import Preempted
+
+_ECHO = 5.0
+"""Seconds within which torchrun passes on a signal that its workers got as well: a scheduler or a
+terminal signals all processes of a job. Our choice."""
 
 
 class Stopped(Exception):
@@ -17,6 +22,8 @@ class Stopped(Exception):
 class StopSignals:
     """While entered, SIGTERM and SIGINT ask for a stop; the second one ends the process at once.
 
+    Under torchrun, the second one counts only after some seconds: see :data:`_ECHO`.
+
     Before :meth:`defer` there is nothing to save, so SIGTERM raises Preempted where the program
     stands and SIGINT KeyboardInterrupt. After it they only set the flag that calling this object
     reads. ``name`` is the signal that came first.
@@ -25,6 +32,8 @@ class StopSignals:
     def __init__(self) -> None:
         self.name: str | None = None
         self._deferred = False
+        self._first = -_ECHO
+        self._echo = _ECHO if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
         self._before: dict[int, object] = {}
 
     def __call__(self) -> bool:
@@ -33,6 +42,16 @@ class StopSignals:
     def defer(self) -> None:
         """From now on there is something to save."""
         self._deferred = True
+
+    def ignore(self) -> None:
+        """From now on signals do nothing, until the process ends: its exit code is decided.
+
+        For one process of many. As soon as the first has ended, torchrun sends SIGTERM to the
+        others, which are about to end as well.
+        """
+        for number in self._before:
+            signal.signal(number, signal.SIG_IGN)
+        self._before.clear()
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
@@ -51,9 +70,11 @@ class StopSignals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.name is not None:
+            if time.monotonic() - self._first < self._echo:
+                return
             os.write(2, b"\nstopped at once; the last complete checkpoint stays\n")
             os._exit(128 + number)
-        self.name = signal.Signals(number).name
+        self.name, self._first = signal.Signals(number).name, time.monotonic()
         if not self._deferred:
             if number == signal.SIGINT:
                 raise KeyboardInterrupt

@@ -13,12 +13,13 @@ from dlmkit.recipe.compare import differences
 from dlmkit.recipe.load import Resolved, resolve_text
 from dlmkit.registry import Registry
 from dlmkit.training.checkpoint import checkpoints, find, step_of, whole_ones
-from dlmkit.training.folder import RECIPE, RunFolder
+from dlmkit.training.folder import EMPTY, RECIPE, RunFolder
 
 CHANGEABLE = (
     "summary",
     "train.stop_after",
     "train.checkpoint_every",
+    "train.parallel",
     "train.keep_last",
     "train.log_every",
     "train.validate_every",
@@ -27,7 +28,8 @@ CHANGEABLE = (
     "sample",
     "tracker",
 )
-"""Key paths that a resume may change: they cannot change the weights."""
+"""Key paths that a resume may change: they cannot change the weights, but for how the sums of
+another layout of processes round."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def _step(checkpoint: Path) -> int:
 def _holds_files(folder: Path) -> bool:
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; a run needs a folder")
-    return folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir())
+    return folder.is_dir() and any(path.name not in EMPTY for path in folder.iterdir())
 
 
 def _check_recipe(resolved: Resolved, checkpoint: Path, registry: Registry) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +16,66 @@ from dlmkit.core.objective import Objective
 from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.errors import CheckpointError
 from dlmkit.training.loop import Learner
+from dlmkit.training.parallel import World
 
 MODEL, EMA, RECIPE = "model.safetensors", "ema.safetensors", "recipe.yaml"
 OPTIMISER, STATE = "training/optimiser.safetensors", "training/state.json"
 
 
+Captured = Mapping[str, Mapping[str, Tensor]]
+"""The tensors of a checkpoint, whole and on the CPU, by file and name."""
+
+
+def capture(learner: Learner, world: World) -> Captured:
+    """What :func:`write_checkpoint` writes, in the first process; nothing in others. Collective."""
+    files = {
+        MODEL: named_tensors(learner.objective),
+        EMA: _averages(learner),
+        OPTIMISER: _optimiser_tensors(learner),
+    }
+    return {name: _gathered(tensors, world) for name, tensors in files.items()}
+
+
+def _gathered(tensors: Mapping[str, Tensor], world: World) -> dict[str, Tensor]:
+    gathered = {}
+    for name, tensor in tensors.items():
+        whole = world.full(tensor)
+        if world.first:
+            gathered[name] = whole.detach().cpu().contiguous()
+    return gathered
+
+
 def write_checkpoint(
-    folder: Path, learner: Learner, recipe: str, tokenizer: Tokenizer, progress: Mapping[str, Any]
+    folder: Path,
+    captured: Captured,
+    learner: Learner,
+    recipe: str,
+    tokenizer: Tokenizer,
+    progress: Mapping[str, Any],
 ) -> None:
     """Write all files of a checkpoint into ``folder``.
 
     ``recipe`` is the resolved recipe's text, ``progress`` what the run itself must remember.
     """
     (folder / "training").mkdir()
-    _save(folder / MODEL, named_tensors(learner.objective))
-    _save(folder / EMA, named_tensors(learner.ema.objective))
-    _save(folder / OPTIMISER, _optimiser_tensors(learner))
+    for name, tensors in captured.items():
+        _save(folder / name, tensors)
     (folder / RECIPE).write_text(recipe, encoding="utf-8")
     tokenizer.save(folder)
     state = {"step": learner.step, "stream": dict(learner.stream_state), "progress": dict(progress)}
     (folder / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
 
 
-def restore(learner: Learner, folder: Path) -> dict[str, Any]:
-    """Put ``learner`` where the verified checkpoint ``folder`` was saved; returns its progress."""
-    load_weights(learner.objective, folder / MODEL)
-    load_weights(learner.ema.objective, folder / EMA)
-    _restore_optimiser(learner, folder / OPTIMISER)
+def restore(learner: Learner, folder: Path, world: World) -> dict[str, Any]:
+    """Put ``learner`` where the verified checkpoint ``folder`` was saved; returns its progress.
+
+    Whatever layout saved it: every process reads the whole and keeps its part.
+    """
+    load_weights(learner.objective, folder / MODEL, world.split)
+    _copy(_load(folder / EMA), _averages(learner), folder / EMA, world.split)
+    if not world.sharded:
+        learner.ema.copy_buffers()
+    _restore_optimiser(learner, folder / OPTIMISER, world)
     try:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
         learner.step, learner.stream_state = int(state["step"]), dict(state["stream"])
@@ -68,16 +101,33 @@ def named_tensors(module: nn.Module) -> dict[str, Tensor]:
     return named
 
 
-@torch.no_grad()
-def load_weights(module: nn.Module, path: Path) -> None:
+def _averages(learner: Learner) -> dict[str, Tensor]:
+    """Averaged parameters and current buffers by name."""
+    named = named_tensors(learner.objective)
+    return {name: learner.ema.averages.get(name, tensor) for name, tensor in named.items()}
+
+
+def _whole(saved: Tensor, own: Tensor) -> Tensor:
+    return saved
+
+
+def load_weights(
+    module: nn.Module, path: Path, split: Callable[[Tensor, Tensor], Tensor] = _whole
+) -> None:
     """Copy the tensors of ``path`` into ``module``, name by name.
 
     Raises CheckpointError unless names, shapes and dtypes are exactly those of the module.
     """
-    _copy(_load(path), named_tensors(module), path)
+    _copy(_load(path), named_tensors(module), path, split)
 
 
-def _copy(saved: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
+@torch.no_grad()
+def _copy(
+    saved: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    path: Path,
+    split: Callable[[Tensor, Tensor], Tensor],
+) -> None:
     wrong = sorted(set(saved) ^ set(own)) or [
         name
         for name, tensor in own.items()
@@ -89,13 +139,12 @@ def _copy(saved: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) ->
             f"dtype, such as {', '.join(wrong[:3])}"
         )
     for name, tensor in own.items():
-        tensor.copy_(saved[name])
+        tensor.copy_(split(saved[name], tensor))
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
-        save_file(held, path)
+        save_file(dict(tensors), path)
     except SafetensorError as error:  # how the library reports a full disk
         raise OSError(str(error)) from error
 
@@ -117,11 +166,12 @@ def _optimiser_tensors(learner: Learner) -> dict[str, Tensor]:
     }
 
 
-def _restore_optimiser(learner: Learner, path: Path) -> None:
+def _restore_optimiser(learner: Learner, path: Path, world: World) -> None:
     saved = _load(path)
     parameters = dict(learner.objective.named_parameters())
     for name, tensor in saved.items():
         owner, _, key = name.rpartition(".")
         if owner not in parameters:
             raise CheckpointError(f"{path} is not of this recipe's model: it holds {name}")
-        learner.optimiser.state[parameters[owner]][key] = tensor.to(parameters[owner].device)
+        held = world.split(tensor, parameters[owner])
+        learner.optimiser.state[parameters[owner]][key] = held.to(parameters[owner].device)

@@ -74,9 +74,9 @@ class Block(nn.Module):
 
     def forward(self, h: Tensor, time: Tensor, rotation: Tensor, attend: Mask) -> Tensor:
         qkv = self.qkv(self.norm_1(h, time))
-        q, k, v = qkv.view(*h.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.view(*h.shape[:2], 3, self.heads, -1).unbind(dim=2)
         q, k = rotate(self.norm_q(q), rotation), rotate(self.norm_k(k), rotation)
-        mixed = self.attention(q, k, v, attend)
+        mixed = self.attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attend)
         h = h + self.out(mixed.transpose(1, 2).reshape(h.shape))
         out: Tensor = h + self.down(F.gelu(self.up(self.norm_2(h, time))))
         return out
@@ -86,17 +86,20 @@ class Block(nn.Module):
 
 
 def rotation_table(length: int, channels: int) -> Tensor:
-    """Cosines and sines of rotary embedding (RoFormer, 2104.09864), (2, L, channels / 2)."""
+    """Cosines and signed sines of rotary embedding (RoFormer, 2104.09864), (2, L, 1, channels).
+
+    The second half of the channels is the partner of the first.
+    """
     rates = 10000.0 ** (-torch.arange(0, channels, 2) / channels)
-    angles = torch.arange(length)[:, None] * rates
-    return torch.stack((angles.cos(), angles.sin()))
+    angles = torch.arange(length)[:, None, None] * rates
+    cos, sin = angles.cos(), angles.sin()
+    return torch.stack((torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)))
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Rotate the two halves of the channels of ``x`` (B, H, L, channels) by position."""
-    cos, sin = rotation[:, : x.shape[-2]].to(x.dtype)
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+    """Rotate the two halves of the channels of ``x`` (B, L, H, channels) by position."""
+    cos, sin = rotation[:, : x.shape[1]].to(x.dtype)
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
 class Transformer(ScoreNetwork):

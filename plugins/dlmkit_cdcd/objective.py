@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dlmkit.core.context import BuildContext
-from dlmkit.core.denoise import ModelDenoise
+from dlmkit.core.denoise import Denoise, ModelDenoise, Prediction
 from dlmkit.core.masking import Masking
 from dlmkit.core.network import Conditioning
 from dlmkit.core.objective import Batch, Draws, LossParts, Objective
@@ -38,8 +40,9 @@ class ScoreInterpolation(Objective):
         self.schedule = context.part("schedule")
         self.masking: Masking = context.part("masking")
 
-    def denoise(self) -> ModelDenoise:
-        return ModelDenoise(self.space, self.network)
+    def denoise(self) -> Denoise:
+        model = ModelDenoise(self.space, self.network)
+        return model if self.config.self_conditioning else _WithoutFeedback(model)
 
     def forward(self, batch: Batch, draws: Draws) -> LossParts:
         given = self.masking.draw(batch.attend, draws.noise.fork(MASKING))
@@ -52,9 +55,9 @@ class ScoreInterpolation(Objective):
         read = self.space.corruption.input(x, level)
         query = self.network(read, level, conditioning, previous)
         logits = self.space.logits(query).float()
-        entropy = F.cross_entropy(logits.transpose(1, 2), batch.ids, reduction="none")
+        entropy = F.cross_entropy(logits.flatten(0, 1), batch.ids.flatten(), reduction="none")
         noised = batch.attend & ~given
-        per_row = torch.where(noised, entropy, 0.0).sum(dim=1)
+        per_row = torch.where(noised, entropy.view(batch.ids.shape), 0.0).sum(dim=1)
         count = noised.sum(dim=1)
         return LossParts(
             loss_sum=per_row.sum(),
@@ -74,10 +77,25 @@ class ScoreInterpolation(Objective):
 
     @torch.no_grad()
     def _first_predictions(self, x: Tensor, level: Level, conditioning: Conditioning) -> Embedded:
-        denoise = self.denoise()
+        denoise = ModelDenoise(self.space, self.network)
         previous: Tensor = denoise.start(x)
         rows = torch.arange(math.ceil(self.config.self_conditioning * len(x)), device=x.device)
         if len(rows):
             first = denoise(*take((x, level, previous, conditioning), rows))
             previous[: len(rows)] = first.feedback
         return previous
+
+
+class _WithoutFeedback(Denoise):
+    """A network that has never seen a prediction of its own is not shown one in sampling."""
+
+    def __init__(self, inner: Denoise) -> None:
+        self.inner = inner
+
+    def start(self, x: Tensor) -> Any:
+        return self.inner.start(x)
+
+    def __call__(
+        self, x: Tensor, level: Level, previous: Any, conditioning: Conditioning
+    ) -> Prediction:
+        return replace(self.inner(x, level, previous, conditioning), feedback=previous)

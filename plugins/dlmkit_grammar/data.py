@@ -103,6 +103,10 @@ class GrammarData(Data):
             for ids in _batch(self.sampler, seed, items, domain).ids.tolist():
                 yield self.tokenizer.decode(ids)
 
+    def describe(self) -> str:
+        rows = "endless rows" if self.rows is None else f"{self.rows:,} rows for ever"
+        return f"the toy grammar: {rows}; resumes exactly"
+
 
 def _same(tokenizer: Tokenizer, folder: Path | None) -> Tokenizer:
     """``tokenizer``. Raises DataError if a run saved another one in ``folder``."""

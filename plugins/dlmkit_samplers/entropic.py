@@ -37,7 +37,8 @@ def log_ratios(schedule: NoiseSchedule) -> Edges:
     """The ends of the pieces, from the least ln s to the greatest."""
     ends = schedule.level(schedule.t_min + falling(schedule, 2) * (schedule.t_max - schedule.t_min))
     high, low = torch.log(ends.sigma / ends.alpha)
-    return low + falling(schedule, _PIECES + 1).flip(0) * (high - low)
+    log_s: Tensor = low + falling(schedule, _PIECES + 1).flip(0) * (high - low)
+    return log_s
 
 
 def times(schedule: NoiseSchedule, log_s: Points) -> Points:

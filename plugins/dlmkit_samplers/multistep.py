@@ -34,19 +34,19 @@ _TINY = 1e-6
 class History(NamedTuple):
     """The steps a row has taken, up to two of them: how many, then x0 and h, the last one first."""
 
-    count: Index
+    taken: Index
     x0: tuple[Tensor, Tensor]
     h: tuple[PerRow, PerRow]
 
     @staticmethod
     def empty(x: Tensor) -> History:
-        count = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        h = torch.ones_like(count, dtype=torch.float64)
-        return History(count, (torch.zeros_like(x), torch.zeros_like(x)), (h, h))
+        taken = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        h = torch.ones_like(taken, dtype=torch.float64)
+        return History(taken, (torch.zeros_like(x), torch.zeros_like(x)), (h, h))
 
     def then(self, x0: Tensor, h: PerRow) -> History:
         """The history after a step of ``h`` along ``x0``."""
-        return History((self.count + 1).clamp(max=2), (x0, self.x0[0]), (h, self.h[0]))
+        return History((self.taken + 1).clamp(max=2), (x0, self.x0[0]), (h, self.h[0]))
 
 
 def log_step(here: Level, next: Level) -> tuple[PerRow, Rows]:
@@ -77,7 +77,7 @@ def gentle(h: PerRow, before: PerRow, limit: float) -> Rows:
 
 def midpoint(x0: Tensor, h: PerRow, history: History, limit: float) -> Tensor:
     """D = x0 + (h / 2 h_before)(x0 - x0_before), DPM-Solver++(2M)'s; x0 at first order."""
-    second = (history.count > 0) & gentle(h, history.h[0], limit)
+    second = (history.taken > 0) & gentle(h, history.h[0], limit)
     weight = torch.where(second, h / (2.0 * history.h[0]), 0.0)
     return x0 + like(weight, x0) * (x0 - history.x0[0])
 
@@ -117,7 +117,8 @@ class DPM3M(Sampler):
 
     With divided differences d0 = (x0 - x0_1) h / h_1, d1 = (x0_1 - x0_2) h / h_2 and
     curve = (d0 - d1) h / (h_1 + h_2), x0(u) = x0 + (d0 + curve h_1 / h) u + curve u^2, integrated
-    exactly. (The authors' code halves the weight of the curve, and then is of second order.)
+    exactly. The authors' code halves the weight of the curve; by halving the steps on the test-bed
+    this form is of order 3.1 once started, and that one of 2.4.
     """
 
     def __init__(self, config: configs.Multistep, context: BuildContext) -> None:
@@ -142,8 +143,8 @@ class DPM3M(Sampler):
         ve, _ = corruption.to_ve(x, here)
         h, last = log_step(here, next)
         x0, (x1, x2), (h1, h2) = prediction.x0_step, state.x0, state.h
-        second = (state.count > 0) & gentle(h, h1, self.limit)
-        third = second & (state.count > 1) & gentle(h1, h2, self.limit)
+        second = (state.taken > 0) & gentle(h, h1, self.limit)
+        third = second & (state.taken > 1) & gentle(h1, h2, self.limit)
         d0, d1 = like(h / h1, x) * (x0 - x1), like(h / h2, x) * (x1 - x2)
         curve = rows.where(third, like(h / (h1 + h2), x) * (d0 - d1), torch.zeros_like(x0))
         slope = rows.where(second, d0 + like(h1 / h, x) * curve, torch.zeros_like(x0))
@@ -188,15 +189,15 @@ class UniPC(Sampler):
         ve, _ = corruption.to_ve(x, here)
         h, last = log_step(here, next)
         x0, history = prediction.x0_step, state.history
-        ve = rows.where(history.count > 0, self.corrected(state, x0), ve)
+        ve = rows.where(history.taken > 0, self.corrected(state, x0), ve)
         d = midpoint(x0, h, history, self.limit)
         moved = rows.where(last, x0, d + like(torch.exp(-h), x) * (ve - d))
         return corruption.from_ve(moved, next), prediction, UniPCState(ve, history.then(x0, h))
 
     def corrected(self, state: UniPCState, ahead: Tensor) -> Tensor:
         """The last step again, now that the prediction ``ahead`` at its end is known."""
-        count, (x0, before), (h, h_before) = state.history
-        parabola = (count > 1) & gentle(h, h_before, self.limit)
+        taken, (x0, before), (h, h_before) = state.history
+        parabola = (taken > 1) & gentle(h, h_before, self.limit)
         rise = ahead - x0
         back = like(h / h_before, x0) * (x0 - before)
         share = like(h / (h + h_before), x0)

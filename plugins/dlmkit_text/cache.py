@@ -1,11 +1,17 @@
-"""A folder of built corpora, keyed by the hash of everything they depend on."""
+"""What is built once and kept, keyed by the hash of everything it depends on.
+
+Corpora that fit in memory are single files. What is larger, or made by one process for many, is a
+folder.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from dlmkit import folders
+from dlmkit.errors import DataError
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -52,3 +59,47 @@ def store(key: str, arrays: Arrays, note: str) -> None:
         os.replace(name, folders.cache() / f"{key}.safetensors")
     except OSError:
         Path(name).unlink(missing_ok=True)
+
+
+def built(key: str, whole: Callable[[Path], bool], build: Callable[[Path], None]) -> Path:
+    """The folder ``key`` of the cache; unless it is there and ``whole``, ``build`` fills it.
+
+    One process builds while others wait for it, and it publishes by one rename. Raises DataError
+    if the folder cannot be written; nothing is kept of one that was not finished.
+    """
+    folder = folders.cache() / key
+    if folder.is_dir() and whole(folder):
+        return folder
+    partial = folder.with_suffix(".partial")
+    try:
+        folders.cache().mkdir(parents=True, exist_ok=True)
+        with _locked(folder.with_suffix(".lock")):
+            if folder.is_dir() and whole(folder):
+                return folder
+            for old in (partial, folder):  # of a process that was killed; damaged
+                shutil.rmtree(old, ignore_errors=True)
+            partial.mkdir()
+            build(partial)
+            os.replace(partial, folder)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise DataError(
+                f"{folder} cannot be written: {error.strerror or error}; free some space there or "
+                "name another folder with the variable DLMKIT_CACHE. Nothing was kept of it"
+            ) from error
+        raise
+    return folder
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Alone among the processes of this machine, and of others where the file system can lock."""
+    with path.open("w") as file:
+        try:
+            import fcntl
+        except ImportError:  # not on this platform
+            yield
+            return
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

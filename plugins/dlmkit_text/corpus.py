@@ -20,6 +20,7 @@ from dlmkit_text.sources import held_out
 
 FORMAT = 3
 SPLITS = ("train", "validation")
+_TOKENS = {"kind", "size", "lowercase", "fold", "rare"}
 _FEW = 20
 _BATCH = 1000
 
@@ -47,7 +48,7 @@ def build(documents: Sequence[str], options: Source, name: str, folder: Path | N
     if saved is None:
         normalise = pieces.normaliser(options.tokenizer)
         train, validation = pieces.clean(train, normalise), pieces.clean(validation, normalise)
-        keep = pieces.alphabet(train, options.tokenizer.rare)
+        keep = pieces.alphabet(train, options.tokenizer.rare or 0.0)
         _refuse_empty(pieces.restrict(train, keep), "training", name)
         train = pieces.restrict(train, keep)
         tokenizer = Tokenizer(pieces.train(train, options.tokenizer))
@@ -123,7 +124,9 @@ def _key(documents: Sequence[str], options: Source, saved: Tokenizer | None) -> 
     facts = {
         "format": FORMAT,
         "tokenizers": tokenizers.__version__,
-        "options": options.model_dump(mode="json", exclude={"paths", "document"}),
+        "options": options.model_dump(
+            mode="json", include={"validation": True, "tokenizer": _TOKENS}
+        ),
         "saved": saved.backend.to_str() if saved else None,
     }
     total = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16)

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.data import Data
 from dlmkit.core.objective import Batch
 from dlmkit.errors import DataError
-from dlmkit_text import corpus, packing, sources
-from dlmkit_text.configs import KingJames, Reviews, Source, TextFiles
+from dlmkit_text import corpus, packing, sources, vocabulary
+from dlmkit_text.codec import Codec, Ids, encoded
+from dlmkit_text.configs import C4, Dataset, KingJames, Reviews, Sharded, Source, TextFiles
+from dlmkit_text.hub import HubShards
+from dlmkit_text.layout import Layout
+from dlmkit_text.prepared import PreparedStream, Table, tables
+from dlmkit_text.shards import Listed, Shards, hold_out, json_shards
+from dlmkit_text.stream import Deal, LaneStream
+
+_TEXTS = 20_000
+_HELD_OUT = 10_000
+"""Held-out documents that are prepared, at most."""
 
 
 class PackedText(Data):
@@ -24,7 +39,7 @@ class PackedText(Data):
     ) -> None:
         self.corpus = corpus.build(documents, options, name, context.folder)
         self.tokenizer = self.corpus.tokenizer
-        self.length = context.length
+        self.length, self.name = context.length, name
         for split, needed in (("train", 2 * self.length - 1), ("validation", self.length)):
             if (held := len(self.corpus.ids[split])) < needed:
                 raise DataError(
@@ -44,18 +59,170 @@ class PackedText(Data):
             raise DataError(f"there is no split {split!r}; there are {list(self.corpus.text)}")
         return iter(self.corpus.text[split].split("\n"))
 
+    def describe(self) -> str:
+        return f"{self.name}: {len(self.corpus.ids['train']):,} tokens, packed; resumes exactly"
 
-def kjv(config: KingJames, context: BuildContext) -> PackedText:
+
+class Sourced(Data):
+    """Text in shards, rows of which are packed or padded. The base of two ways to read it."""
+
+    def __init__(
+        self, train: Shards, validation: Shards, options: Source, context: BuildContext
+    ) -> None:
+        self.train, self.held_out = train, validation
+        self.layout = Layout(context.length, options.rows == "padded", options.long == "split")
+        self.tokenizer = vocabulary.obtain(
+            options.tokenizer, train.all, train.identity, train.name, context.folder
+        )
+
+    def texts(self, split: str) -> Iterator[str]:
+        """The first 20,000 documents of ``split``, as they read after decoding."""
+        if split not in corpus.SPLITS:
+            raise DataError(f"there is no split {split!r}; there are {list(corpus.SPLITS)}")
+        documents = itertools.islice(self._documents(split), _TEXTS)
+        return (self.tokenizer.decode(ids[:-1].tolist()) for ids in documents)
+
+    @abstractmethod
+    def _documents(self, split: str) -> Iterator[Ids]:
+        """The ids of the documents of ``split``, what ends each included."""
+
+    def _too_few(self, split: str, rows: int) -> DataError:
+        return DataError(
+            f"{self.train.name}: the {split} split has text for {rows} rows of "
+            f"{self.layout.length} tokens; give more text, lower length"
+            + (", or raise data.with.validation" if split == "validation" else "")
+        )
+
+
+class Prepared(Sourced):
+    """Tokenised once to disk, when a row is first asked for. Validation rows are spread evenly."""
+
+    def __init__(
+        self,
+        train: Shards,
+        validation: Shards,
+        options: Source,
+        context: BuildContext,
+        documents: int | None = None,
+    ) -> None:
+        super().__init__(train, validation, options, context)
+        self.documents = documents
+
+    @cached_property
+    def tables(self) -> Mapping[str, Table]:
+        """The rows of both splits. Raises DataError if one has none."""
+        splits = {"train": (self.train, self.documents), "validation": (self.held_out, _HELD_OUT)}
+        made = tables(splits, self.tokenizer, self.layout)
+        for split, table in made.items():
+            if not table.count:
+                raise self._too_few(split, table.count)
+        return made
+
+    def stream(self, seed: int, batch_size: int) -> PreparedStream:
+        return PreparedStream(self.tables["train"], seed, batch_size)
+
+    def validation(self, count: int) -> Batch:
+        table = self.tables["validation"]
+        count = min(count, table.count)
+        return table.read(np.arange(count, dtype=np.int64) * table.count // count, 0.0)
+
+    def _documents(self, split: str) -> Iterator[Ids]:
+        return self.tables[split].documents()
+
+    def describe(self) -> str:
+        table = self.tables["train"]
+        return (
+            f"{self.train.name}: {len(table.ids):,} tokens of {len(table.ends):,} documents "
+            f"prepared in {table.folder}, {table.count:,} {self.layout} rows; resumes exactly"
+        )
+
+
+class Streamed(Sourced):
+    """Tokenised while training reads it. Validation rows are the first of the held-out text."""
+
+    def __init__(
+        self, train: Shards, validation: Shards, options: Sharded, context: BuildContext
+    ) -> None:
+        super().__init__(train, validation, options, context)
+        self.options = options
+
+    def stream(self, seed: int, batch_size: int) -> LaneStream:
+        lanes, shuffle = min(self.options.lanes, batch_size), self.options.shuffle
+        deal = Deal(self.train, Codec(self.tokenizer), self.layout, seed, lanes, shuffle)
+        return LaneStream(deal, batch_size, self.tokenizer.pad_id)
+
+    def validation(self, count: int) -> Batch:
+        rows = itertools.islice(self.layout.rows(self._documents("validation")), count)
+        if not (taken := list(rows)):
+            raise self._too_few("validation", 0)
+        return self.layout.batch(taken, self.tokenizer.pad_id)
+
+    def _documents(self, split: str) -> Iterator[Ids]:
+        shards = {"train": self.train, "validation": self.held_out}[split]
+        return encoded(Codec(self.tokenizer), shards.all())
+
+    def describe(self) -> str:
+        return (
+            f"{self.train.name}: streamed in {self.options.lanes} lanes, shuffled by shards and "
+            f"blocks of {self.options.shuffle} documents, {self.layout} rows; resumes exactly"
+        )
+
+
+def kjv(config: KingJames, context: BuildContext) -> Data:
     """The King James Bible."""
-    return PackedText(sources.king_james(), config, context, "the King James Bible")
+    return _listed(sources.king_james(), config, context, "the King James Bible")
 
 
-def reviews(config: Reviews, context: BuildContext) -> PackedText:
+def reviews(config: Reviews, context: BuildContext) -> Data:
     """Film reviews."""
-    return PackedText(sources.reviews(), config, context, "the film reviews")
+    return _listed(sources.reviews(), config, context, "the film reviews")
 
 
-def text(config: TextFiles, context: BuildContext) -> PackedText:
+def text(config: TextFiles, context: BuildContext) -> Data:
     """Local files."""
     documents = sources.text_files(config.paths, config.document)
-    return PackedText(documents, config, context, ", ".join(map(str, config.paths)))
+    return _listed(documents, config, context, ", ".join(map(str, config.paths)))
+
+
+def c4(config: C4, context: BuildContext) -> Data:
+    """C4, of the hub or of a folder."""
+    train: Shards
+    held_out: Shards | None
+    if config.path is None:
+        train, held_out = (
+            HubShards("allenai/c4", config.config, split, "text", config.revision)
+            for split in ("train", "validation")
+        )
+    else:
+        train, held_out = json_shards(config.path)
+    return _sharded(train, held_out, config, context)
+
+
+def hf(config: Dataset, context: BuildContext) -> Data:
+    """A dataset that the library `datasets` reads."""
+    train, held_out = (
+        split and HubShards(config.path, config.config, split, config.column, config.revision)
+        for split in (config.split, config.validation_split)
+    )
+    assert train
+    return _sharded(train, held_out or None, config, context)
+
+
+def _listed(
+    documents: Sequence[str], options: Source, context: BuildContext, name: str
+) -> PackedText | Prepared:
+    """Documents in memory. Packed rows of lines have a form of their own, which came first."""
+    if options.rows == "packed" and options.tokenizer.kind in ("characters", "pieces"):
+        return PackedText(documents, options, context, name)
+    train, held_out = (Listed(part, name) for part in corpus.split(documents, options.validation))
+    return Prepared(train, held_out, options, context)
+
+
+def _sharded(
+    train: Shards, held_out: Shards | None, options: Sharded, context: BuildContext
+) -> Prepared | Streamed:
+    if held_out is None:
+        train, held_out = hold_out(train, options.validation)
+    if options.mode == "stream":
+        return Streamed(train, held_out, options, context)
+    return Prepared(train, held_out, options, context, options.documents)

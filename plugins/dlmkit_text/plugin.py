@@ -35,6 +35,20 @@ def register_components() -> Sequence[Component]:
             example={"paths": [str(Path(__file__))], "document": "line"},
         ),
         Component(
+            kind="data",
+            name="c4",
+            summary="C4, streamed from the Hugging Face hub or read from local shards",
+            config=configs.C4,
+            target="dlmkit_text.data:c4",
+        ),
+        Component(
+            kind="data",
+            name="hf",
+            summary="any dataset of the Hugging Face hub, or a local one, by column",
+            config=configs.Dataset,
+            target="dlmkit_text.data:hf",
+        ),
+        Component(
             kind="metric",
             name="ngram-judge",
             summary="nats per character under a Kneser-Ney model of the training text",
@@ -47,5 +61,19 @@ def register_components() -> Sequence[Component]:
             summary="entropy of 1- and 4-grams, distinct 4-grams, and the share of real words",
             config=configs.NgramEntropy,
             target="dlmkit_text.metrics:NgramEntropyMetric",
+        ),
+        Component(
+            kind="metric",
+            name="distinct",
+            summary="share of distinct n-grams and their entropy, for several n",
+            config=configs.Distinct,
+            target="dlmkit_text.diversity:DistinctMetric",
+        ),
+        Component(
+            kind="metric",
+            name="ngram-distance",
+            summary="total variation of n-grams from held-out text",
+            config=configs.NgramDistance,
+            target="dlmkit_text.diversity:NgramDistanceMetric",
         ),
     ]

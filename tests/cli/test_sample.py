@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from dlmkit.registry import Registry
 from dlmkit.training.checkpoint import publish
 from dlmkit.training.loop import Learner, train
 from dlmkit.training.parallel import Single
-from dlmkit.training.state import write_checkpoint
+from dlmkit.training.state import capture, write_checkpoint
 
 SMALL = [
     "network.with.width=16",
@@ -48,7 +49,10 @@ def trained(tmp_path_factory):
     stream = parts.data.stream(config.seed, config.train.batch_size)
     for record in train(learner, stream, config.train, config.seed, world):
         if record.step in (2, 4):
-            write = lambda f: write_checkpoint(f, learner, recipe.text(), parts.tokenizer, {})  # noqa: E731
+            write = partial(
+                write_checkpoint, captured=capture(learner, world), learner=learner,
+                recipe=recipe.text(), tokenizer=parts.tokenizer, progress={},
+            )  # fmt: skip
             publish(folder / "checkpoints", record.step, write)
     return folder
 
@@ -82,7 +86,7 @@ def test_texts_on_stdout_talk_on_stderr(sample, trained):
     assert len(out.splitlines()) == 3
     assert err == (
         f"{trained}/checkpoints/step-00000004: 3 texts of 32 tokens, 6 steps, "
-        "samplers:ancestral on samplers:warped\n"
+        "samplers:ancestral on samplers:warped, vocabulary step by flash-cpu\n"
     )
 
 

@@ -292,7 +292,24 @@ def test_rotation_makes_scores_relative():
 
     table = rotation_table(20, 8).double()
     q, k = torch.randn(8).double(), torch.randn(8).double()
-    rows = [x.expand(1, 1, 20, 8) for x in (q, k)]
-    a, b = (rotate(x, table)[0, 0] for x in rows)
+    rows = [x.expand(1, 20, 1, 8) for x in (q, k)]
+    a, b = (rotate(x, table)[0, :, 0] for x in rows)
     scores = a @ b.T
+    angles = torch.arange(20)[:, None] * 10000.0 ** (-torch.arange(0, 8, 2) / 8)
+    turned = torch.polar(torch.ones_like(angles), angles) * torch.complex(q[:4], q[4:])
+    torch.testing.assert_close(a, torch.cat((turned.real, turned.imag), dim=1), rtol=0, atol=1e-6)
     torch.testing.assert_close(scores.diagonal(3), scores[0, 3].expand(17))
+
+
+def test_a_model_trained_without_self_conditioning_is_never_shown_a_prediction():
+    x, x0 = torch.randn(B, L, D, dtype=torch.float64), space().embed(batch().ids)
+    nothing = Conditioning.of(x0, torch.zeros(B, L, dtype=torch.bool), batch().attend)
+    level = Level(torch.ones(B), torch.full((B,), 2.0))
+    for share, shown in ((0.0, False), (0.5, True)):
+        network = Oracle()
+        denoise = objective(
+            NoMasking(configs.Nothing(), CONTEXT), network=network, self_conditioning=share
+        ).denoise()
+        first = denoise(x, level, denoise.start(x), nothing)
+        denoise(x, level, first.feedback, nothing)
+        assert bool(network.seen[1][2].any()) is shown

@@ -117,7 +117,13 @@ def test_texts_are_the_same_in_any_slots(sampler, exit):
     assert run(chosen, requests, 7) == wide
     assert run(chosen, requests[::-1], 7, slots.halves) == wide
     assert run(chosen, requests[:3], 1) == wide[:3]
-    assert (len({sample.steps for sample in wide}) == 1) == (exit in ALIKE)
+
+
+@pytest.mark.parametrize("exit", EXITS)
+def test_the_rules_here_halt_texts_at_different_steps(exit):
+    """So that the test above refills slots at different times."""
+    steps = {sample.steps for sample in run(parts("euler", exit), queue(9), 9)}
+    assert (len(steps) == 1) == (exit in ALIKE)
 
 
 @pytest.mark.parametrize("exit", EXITS)

@@ -1,4 +1,4 @@
-"""How the network runs while it is sampled from: same weights, other arithmetic, nothing mutated."""
+"""How the network runs while it is sampled from: the same weights in another arithmetic."""
 
 import subprocess
 import sys
@@ -154,9 +154,7 @@ def test_half_precision_is_near_and_its_weights_are_cast_once():
 
 def test_the_state_of_a_run_in_half_precision_is_single():
     chosen = parts(model(), Inference(dtype=torch.bfloat16))
-    for step in stream(
-        chosen, unconditional(3, L), seed=0, steps=3, batch_size=3, length=L
-    ):
+    for step in stream(chosen, unconditional(3, L), seed=0, steps=3, batch_size=3, length=L):
         prediction = step.prediction
         values = (step.x, prediction.x0_step, prediction.query, prediction.lse, prediction.feedback)
         assert {value.dtype for value in values} == {torch.float32}

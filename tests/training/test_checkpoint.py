@@ -196,6 +196,24 @@ def test_a_file_size_limit_hit_by_the_tensors_library_is_a_full_disk(tiny, tmp_p
     assert dlmkit("train", tiny, "--out", run, "--resume", "auto") == 0
 
 
+def test_metrics_that_do_not_fit_end_the_run_as_a_full_disk_does(tiny, tmp_path, capsys):
+    """With a torn last line, which must not stop the curves from being told about either."""
+    run = tmp_path / "run"
+    assert dlmkit("train", tiny, "--out", run, "--set", "train.stop_after=2") == 0
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    room = (run / "recipe.yaml").stat().st_size  # less than what an environment takes
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        code = dlmkit("train", tiny, "--out", run, "--resume", "auto")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert code == 6
+    message = capsys.readouterr().err
+    assert "could not be written: File too large; no checkpoint was touched" in message
+    assert saved_steps(run) == [2]
+    assert dlmkit("train", tiny, "--out", run, "--resume", "auto") == 0
+
+
 def test_pruning_keeps_the_last_and_the_best(tmp_path):
     for step in range(1, 7):
         publish(tmp_path, step, write)

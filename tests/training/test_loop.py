@@ -296,7 +296,7 @@ def test_the_average_follows_the_weights_and_the_buffers():
         with torch.no_grad():
             objective.table += torch.randn(7, 3, generator=torch.Generator().manual_seed(update))
             objective.schedule.means += 1.0
-        ema.update(update)
+        ema.update(update, Single(CPU))
         decay = min(0.9, (1 + update) / (10 + update))
         expected = decay * expected + (1 - decay) * objective.table.detach()
         torch.testing.assert_close(ema.objective.table.data, expected)

@@ -66,6 +66,26 @@ def test_auto_without_a_checkpoint_starts_anew(tiny, straight, tmp_path):
     assert_same_end(run, straight)
 
 
+def test_auto_goes_on_from_whatever_a_start_leaves_behind(tiny, straight, tmp_path):
+    """Killed at any moment before the first record: see what is written first."""
+    run = tmp_path / "unborn"
+    run.mkdir()
+    for name in (".lock", ".recipe.yaml.new"):
+        (run / name).write_text("half a rec")
+        assert dlmkit("train", tiny, "--out", run, "--resume", "auto", "--dry-run") == 0
+    assert dlmkit("train", tiny, "--out", run, "--resume", "auto") == 0
+    assert_same_end(run, straight)
+
+
+def test_what_a_kill_left_undeleted_is_deleted_by_the_resume(tiny, straight, tmp_path):
+    run = tmp_path / "undeleted"
+    shutil.copytree(straight, run)
+    keep = ("--set", "train.keep_last=1")
+    assert dlmkit("train", tiny, "--out", run, "--resume", "auto", *keep) == 0
+    assert len(saved_steps(run)) <= 2  # the last, and the best if it is another
+    assert saved_steps(run)[-1] == 8
+
+
 def test_a_finished_run_resumes_to_itself(tiny, straight, tmp_path, capsys):
     before = (straight / "metrics.jsonl").read_bytes()
     assert dlmkit("train", tiny, "--resume", straight, "--json") == 0

@@ -11,6 +11,7 @@ import pytest
 from training_runs import dlmkit, metrics, saved_steps, state
 
 from dlmkit.training import session
+from dlmkit.training.signals import StopSignals
 
 
 def ask(number: int = signal.SIGTERM) -> None:
@@ -149,6 +150,28 @@ def test_the_handlers_of_others_come_back(tiny, tmp_path):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     assert dlmkit("train", tiny, "--out", tmp_path / "run", "--set", "train.steps=1") == 0
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_under_torchrun_a_signal_that_is_passed_on_is_no_second_one(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
+    with StopSignals() as stop:
+        stop.defer()
+        ask()
+        ask()
+        assert stop.name == "SIGTERM"
+
+
+def test_signals_that_are_ignored_stay_so():
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    try:
+        with StopSignals() as stop:
+            stop.ignore()
+            ask()
+            assert stop.name is None
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+            signal.signal(number, handler)
 
 
 def test_the_second_signal_ends_the_process_at_once():

@@ -1,0 +1,571 @@
+"""Faults injected into training runs, counted: kills, damaged bytes, full disks, and bad parts.
+
+    python benchmarks/faults.py --json faults.json              # the full counts, minutes
+    python benchmarks/faults.py --kills 8 --random 3 --corruptions 12 --full 6   # some seconds
+
+Every case is a real run of the program in a process of its own, forked from one that has already
+imported it. A run that was hit is resumed with ``--resume auto`` and must end as the straight run
+does: weights, averages, optimiser and state byte by byte, and every record of metrics.jsonl but
+for what a clock measured. Exits 1 if any case is not as expected.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import hashlib
+import importlib
+import io
+import itertools
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+RECIPE = """\
+extends: ddlm_grammar
+space: {use: normalised, with: {dim: 16}}
+network: {use: transformer, with: {width: 32, heads: 2, blocks: 1, time_features: 16}}
+train:
+  steps: 6
+  batch_size: 4
+  threads: 1
+  warmup_steps: 2
+  log_every: 1
+  checkpoint_every: 2
+  keep_last: 1
+  validate_every: 4
+  validation_rows: 4
+  sample_every: 4
+sample: {count: 2, measured: 2, steps: 2}
+metric: []
+"""
+LAST, EARLIER = "step-00000006", "step-00000004"
+CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate"}
+CLOCKS = {"seconds", "data_seconds", "total_seconds", "tokens_per_second", "step_seconds"}
+CLOCKS |= {"data_share"}
+
+PLUGIN = """\
+    from dlmkit import Component, Config, hookimpl, part_of
+
+    class Inner(Config):
+        inner: part_of("data")
+        step: int = 3
+
+    @hookimpl
+    def register_components():
+        from dlmkit_cdcd.configs import Transformer
+        return [
+            Component("data", "ends-early", "text that ends early", Inner, "faulty:ends_early"),
+            Component("network", "nan", "not a number", Transformer, "faulty:nan"),
+            Component("tracker", "raises", "always raises", Config, "faulty:raises"),
+        ]
+
+    def ends_early(config, context):
+        from dlmkit.errors import DataError
+        data = context.build("data", config.inner)
+        start = data.stream
+
+        def stream(seed, size):
+            inner = start(seed, size)
+            if size > 100:  # not the run's own: what validation counts frequencies in
+                return inner
+            read = inner.read
+
+            def until(step, slots):
+                if step == config.step:
+                    raise DataError("shard 3 of 7 ends early, in line 1204")
+                return read(step, slots)
+
+            inner.read = until
+            return inner
+
+        data.stream = stream
+        return data
+
+    def nan(config, context):
+        import torch
+        from dlmkit_cdcd.network import Transformer
+
+        class Nan(Transformer):
+            passes = 0
+
+            def forward(self, x, level, conditioning, previous):
+                query = super().forward(x, level, conditioning, previous)
+                self.passes += self.training and torch.is_grad_enabled()
+                return query * float("nan") if self.passes == 4 else query
+
+        return Nan(config, context)
+
+    def raises(config, context):
+        from dlmkit.core.tracker import Tracker
+
+        class Raises(Tracker):
+            def open(self, folder, recipe):
+                pass
+
+            def log(self, record):
+                raise ConnectionError("the tracker's server is gone")
+
+            def close(self):
+                raise ConnectionError("still gone")
+
+        return Raises()
+"""
+
+
+class Strikes:
+    """Counts this process's changes of the disk under ``folder``, and does ``act`` at one of them.
+
+    A change is what an audit hook sees (opening a file for writing, making, renaming and removing
+    files and folders), a write through a Python file (before it, and after half of it), a file
+    that the tensors library writes (before it, and cut to half of it), and an fsync.
+    """
+
+    def __init__(self, folder: Path, at: int, act: Callable[[str], None]) -> None:
+        self.folder, self.at, self.act = str(folder), at, act
+        self.seen: list[str] = []
+
+    def strike(self, kind: str) -> None:
+        self.seen.append(kind)
+        if len(self.seen) - 1 == self.at:
+            self.act(kind)
+
+    def install(self) -> None:
+        """Watch this process from now on; there is no way back."""
+        from dlmkit.training import state
+
+        sys.addaudithook(self._audit)
+        self._fsync, os.fsync = os.fsync, self._synced
+        self._open, io.open = io.open, self._opened
+        self._save, state.save_file = state.save_file, self._saved
+
+    def _inside(self, path: Any) -> bool:
+        return isinstance(path, str | os.PathLike) and os.fspath(path).startswith(self.folder)
+
+    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and self._inside(arguments[0]):
+            if arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+                self.strike("open")
+        elif event in CHANGES and self._inside(arguments[0]):
+            self.strike(event[3:])
+
+    def _synced(self, descriptor: int) -> None:
+        self.strike("fsync")
+        self._fsync(descriptor)
+
+    def _opened(self, file: Any, mode: str = "r", *more: Any, **options: Any) -> Any:
+        opened = self._open(file, mode, *more, **options)
+        written = self._inside(file) and not set(mode).isdisjoint("wax+")
+        return Written(opened, self.strike) if written else opened
+
+    def _saved(self, tensors: Any, path: Path) -> None:
+        self.strike("write")
+        self._save(tensors, path)
+        if len(self.seen) == self.at:  # strikes here: half of the file is on the disk
+            with self._open(path, "r+b") as file:
+                file.truncate(path.stat().st_size // 2)
+        self.strike("write half")
+
+
+class Written:
+    """A file for writing that strikes before every write and in its middle."""
+
+    def __init__(self, file: Any, strike: Callable[[str], None]) -> None:
+        self._file, self._strike = file, strike
+
+    def write(self, content: Any) -> int:
+        self._strike("write")
+        half = len(content) // 2
+        self._file.write(content[:half])
+        self._file.flush()
+        self._strike("write half")
+        self._file.write(content[half:])
+        self._file.flush()
+        return len(content)
+
+    def __enter__(self) -> Written:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+@dataclass
+class Outcome:
+    """How one process ended: exit code (negative: the signal) and what it said."""
+
+    code: int
+    said: str
+
+
+@dataclass
+class Bench:
+    """Forked runs in a folder of their own, and what is expected of them."""
+
+    folder: Path
+    rng: random.Random
+    failures: list[str] = field(default_factory=list)
+    end: dict[str, Any] = field(default_factory=dict)
+    _names: Iterable[int] = field(default_factory=itertools.count)
+
+    @property
+    def recipe(self) -> Path:
+        return self.folder / "faults.yaml"
+
+    def fresh(self) -> Path:
+        """A run folder that nobody has used."""
+        return self.folder / f"run-{next(iter(self._names))}"
+
+    def start(self, run: Path, *changes: str, before: Callable[[], None] = lambda: None) -> int:
+        """Fork ``dlmkit train --resume auto``; its process id. ``before`` runs in it first."""
+        sets = [word for change in changes for word in ("--set", change)]
+        words = ["train", str(self.recipe), "--out", str(run), "--resume", "auto", *sets]
+        child = os.fork()
+        if child == 0:
+            log = os.open(self.log(run), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(log, 1), os.dup2(log, 2)
+            code = 99
+            try:
+                before()
+                code = importlib.import_module("dlmkit.cli.app").main(words)
+            finally:
+                os._exit(code)
+        return child
+
+    def log(self, run: Path) -> Path:
+        return self.folder / f"{run.name}.log"
+
+    def wait(self, child: int, run: Path) -> Outcome:
+        _, status = os.waitpid(child, 0)
+        return Outcome(os.waitstatus_to_exitcode(status), self.log(run).read_text())
+
+    def train(self, run: Path, *changes: str, **how: Any) -> Outcome:
+        return self.wait(self.start(run, *changes, **how), run)
+
+    def expect(self, holds: bool, case: str, detail: str = "") -> bool:
+        """Note ``case`` as failed unless it ``holds``."""
+        if not holds:
+            self.failures.append(f"{case}: {detail.strip()}")
+        return holds
+
+    def resumes_equal(self, run: Path, case: str) -> bool:
+        """Whether the run goes on to the straight run's end, bit by bit; it is deleted then."""
+        after = self.train(run)
+        if not self.expect(after.code == 0, case, f"the resume exits {after.code}: {after.said}"):
+            return False
+        now = ending(run)
+        differs = [name for name in self.end if now.get(name) != self.end[name]]
+        if not self.expect(not differs and now.keys() == self.end.keys(), case, f"{differs}"):
+            return False
+        shutil.rmtree(run)
+        return True
+
+
+def ending(run: Path) -> dict[str, Any]:
+    """What two equal runs share: the digest of every tensor file, the state, records, samples."""
+    last = run / "checkpoints" / LAST
+    files = [*last.rglob("*.safetensors"), *(run / "samples").glob("*")]
+    found: dict[str, Any] = {
+        str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
+    }
+    found["state"] = unclocked(json.loads((last / "training" / "state.json").read_text()))
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    found["metrics"] = [unclocked(json.loads(line)) for line in lines]
+    found["folders"] = sorted(path.name for path in (run / "checkpoints").iterdir())
+    return found
+
+
+def unclocked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: unclocked(v) for k, v in value.items() if k not in CLOCKS}
+    return [unclocked(item) for item in value] if isinstance(value, list) else value
+
+
+def kill(kind: str) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Full:
+    """From one change of the disk on, everything that takes space fails."""
+
+    def __init__(self) -> None:
+        self.since = False
+
+    def __call__(self, kind: str) -> None:
+        self.since = True
+
+
+def fill(strikes: Strikes, full: Full) -> None:
+    """Make ``strikes`` a disk that is full from the struck change on, for what takes space."""
+    strike = strikes.strike
+
+    def filling(kind: str) -> None:
+        strike(kind)
+        if full.since and kind not in ("rename", "remove", "rmdir", "truncate"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    strikes.strike = filling  # type: ignore[method-assign]
+
+
+def spread(count: int, total: int) -> list[int]:
+    """``count`` of ``total`` places, evenly; all of them, and some again, if ``count`` is more."""
+    if count <= total:
+        return [i * total // count for i in range(count)]
+    return [i % total for i in range(count)]
+
+
+def changes_of_the_disk(bench: Bench) -> list[str]:
+    """The kinds of change that a straight run makes, in order; also a check that it is straight."""
+    run, counted = bench.fresh(), bench.folder / "changes.json"
+
+    def watch() -> None:
+        strikes = Strikes(run, -1, kill)
+        strikes.install()
+        exits = os._exit
+
+        def ended(code: int) -> None:
+            with strikes._open(counted, "w") as file:
+                json.dump(strikes.seen, file)
+            exits(code)
+
+        os._exit = ended  # type: ignore[assignment]
+
+    outcome = bench.train(run, before=watch)
+    assert outcome.code == 0, outcome.said
+    bench.expect(ending(run) == bench.end, "a watched run", "is not the straight run")
+    seen: list[str] = json.loads(counted.read_text())
+    return seen
+
+
+Row = dict[str, Any]
+
+
+def kills(bench: Bench, count: int, kinds: Sequence[str]) -> Row:
+    """SIGKILL at chosen changes of the disk."""
+    places, good, struck = spread(count, len(kinds)), 0, Counter[str]()
+    for place in places:
+        run = bench.fresh()
+        case = f"kill at change {place} ({kinds[place]})"
+        outcome = bench.train(run, before=lambda r=run, p=place: Strikes(r, p, kill).install())
+        struck[kinds[place]] += 1
+        killed = bench.expect(outcome.code == -signal.SIGKILL, case, f"exits {outcome.code}")
+        good += killed and bench.resumes_equal(run, case)
+    detail = ", ".join(f"{n} {kind}" for kind, n in struck.most_common())
+    where = f"{len(set(places))} of {len(kinds)} changes of the disk: {detail}"
+    return row("killed at a change of the disk", count, good, "resumed, bitwise equal", where)
+
+
+def random_kills(bench: Bench, count: int, seconds: float) -> Row:
+    """SIGKILL at random moments of a run."""
+    good = hit = 0
+    for index in range(count):
+        run = bench.fresh()
+        child = bench.start(run)
+        time.sleep(bench.rng.uniform(0.0, seconds))
+        os.kill(child, signal.SIGKILL)
+        hit += bench.wait(child, run).code == -signal.SIGKILL
+        good += bench.resumes_equal(run, f"random kill {index}")
+    where = f"within {seconds:.1f} s; {hit} before the run's end"
+    return row("killed at a random moment", count, good, "resumed, bitwise equal", where)
+
+
+def corruptions(bench: Bench, count: int) -> Row:
+    """One flipped bit, or a cut, in any file of the newest of two checkpoints."""
+    whole = bench.fresh()
+    assert bench.train(whole, "train.keep_last=2").code == 0
+    (whole / "checkpoints" / LAST / "training").stat()
+    files = sorted(p for p in (whole / "checkpoints" / LAST).rglob("*") if p.is_file())
+    good, cut = 0, 0
+    for index in range(count):
+        path = files[index % len(files)]
+        content, place = path.read_bytes(), bench.rng.randrange(path.stat().st_size)
+        cuts = index // len(files) % 2 == 1
+        flipped = bytes([content[place] ^ (1 << bench.rng.randrange(8))])
+        path.write_bytes(content[:place] + (b"" if cuts else flipped + content[place + 1 :]))
+        outcome = bench.train(whole, "train.keep_last=2")
+        offered = str(whole / "checkpoints" / EARLIER) in outcome.said and path.name in outcome.said
+        good += bench.expect(
+            outcome.code == 6 and offered,
+            f"{'cut' if cuts else 'flip'} at byte {place} of {path.name}",
+            f"exits {outcome.code}: {outcome.said}",
+        )
+        cut += cuts
+        path.write_bytes(content)
+    assert bench.train(whole, "train.keep_last=2").code == 0
+    detail = f"{count - cut} flips, {cut} cuts, over {len(files)} files"
+    return row("damaged checkpoint", count, good, "exit 6, earlier one offered", detail)
+
+
+def full_disks(bench: Bench, count: int, kinds: Sequence[str]) -> Row:
+    """ENOSPC from a change of the disk on, in the saves after the first checkpoint."""
+    takes = [
+        i for i, k in enumerate(kinds) if k in ("open", "write", "write half", "mkdir", "fsync")
+    ]
+    first = next(i for i, kind in enumerate(kinds) if kind == "rename" and i > 40)
+    places = [i for i in takes if i > first]
+    good = 0
+    for place in (places[i] for i in spread(count, len(places))):
+        run = bench.fresh()
+
+        def refuse(run: Path = run, place: int = place) -> None:
+            full = Full()
+            strikes = Strikes(run, place, full)
+            fill(strikes, full)
+            strikes.install()
+
+        outcome = bench.train(run, before=refuse)
+        good += survives_full(bench, run, outcome, f"disk full at change {place} ({kinds[place]})")
+    what = "exit 6, checkpoint intact, resumed, bitwise equal"
+    return row("disk full (ENOSPC)", count, good, what, f"{len(places)} places after step 2")
+
+
+def survives_full(bench: Bench, run: Path, outcome: Outcome, case: str) -> bool:
+    clear = outcome.code == 6 and "Traceback" not in outcome.said
+    curves_only = outcome.code == 0 and "could not be written" in outcome.said
+    noted = bench.expect(clear or curves_only, case, f"exits {outcome.code}: {outcome.said}")
+    return noted and bench.resumes_equal(run, case)
+
+
+def file_limits(bench: Bench) -> Row:
+    """RLIMIT_FSIZE below the size of each file of a checkpoint."""
+    run = bench.fresh()
+    assert bench.train(run, "train.stop_after=2").code == 0
+    saved = run / "checkpoints" / "step-00000002"
+    sizes = sorted({p.stat().st_size for p in saved.rglob("*") if p.is_file()})
+    good = 0
+    for size in sizes:
+        hit = bench.fresh()
+        shutil.copytree(run, hit)
+        limit = (size - 1, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+        lower = lambda pair=limit: resource.setrlimit(resource.RLIMIT_FSIZE, pair)  # noqa: E731
+        outcome = bench.train(hit, before=lower)
+        good += survives_full(bench, hit, outcome, f"no file over {size - 1} bytes")
+    what = "exit 6, checkpoint intact, resumed, bitwise equal"
+    return row("file size limit (RLIMIT_FSIZE)", len(sizes), good, what, "one below each file")
+
+
+def ends_early(bench: Bench) -> Row:
+    """The text ends in the middle of the run."""
+    part = "data={use: ends-early, with: {inner: {use: grammar:grammar}}}"
+    run = bench.fresh()
+    outcome = bench.train(run, part)
+    saved = (run / "checkpoints" / "step-00000003").is_dir()
+    good = outcome.code == 5 and saved and "ends early" in outcome.said
+    bench.expect(good, "text that ends early", f"exits {outcome.code}: {outcome.said}")
+    return row("text that ends early", 1, int(good), "exit 5, last whole step saved")
+
+
+def nan(bench: Bench) -> Row:
+    """A network that gives NaN in step 4."""
+    run = bench.fresh()
+    outcome = bench.train(run, "network.use=nan", "train.validate_every=100")
+    intact = (run / "checkpoints" / "step-00000002").is_dir()
+    good = outcome.code == 7 and intact and "step 4: the loss is nan" in outcome.said
+    bench.expect(good, "NaN", f"exits {outcome.code}: {outcome.said}")
+    return row("NaN in a step", 1, int(good), "exit 7, step and rows named, checkpoint intact")
+
+
+def tracker(bench: Bench) -> Row:
+    """A tracker that raises at every record."""
+    run = bench.fresh()
+    outcome = bench.train(run, "tracker=[{use: raises}]")
+    good = outcome.code == 0 and outcome.said.count("failed to") == 1 and ending(run) == bench.end
+    bench.expect(good, "tracker", f"exits {outcome.code}: {outcome.said}")
+    return row("tracker that raises", 1, int(good), "run goes on, bitwise equal")
+
+
+def row(fault: str, count: int, good: int, expected: str, detail: str = "") -> Row:
+    print(f"{fault}: {good} of {count}", file=sys.stderr, flush=True)
+    return {"fault": fault, "count": count, "good": good, "expected": expected, "detail": detail}
+
+
+def prepare(folder: Path) -> None:
+    """Import all that a run imports and start no thread, so that a fork is a fresh process."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    (folder / "site" / "faulty-1.dist-info").mkdir(parents=True)
+    (folder / "site" / "faulty.py").write_text(textwrap.dedent(PLUGIN))
+    info = folder / "site" / "faulty-1.dist-info"
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[dlmkit]\nfaulty = faulty\n")
+    sys.path.insert(0, str(folder / "site"))
+    for name in (
+        "torch._dynamo", "dlmkit.cli.app", "dlmkit.training.run", "dlmkit.evaluation.plots",
+        "matplotlib.backends.backend_agg", "dlmkit_cdcd.network", "dlmkit_cdcd.objective",
+        "dlmkit_cdcd.space", "dlmkit_cdcd.schedules", "dlmkit_cdcd.masking", "dlmkit_grammar.data",
+        "dlmkit_samplers.samplers", "dlmkit_samplers.grids",
+    ):  # fmt: skip
+        importlib.import_module(name)
+    threads = len(os.listdir("/proc/self/task"))
+    assert threads == 1, f"{threads} threads would not survive a fork"
+
+
+def straight(bench: Bench) -> float:
+    """The run that all others must equal; the seconds that it took."""
+    run, began = bench.fresh(), time.monotonic()
+    outcome = bench.train(run)
+    assert outcome.code == 0, outcome.said
+    bench.end = ending(run)
+    return time.monotonic() - began
+
+
+def report(rows: Sequence[Row], seconds: float, cpu: float) -> str:
+    lines = ["| fault | cases | as expected | expected | detail |", "|---|---|---|---|---|"]
+    lines += ["| {fault} | {count} | {good} | {expected} | {detail} |".format(**r) for r in rows]
+    return "\n".join([*lines, f"\n{seconds:.0f} s, {cpu:.0f} s of CPU"])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=150, help="at changes of the disk")
+    parser.add_argument("--random", type=int, default=50, help="kills at random moments")
+    parser.add_argument("--corruptions", type=int, default=200, help="damaged checkpoints")
+    parser.add_argument("--full", type=int, default=30, help="disks that are full from a change on")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="where to write the result")
+    options = parser.parse_args()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="dlmkit-faults-") as name:
+        folder = Path(name)
+        prepare(folder)
+        bench = Bench(folder, random.Random(options.seed))
+        bench.recipe.write_text(RECIPE)
+        seconds = straight(bench)
+        kinds = changes_of_the_disk(bench)
+        rows = [
+            kills(bench, options.kills, kinds),
+            random_kills(bench, options.random, seconds),
+            corruptions(bench, options.corruptions),
+            full_disks(bench, options.full, kinds),
+            file_limits(bench),
+            ends_early(bench),
+            nan(bench),
+            tracker(bench),
+        ]
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    cpu = sum(usage.ru_utime + usage.ru_stime for usage in used)
+    print(report(rows, time.monotonic() - began, cpu))
+    for failure in bench.failures:
+        print(f"\nnot as expected: {failure}", file=sys.stderr)
+    if options.json:
+        content = {"rows": rows, "failures": bench.failures, "seed": options.seed, "cpu": cpu}
+        options.json.write_text(json.dumps(content, indent=1) + "\n")
+    return int(bool(bench.failures))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,227 @@
+"""Two processes against two independent runs; the time to the first step; memory against its plan.
+
+    python benchmarks/two_processes.py --out two_processes.json
+    python benchmarks/two_processes.py --recipe ddlm_medium --rounds 1 --set train.batch_size=8
+
+Rounds alternate between one run of two processes (torchrun, gloo, one thread each) and two runs of
+one thread at the same time, which have nothing to do with each other. Every process takes as many
+rows a step in both, and starts its clock once both are warm. The ratio is that of the tokens per
+second of both processes together. Then `dlmkit train` is started, with prepared data, and timed
+until it reports its first step. Last, one process's peak memory while it trains, over what it had
+with its imports and its data, stands beside the estimate of `dlmkit train --dry-run`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+WARM_UP = 3
+RUN = (sys.executable, "-m", "dlmkit")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print; returns the exit code."""
+    options = parser().parse_args(arguments)
+    if options.worker is not None:
+        print(json.dumps(work(options)))
+        return 0
+    rounds = [measured(options) for _ in range(options.rounds)]
+    found = {
+        "recipe": options.recipe,
+        "set": options.set,
+        "rounds": rounds,
+        "ratio": statistics.median(r["together"] / r["apart"] for r in rounds),
+        "first_step_seconds": first_step(options),
+        "memory": memory(options),
+    }
+    if options.out is not None:
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
+    print(report(found))
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--recipe", default="ddlm_small")
+    made.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE")
+    made.add_argument("--rounds", type=int, default=3)
+    made.add_argument("--steps", type=int, default=30, help="timed steps of a round")
+    made.add_argument("--out", type=Path, help="JSON file")
+    made.add_argument("--worker", type=Path, help=argparse.SUPPRESS)  # where its peers meet it
+    return made
+
+
+def work(options: argparse.Namespace) -> dict[str, float]:
+    """One process of a round: warm up, wait for the other, train, say how fast."""
+    from dlmkit.recipe.assemble import assemble
+    from dlmkit.recipe.load import load_recipe
+    from dlmkit.registry import Registry
+    from dlmkit.training.loop import Learner, train
+    from dlmkit.memory import keep_freed
+    from dlmkit.training.parallel import world
+
+    registry = Registry.load()
+    config = load_recipe(options.recipe, options.set, registry).config
+    with world() as processes:
+        one = with_rows(config, processes.size)
+        config = with_rows(config, config.train.batch_size * processes.size)
+        assembly = assemble(config, registry)
+
+        def begin(config: Any) -> Any:
+            stream = assembly.data.stream(config.seed, config.train.batch_size)
+            learner = Learner.begin(assembly.objective, config.train, processes)
+            return train(learner, stream, config.train, config.seed, processes)
+
+        next(begin(one))  # brings in the code, which the estimate leaves out
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+        keep_freed()
+        held = _status("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+        steps = begin(config)
+        for _ in range(WARM_UP):
+            next(steps)
+        meet(options.worker)
+        began, cpu = time.perf_counter(), time.process_time()
+        tokens = sum(next(steps).tokens for _ in range(options.steps)) / processes.size
+        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+        peak = _status("VmHWM") - held + _weights(assembly.objective)
+        return {"tokens": tokens, "seconds": seconds, "cpu_seconds": cpu, "peak_bytes": peak}
+
+
+def with_rows(config: Any, rows: int) -> Any:
+    """The recipe with a global batch of ``rows``."""
+    train = config.train.model_copy(update={"batch_size": rows})
+    return config.model_copy(update={"train": train})
+
+
+def _weights(module: Any) -> int:
+    return sum(p.numel() * p.element_size() for p in module.parameters())
+
+
+def _status(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    raise KeyError(key)
+
+
+def meet(folder: Path) -> None:
+    """Wait until as many processes as the folder is named after are here."""
+    expected = int(folder.name)
+    (folder / str(os.getpid())).touch()
+    while len(list(folder.iterdir())) < expected:
+        time.sleep(0.01)
+
+
+def launch(options: argparse.Namespace, before: Sequence[str], meeting: Path) -> Any:
+    """A process that runs :func:`work`."""
+    sets = [argument for value in options.set for argument in ("--set", value)]
+    recipe = ("--recipe", options.recipe, "--steps", str(options.steps))
+    command = (*before, __file__, "--worker", str(meeting), *recipe, *sets)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ONE_THREAD)
+
+
+def results(processes: Sequence[Any]) -> Iterator[dict[str, float]]:
+    """What the workers printed. Raises CalledProcessError if one failed."""
+    for process in processes:
+        out, _ = process.communicate()
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, process.args)
+        yield from (json.loads(line) for line in out.splitlines() if line.startswith("{"))
+
+
+def round_of(options: argparse.Namespace, starts: Sequence[Sequence[str]]) -> list[Any]:
+    """Start every command at once, two processes in all, and wait for their results."""
+    with tempfile.TemporaryDirectory() as folder:
+        meeting = Path(folder) / "2"
+        meeting.mkdir()
+        return list(results([launch(options, before, meeting) for before in starts]))
+
+
+def measured(options: argparse.Namespace) -> dict[str, Any]:
+    """One round: tokens per second of both processes, in one run and in two."""
+    together = round_of(options, [TORCHRUN])
+    apart = round_of(options, [(sys.executable,)] * 2)
+    return {
+        "together": sum(r["tokens"] / r["seconds"] for r in together),
+        "apart": sum(r["tokens"] / r["seconds"] for r in apart),
+        "workers": {"together": together, "apart": apart},
+    }
+
+
+def first_step(options: argparse.Namespace) -> float:
+    """Seconds from the command to the report of its first step; the data is prepared before."""
+    sets = [argument for value in options.set for argument in ("--set", value)]
+    subprocess.run(
+        [*RUN, "train", options.recipe, *sets, "--dry-run"], check=True, stdout=subprocess.DEVNULL
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        out = ("--out", f"{folder}/run", "--set", "train.log_every=1")
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            [*RUN, "train", options.recipe, *sets, *out], stderr=subprocess.PIPE, text=True
+        )
+        assert process.stderr is not None
+        seconds = next(
+            (time.perf_counter() - began for line in process.stderr if line.startswith("step 1/")),
+            float("nan"),
+        )
+        process.terminate()
+        process.stderr.read()
+        process.wait()
+    return seconds
+
+
+def memory(options: argparse.Namespace) -> dict[str, float]:
+    """Peak bytes of one process, and the dry run's estimate."""
+    sets = [argument for value in options.set for argument in ("--set", value)]
+    done = subprocess.run(
+        [*RUN, "train", options.recipe, *sets, "--dry-run", "--json"],
+        check=True,
+        stdout=subprocess.PIPE,
+        env=ONE_THREAD,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        meeting = Path(folder) / "1"
+        meeting.mkdir()
+        (worker,) = results([launch(options, (sys.executable,), meeting)])
+    estimate = json.loads(done.stdout)["memory_bytes"]
+    peak = worker["peak_bytes"]
+    return {"estimate_bytes": estimate, "peak_bytes": peak, "ratio": peak / estimate}
+
+
+def report(found: dict[str, Any]) -> str:
+    """The numbers in words."""
+    rounds = ", ".join(f"{r['together']:.0f} / {r['apart']:.0f}" for r in found["rounds"])
+    memory = found["memory"]
+    return "\n".join(
+        (
+            f"{found['recipe']}: two processes reach {found['ratio']:.3f} of two independent runs",
+            f"  tokens per second, together / apart: {rounds}",
+            f"  first step after {found['first_step_seconds']:.1f} s",
+            f"  peak memory {memory['peak_bytes'] / 2**20:.0f} MiB, estimated "
+            f"{memory['estimate_bytes'] / 2**20:.0f} MiB: {memory['ratio']:.3f}",
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

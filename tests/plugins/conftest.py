@@ -1,0 +1,41 @@
+"""What tests of text data share: real shards, and a cache of their own."""
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "make_c4_shards.py"
+WORDS = ("the", "old", "harbour", "kept", "its", "lamps", "alight", "for", "Anna's", "boats")
+
+
+def documents(count: int, longest: int = 14) -> list[str]:
+    """Different documents of 4 to ``longest`` words, one of three lines long."""
+    return [
+        " ".join(WORDS[(i * k + k * k + i // 7) % len(WORDS)] for k in range(4 + i % (longest - 3)))
+        + f" no. {i}.{chr(10) * (i % 3 == 0)}The end"
+        for i in range(count)
+    ]
+
+
+@pytest.fixture
+def texts() -> Callable[..., list[str]]:
+    return documents
+
+
+@pytest.fixture
+def write_shards() -> Callable[[Path, Sequence[str], str, int], list[Path]]:
+    """The writer of C4-format shards that the benchmarks use."""
+    spec = importlib.util.spec_from_file_location("make_c4_shards", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.write_shards
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DLMKIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
