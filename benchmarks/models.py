@@ -5,10 +5,10 @@
 
 Every model is trained by `dlmkit train`, its recipe's network made equal to the others', and its
 moving average is sampled by its recipe's own sampler. What is in ``--out`` already is not done
-again, and training goes on where it was stopped. One thread. Of each cell: the share of sentences
-that the grammar could have written, agreement included, and their exact nats a word, that of
-invalid ones floored (`grammar:grammar`). For plaid and mdlm the bound on the negative
-log-likelihood is that of held-out rows, in nats a token.
+again, and training goes on where it was stopped. One thread. Of each cell: nats a word under a
+4-gram judge of the training text (`text:ngram-judge`), and the share of sentences that fit a
+pattern of the grammar, agreement ignored (`grammar:grammar`). For plaid and mdlm the bound on the
+negative log-likelihood is that of held-out rows, in nats a token.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ import argparse
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dlmkit.core.context import BuildContext
 from dlmkit.core.objective import Batch, Draws
 from dlmkit.models import Model, load_model
 from dlmkit.noise import Noise
+from dlmkit.plugin import Part
+from dlmkit.registry import Registry
 from dlmkit.training.draws import stratified
 
 BATCH, LENGTH = 32, 32
@@ -49,6 +51,10 @@ MODELS: Mapping[str, tuple[str, ...]] = {
 """Of each model its recipe, and what else is set."""
 BOUNDS = ("plaid", "mdlm")
 HELD_OUT = 512
+METRICS = (
+    Part(use="grammar:grammar", options={"floor": 0.01}),
+    Part(use="text:ngram-judge", options={"order": 4, "unit": "tokens"}),
+)
 
 
 def train(name: str, tokens: int, folder: Path) -> None:
@@ -83,46 +89,50 @@ def bound(model: Model, batch: Batch) -> float:
     return float(parts.loss_sum / parts.count)
 
 
-def measure(name: str, folder: Path, texts: int, evaluations: list[int]) -> dict[str, Any]:
-    """All figures of one model."""
+def draw(name: str, folder: Path, texts: int, evaluations: Sequence[int]) -> dict[str, Any]:
+    """Texts of one model by the evaluations asked for, and what else is known of it."""
     model = load_model(folder)
-    assembly, config = model.assembly, model.config
-    data = assembly.build("data", config.data)
-    metric = assembly.registry.build("metric", _grammar(), assembly.context)
-    metric.fit(data)
+    assembly = model.assembly
     found: dict[str, Any] = {
         "parameters": sum(p.numel() for p in assembly.objective.parameters()),
-        "sampler": config.sampler.use,
+        "sampler": model.config.sampler.use,
         "points": {},
     }
     if name in BOUNDS:
+        data = assembly.build("data", model.config.data)
         found["bound"] = bound(model, data.validation(HELD_OUT))
     for steps in evaluations:
         drawn = model.sample(texts, steps=steps, batch_size=min(texts, 64))
-        spent = {text.evaluations for text in drawn}
-        words = [text.text for text in drawn]
-        point = {"evaluations": sorted(spent), **metric.measure(words)}
-        found["points"][str(steps)] = point
-        found["texts"] = words[:4]
+        spent = sorted({text.evaluations for text in drawn})
+        found["points"][str(steps)] = {"evaluations": spent, "texts": [t.text for t in drawn]}
     return found
 
 
-def _grammar() -> Any:
-    from dlmkit.plugin import Part
+def score(results: Mapping[str, Any]) -> None:
+    """Add both metrics to every point of ``results``."""
+    registry = Registry.load()
+    context = BuildContext(length=LENGTH)
+    data = registry.build("data", Part(use="grammar:grammar"), context)
+    metrics = [registry.build("metric", part, context) for part in METRICS]
+    for metric in metrics:
+        metric.fit(data)
+    for found in results.values():
+        for point in found["points"].values():
+            for metric in metrics:
+                point.update(metric.measure(point["texts"]))
 
-    return Part(use="grammar:grammar", options={"floor": 0.01})
 
-
-def table(results: Mapping[str, Any], evaluations: list[int]) -> str:
-    """Rows of models, columns of evaluations: correct sentences and nats a word."""
+def table(results: Mapping[str, Any], evaluations: Sequence[int]) -> str:
+    """Rows of models, columns of evaluations: nats a word by the judge, and valid sentences."""
     titles = ["model", "parameters", *(f"{n} evaluations" for n in evaluations), "bound"]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for name, found in results.items():
         points = [found["points"][str(n)] for n in evaluations]
-        cells = [f"{100.0 * p['correct']:.0f} % / {p['nll']:.2f}" for p in points]
+        cells = [f"{p['nll_per_token']:.2f} / {100.0 * p['valid']:.0f} %" for p in points]
         own = f"{found['bound']:.2f}" if "bound" in found else ""
         lines.append(f"| {name} | {found['parameters']:,} | {' | '.join(cells)} | {own} |")
-    return "\n".join(lines)
+    human = next(iter(results.values()))["points"][str(evaluations[-1])]["human_nll_per_token"]
+    return "\n".join([*lines, "", f"the grammar itself: {human:.2f} / 100 %"])
 
 
 def main() -> None:
@@ -130,7 +140,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of runs and results")
     parser.add_argument("--models", default=",".join(MODELS), help="names, separated by commas")
     parser.add_argument("--tokens", type=int, default=1_024_000, help="tokens of training")
-    parser.add_argument("--texts", type=int, default=256, help="texts a cell")
+    parser.add_argument("--texts", type=int, default=128, help="texts a cell")
     parser.add_argument("--evaluations", default="8,16,32,64", help="of the network, a text")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     options = parser.parse_args()
@@ -146,13 +156,13 @@ def main() -> None:
         folder, file = options.out / name, options.out / f"{name}.json"
         known = json.loads(file.read_text()) if file.is_file() else {}
         if known.get("asked") != asked:
-            began = time.perf_counter()
             train(name, options.tokens, folder)
-            known = {"asked": asked, **measure(name, folder, options.texts, evaluations)}
+            known = {"asked": asked, **draw(name, folder, options.texts, evaluations)}
             file.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
-            print(f"{name}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
         results[name] = known
-        print(f"{name}: {known['texts'][0]}", file=sys.stderr, flush=True)
+        last = known["points"][str(evaluations[-1])]["texts"]
+        print("\n".join([f"{name}:", *last[:3]]), file=sys.stderr, flush=True)
+    score(results)
     print(table(results, evaluations))
     if options.json:
         about = {"tokens": options.tokens, "texts": options.texts, "models": results}
