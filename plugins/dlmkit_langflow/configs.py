@@ -29,4 +29,6 @@ class CrossEntropy(Config):
     self_conditioning: float = Field(
         0.25, ge=0.0, le=1.0, description="share of rows that see a first prediction (LangFlow)"
     )
-    ramp: PositiveInt = Field(5000, description="steps over which the skip to the embeddings rises (LangFlow)")
+    ramp: PositiveInt = Field(
+        5000, description="steps over which the skip to the embeddings rises (LangFlow)"
+    )

@@ -36,7 +36,7 @@ def register_components() -> Sequence[Component]:
         Component(
             kind="objective",
             name="nelbo",
-            summary="the bound of masked diffusion: cross-entropy of masked tokens, weighted by time",
+            summary="a bound on the likelihood: cross-entropy of masked tokens, weighted by time",
             config=configs.Nothing,
             target="dlmkit_mdlm.objective:MaskedBound",
             requires=MASKED,

@@ -27,7 +27,7 @@ class LogLinear(NoiseSchedule):
 
 
 def masked_share(level: Level) -> Tensor:
-    """The chance that a token is masked at ``level``: sigma / (alpha + sigma), of its ratio alone."""
+    """The chance that a token is masked, sigma / (alpha + sigma): of the level's ratio alone."""
     share: Tensor = level.sigma / (level.alpha + level.sigma)
     return share
 

@@ -28,7 +28,7 @@ CORRUPTION, MASKING, ROLE = range(3)
 
 
 class LikelihoodBound(Objective):
-    """An unbiased estimate of the bound. Each row draws which of its two costly terms it stands for.
+    """An unbiased estimate of the bound. Each row draws which of its two costly terms it is.
 
     The ends of the schedule follow the bound. The network between them does not change it: it
     follows the variance of the diffusion term (VDM, appendix H), whose gradient is that of the

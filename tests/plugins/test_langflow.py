@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from dlmkit_langflow import configs
-from dlmkit_langflow.schedule import Gumbel, entropy
 
 from dlmkit.core.context import BuildContext
 from dlmkit.noise import Noise
+from dlmkit_langflow import configs
+from dlmkit_langflow.schedule import Gumbel, entropy
 
 OWT = {"location": 4.723, "scale": 0.852, "height": 7.02}
 

@@ -5,11 +5,6 @@ import math
 
 import pytest
 import torch
-from dlmkit_mdlm import configs
-from dlmkit_mdlm.objective import MaskedBound, MaskedDenoise
-from dlmkit_mdlm.sampler import Ancestral, categorical
-from dlmkit_mdlm.schedule import LogLinear, masking_rate
-from dlmkit_mdlm.space import TokenSpace
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.network import Conditioning, ScoreNetwork
@@ -17,6 +12,11 @@ from dlmkit.core.objective import Batch, Draws
 from dlmkit.core.schedule import Level
 from dlmkit.noise import Noise
 from dlmkit.testing.parts import Nothing, Plain
+from dlmkit_mdlm import configs
+from dlmkit_mdlm.objective import MaskedBound, MaskedDenoise
+from dlmkit_mdlm.sampler import Ancestral, categorical
+from dlmkit_mdlm.schedule import LogLinear, masking_rate
+from dlmkit_mdlm.space import TokenSpace
 
 V, L = 3, 2
 MASK = V
@@ -41,7 +41,7 @@ class Bayes(ScoreNetwork):
         self.space = space
         self.unused = torch.nn.Parameter(torch.zeros(()))
         states = itertools.product(range(V + 1), repeat=L)
-        self.answers = torch.stack([exact(state).clamp(min=1e-30).log().float() for state in states])
+        self.answers = torch.stack([exact(s).clamp(min=1e-30).log().float() for s in states])
 
     def forward(self, x, level, conditioning, previous):
         ids = torch.cdist(x, self.space.table.weight.expand(len(x), -1, -1)).argmin(dim=-1)

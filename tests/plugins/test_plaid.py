@@ -4,18 +4,18 @@ import math
 
 import pytest
 import torch
-from dlmkit_cdcd.configs import Normalised
-from dlmkit_cdcd.space import NormalisedSpace
-from dlmkit_plaid import configs
-from dlmkit_plaid.denoise import OutputPrior, risen
-from dlmkit_plaid.objective import LikelihoodBound
-from dlmkit_plaid.schedule import Monotone
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws
 from dlmkit.evaluation import bayes
 from dlmkit.noise import Noise
+from dlmkit_cdcd.configs import Normalised
+from dlmkit_cdcd.space import NormalisedSpace
+from dlmkit_plaid import configs
+from dlmkit_plaid.denoise import OutputPrior, risen
+from dlmkit_plaid.objective import LikelihoodBound
+from dlmkit_plaid.schedule import Monotone
 
 V, D, L = 5, 3, 4
 

@@ -3,12 +3,6 @@
 import math
 
 import torch
-from dlmkit_ssd import configs
-from dlmkit_ssd.blocks import write
-from dlmkit_ssd.objective import CrossEntropy
-from dlmkit_ssd.sampler import Projection, nucleus, project
-from dlmkit_ssd.schedule import Cosine
-from dlmkit_ssd.space import SimplexSpace
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
@@ -17,6 +11,12 @@ from dlmkit.core.schedule import Level
 from dlmkit.models import compose
 from dlmkit.noise import Noise
 from dlmkit.recipe.load import load_recipe
+from dlmkit_ssd import configs
+from dlmkit_ssd.blocks import write
+from dlmkit_ssd.objective import CrossEntropy
+from dlmkit_ssd.sampler import Projection, nucleus, project
+from dlmkit_ssd.schedule import Cosine
+from dlmkit_ssd.space import SimplexSpace
 
 V = 4
 
@@ -41,7 +41,8 @@ def test_tokens_are_plus_and_minus_k():
 
 def test_nucleus_is_the_smallest_set_of_the_share():
     p = torch.tensor([0.1, 0.5, 0.15, 0.25], dtype=torch.float64)
-    for top_p, kept in ((0.0, {1}), (0.5, {1}), (0.6, {1, 3}), (0.8, {1, 2, 3}), (1.0, {0, 1, 2, 3})):
+    cases = {0.0: {1}, 0.5: {1}, 0.6: {1, 3}, 0.8: {1, 2, 3}, 1.0: {0, 1, 2, 3}}
+    for top_p, kept in cases.items():
         assert set(nucleus(p[None, None], top_p)[0, 0].nonzero()[:, 0].tolist()) == kept
 
 
@@ -59,7 +60,8 @@ def test_a_step_keeps_nothing_of_the_old_noise():
     sampler = Projection(configs.Projection(top_p=0.0), BuildContext(length=1))
     space = SimplexSpace(configs.Simplex(dim=3), BuildContext(length=1, vocab_size=V))
     n = 4000
-    here, after = (Level(torch.full((n,), a), torch.full((n,), (1 - a * a) ** 0.5)) for a in (0.3, 0.6))
+    alphas = (torch.full((n,), a) for a in (0.3, 0.6))
+    here, after = (Level(a, torch.sqrt(1 - a * a)) for a in alphas)
     x0 = space.expect(torch.tensor([0.1, 0.2, 0.6, 0.1]).expand(n, 1, V))
     noise = Noise.keyed(2, torch.arange(n), 0)
     old = 100.0 * Noise.keyed(3, torch.arange(n), 0).normal(0, (1, V))
@@ -72,7 +74,8 @@ def test_a_step_keeps_nothing_of_the_old_noise():
     assert (x.mean(dim=(0, 1)) - 0.6 * token).abs().max() < 5 * 0.8 / math.sqrt(n)
     assert abs((x - 0.6 * token).std() - 0.8) < 0.02
     clean = Level(torch.ones(n), torch.zeros(n))
-    assert torch.equal(sampler.step(denoise, space.corruption, old, here, clean, (), noise, old)[0], x0)
+    end, _, _ = sampler.step(denoise, space.corruption, old, here, clean, (), noise, old)
+    assert torch.equal(end, x0)
 
 
 def model():
