@@ -18,6 +18,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +109,8 @@ def draw(name: str, folder: Path, texts: int, evaluations: Sequence[int]) -> dic
     return found
 
 
-def score(results: Mapping[str, Any]) -> None:
-    """Add both metrics to every point of ``results``."""
+def score(results: Mapping[str, Any], rows: int) -> dict[str, float]:
+    """Add both metrics to every point of ``results``; returns those of held-out rows."""
     registry = Registry.load()
     context = BuildContext(length=LENGTH)
     data = registry.build("data", Part(use="grammar:grammar"), context)
@@ -120,9 +121,11 @@ def score(results: Mapping[str, Any]) -> None:
         for point in found["points"].values():
             for metric in metrics:
                 point.update(metric.measure(point["texts"]))
+    held_out = list(islice(data.texts("validation"), rows))
+    return {name: value for m in metrics for name, value in m.measure(held_out).items()}
 
 
-def table(results: Mapping[str, Any], evaluations: Sequence[int]) -> str:
+def table(results: Mapping[str, Any], evaluations: Sequence[int], truth: float) -> str:
     """Rows of models, columns of evaluations: nats a word by the judge, and valid sentences."""
     titles = ["model", "parameters", *(f"{n} evaluations" for n in evaluations), "bound"]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
@@ -131,8 +134,7 @@ def table(results: Mapping[str, Any], evaluations: Sequence[int]) -> str:
         cells = [f"{p['nll_per_token']:.2f} / {100.0 * p['valid']:.0f} %" for p in points]
         own = f"{found['bound']:.2f}" if "bound" in found else ""
         lines.append(f"| {name} | {found['parameters']:,} | {' | '.join(cells)} | {own} |")
-    human = next(iter(results.values()))["points"][str(evaluations[-1])]["human_nll_per_token"]
-    return "\n".join([*lines, "", f"the grammar itself: {human:.2f} / 100 %"])
+    return "\n".join([*lines, "", f"the grammar itself: {truth:.2f} / 100 %"])
 
 
 def main() -> None:
@@ -162,8 +164,8 @@ def main() -> None:
         results[name] = known
         last = known["points"][str(evaluations[-1])]["texts"]
         print("\n".join([f"{name}:", *last[:3]]), file=sys.stderr, flush=True)
-    score(results)
-    print(table(results, evaluations))
+    truth = score(results, options.texts)
+    print(table(results, evaluations, truth["nll_per_token"]))
     if options.json:
         about = {"tokens": options.tokens, "texts": options.texts, "models": results}
         options.json.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
