@@ -30,5 +30,5 @@ class CrossEntropy(Config):
         0.25, ge=0.0, le=1.0, description="share of rows that see a first prediction (LangFlow)"
     )
     ramp: PositiveInt = Field(
-        5000, description="steps over which the skip to the embeddings rises (LangFlow)"
+        5000, description="steps over which the skip rises (LangFlow); train for more"
     )

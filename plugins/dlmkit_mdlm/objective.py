@@ -17,6 +17,7 @@ from dlmkit.core.objective import Batch, Draws, LossParts, Objective
 from dlmkit.core.schedule import Level
 from dlmkit_mdlm import configs
 from dlmkit_mdlm.schedule import masking_rate
+from dlmkit_mdlm.space import TokenSpace
 
 CORRUPTION, MASKING = range(2)
 
@@ -61,6 +62,8 @@ class MaskedBound(Objective):
 
     m is the share of masked tokens. The bound leaves out times below the schedule's t_min.
     """
+
+    space: TokenSpace
 
     def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
         super().__init__()

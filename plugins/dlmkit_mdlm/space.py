@@ -52,6 +52,8 @@ class TokenSpace(EmbeddingSpace):
     3.2.3); the denoiser does the second.
     """
 
+    corruption: Masking
+
     def __init__(self, config: configs.Tokens, context: BuildContext) -> None:
         super().__init__()
         self.vocab_size = self.query_dim = context.vocab_size

@@ -38,4 +38,6 @@ class Bound(Config):
     reconstruction: float = Field(
         0.125, gt=0.0, lt=1.0, description="share of rows at the lowest noise level"
     )
-    ramp: PositiveInt = Field(5000, description="steps over which the output prior rises (Plaid)")
+    ramp: PositiveInt = Field(
+        5000, description="steps over which the output prior rises (Plaid); train for more"
+    )

@@ -22,7 +22,7 @@ from dlmkit.rows import take
 from dlmkit.types import Embedded, PerPosition, PerRow
 from dlmkit_plaid import configs
 from dlmkit_plaid.denoise import OutputPrior, risen
-from dlmkit_plaid.schedule import preserving
+from dlmkit_plaid.schedule import Monotone, preserving
 
 CORRUPTION, MASKING, ROLE = range(3)
 
@@ -35,6 +35,8 @@ class LikelihoodBound(Objective):
     term times twice its value. Rows that see a first prediction, all of them outside training,
     say nothing of the schedule.
     """
+
+    schedule: Monotone
 
     def __init__(self, config: configs.Bound, context: BuildContext) -> None:
         super().__init__()
