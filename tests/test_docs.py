@@ -1,4 +1,7 @@
-"""Documentation runs as written: its Python, its recipes, its commands (training cut short)."""
+"""Documentation runs as written: its Python, its recipes, and its commands, cut short.
+
+Blocks marked ``bash`` are run. Those marked ``sh`` need minutes, several devices or a hub.
+"""
 
 import re
 import shlex
@@ -10,12 +13,13 @@ from dlmkit.cli.app import main
 from dlmkit.recipe.load import resolve_text
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("plugins/*/README.md")])
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("plugins/*/README.md")])  # test_tutorial.py has the rest
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CUT = ["train.steps=2", "train.batch_size=4", "train.validation_rows=4", "sample.measured=2"]
 SHORT = {
     "train": [word for key in (*CUT, "sample.steps=4") for word in ("--set", key)],
     "sample": ["--steps", "4"],
+    "bench": ["-n", "16", "--rounds", "1"],
 }
 
 

@@ -20,7 +20,7 @@ ALLOWED = {
     "recipe": {"core", "sampling"},
     "training": {"core", "sampling", "evaluation", "recipe"},
     "bench": {"core", "sampling", "evaluation", "recipe", "training"},
-    "cli": {"core", "sampling", "evaluation", "recipe", "training", "bench"},
+    "cli": {"core", "sampling", "evaluation", "testing", "recipe", "training", "bench"},
 }
 """What each folder may import, beside itself and the modules directly under dlmkit/."""
 

@@ -49,9 +49,12 @@ def split(text: str, separator: str) -> list[str]:
 
 
 def _split(text: str, separator: str) -> Iterator[str]:
-    depth, quote, begin = 0, "", 0
+    depth, quote, begin, escaped = 0, "", 0, False
     for place, character in enumerate(text):
-        if quote:
+        if escaped:
+            escaped = False
+        elif quote:
+            escaped = quote == '"' and character == "\\"
             quote = "" if character == quote else quote
         elif character in "'\"":
             quote = character

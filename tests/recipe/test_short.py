@@ -1,7 +1,7 @@
 """Short forms of parts."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dlmkit.errors import UsageError
@@ -44,6 +44,7 @@ def test_names_and_options():
 
 
 @given(PARTS)
+@example(Part(use="a", options={"b": ['"'], "c": {"d": None}}))
 def test_every_part_has_a_short_form(part):
     assert parse_part(short(part)) == part
 
