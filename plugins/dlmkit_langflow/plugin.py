@@ -25,7 +25,7 @@ def register_components() -> Sequence[Component]:
         ),
         Component(
             kind="objective",
-            name="cross-entropy",
+            name="skip-cross-entropy",
             summary="cross-entropy with a skip from the noisy input to the embedding table",
             config=configs.CrossEntropy,
             target="dlmkit_langflow.objective:SkippedCrossEntropy",

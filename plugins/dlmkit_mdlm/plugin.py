@@ -43,7 +43,7 @@ def register_components() -> Sequence[Component]:
         ),
         Component(
             kind="sampler",
-            name="ancestral",
+            name="unmasking",
             summary="masked tokens are uncovered at random, drawn in float64; the rest stay",
             config=configs.Nothing,
             target="dlmkit_mdlm.sampler:Ancestral",

@@ -35,7 +35,7 @@ def register_components() -> Sequence[Component]:
         ),
         Component(
             kind="objective",
-            name="cross-entropy",
+            name="block-cross-entropy",
             summary="cross-entropy of noised tokens, in whole rows or block after block",
             config=configs.CrossEntropy,
             target="dlmkit_ssd.objective:CrossEntropy",
