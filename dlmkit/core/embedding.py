@@ -30,6 +30,14 @@ class Corruption(ABC):
     def input(self, x: Tensor, level: Level) -> Embedded:
         """What the network reads of ``x``: always (B, L, D)."""
 
+    def log_likelihood(self, points: Tensor, x: Tensor, level: Level) -> Logits | None:
+        """log p(x | token) of every token, up to a constant of the position.
+
+        ``points`` is x0 of every token, (V, ...). None: it has no closed form, and then a
+        model's gain from context cannot be told.
+        """
+        return None
+
 
 class GaussianCorruption(Corruption):
     """x = alpha * x0 + sigma * noise, for VE, VP and flow alike.
@@ -50,6 +58,13 @@ class GaussianCorruption(Corruption):
     def input(self, x: Tensor, level: Level) -> Embedded:
         alpha, sigma = level.like(x)
         return x * torch.rsqrt(alpha * alpha + sigma * sigma)
+
+    def log_likelihood(self, points: Tensor, x: Tensor, level: Level) -> Logits:
+        """(alpha x . e_v - alpha^2 |e_v|^2 / 2) / sigma^2; ``x`` is not scaled."""
+        alpha, sigma = level.like(x)
+        points = points.to(x.dtype)
+        squares = 0.5 * alpha.square() * points.square().sum(-1)
+        return (alpha * (x @ points.T) - squares) / sigma.square()
 
     def to_ve(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         """(x / alpha, sigma / alpha), the second broadcast against the first."""
@@ -86,7 +101,10 @@ class EmbeddingSpace(nn.Module, ABC):
 
     @abstractmethod
     def expect(self, probabilities: Probabilities) -> Tensor:
-        """The mean of x0 under ``probabilities``: ``expect(one_hot(ids)) == embed(ids)``."""
+        """The mean of x0 under ``probabilities``: ``expect(one_hot(ids)) == embed(ids)``.
+
+        Tokens that are no points have no mean: a discrete space gives the likeliest.
+        """
 
     def tables(self) -> Tables | None:
         """What scores tokens and what is averaged, if both are linear and free of bias.

@@ -13,7 +13,7 @@ from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.network import ScoreNetwork
 from dlmkit.core.schedule import NoiseSchedule
 from dlmkit.noise import Noise
-from dlmkit.types import Ids, Mask, PerRow, Rows
+from dlmkit.types import Ids, Index, Mask, PerRow, Rows
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,13 @@ class Draws:
     """The randomness of a batch's rows.
 
     ``u`` in [0, 1) is stratified over the *global* batch of the optimiser step; ``noise`` is
-    keyed by (seed, step, slot of the global batch).
+    keyed by (seed, step, slot of the global batch). ``step`` counts the optimiser steps done, one
+    number for all rows, for a loss that is annealed; None: nothing is being trained.
     """
 
     u: PerRow
     noise: Noise
+    step: Index | None = None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Exact Bayes denoisers that know only n-gram statistics: what a trained model must beat.
 
 All of them see the same noisy x as the model, in the model's own embeddings. They need a space
-in which every token is one point and the corruption is Gaussian.
+in which every token is one point and a corruption whose likelihood is known.
 """
 
 from __future__ import annotations
@@ -12,18 +12,13 @@ from torch import Tensor
 
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.schedule import Level
-from dlmkit.types import Embedded, Logits
+from dlmkit.types import Logits
 
 
-def log_likelihood(space: EmbeddingSpace, x: Embedded, level: Level) -> Logits:
-    """log p(x | token) of every token, up to a constant of the position.
-
-    (alpha x . e_v - alpha^2 |e_v|^2 / 2) / sigma^2; ``x`` is not scaled.
-    """
+def log_likelihood(space: EmbeddingSpace, x: Tensor, level: Level) -> Logits | None:
+    """log p(x | token) of every token, up to a constant of the position; None if not known."""
     vocabulary = torch.arange(space.vocab_size, device=x.device)
-    table = space.embed(vocabulary[None])[0].to(x.dtype)
-    alpha, sigma = level.like(x)
-    return (alpha * (x @ table.T) - 0.5 * alpha.square() * table.square().sum(-1)) / sigma.square()
+    return space.corruption.log_likelihood(space.embed(vocabulary[None])[0], x, level)
 
 
 def context_free(likelihood: Logits, unigram: Float[Tensor, "V"]) -> Logits:

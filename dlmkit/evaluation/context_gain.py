@@ -7,6 +7,7 @@ context-free Bayes denoiser minus the model's, on the same noisy rows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
@@ -59,17 +60,20 @@ class Frequencies:
 
 @dataclass(frozen=True)
 class LevelReport:
-    """Cross-entropies in nats per token at one noise-to-signal ratio, on the same noisy rows."""
+    """Cross-entropies in nats per token at one noise-to-signal ratio, on the same noisy rows.
+
+    Those of the exact denoisers are None where the corruption's likelihood is not known.
+    """
 
     sigma: float
     model: float
-    context_free: float
+    context_free: float | None
     bigram: float | None
 
     @property
-    def gain(self) -> float:
+    def gain(self) -> float | None:
         """Context gain of the model."""
-        return self.context_free - self.model
+        return None if self.context_free is None else self.context_free - self.model
 
     def record(self) -> dict[str, float | None]:
         """All numbers under their names, for a log."""
@@ -106,9 +110,9 @@ def context_gain(
             part = Batch(batch.ids[first : first + rows], batch.attend[first : first + rows])
             key = torch.arange(first, first + len(part.ids), device=part.ids.device)
             totals += _scores(denoise, space, schedule, part, frequencies, sigma, seed, key, index)
-        model, free, chain = (totals / batch.attend.sum().item()).tolist()
-        has_chain = frequencies.transition is not None
-        yield LevelReport(float(sigma), model, free, chain if has_chain else None)
+        model, *others = (totals / batch.attend.sum().item()).tolist()
+        free, chain = (None if math.isnan(value) else value for value in others)
+        yield LevelReport(float(sigma), model, free, chain)
 
 
 def _scores(
@@ -122,19 +126,24 @@ def _scores(
     rows: Tensor,
     index: int,
 ) -> Float[Tensor, "3"]:
+    """Sums over the rows; not a number for an exact denoiser that there is not."""
     ratio = sigma.to(batch.ids.device).expand(len(rows))
     level = schedule.level(schedule.inverse(Level(torch.ones_like(ratio), ratio)))
     x0 = space.embed(batch.ids)
     x = space.corruption.corrupt(x0, level, Noise.keyed(seed, rows, index))
-    nothing = Conditioning.of(x0, torch.zeros_like(batch.attend), batch.attend)
+    read = space.corruption.input(x, level)
+    nothing = Conditioning.of(read, torch.zeros_like(batch.attend), batch.attend)
     first = denoise(x, level, denoise.start(x), nothing)
     second = denoise(x, level, first.feedback, nothing)
     likelihood = bayes.log_likelihood(space, x, level)
-    unigram = frequencies.unigram.to(x)
-    guesses = [space.logits(second.query), bayes.context_free(likelihood, unigram)]
-    if frequencies.transition is not None:
-        guesses.append(bayes.bigram(likelihood, unigram, frequencies.transition.to(x)))
-    sums = torch.zeros(3, dtype=torch.float64)
+    guesses = [space.logits(second.query)]
+    if likelihood is not None:
+        unigram = frequencies.unigram.to(likelihood)
+        guesses.append(bayes.context_free(likelihood, unigram))
+        if frequencies.transition is not None:
+            transition = frequencies.transition.to(likelihood)
+            guesses.append(bayes.bigram(likelihood, unigram, transition))
+    sums = torch.full((3,), torch.nan, dtype=torch.float64)
     sums[: len(guesses)] = torch.stack([_cross_entropy(guess, batch) for guess in guesses]).cpu()
     return sums
 

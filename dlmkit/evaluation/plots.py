@@ -51,6 +51,7 @@ def _losses(axes: Axes, records: Sequence[Record]) -> None:
 
 
 def _gains(axes: Axes, validations: Sequence[Record]) -> None:
+    validations = [v for v in validations if v["levels"][0]["context_free"] is not None]
     colours = matplotlib.colormaps["viridis"]
     for index, record in enumerate(validations):
         last = index == len(validations) - 1

@@ -122,6 +122,7 @@ class MarkovNetwork(ScoreNetwork):
         alpha, sigma = level.like(x.double())
         noisy = x.double() * torch.sqrt(alpha.square() + sigma.square())
         likelihood = bayes.log_likelihood(self.space, noisy, level)
+        assert likelihood is not None
         likelihood = torch.where(
             conditioning.given[..., None], self._known(conditioning), likelihood
         )

@@ -55,7 +55,7 @@ class Oracle(ScoreNetwork):
         if self.wrong_when_given:
             other = 2 + (ids - 1) % len(WORDS)
             ids = torch.where(conditioning.given | ~conditioning.attend, other, ids)
-        return self.queries[ids] * self.scale
+        return self.queries[ids] * self.scale + 0.0 * x.sum()
 
     def shard_units(self) -> Sequence[nn.Module]:
         return ()

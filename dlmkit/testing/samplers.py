@@ -25,7 +25,7 @@ from dlmkit.noise import Noise
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import unconditional
 from dlmkit.sampling.runner import generate
-from dlmkit.testing.compare import Exercise, agree, finite, pure, require
+from dlmkit.testing.compare import Exercise, agree, copied, finite, pure, require
 from dlmkit.testing.parts import LENGTH
 from dlmkit.testing.spaces import clean, random_ids
 from dlmkit.testing.subject import Subject
@@ -211,7 +211,9 @@ def hands_on_what_is_fed_back(subject: Subject) -> None:
     class Watch(CountingDenoise):
         def __call__(self, x: Tensor, level: Level, previous: Any, known: Any) -> Prediction:
             seen.append(previous)
-            return super().__call__(x, level, previous, known)
+            prediction = super().__call__(x, level, previous, known)
+            # a model without self-conditioning feeds back the very tensor that it was given
+            return replace(prediction, feedback=copied(prediction.feedback))
 
     walk = Rows(subject, subject.built, Watch(subject.denoise))
     levels, before = ladder(subject), walk.value[2]

@@ -136,14 +136,19 @@ def gaussian_as_claimed(subject: Subject) -> None:
 
 @check(KIND)
 def gradient_reaches_the_table(subject: Subject) -> None:
-    """Every parameter gets a finite gradient from embeddings and logits, and not only zeros"""
+    """Every parameter gets a finite gradient, and not only zeros
+
+    From embeddings, from logits, or from what the network reads of given noisy tokens.
+    """
     space = subject.build()
     if not list(space.parameters()):
         raise NotApplicable("no parameters")
     ids = random_ids(space)
-    weight = torch.linspace(-1.0, 1.0, space.embed(ids).numel()).view_as(space.embed(ids))
-    loss = (space.embed(ids) * weight).sum()
-    loss = loss + space.logits(random_query(space)).softmax(-1).square().sum()
+    x0 = space.embed(ids)
+    read = space.corruption.input(x0.detach(), levels())
+    loss = space.logits(random_query(space)).softmax(-1).square().sum()
+    for value in (x0, read):
+        loss = loss + (value * torch.linspace(-1.0, 1.0, value.numel()).view_as(value)).sum()
     loss.backward()
     for name, parameter in space.named_parameters():
         require(parameter.grad is not None, f"{name} gets no gradient")
@@ -171,7 +176,8 @@ def corrupts_towards_its_prior(subject: Subject) -> None:
     x = space.corruption.corrupt(x0, last, noise_of(rows)).double().flatten()
     prior = space.corruption.prior(x0, last, noise_of(rows, 1)).double().flatten()
     require(x.shape == prior.shape, "the prior has another shape than corrupted tokens")
-    scale = prior.std().clamp(min=1e-6)
+    # a prior of one state has no spread of its own
+    scale = torch.maximum(prior.std(), x0.double().std())
     shift = ((x.mean() - prior.mean()) / scale).abs().item()
     require(shift < 0.1, f"their means differ by {shift:.2f} standard deviations")
     spread = (x.std() / scale - (prior.std() / scale)).abs().item()

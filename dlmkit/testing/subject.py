@@ -116,7 +116,10 @@ class Subject:
         return min(found, key=lambda entry: ranks.get(entry.plugin, 2))
 
     def _offers(self, entry: Entry) -> frozenset[str]:
-        extra: frozenset[str] = self.options(entry).capabilities()
+        try:
+            extra: frozenset[str] = self.options(entry).capabilities()
+        except RecipeError:  # an option without a default or an example
+            extra = frozenset()
         return entry.component.provides | extra
 
     def options(self, entry: Entry | None = None) -> Any:

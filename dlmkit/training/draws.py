@@ -51,4 +51,5 @@ def stratified(seed: int, step: int, size: int, device: torch.device) -> PerRow:
 
 def draws(seed: int, step: int, slots: Index, u: Tensor) -> Draws:
     """The randomness of ``slots``; ``u`` is that of the whole batch."""
-    return Draws(u[slots], Noise.keyed(seed, slots, step).fork(TRAINING).fork(_ROWS))
+    noise = Noise.keyed(seed, slots, step).fork(TRAINING).fork(_ROWS)
+    return Draws(u[slots], noise, torch.full_like(slots, step))

@@ -1,0 +1,1 @@
+"""LangFlow's schedule and objective, as interchangeable parts."""

@@ -1,0 +1,76 @@
+"""LangFlow's objective (2604.11748): cross-entropy, with a skip to the embedding table."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlmkit.core.context import BuildContext
+from dlmkit.core.masking import Masking
+from dlmkit.core.network import Conditioning
+from dlmkit.core.objective import Batch, Draws, LossParts, Objective
+from dlmkit.core.schedule import Level
+from dlmkit.rows import take
+from dlmkit.types import Embedded
+from dlmkit_langflow import configs
+from dlmkit_plaid.denoise import OutputPrior, risen
+
+CORRUPTION, MASKING = range(2)
+
+
+class SkippedCrossEntropy(Objective):
+    """Cross-entropy of the noised tokens; the schedule weighs the noise levels.
+
+    The logits get the noisy token's own likelihood, as in `plaid`, which rises over ``ramp`` steps.
+
+    The first ``self_conditioning`` share of a batch's rows sees a first prediction made without
+    gradient, as in `cdcd`.
+    """
+
+    def __init__(self, config: configs.CrossEntropy, context: BuildContext) -> None:
+        super().__init__()
+        self.config = config
+        self.space = context.part("space")
+        self.network = context.part("network")
+        self.schedule = context.part("schedule")
+        self.masking: Masking = context.part("masking")
+
+    def denoise(self) -> OutputPrior:
+        return OutputPrior(self.space, self.network)
+
+    def forward(self, batch: Batch, draws: Draws) -> LossParts:
+        given = self.masking.draw(batch.attend, draws.noise.fork(MASKING))
+        t = self.schedule.quantile(draws.u)
+        level = self.schedule.level(t)
+        x0 = self.space.embed(batch.ids)
+        x = self.space.corruption.corrupt(x0, level, draws.noise.fork(CORRUPTION))
+        conditioning = Conditioning.of(x0, given, batch.attend)
+        denoise = OutputPrior(self.space, self.network, risen(draws.step, self.config.ramp))
+        previous = self._first_predictions(denoise, x, level, conditioning)
+        query = denoise.query(x, level, previous, conditioning)
+        logits = self.space.logits(query).float()
+        entropy = F.cross_entropy(logits.transpose(1, 2), batch.ids, reduction="none")
+        noised = batch.attend & ~given
+        per_row, count = torch.where(noised, entropy, 0.0).sum(dim=1), noised.sum(dim=1)
+        return LossParts(
+            loss_sum=per_row.sum(),
+            count=count.sum().to(per_row.dtype),
+            per_row=per_row.detach() / count.clamp(min=1),
+            t=t,
+            pdf=self.schedule.pdf(t),
+            unconditional=~given.any(dim=1),
+        )
+
+    @torch.no_grad()
+    def _first_predictions(
+        self, denoise: OutputPrior, x: Tensor, level: Level, conditioning: Conditioning
+    ) -> Embedded:
+        previous = denoise.start(x)
+        rows = torch.arange(math.ceil(self.config.self_conditioning * len(x)), device=x.device)
+        if len(rows):
+            first = denoise(*take((x, level, previous, conditioning), rows))
+            previous[: len(rows)] = first.feedback
+        return previous

@@ -1,0 +1,1 @@
+"""Masked diffusion (MDLM), as interchangeable parts."""

@@ -1,0 +1,25 @@
+"""Options of the components of `mdlm`. What the paper states is named; the rest is our choice."""
+
+from __future__ import annotations
+
+from pydantic import Field, PositiveInt
+
+from dlmkit import Config
+
+
+class Nothing(Config):
+    """No options."""
+
+
+class LogLinear(Config):
+    """The share of masked tokens rises linearly in time."""
+
+    floor: float = Field(
+        1e-3, gt=0.0, lt=0.1, description="share still clean at t = 1, and the lowest t (MDLM)"
+    )
+
+
+class Tokens(Config):
+    """Token ids, and a mask."""
+
+    dim: PositiveInt = Field(768, description="channels that the network reads of a token")

@@ -1,0 +1,101 @@
+"""MDLM's objective: a bound on the negative log-likelihood (2406.07524, equation 11)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlmkit.core.context import BuildContext
+from dlmkit.core.denoise import Denoise, Prediction
+from dlmkit.core.embedding import EmbeddingSpace
+from dlmkit.core.masking import Masking
+from dlmkit.core.network import Conditioning, ScoreNetwork
+from dlmkit.core.objective import Batch, Draws, LossParts, Objective
+from dlmkit.core.schedule import Level
+from dlmkit_mdlm import configs
+from dlmkit_mdlm.schedule import masking_rate
+from dlmkit_mdlm.space import TokenSpace
+
+CORRUPTION, MASKING = range(2)
+
+IMPOSSIBLE = -1e6
+"""The log-probability of what cannot be: finite, so that differences of two are defined."""
+
+
+class MaskedDenoise(Denoise):
+    """Predicts masked tokens; the uncovered ones are carried over (SUBS, section 3.2.3).
+
+    It reads no previous prediction.
+    """
+
+    def __init__(self, space: EmbeddingSpace, network: ScoreNetwork, mask: int) -> None:
+        self.space = space
+        self.network = network
+        self.mask = mask
+
+    def start(self, x: Tensor) -> Tensor:
+        dtype = next(self.network.parameters()).dtype
+        return x.new_zeros((*x.shape[:2], self.space.dim), dtype=dtype)
+
+    def __call__(
+        self, x: Tensor, level: Level, previous: Tensor, conditioning: Conditioning
+    ) -> Prediction:
+        read = self.space.corruption.input(x, level)
+        query = self.network(read, level, conditioning, previous).to(read.dtype)
+        settled = (x != self.mask)[..., None]
+        certain = torch.arange(self.space.vocab_size, device=x.device) == x[..., None]
+        query = torch.where(settled, torch.where(certain, 0.0, IMPOSSIBLE), query)
+        x0, lse = self.space.read(query)
+        return Prediction(x0, query, lse, x0, previous)
+
+    def prepared(
+        self, space: EmbeddingSpace, network: Callable[[ScoreNetwork], ScoreNetwork]
+    ) -> MaskedDenoise:
+        return MaskedDenoise(space, network(self.network), self.mask)
+
+
+class MaskedBound(Objective):
+    """E over t of m'(t) / m(t) times the cross-entropy of the masked tokens, over t's density.
+
+    m is the share of masked tokens. The bound leaves out times below the schedule's t_min.
+    """
+
+    space: TokenSpace
+
+    def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
+        super().__init__()
+        self.space = context.part("space")
+        self.network = context.part("network")
+        self.schedule = context.part("schedule")
+        self.masking: Masking = context.part("masking")
+
+    def denoise(self) -> MaskedDenoise:
+        return MaskedDenoise(self.space, self.network, self.space.corruption.mask)
+
+    def forward(self, batch: Batch, draws: Draws) -> LossParts:
+        given = self.masking.draw(batch.attend, draws.noise.fork(MASKING))
+        t = self.schedule.quantile(draws.u)
+        level, pdf = self.schedule.level(t), self.schedule.pdf(t)
+        x0, corruption = self.space.embed(batch.ids), self.space.corruption
+        x = corruption.corrupt(x0, level, draws.noise.fork(CORRUPTION))
+        clean = corruption.input(x0, level)
+        conditioning = Conditioning.of(clean, given, batch.attend)
+        denoise = self.denoise()
+        query = denoise(x, level, denoise.start(x), conditioning).query
+        entropy = F.cross_entropy(query.float().transpose(1, 2), batch.ids, reduction="none")
+        noised = batch.attend & ~given
+        weight = masking_rate(self.schedule, t) / pdf
+        masked = noised & (x == denoise.mask)
+        per_row = weight * torch.where(masked, entropy, 0.0).sum(dim=1)
+        count = noised.sum(dim=1)
+        return LossParts(
+            loss_sum=per_row.sum(),
+            count=count.sum().to(per_row.dtype),
+            per_row=per_row.detach() / count.clamp(min=1),
+            t=t,
+            pdf=pdf,
+            unconditional=~given.any(dim=1),
+        )

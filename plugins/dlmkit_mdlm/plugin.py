@@ -1,0 +1,57 @@
+"""What the plugin `mdlm` provides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dlmkit import Component, hookimpl
+from dlmkit.plugin import Recipe
+from dlmkit_mdlm import configs
+
+api = 1
+
+MASKED = frozenset({"masked"})
+
+
+@hookimpl
+def register_components() -> Sequence[Component]:
+    return [
+        Component(
+            kind="schedule",
+            name="log-linear",
+            summary="alpha = 1 - t: every token is masked at a uniform time",
+            config=configs.LogLinear,
+            target="dlmkit_mdlm.schedule:LogLinear",
+        ),
+        Component(
+            kind="space",
+            name="tokens",
+            summary="token ids with a mask state; the network puts out the logits",
+            config=configs.Tokens,
+            target="dlmkit_mdlm.space:TokenSpace",
+            provides=MASKED,
+            example={"dim": 6},
+        ),
+        Component(
+            kind="objective",
+            name="nelbo",
+            summary="a bound on the likelihood: cross-entropy of masked tokens, weighted by time",
+            config=configs.Nothing,
+            target="dlmkit_mdlm.objective:MaskedBound",
+            requires=MASKED,
+        ),
+        Component(
+            kind="sampler",
+            name="unmasking",
+            summary="masked tokens are uncovered at random, drawn in float64; the rest stay",
+            config=configs.Nothing,
+            target="dlmkit_mdlm.sampler:Ancestral",
+            requires=MASKED,
+        ),
+    ]
+
+
+@hookimpl
+def register_recipes() -> Sequence[Recipe]:
+    return [Recipe("mdlm_grammar", Path(__file__).with_name("mdlm_grammar.yaml"))]

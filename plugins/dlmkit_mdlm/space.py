@@ -1,0 +1,76 @@
+"""Token ids that are masked one by one: the absorbing state of discrete diffusion."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dlmkit.core.context import BuildContext
+from dlmkit.core.embedding import Corruption, EmbeddingSpace
+from dlmkit.core.schedule import Level
+from dlmkit.noise import Noise
+from dlmkit.types import Embedded, Ids, Logits, Probabilities, Query
+from dlmkit_mdlm import configs
+from dlmkit_mdlm.schedule import masked_share
+
+
+class Masking(Corruption):
+    """x is the token's id or, with the level's masked share as its chance, ``mask``.
+
+    ``table`` holds what the network reads, the mask's row last.
+    """
+
+    def __init__(self, table: nn.Embedding) -> None:
+        self.table = table
+        self.mask = table.num_embeddings - 1
+
+    def corrupt(self, x0: Tensor, level: Level, noise: Noise) -> Tensor:
+        u = noise.uniform(0, x0.shape[1:])
+        share = masked_share(level.like(u))
+        return torch.where(u < share, self.mask, x0)
+
+    def prior(self, like: Tensor, level: Level, noise: Noise) -> Tensor:
+        return torch.full_like(like, self.mask)
+
+    def input(self, x: Tensor, level: Level) -> Embedded:
+        read: Embedded = self.table(x)
+        return read
+
+    def log_likelihood(self, points: Tensor, x: Tensor, level: Level) -> Logits:
+        """A mask says nothing of the token, anything else everything."""
+        dtype = self.table.weight.dtype
+        impossible = (x != self.mask)[..., None] & (x[..., None] != points)
+        return torch.zeros(impossible.shape, dtype=dtype, device=x.device).masked_fill(
+            impossible, -torch.inf
+        )
+
+
+class TokenSpace(EmbeddingSpace):
+    """x0 is the id itself, and a query holds the logits of the V tokens, never of the mask.
+
+    That the mask is not among them is the first half of MDLM's SUBS parameterisation (section
+    3.2.3); the denoiser does the second.
+    """
+
+    corruption: Masking
+
+    def __init__(self, config: configs.Tokens, context: BuildContext) -> None:
+        super().__init__()
+        self.vocab_size = self.query_dim = context.vocab_size
+        self.dim = config.dim
+        self.table = nn.Embedding(context.vocab_size + 1, config.dim)
+        self.corruption = Masking(self.table)
+
+    def embed(self, ids: Ids) -> Tensor:
+        return ids
+
+    def logits(self, query: Query) -> Logits:
+        return query
+
+    def expect(self, probabilities: Probabilities) -> Tensor:
+        """The likeliest token: ids have no mean."""
+        return probabilities.argmax(dim=-1)
+
+    def decode(self, x: Tensor, query: Query) -> Ids:
+        """What is uncovered stays; a mask becomes the likeliest token."""
+        return torch.where(x == self.corruption.mask, query.argmax(dim=-1), x)

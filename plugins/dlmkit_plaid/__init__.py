@@ -1,0 +1,1 @@
+"""Plaid: likelihood-based continuous diffusion, as interchangeable parts."""

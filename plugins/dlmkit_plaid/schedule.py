@@ -1,0 +1,67 @@
+"""Plaid's learned schedule (2305.18619, section 3; VDM, 2107.00630, appendix H)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dlmkit.core.context import BuildContext
+from dlmkit.core.schedule import Level, NoiseSchedule
+from dlmkit_plaid import configs
+
+HALVINGS = 60
+"""Of the interval that an inverse is looked for in: more than double precision has."""
+
+
+def preserving(gamma: Tensor) -> Level:
+    """The variance-preserving level at gamma = log(sigma^2 / alpha^2)."""
+    return Level(torch.sigmoid(-gamma).sqrt(), torch.sigmoid(gamma).sqrt())
+
+
+class Monotone(NoiseSchedule):
+    """gamma rises from one learned end to the other as a monotone network of t in [0, 1] says.
+
+    The network is f(t) = sum_j o_j tanh(w_j (2 t - 1) + b_j), o and w positive. All are
+    parameters, trained by whatever objective reads :meth:`shape` and ``ends``; t is uniform.
+    """
+
+    t_min, t_max = 0.0, 1.0
+
+    def __init__(self, config: configs.Monotone, context: BuildContext) -> None:
+        super().__init__()
+        self.ends = nn.Parameter(torch.tensor([config.gamma_min, config.gamma_max]))
+        self.inner = nn.Parameter(torch.randn(config.units))
+        self.bias = nn.Parameter(torch.randn(config.units))
+        self.outer = nn.Parameter(torch.randn(config.units))
+
+    def shape(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(gamma's way from end to end at ``t``, from 0 to 1; its derivative)."""
+        names = (self.inner, self.bias, self.outer)
+        inner, bias, outer = (parameter.to(t.dtype) for parameter in names)
+        inner, outer = F.softplus(inner), F.softplus(outer)
+
+        def units(t: Tensor) -> Tensor:
+            return torch.tanh(inner * (2.0 * t[..., None] - 1.0) + bias)
+
+        low, high = units(t.new_tensor([0.0, 1.0])) @ outer
+        here = units(t)
+        slope = (1.0 - here.square()) @ (2.0 * inner * outer)
+        return (here @ outer - low) / (high - low), slope / (high - low)
+
+    def level(self, t: Tensor) -> Level:
+        low, high = self.ends.to(t.dtype)
+        share, _ = self.shape(t)
+        return preserving(low + (high - low) * share)
+
+    @torch.no_grad()
+    def inverse(self, level: Level) -> Tensor:
+        low, high = self.ends.double()
+        ratio = (level.sigma / level.alpha).double()
+        share = (2.0 * ratio.log() - low) / (high - low)
+        below, above = torch.zeros_like(share), torch.ones_like(share)
+        for _ in range(HALVINGS):
+            middle = 0.5 * (below + above)
+            rises = self.shape(middle)[0] < share
+            below, above = torch.where(rises, middle, below), torch.where(rises, above, middle)
+        return (0.5 * (below + above)).to(level.sigma.dtype)

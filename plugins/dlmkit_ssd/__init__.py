@@ -1,0 +1,1 @@
+"""Semi-autoregressive simplex diffusion (SSD-LM), as interchangeable parts."""

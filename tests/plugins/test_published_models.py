@@ -1,0 +1,68 @@
+"""The recipes of the published models, trained for a few steps, validated and sampled."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from dlmkit.evaluation.context_gain import Frequencies, context_gain
+from dlmkit.models import compose
+from dlmkit.recipe.load import load_recipe
+
+NAMES = ("plaid", "ssd", "langflow", "mdlm")
+SMALL = (
+    "network.with.width=16",
+    "network.with.heads=2",
+    "network.with.blocks=1",
+    "train.steps=3",
+    "train.warmup_steps=1",
+    "train.batch_size=8",
+    "train.threads=1",
+)
+
+
+def model(name, *more):
+    recipe = load_recipe(f"{name}_grammar", [*SMALL, *more]).config
+    return compose(**recipe.model_dump(mode="json", by_alias=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recipe_trains_validates_and_samples(name):
+    trained = model(name)
+    assert all(math.isfinite(record.loss) for record in trained.train())
+    data = trained.assembly.data
+    batch, frequencies = data.validation(8), Frequencies.count(data, 4000, 64)
+    objective = trained.assembly.objective
+    reports = list(
+        context_gain(objective.denoise(), objective.space, objective.schedule, batch, frequencies)
+    )
+    # at the highest level the exact context-free denoiser knows the unigram entropy alone
+    unigram = -(frequencies.unigram * frequencies.unigram.log()).sum()
+    assert reports[-1].context_free == pytest.approx(float(unigram), rel=0.1)
+    assert all(r.bigram <= r.context_free + 1e-4 for r in reports)
+    assert reports[0].context_free < reports[-1].context_free
+    assert all(math.isfinite(report.model) for report in reports)
+    texts = trained.sample(3, steps=4, batch_size=3)
+    again = trained.sample(2, steps=4, batch_size=1)
+    assert [t.text for t in texts[:2]] == [t.text for t in again]
+    assert {t.evaluations for t in texts} == {4}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_texts_may_be_given_in_part_and_halt_early(name):
+    texts = model(name, "exit.use=entropy", "exit.with.threshold=100.0").sample(
+        2, prompt="the lamp was", steps=4
+    )
+    assert all(text.text.startswith("the lamp was") for text in texts)
+    assert {(text.steps, text.evaluations) for text in texts} == {(1, 1)}
+
+
+def test_an_uncovered_position_never_changes():
+    masked = model("mdlm")
+    mask = masked.assembly.space.corruption.mask
+    steps = list(masked.stream(masked.requests(3), 0, 6, 3))
+    assert (steps[2].x == mask).any()
+    for before, after in itertools.pairwise(steps):
+        settled = before.x != mask
+        assert torch.equal(before.x[settled], after.x[settled])
