@@ -45,6 +45,12 @@ class NonFiniteLossError(DlmkitError):
     exit_code = 7
 
 
+class GateFailed(DlmkitError):
+    """A comparison found what it was asked to fail on."""
+
+    exit_code = 8
+
+
 class Preempted(DlmkitError):
     """The run was asked to stop (SIGTERM) and has saved its state."""
 

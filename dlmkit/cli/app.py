@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from dlmkit import __version__
+from dlmkit.cli.bench import bench
 from dlmkit.cli.components import components
 from dlmkit.cli.doctor import doctor
 from dlmkit.cli.exit import exit_app
@@ -26,8 +27,8 @@ from dlmkit.recipe.problems import InvalidRecipe, UnusableRecipe
 
 EXIT_CODES = """Exit codes: 0 done, 1 unexpected, 2 usage, 3 recipe missing or invalid or a name
 nobody provides, 4 a known name whose plugin failed or is absent, 5 data or hub, 6 checkpoint,
-trace or certificate truncated, altered or incomplete, 7 non-finite loss, 75 preempted and saved,
-130 interrupted."""
+trace or certificate truncated, altered or incomplete, 7 non-finite loss, 8 a comparison's gate
+failed, 75 preempted and saved, 130 interrupted."""
 
 app = typer.Typer(
     name="dlmkit",
@@ -41,6 +42,7 @@ app.command()(train)
 app.command()(sample)
 app.command()(trace)
 app.add_typer(exit_app, name="exit")
+app.add_typer(bench, name="bench")
 app.add_typer(recipe, name="recipe")
 app.add_typer(components, name="components")
 app.add_typer(plugins, name="plugins")

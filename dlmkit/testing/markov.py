@@ -52,8 +52,12 @@ class MarkovChain:
 
     def sample(self, count: int, length: int, seed: int = 0) -> Ids:
         """``count`` texts drawn from the chain itself."""
-        u = Noise.keyed(seed, torch.arange(count), 1).uniform(0, (length,), torch.float64)
-        ids, cdf = [], self.initial.expand(count, -1).cumsum(dim=1)
+        return self.draw(Noise.keyed(seed, torch.arange(count), 1), length)
+
+    def draw(self, noise: Noise, length: int) -> Ids:
+        """One text of ``length`` tokens of each key of ``noise``."""
+        u = noise.uniform(0, (length,), torch.float64)
+        ids, cdf = [], self.initial.expand(len(u), -1).cumsum(dim=1)
         for position in range(length):
             token = (u[:, position, None] >= cdf).sum(dim=1).clamp(max=len(self.initial) - 1)
             ids.append(token)

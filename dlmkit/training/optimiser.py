@@ -7,12 +7,21 @@ import math
 import torch
 from torch import nn
 
+from dlmkit.errors import UsageError
 from dlmkit.recipe.schema import TrainConfig
 
 
 def build_optimiser(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW over the parameters of ``module``, one fused kernel where the device has one."""
+    """AdamW over the parameters of ``module``, one fused kernel where the device has one.
+
+    Raises UsageError if it has none.
+    """
     parameters = [p for p in module.parameters() if p.requires_grad]
+    if not parameters:
+        raise UsageError(
+            "this recipe's model has no parameters, so there is nothing to train; sample it as it "
+            "is, by dlmkit.compose() or `dlmkit bench sampler`"
+        )
     matrices = [p for p in parameters if p.ndim >= 2]
     others = [p for p in parameters if p.ndim < 2]
     fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)

@@ -193,3 +193,21 @@ class NgramEntropy(Config):
     unit: Literal["characters", "tokens", "words"] = Field(
         "characters", description="what the n-grams are made of"
     )
+
+
+class Distinct(Config):
+    """Variety of pooled n-grams."""
+
+    unit: Literal["characters", "tokens", "words"] = Field(
+        "words", description="what the n-grams are made of"
+    )
+    orders: list[PositiveInt] = Field([1, 2, 3, 4], min_length=1, description="every n")
+
+
+class NgramDistance(Config):
+    """Distance of pooled n-grams from held-out text."""
+
+    unit: Literal["characters", "tokens", "words"] = Field(
+        "words", description="what the n-grams are made of"
+    )
+    orders: list[PositiveInt] = Field([1, 2, 3], min_length=1, description="every n")

@@ -60,4 +60,18 @@ def register_components() -> Sequence[Component]:
             config=configs.NgramEntropy,
             target="dlmkit_text.metrics:NgramEntropyMetric",
         ),
+        Component(
+            kind="metric",
+            name="distinct",
+            summary="share of distinct n-grams and their entropy, for several n",
+            config=configs.Distinct,
+            target="dlmkit_text.diversity:DistinctMetric",
+        ),
+        Component(
+            kind="metric",
+            name="ngram-distance",
+            summary="total variation of n-grams from held-out text",
+            config=configs.NgramDistance,
+            target="dlmkit_text.diversity:NgramDistanceMetric",
+        ),
     ]

@@ -1,0 +1,76 @@
+"""What the figure scripts share: their options, and runs of one case."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dlmkit.bench import device as machine
+from dlmkit.bench import document
+from dlmkit.bench.cases import Case
+from dlmkit.bench.defaults import short
+from dlmkit.bench.measure import Work
+from dlmkit.bench.subject import Subject, open_subject
+from dlmkit.errors import DlmkitError
+from dlmkit.memory import keep_freed
+from dlmkit.sampling.requests import unconditional
+
+
+def parser(doc: str | None, texts: int) -> argparse.ArgumentParser:
+    """The options that every figure has."""
+    made = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("model", metavar="MODEL", help="a run's folder, a checkpoint, or markov")
+    made.add_argument("-n", "--count", type=int, default=texts, help=f"texts; default {texts}")
+    made.add_argument("--batch-size", type=int, default=32)
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE")
+    made.add_argument("--device", default="cpu", metavar="cpu|cuda")
+    made.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
+    return made
+
+
+Measure = Callable[[argparse.Namespace, Subject], Any]
+
+
+def run(made: argparse.ArgumentParser, measure: Measure) -> int:
+    """Measure, print and write; returns the exit code, which is that of the error if any."""
+    options = made.parse_args()
+    keep_freed()
+    try:
+        device = machine.choose(options.device)
+        subject = open_subject(options.model, options.set, device)
+        found = measure(options, subject)
+    except DlmkitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    found = {"machine": machine.describe(device), "versions": document.versions(), **found}
+    found |= {"model": options.model, "texts": options.count, "seed": options.seed}
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def own(subject: Subject) -> tuple[str, str]:
+    """The sampler and the grid of the model's recipe, in their short form."""
+    config = subject.config
+    return short(subject, "sampler", config.sampler), short(subject, "grid", config.grid)
+
+
+def work(subject: Subject, case: Case, count: int, seed: int) -> Work:
+    """``count`` free texts of ``case``."""
+    length = subject.config.length
+    requests = unconditional(count, length)
+    return Work(subject.parts(case), requests, seed, case.steps, case.batch_size, length)
+
+
+def threads() -> str:
+    """How many, in words."""
+    return f"{torch.get_num_threads()} thread(s)"

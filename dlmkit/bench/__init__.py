@@ -1,0 +1,1 @@
+"""What `dlmkit bench` runs: cases, measurements, the early-exit comparison, reports."""

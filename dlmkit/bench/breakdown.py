@@ -1,0 +1,70 @@
+"""Where the time of one sampling step goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+
+from dlmkit.bench.cases import Case
+from dlmkit.bench.subject import Subject
+from dlmkit.bench.timing import interleaved
+from dlmkit.core.network import Conditioning
+from dlmkit.noise import Noise
+from dlmkit.sampling.levels import levels
+from dlmkit.sampling.parts import SamplingParts
+
+
+@torch.no_grad()
+def step_breakdown(
+    subject: Subject, case: Case, parts: SamplingParts, rounds: int = 5
+) -> dict[str, float]:
+    """Seconds of one step of ``case``'s batch in the middle of its grid, by part: each the best
+    of interleaved rounds.
+
+    ``network`` and ``vocabulary`` (mean of x0 and normaliser) make an evaluation, ``sampler`` is
+    what the solver adds, and each statistic of ``parts`` stands under its name.
+    """
+    device, space = parts.device, parts.space
+    rows = torch.arange(case.batch_size, device=device)
+    ids = torch.zeros(case.batch_size, subject.config.length, dtype=torch.int64, device=device)
+    clean = space.embed(ids)
+    table = levels(parts, case.steps)
+    middle = (case.steps - 1) // 2
+    here, there = (
+        type(table)(*(v[k].to(clean.dtype).expand(len(rows)).to(device) for v in table))
+        for k in (middle, middle + 1)
+    )
+    noise = Noise.keyed(0, rows, 0)
+    x = space.corruption.corrupt(clean, here, noise)
+    everywhere = torch.ones_like(ids, dtype=torch.bool)
+    conditioning = Conditioning.of(clean, ~everywhere, everywhere)
+    previous = parts.denoise.start(x)
+    prediction = parts.denoise(x, here, previous, conditioning)
+    read = space.corruption.input(x, here)
+    network = subject.assembly.network
+    has_before = torch.ones_like(rows, dtype=torch.bool)
+    runs: dict[str, Callable[[], Any]] = {
+        "network": lambda: network(read, here, conditioning, previous),
+        "vocabulary": lambda: space.read(prediction.query),
+        "sampler": lambda: parts.sampler.step(
+            lambda *_: prediction,
+            space.corruption,
+            x,
+            here,
+            there,
+            parts.sampler.init(x),
+            noise,
+            previous,
+        ),
+    }
+    for name, statistic in parts.statistics.items():
+        runs[name] = partial(statistic, space, prediction, prediction, has_before, everywhere)
+    for run in runs.values():
+        run()
+    return {
+        name: min(own)
+        for name, own in zip(runs, interleaved([*runs.values()], rounds), strict=True)
+    }

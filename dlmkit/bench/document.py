@@ -1,0 +1,130 @@
+"""The result of a run as one JSON document in the shape of pytest-benchmark's.
+
+``benchmarks[]`` has one entry a case, with ``stats`` of its seconds and everything else in
+``extra_info``. What belongs to the whole run (protocol, versions, verdicts, curves for plots)
+stands under ``dlmkit``, which pytest-benchmark ignores.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from dlmkit import __version__
+from dlmkit.bench.timing import summary
+from dlmkit.errors import UsageError
+
+Document = Mapping[str, Any]
+
+FORMAT = 1
+PACKAGES = ("dlmkit", "torch", "numpy", "transformers", "tokenizers")
+
+
+def document(
+    machine: Mapping[str, Any],
+    protocol: Mapping[str, Any],
+    entries: Sequence[Mapping[str, Any]],
+    more: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Everything of one run."""
+    return {
+        "machine_info": dict(machine),
+        "commit_info": commit_info(),
+        "benchmarks": list(entries),
+        "datetime": datetime.now(UTC).isoformat(),
+        "version": __version__,
+        "dlmkit": {"format": FORMAT, "protocol": dict(protocol), "versions": versions(), **more},
+    }
+
+
+def entry(
+    group: str,
+    name: str,
+    params: Mapping[str, Any],
+    seconds: Sequence[float],
+    extra: Mapping[str, Any],
+) -> dict[str, Any]:
+    """One entry of ``benchmarks[]``."""
+    return {
+        "group": group,
+        "name": name,
+        "fullname": f"dlmkit bench sampler::{name}",
+        "params": dict(params),
+        "param": None,
+        "extra_info": dict(extra),
+        "options": {"timer": "torch.utils.benchmark", "warmup": True},
+        "stats": summary(seconds),
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Of the packages that decide what is computed."""
+    found: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def commit_info() -> dict[str, Any]:
+    """The commit of dlmkit's own checkout, in pytest-benchmark's words; empty outside of one."""
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return {}
+    return {
+        "id": commit,
+        "time": _git("show", "-s", "--format=%cI", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain")),
+        "project": "dlmkit",
+        "branch": _git("rev-parse", "--abbrev-ref", "HEAD"),
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ("git", *arguments),
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+            cwd=Path(__file__).parent,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def write(content: Document, path: Path) -> None:
+    """Write ``content`` as JSON. Raises UsageError if the file cannot be written."""
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def read(path: Path) -> Document:
+    """A document that :func:`write` wrote. Raises UsageError for any other file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON: {error}") from error
+    own = content.get("dlmkit") if isinstance(content, dict) else None
+    if not isinstance(own, dict) or "protocol" not in own:
+        raise UsageError(
+            f"{path} was not written by 'dlmkit bench sampler --json FILE': it says no protocol"
+        )
+    if own.get("format") != FORMAT:
+        raise UsageError(f"{path} is of format {own.get('format')}; this dlmkit reads {FORMAT}")
+    document: Document = content
+    return document

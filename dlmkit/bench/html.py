@@ -1,0 +1,178 @@
+"""A report in one file: tables, verdicts and pictures, for light and dark pages, offline."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from dlmkit.bench import plots
+from dlmkit.bench.document import Document
+from dlmkit.bench.quality import headline
+from dlmkit.bench.tables import certified, groups, label, lines
+from dlmkit.errors import UsageError
+
+CAPTIONS: Mapping[str, str] = {
+    "quality": "Quality against evaluations. Good text lies near the dotted line: likelier than "
+    "real text means less varied.",
+    "exit-steps": "When texts halt. The oracle halts at the first step after which no token "
+    "changes.",
+    "risk": "Tokens that differ from the full run at every threshold.",
+    "compaction": "Halting saves only what slots are reused for. Row steps are counted, not timed.",
+    "breakdown": "Where the time of one step goes.",
+}
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --rule: #d0d7de; --soft: #f6f8fa }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e6e6; --paper: #16181c; --rule: #3a3f46; --soft: #20242a }
+}
+body { margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: var(--ink);
+  background: var(--paper); font: 15px/1.5 system-ui, sans-serif }
+h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
+.wide { overflow-x: auto }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px }
+th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--rule); text-align: right;
+  white-space: nowrap }
+th:first-child, td:first-child { text-align: left }
+thead th { background: var(--soft) }
+figure { margin: 1.5rem 0 } figcaption { font-size: 13px; opacity: .8 }
+img { max-width: 100%; height: auto }
+.verdict { padding: .4rem .8rem; margin: .4rem 0; border-left: 4px solid var(--rule);
+  background: var(--soft) }
+.gain { border-left-color: #009e73 }
+pre { background: var(--soft); padding: .8rem; overflow-x: auto; font-size: 12px }
+"""
+
+Entry = Mapping[str, Any]
+
+
+def report(content: Document) -> str:
+    """The whole page."""
+    own = content["dlmkit"]
+    protocol = own["protocol"]
+    title = f"dlmkit bench sampler: {protocol['model']}"
+    body = [
+        f"<h1>{escape(title)}</h1>",
+        f"<p>{protocol['texts']} texts of {protocol['length']} tokens, seed {protocol['seed']}, on "
+        f"{escape(str(protocol['device']))}, {escape(content['datetime'][:19])} UTC.</p>",
+        *_verdicts(own["verdicts"]),
+        *(part for name, entries in groups(content) for part in _table(name, entries)),
+        *(f"<p>{escape(line)}</p>" for line in lines(content)[1 + len(own["verdicts"]) :] if line),
+        *_figures(content),
+        "<h2>Protocol</h2>",
+        f"<pre>{escape(_facts(protocol))}\n\n{escape(_facts(own['versions']))}</pre>",
+    ]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>"
+        + "\n".join(body)
+        + "</body></html>\n"
+    )
+
+
+def write(content: Document, path: Path) -> None:
+    """Write :func:`report`. Raises UsageError if the file cannot be written."""
+    try:
+        path.write_text(report(content), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _verdicts(verdicts: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    if verdicts:
+        yield "<h2>Verdicts</h2>"
+    for verdict in verdicts:
+        kind = "verdict gain" if verdict["gain"] else "verdict"
+        case = verdict["case"].rsplit(" | ", 1)[0]
+        yield f'<p class="{kind}">{escape(case)}: {escape(verdict["sentence"])}</p>'
+
+
+COLUMNS = (
+    "exit @steps",
+    "evaluations",
+    "p50",
+    "p95",
+    "executed",
+    "x evals",
+    "x fixed",
+    "x oracle",
+    "seconds",
+    "x wall",
+    "texts/s",
+    "tokens/s",
+    "MFU %",
+    "tokens differ %",
+    "rows differ %",
+    "NLL",
+    "H4",
+    "distinct-4",
+    "TV",
+    "certificate",
+)
+
+
+def _table(name: str, entries: Sequence[Entry]) -> Iterable[str]:
+    yield f"<h2>{escape(name)}</h2><div class='wide'><table><thead><tr>"
+    yield "".join(f"<th>{escape(column)}</th>" for column in COLUMNS)
+    yield "</tr></thead><tbody>"
+    for entry in entries:
+        yield "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in _cells(entry)) + "</tr>"
+    yield "</tbody></table></div>"
+
+
+def _cells(entry: Entry) -> list[str]:
+    info, worth = entry["extra_info"], headline(entry["extra_info"]["quality"])
+    shares = []
+    for key in ("token_disagreement", "row_disagreement"):
+        low, high = info[f"{key}_interval"]
+        text = f"{100 * info[key]:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
+        shares.append("" if info["exit"] == "none" else text)
+    return [
+        label(entry),
+        f"{info['evaluations_mean']:.2f}",
+        f"{info['evaluations_p50']:.0f}",
+        f"{info['evaluations_p95']:.0f}",
+        f"{info['row_evaluations']}",
+        f"{info['speedup']:.2f}",
+        f"{info['speedup_best_fixed']:.2f}",
+        f"{info['speedup_oracle_exit']:.2f}",
+        f"{entry['stats']['min']:.3g}",
+        f"{info['speedup_wall']:.2f}",
+        f"{info['texts_per_second']:.4g}",
+        f"{info['tokens_per_second']:.4g}",
+        f"{100 * info['utilisation']:.1f}",
+        *shares,
+        *(
+            "" if worth.get(key) is None else f"{worth[key]:.3f}"
+            for key in ("nll", "entropy", "distinct", "ngram_tv")
+        ),
+        certified(info["certificate"]),
+    ]
+
+
+def _figures(content: Document) -> Iterable[str]:
+    light, dark = plots.draw(content, "light"), plots.draw(content, "dark")
+    for name, figure in light.items():
+        yield (
+            "<figure><picture>"
+            f'<source media="(prefers-color-scheme: dark)" srcset="{_data(dark[name])}">'
+            f'<img src="{_data(figure)}" alt="{escape(CAPTIONS[name])}"></picture>'
+            f"<figcaption>{escape(CAPTIONS[name])}</figcaption></figure>"
+        )
+
+
+def _data(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    return "\n".join(f"{key}: {value}" for key, value in facts.items())

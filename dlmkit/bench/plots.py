@@ -1,0 +1,284 @@
+"""The document's pictures. Each is drawn twice, for light and for dark pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dlmkit.bench.document import Document
+from dlmkit.bench.quality import headline
+from dlmkit.errors import UsageError
+
+COLOURS = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9",
+    "#8c8c8c", "#b22222", "#7a5cc0", "#6b8e23", "#a0714f", "#20b2aa",
+)  # fmt: skip
+"""The first six are told apart by most colour-blind readers (Okabe and Ito); all show on white and
+on near-black. Markers tell apart the same series."""
+
+MARKERS = "osD^vP*X<>hp"
+
+THEMES: Mapping[str, Mapping[str, str]] = {
+    "light": {"ink": "#1b1f24", "paper": "#ffffff"},
+    "dark": {"ink": "#e6e6e6", "paper": "#16181c"},
+}
+
+
+def quality(content: Document) -> Figure | None:
+    """Negative log-likelihood, and distance from held-out text, against evaluations a text."""
+    figure, axes = _panels(2, (11.0, 4.6))
+    for (column, title), panel in zip(
+        (("nll", "NLL, nats a token"), ("ngram_tv", "n-gram distance from held-out text")),
+        axes,
+        strict=True,
+    ):
+        for index, (name, entries) in enumerate(_series(content)):
+            points = sorted(
+                (e["extra_info"]["evaluations_mean"], worth[column])
+                for e in entries
+                if column in (worth := headline(e["extra_info"]["quality"]))
+            )
+            if points:
+                line = "-" if len(points) > 1 else ""
+                _plot(panel, points, index, name, line)
+        panel.set(xlabel="evaluations a text", ylabel=title, xscale="log")
+        _human(panel, content, column)
+        _plain_ticks(panel)
+        panel.grid(alpha=0.25)
+    _legend_below(figure, axes[0])
+    return figure
+
+
+def _series(content: Document) -> list[tuple[str, list[Mapping[str, Any]]]]:
+    """Entries that belong on one line: the same parts and exit, at different steps."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    samplers = {
+        (e["extra_info"]["sampler"], e["extra_info"]["grid"]) for e in content["benchmarks"]
+    }
+    for entry in content["benchmarks"]:
+        info = entry["extra_info"]
+        name = info["exit"] if info["exit"] != "none" else "full run"
+        if len(samplers) > 1:
+            name = f"{info['sampler']}, {info['grid']}, {name}"
+        found.setdefault(name, []).append(entry)
+    return list(found.items())
+
+
+def _human(axes: Axes, content: Document, column: str) -> None:
+    """A line where as much held-out text stands, if some metric says so."""
+    names = {"nll": ("nll_expected", "human_nll_per_token"), "ngram_tv": ("human_ngram_tv_2",)}
+    worth = content["benchmarks"][0]["extra_info"]["quality"]
+    if column == "nll" and "nll" not in worth:
+        names = {"nll": ("human_nll_per_token",)}
+    value = next((worth[name] for name in names[column] if name in worth), None)
+    if value is not None:
+        axes.axhline(value, ls=":", lw=1.4, color="#8c8c8c", label="real text of this amount")
+
+
+def exit_steps(content: Document) -> Figure | None:
+    """How many texts halt by each step, rule by rule, beside the oracle."""
+    entries = [
+        e for e in content["benchmarks"] if e["extra_info"]["exit"] not in ("none", "regridded")
+    ]
+    entries = [e for e in entries if e["group"] == entries[0]["group"]]
+    if len(entries) < 2:
+        return None
+    figure, (panel,) = _panels(1, (8.4, 4.8))
+    for index, entry in enumerate(entries):
+        info = entry["extra_info"]
+        oracle = info["exit"] == "oracle-exit"
+        steps = sorted((int(k), n) for k, n in info["exit_steps"].items())
+        total, done, points = sum(n for _, n in steps), 0, [(0.0, 0.0)]
+        for step, number in steps:
+            points += [(step, done / total), (step, (done + number) / total)]
+            done += number
+        points.append((info["steps"], 1.0))
+        style = "-" if oracle else ("--" if info["exit"] == "fixed" else "-.")
+        panel.plot(
+            *zip(*points, strict=True),
+            lw=2.6 if oracle else 1.6,
+            ls=style,
+            color=COLOURS[index % len(COLOURS)],
+            label=info["exit"],
+        )
+    panel.set(
+        xlabel="step of the grid",
+        ylabel="share of texts that have halted",
+        title=entries[0]["group"].rsplit(" | ", 1)[0],
+    )
+    panel.legend(frameon=False, loc="upper left")
+    panel.grid(alpha=0.25)
+    return figure
+
+
+def risk(content: Document) -> Figure | None:
+    """Differing tokens at every threshold: on the texts it is chosen on, and on the others."""
+    curves = [c for c in content["dlmkit"]["risk"] if len(c["points"]) > 1]
+    curves = [c for c in curves if c["case"] == curves[0]["case"]]
+    if not curves:
+        return None
+    columns = min(3, len(curves))
+    rows = -(-len(curves) // columns)
+    figure = Figure(figsize=(3.9 * columns + 0.4, 3.3 * rows + 0.6), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    bound = content["dlmkit"]["protocol"]["bound"]
+    for panel, curve in zip(panels, curves, strict=False):
+        thresholds = [p["threshold"] for p in curve["points"]]
+        for key, colour, name in (
+            ("calibration", COLOURS[0], "chosen on"),
+            ("report", COLOURS[1], "reported on"),
+        ):
+            values = [100 * p[key] for p in curve["points"]]
+            panel.plot(thresholds, values, color=colour, lw=1.8, label=name)
+        panel.axhline(100 * bound, color="#8c8c8c", ls=":", lw=1.4, label="bound")
+        panel.set(title=curve["rule"], xlabel="threshold", ylabel="tokens that differ, %")
+        panel.set_xscale("log")
+        panel.set_yscale("symlog", linthresh=1.0)
+        panel.set_yticks([0, 1, 10, 100], ["0", "1", "10", "100"])
+        panel.set_ylim(-0.1, 100)
+        panel.grid(alpha=0.25)
+    for panel in panels[len(curves) :]:
+        panel.remove()
+    panels[0].legend(frameon=False)
+    return figure
+
+
+def compaction(content: Document) -> Figure | None:
+    """Row steps needed per row step executed, with refill and with a barrier, by batch size."""
+    found = content["dlmkit"]["compaction"]
+    found = [c for c in found if c["case"] == found[0]["case"] and c["exit"] != "fixed"]
+    if not found:
+        return None
+    figure, (panel,) = _panels(1, (8.4, 4.8))
+    styles = (("constant", "-", "refill"), ("barrier", ":", "barrier"))
+    for index, curve in enumerate(found[:6]):
+        for key, line, name in styles:
+            sizes = [p["batch"] for p in curve["points"]]
+            panel.plot(
+                sizes,
+                [p[key] for p in curve["points"]],
+                line,
+                color=COLOURS[index % len(COLOURS)],
+                marker=MARKERS[index],
+                ms=4,
+                lw=1.8,
+                label=f"{curve['exit']}, {name}",
+            )
+    panel.set(
+        xlabel="slots (batch)",
+        ylabel="row steps needed / executed",
+        ylim=(None, 1.02),
+        title="What halting saves of the row steps, constant shape to the end",
+    )
+    panel.set_xscale("log", base=2)
+    panel.set_xticks(sizes, [str(size) for size in sizes])
+    panel.grid(alpha=0.25)
+    _legend_below(figure, panel)
+    return figure
+
+
+def breakdown(content: Document) -> Figure | None:
+    """Where a step's time goes."""
+    found = content["dlmkit"]["breakdown"]
+    if not found:
+        return None
+    figure, (panel,) = _panels(1, (9.2, 1.7 + 0.7 * len(found)))
+    parts = list(found[0]["seconds"])
+    for place, case in enumerate(found):
+        left = 0.0
+        for index, part in enumerate(parts):
+            width = 1e3 * case["seconds"][part]
+            panel.barh(
+                place,
+                width,
+                left=left,
+                height=0.6,
+                color=COLOURS[index % len(COLOURS)],
+                label=part if place == 0 else None,
+            )
+            left += width
+    panel.set_yticks(range(len(found)), [c["case"].rsplit(" | ", 1)[0] for c in found])
+    panel.invert_yaxis()
+    panel.set(xlabel="milliseconds of one step, each part by itself")
+    _legend_below(figure, panel)
+    return figure
+
+
+PLOTS: Mapping[str, Callable[[Document], Figure | None]] = {
+    "quality": quality,
+    "exit-steps": exit_steps,
+    "risk": risk,
+    "compaction": compaction,
+    "breakdown": breakdown,
+}
+
+
+def draw(content: Document, theme: str) -> dict[str, Figure]:
+    """Every picture that the document has data for, in the colours of ``theme``."""
+    ink, paper = THEMES[theme]["ink"], THEMES[theme]["paper"]
+    style: Any = {
+        "text.color": ink,
+        "axes.labelcolor": ink,
+        "axes.edgecolor": ink,
+        "xtick.color": ink,
+        "ytick.color": ink,
+        "figure.facecolor": paper,
+        "axes.facecolor": paper,
+        "savefig.facecolor": paper,
+        "font.size": 10.0,
+        "svg.fonttype": "none",
+    }
+    with matplotlib.rc_context(style):
+        drawn = {name: plot(content) for name, plot in PLOTS.items()}
+    return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def save(content: Document, folder: Path) -> list[Path]:
+    """Write the light pictures as PNG into ``folder``. Raises UsageError if that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = []
+        for name, figure in draw(content, "light").items():
+            paths.append(folder / f"{name}.png")
+            figure.savefig(paths[-1], dpi=140)
+    except OSError as error:
+        raise UsageError(f"{folder}: {error.strerror or error}") from error
+    return paths
+
+
+def _panels(count: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, list(figure.subplots(1, count, squeeze=False)[0])
+
+
+def _plot(
+    panel: Axes, points: Sequence[tuple[float, float]], index: int, name: str, line: str
+) -> None:
+    panel.plot(
+        *zip(*points, strict=True),
+        color=COLOURS[index % len(COLOURS)],
+        marker=MARKERS[index % len(MARKERS)],
+        ms=6,
+        lw=1.6,
+        ls=line,
+        label=name,
+    )
+
+
+def _plain_ticks(panel: Axes) -> None:
+    """Numbers instead of powers of ten on a logarithmic axis."""
+    formatter = matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}")
+    panel.xaxis.set_major_formatter(formatter)
+    panel.xaxis.set_minor_formatter(formatter)
+
+
+def _legend_below(figure: Figure, panel: Axes) -> None:
+    handles, names = panel.get_legend_handles_labels()
+    figure.legend(
+        handles, names, loc="outside lower center", ncols=min(4, max(len(names), 1)), frameon=False
+    )

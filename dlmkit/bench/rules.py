@@ -1,0 +1,129 @@
+"""Exit rules as families over one threshold, and the rule that replays a decided schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlmkit.bench.subject import Subject
+from dlmkit.core.exits import ExitCriterion
+from dlmkit.errors import RecipeError
+from dlmkit.plugin import Part
+from dlmkit.recipe.rules import PROBE, TUNED, OpenRule
+from dlmkit.recipe.short import parse_part
+from dlmkit.registry import Registry
+from dlmkit.sampling.trace import Trace
+from dlmkit.types import Index, PerRow, Rows
+
+THRESHOLD, STEPS = "threshold", "steps"
+"""The option of an adaptive rule that is tuned: the first if it must be given, else the second."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """An exit rule at every threshold. One without an open number is tried as it is.
+
+    ``name`` is what the user wrote.
+    """
+
+    name: str
+    rule: OpenRule | Part
+    subject: Subject
+
+    @staticmethod
+    def of(subject: Subject, text: str) -> Family:
+        """The family that the short form of an exit rule means.
+
+        Open is the number written ``tuned``, or the only required option if it is not given.
+        """
+        assembly = subject.assembly
+        if TUNED not in text and not _missing(assembly.registry, parse_part(text)):
+            return Family(text, parse_part(text), subject)
+        rule = OpenRule.parse(text, assembly.registry, assembly.context)
+        return Family(text, rule, subject)
+
+    def at(self, threshold: float | None) -> Part:
+        """The rule at ``threshold`` (None: as it is)."""
+        if isinstance(self.rule, Part):
+            return self.rule
+        assert threshold is not None
+        return self.rule.at(threshold)
+
+    def __call__(self, threshold: float | None) -> ExitCriterion:
+        """The rule itself."""
+        rule: ExitCriterion = self.subject.build("exit", self.at(threshold))
+        return rule
+
+    @property
+    def open(self) -> bool:
+        """Whether there is a threshold to choose."""
+        return isinstance(self.rule, OpenRule)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The statistics that it reads."""
+        return self(PROBE if isinstance(self.rule, OpenRule) else None).needs
+
+    def candidates(self, trace: Trace) -> list[float]:
+        """Numbers worth trying on ``trace``, lowest first; see :class:`OpenRule`."""
+        assert isinstance(self.rule, OpenRule)
+        return [value for value in self.rule.candidates(trace) if self.usable(value)]
+
+    def number(self, value: float) -> float:
+        """``value`` as the rule takes it: whole numbers where it counts steps."""
+        whole = isinstance(self.rule, OpenRule) and self.rule.whole
+        return float(round(value)) if whole else value
+
+    def usable(self, threshold: float) -> bool:
+        """Whether the rule takes it, and it does not lie below the noise of what it reads."""
+        try:
+            self.subject.check_noise(self(threshold))
+        except RecipeError:
+            return False
+        return True
+
+
+def families(subject: Subject) -> list[str]:
+    """The names of all exit rules that need nothing but one number, adaptive ones only."""
+    found = []
+    for entry in subject.assembly.registry.components("exit"):
+        part = Part(use=entry.component.name)
+        missing = _missing(subject.assembly.registry, part)
+        if missing == [THRESHOLD]:
+            found.append(entry.component.name)
+        elif not missing and STEPS in entry.component.config.model_fields:
+            found.append(f"{entry.component.name}:{STEPS}={TUNED}")
+    return found
+
+
+def _missing(registry: Registry, part: Part) -> list[str]:
+    """The required options that ``part`` does not give."""
+    fields = registry.find("exit", part.use).component.config.model_fields
+    required = [field.alias or name for name, field in fields.items() if field.is_required()]
+    return [name for name in required if name not in part.options]
+
+
+class Scheduled(ExitCriterion):
+    """Halts each text at a step decided before: for exits that only a trace knows.
+
+    The loop asks for the memory of texts in the order of their requests; that is how each text
+    gets its own step. One instance serves one run in as many slots as there are live texts.
+    """
+
+    needs = ("step",)
+
+    def __init__(self, steps: Index) -> None:
+        self._steps: Iterator[int] = iter(steps.tolist())
+
+    def init(self, rows: int) -> Tensor:
+        return torch.tensor([next(self._steps) for _ in range(rows)])
+
+    def __call__(self, statistics: Mapping[str, PerRow], memory: Any) -> tuple[Rows, Any]:
+        return statistics["step"] >= memory, memory
+
+    def reason(self, memory: Any) -> str:
+        return f"decided: step {int(memory)}"

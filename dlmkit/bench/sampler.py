@@ -1,0 +1,384 @@
+"""`dlmkit bench sampler`: every case recorded, run for real, scored and timed in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from dlmkit.bench import device as machine
+from dlmkit.bench import document
+from dlmkit.bench.breakdown import step_breakdown
+from dlmkit.bench.cases import FULL, Case, titled
+from dlmkit.bench.exits import Choice, Recorded, record
+from dlmkit.bench.flops import evaluation_flops
+from dlmkit.bench.measure import Outcome, Work, against, barrier_row_steps, row_steps
+from dlmkit.bench.plan import Plan
+from dlmkit.bench.quality import Quality
+from dlmkit.bench.rules import Family, Scheduled
+from dlmkit.bench.subject import Subject
+from dlmkit.bench.timing import interleaved
+from dlmkit.bench.verdict import Verdict, judge, sentence
+from dlmkit.evaluation.intervals import binomial_cdf
+from dlmkit.evaluation.replay import Replay
+from dlmkit.sampling.parts import SamplingParts
+from dlmkit.sampling.requests import Request
+from dlmkit.sampling.slots import constant, halves
+
+FIXED, ORACLE, REGRIDDED = "fixed", "oracle-exit", "regridded"
+"""What the column ``exit`` says of baselines; else it is ``none`` or the rule's name."""
+
+EPSILON, DELTA = 0.05, 0.05
+"""A certificate says, at confidence 1 - delta over all rules, that at most this share of texts
+differs from the full run: the exact binomial test over texts."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table: a case, what it is called, and how it is run anew each time."""
+
+    case: Case
+    exit: str
+    threshold: float | None
+    base: Case
+    recorded: Recorded
+    run: Callable[[], Outcome]
+    replayed: Replay | None = None
+
+    @property
+    def name(self) -> str:
+        """Unique in a run."""
+        return self.case.name(titled(self.exit, self.threshold))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A row, what came out, and what it took."""
+
+    row: Row
+    outcome: Outcome
+    score: Replay
+    quality: dict[str, float]
+    memory: int | None
+
+
+@dataclass
+class Bench:
+    """One run. ``say`` gets a line whenever something takes long."""
+
+    subject: Subject
+    plan: Plan
+    say: Say
+
+    def __post_init__(self) -> None:
+        self.requests, self.bucket = self.plan.requests(self.subject)
+        self.families = [Family.of(self.subject, text) for text in self.plan.rules]
+        self.quality = Quality.of(self.subject)
+        device = self.subject.assembly.context.device
+        self.dtypes = {case.precision: self.subject.dtype(case) for case in self.plan.lists.cases()}
+        self.peaks = {
+            str(dtype)[6:]: machine.matmul_peak(device, dtype)
+            for dtype in dict.fromkeys(self.dtypes.values())
+        }
+        self.verdicts: list[tuple[Case, Verdict]] = []
+        self.risk: list[dict[str, Any]] = []
+        self.notes: list[str] = []
+
+    def run(self) -> dict[str, Any]:
+        """Everything, as one document."""
+        rows: list[Row] = []
+        for case in self.plan.lists.cases():
+            self.say(f"recording {case.name(FULL)}")
+            rows += self._rows(case)
+        measured = []
+        for row in rows:
+            self.say(f"running {row.name}")
+            measured.append(self._measure(row))
+        self.say(f"timing {len(rows)} rows, {self.plan.rounds} interleaved rounds")
+        seconds = interleaved([row.run for row in rows], self.plan.rounds)
+        return self._document(measured, seconds)
+
+    def _rows(self, case: Case) -> list[Row]:
+        recorded = record(
+            self.subject,
+            case,
+            self.families,
+            self.requests,
+            self.plan.texts,
+            self.bucket,
+            self.plan.bound,
+            self.plan.seed,
+        )
+        rows = [self._row(case, FULL, None, case, recorded, self.subject.parts(case))]
+        choices = [
+            choice for family in self.families if (choice := self._choose(family, case, recorded))
+        ]
+        if self.plan.early_exit:
+            rows += self._scheduled(case, recorded)
+        for choice in choices:
+            part = choice.family.at(choice.threshold)
+            parts = self.subject.parts(case, part)
+            name = choice.family.name
+            row = self._row(case, name, choice.threshold, case, recorded, parts)
+            rows.append(replace(row, replayed=choice.found))
+        for rule in self.plan.freeze:
+            frozen = replace(case, freeze=rule)
+            parts = self.subject.parts(frozen)
+            rows.append(self._row(frozen, f"freeze {rule}", None, case, recorded, parts))
+        if self.plan.early_exit:
+            rows += self._regridded(case, recorded, choices)
+        return rows
+
+    def _choose(self, family: Family, case: Case, recorded: Recorded) -> Choice | None:
+        choice, risk = recorded.choose(family)
+        self.risk.append({"case": case.name(FULL), "rule": family.name, "points": risk})
+        if choice is None:
+            self.notes.append(
+                f"{family.name} on {case.name(FULL)}: no threshold keeps the disagreement below "
+                f"{100 * self.plan.bound:g} % of the calibration texts' tokens"
+            )
+            return None
+        if choice.found.token_disagreement > self.plan.bound and choice.threshold is None:
+            self.notes.append(
+                f"{family.name} on {case.name(FULL)}: has no open number, and its disagreement of "
+                f"{100 * choice.found.token_disagreement:.2f} % lies above the bound"
+            )
+        if self.plan.early_exit:
+            found = judge(
+                family.name,
+                choice.threshold,
+                choice.found,
+                recorded.oracle(),
+                recorded.curves,
+                rules=len(self.families),
+            )
+            self.verdicts.append((case, found))
+        return choice
+
+    def _row(
+        self,
+        case: Case,
+        exit: str,
+        threshold: float | None,
+        base: Case,
+        recorded: Recorded,
+        parts: SamplingParts,
+    ) -> Row:
+        return Row(case, exit, threshold, base, recorded, self._work(case, parts).run)
+
+    def _work(self, case: Case, parts: SamplingParts) -> Work:
+        requests: Sequence[Request] = self.requests[: self.plan.texts]
+        length = self.subject.config.length
+        return Work(parts, requests, self.plan.seed, case.steps, case.batch_size, length)
+
+    def _scheduled(self, case: Case, recorded: Recorded) -> list[Row]:
+        """The best fixed exit and the oracle, run for real at steps known from the trace."""
+        bare = self.subject.parts(case)
+        rows = []
+        for name, found in ((FIXED, recorded.fixed()), (ORACLE, recorded.oracle())):
+
+            def run(steps: torch.Tensor = found.steps) -> Outcome:
+                return self._work(case, replace(bare, exit=Scheduled(steps))).run()
+
+            rows.append(Row(case, name, None, case, recorded, run, found))
+        return rows
+
+    def _regridded(self, case: Case, recorded: Recorded, choices: Sequence[Choice]) -> list[Row]:
+        """Full runs on coarser grids: of as many evaluations as each rule took on average."""
+        each = float(recorded.report.evaluations[-1]) / case.steps
+        found = {
+            max(1, round(float(choice.found.evaluations.double().mean()) / each))
+            for choice in choices
+        }
+        rows = []
+        for steps in sorted(found - {case.steps}):
+            coarse = replace(case, steps=steps)
+            parts = self.subject.parts(coarse)
+            rows.append(self._row(coarse, REGRIDDED, None, case, recorded, parts))
+        return rows
+
+    def _measure(self, row: Row) -> Measured:
+        with machine.peak_memory(self.subject.assembly.context.device) as memory:
+            outcome = row.run()
+        trace = row.recorded.report
+        score = against(outcome, trace.full, trace.generated, int(trace.evaluations[-1]))
+        decode = self.subject.assembly.tokenizer.decode
+        quality = self.quality.measure([decode(sample.ids) for sample in outcome.samples])
+        return Measured(row, outcome, score, quality, memory.peak)
+
+    def _document(
+        self, measured: Sequence[Measured], seconds: Sequence[Sequence[float]]
+    ) -> dict[str, Any]:
+        flops = {
+            m.row.base: evaluation_flops(
+                self.subject.parts(m.row.base), self.subject.assembly.network, self.length
+            )
+            for m in measured
+        }
+        full = {
+            m.row.base: min(own)
+            for m, own in zip(measured, seconds, strict=True)
+            if m.row.exit == FULL
+        }
+        entries = [
+            self._entry(m, own, flops[m.row.base], full[m.row.base])
+            for m, own in zip(measured, seconds, strict=True)
+        ]
+        return document.document(
+            machine.describe(self.subject.assembly.context.device),
+            self.plan.protocol(self.subject, self.peaks),
+            entries,
+            {
+                "matmul_peak": self.peaks,
+                "verdicts": [_verdict(case, found, measured) for case, found in self.verdicts],
+                "risk": self.risk,
+                "notes": self.notes,
+                "breakdown": self._breakdowns(),
+                "compaction": _compaction(measured),
+            },
+        )
+
+    @property
+    def length(self) -> int:
+        """L."""
+        return self.subject.config.length
+
+    def _breakdowns(self) -> list[dict[str, Any]]:
+        needs = {name for family in self.families for name in family.needs}
+        return [
+            {
+                "case": case.name(FULL),
+                "seconds": step_breakdown(self.subject, case, self.subject.tracing(case, needs)),
+            }
+            for case in self.plan.lists.cases()[:4]
+        ]
+
+    def _entry(
+        self, m: Measured, seconds: Sequence[float], flops: int, full: float
+    ) -> dict[str, Any]:
+        row, best = m.row, min(seconds)
+        dtype = str(self.dtypes[row.case.precision])[6:]
+        needed = int(m.outcome.evaluations.sum())
+        extra = {
+            **asdict(row.case),
+            "exit": row.exit,
+            "threshold": row.threshold,
+            "dtype": dtype,
+            "kernel": self.subject.kernel(row.base),
+            "texts": len(m.outcome.samples),
+            **_evaluations(m.outcome),
+            **_disagreement(m.score),
+            "speedup": m.score.saving,
+            "speedup_interval": list(m.score.saving_interval()),
+            "speedup_wall": full / best,
+            "speedup_best_fixed": row.recorded.fixed().saving,
+            "speedup_oracle_exit": row.recorded.oracle().saving,
+            "texts_per_second": len(m.outcome.samples) / best,
+            "tokens_per_second": m.outcome.tokens / best,
+            "flops_per_evaluation": flops,
+            "utilisation": needed * flops / (best * self.peaks[dtype]),
+            "peak_memory_bytes": m.memory,
+            "quality": m.quality,
+            "certificate": self._certificate(m),
+            "replay_agreement": _agreement(m),
+        }
+        params = {key: value for key, value in asdict(row.case).items() if key != "exit"}
+        group = row.base.name(FULL)
+        return document.entry(group, row.name, {**params, "exit": row.exit}, seconds, extra)
+
+    def _certificate(self, m: Measured) -> dict[str, Any] | None:
+        """Whether the reported texts, which chose nothing, show the risk to be below epsilon."""
+        if m.row.exit in (FULL, ORACLE, REGRIDDED):
+            return None
+        wrong = m.score.disagreeing()
+        rules = max(1, len(self.families))
+        p_value = binomial_cdf(int(wrong.sum()), len(wrong), EPSILON)
+        return {
+            "epsilon": EPSILON,
+            "delta": DELTA,
+            "rules": rules,
+            "texts": len(wrong),
+            "p_value": p_value,
+            "holds": p_value <= DELTA / rules,
+        }
+
+
+def _evaluations(outcome: Outcome) -> dict[str, Any]:
+    spent = outcome.evaluations.double()
+    p50, p95 = torch.quantile(spent, torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist()
+    counts = torch.bincount(outcome.steps)
+    return {
+        "evaluations_mean": float(spent.mean()),
+        "evaluations_p50": p50,
+        "evaluations_p95": p95,
+        "evaluations_max": float(spent.max()),
+        "row_evaluations": outcome.executed,
+        "row_evaluations_needed": int(spent.sum()),
+        "exit_steps": {str(step): int(n) for step, n in enumerate(counts.tolist()) if n},
+    }
+
+
+def _disagreement(score: Replay) -> dict[str, Any]:
+    return {
+        "token_disagreement": score.token_disagreement,
+        "token_disagreement_interval": list(score.token_interval()),
+        "row_disagreement": score.row_disagreement(),
+        "row_disagreement_interval": list(score.row_interval()),
+    }
+
+
+def _agreement(m: Measured) -> float | None:
+    """The share of tokens that the real run has in common with what the trace foretold."""
+    if m.row.replayed is None:
+        return None
+    return float((m.score.ids == m.row.replayed.ids).double().mean())
+
+
+def _verdict(case: Case, found: Verdict, measured: Sequence[Measured]) -> dict[str, Any]:
+    """``found`` beside the coarser full run nearest to it in evaluations."""
+    coarse = [
+        (abs(float(m.score.evaluations.double().mean()) - found.evaluations), m)
+        for m in measured
+        if m.row.base == case and m.row.exit in (REGRIDDED, FULL)
+    ]
+    _, nearest = min(coarse, key=lambda pair: pair[0])
+    regridded = nearest.row.case.steps, nearest.score.token_disagreement
+    return {
+        "case": case.name(FULL),
+        **asdict(found),
+        "interval": list(found.interval),
+        "gain": found.gain,
+        "regridded_steps": regridded[0],
+        "regridded_disagreement": regridded[1],
+        "sentence": sentence(found, None if regridded[0] == case.steps else regridded),
+    }
+
+
+def _compaction(measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    """Row steps needed per row step executed, by batch size, counted for each way to halt."""
+    found = []
+    for m in measured:
+        steps = m.outcome.steps.tolist()
+        if m.row.exit in (FULL, REGRIDDED) or len(set(steps)) == 1:
+            continue
+        sizes = [size for size in (1, 2, 4, 8, 16, 32, 64, 128, 256) if size <= len(steps)]
+        points = [
+            {
+                "batch": size,
+                "barrier": sum(steps) / barrier_row_steps(steps, size),
+                "constant": sum(steps) / row_steps(steps, size, constant),
+                "halves": sum(steps) / row_steps(steps, size, halves),
+            }
+            for size in sizes
+        ]
+        found.append({"case": m.row.base.name(FULL), "exit": m.row.exit, "points": points})
+    return found
+
+
+def run(subject: Subject, plan: Plan, say: Say = lambda line: None) -> Mapping[str, Any]:
+    """Measure ``plan`` on ``subject``: the document."""
+    return Bench(subject, plan, say).run()

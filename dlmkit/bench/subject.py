@@ -1,0 +1,139 @@
+"""The model under test, with its data, and its sampling parts for each case."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dlmkit.bench.cases import PRECISIONS, Case
+from dlmkit.conditions import model_digest
+from dlmkit.core.data import Data
+from dlmkit.core.exits import BUILT_IN, ExitCriterion, refuse_noise
+from dlmkit.errors import RecipeError, UsageError
+from dlmkit.models import Model, load_model
+from dlmkit.plugin import Part
+from dlmkit.recipe import short
+from dlmkit.recipe.assemble import Assembly, assemble, assemble_sampling
+from dlmkit.recipe.load import Resolved, load_recipe, resolve_text
+from dlmkit.recipe.schema import RecipeConfig
+from dlmkit.recipe.shelf import shipped
+from dlmkit.registry import Registry
+from dlmkit.sampling.parts import SamplingParts
+from dlmkit.training.environment import attention_used
+
+TEST_BED = "markov"
+"""The recipe of the exact test-bed."""
+
+
+def default_model() -> str:
+    """What is measured when no model is named.
+
+    The model that ships with dlmkit will be; none ships yet, so it is the exact test-bed.
+    """
+    return TEST_BED
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model with its data. ``name`` is how it was asked for."""
+
+    name: str
+    assembly: Assembly
+    data: Data
+
+    @property
+    def config(self) -> RecipeConfig:
+        """Its recipe, as overridden."""
+        return self.assembly.config
+
+    def dtype(self, case: Case) -> torch.dtype:
+        """What most matmuls of ``case`` run in: its precision's, or that of the state."""
+        chosen = self.parts(case).inference.dtype
+        if chosen is not None:
+            return chosen
+        ids = torch.zeros(1, 1, dtype=torch.int64, device=self.assembly.context.device)
+        dtype = self.assembly.space.embed(ids).dtype
+        return dtype if dtype.is_floating_point else torch.float32
+
+    def kernel(self, case: Case) -> str:
+        """What runs the attention of ``case``, if it has any, and its vocabulary step."""
+        space = self.parts(case).prepared().space
+        return ", ".join([*attention_used(self.assembly.network), f"vocabulary {space.kernel}"])
+
+    def fingerprint(self) -> str:
+        """The sha256 that certificates name the model by."""
+        return model_digest(Model(None, self.assembly, assemble_sampling(self.assembly)))
+
+    def resolve(self, case: Case) -> RecipeConfig:
+        """The recipe with the parts of ``case``, all of them checked."""
+        words = short.overrides(case.sampler, case.grid, case.exit, case.freeze, [case.guidance])
+        words += PRECISIONS[case.precision]
+        text = Resolved(self.config, Path(self.name)).text()
+        return resolve_text(text, self.name, words, self.assembly.registry).config
+
+    def parts(self, case: Case, rule: Part | None = None) -> SamplingParts:
+        """What samples ``case``; ``rule`` takes the place of its exit."""
+        config = self.resolve(case)
+        if rule is not None:
+            config = config.model_copy(update={"exit": rule})
+        return assemble_sampling(self.assembly, config)
+
+    def tracing(self, case: Case, statistics: Collection[str]) -> SamplingParts:
+        """What samples the full run of ``case`` while ``statistics`` are computed."""
+        config = self.resolve(case.base)
+        known = {part.use.rpartition(":")[2] for part in config.statistic} | set(BUILT_IN)
+        more = [Part(use=name) for name in sorted(statistics) if name not in known]
+        config = config.model_copy(update={"exit": None, "statistic": [*config.statistic, *more]})
+        return assemble_sampling(self.assembly, config)
+
+    def check_noise(self, rule: ExitCriterion) -> None:
+        """Raise RecipeError for a threshold of ``rule`` that rounding would decide."""
+        names = [name for name in rule.needs if name not in BUILT_IN]
+        statistics = {name: self.build("statistic", Part(use=name)) for name in names}
+        refuse_noise(rule, statistics, self.assembly.context.dtype)
+
+    def build(self, kind: str, part: Part) -> Any:
+        """A further part of this recipe."""
+        return self.assembly.build(kind, part)
+
+
+def open_subject(
+    reference: str | None, overrides: Sequence[str] = (), device: torch.device | str = "cpu"
+) -> Subject:
+    """The model that ``reference`` means: a run, a checkpoint, or a recipe with nothing to train.
+
+    None is :func:`default_model`. Raises UsageError for a recipe that would have to be trained,
+    and what loading a model raises.
+    """
+    name = reference or default_model()
+    if _is_recipe(name):
+        return _untrained(name, overrides, device)
+    model = load_model(name, overrides, device=device)
+    data: Data = model.assembly.build("data", model.config.data)
+    return Subject(name, replace(model.assembly, data=data), data)
+
+
+def _is_recipe(name: str) -> bool:
+    if Path(name).is_dir():
+        return False
+    names: Mapping[str, str] = {r.name: r.qualified for r in shipped(Registry.load())}
+    return name in names or name in names.values() or name.endswith((".yaml", ".yml"))
+
+
+def _untrained(name: str, overrides: Sequence[str], device: torch.device | str) -> Subject:
+    registry = Registry.load()
+    resolved = load_recipe(name, overrides, registry)
+    assembly = assemble(resolved.config, registry, device=device)
+    if any(parameter.requires_grad for parameter in assembly.objective.parameters()):
+        raise UsageError(
+            f"{name} is a recipe, and its model must be trained before it can be measured: "
+            f"run 'dlmkit train {name}' and name the run's folder"
+        )
+    if assembly.data is None:
+        raise RecipeError(f"{name} has no data to measure its texts by")
+    assembly.objective.eval()
+    return Subject(name, assembly, assembly.data)

@@ -1,0 +1,254 @@
+"""``dlmkit bench``: measure how a model samples, and compare two measurements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dlmkit.cli.output import result, say
+
+if TYPE_CHECKING:
+    from dlmkit.bench.plan import Plan
+    from dlmkit.bench.subject import Subject
+
+bench = typer.Typer(help="Measure sampling, and compare measurements.", no_args_is_help=True)
+
+PARTS = "[default: the recipe's, and more with --full]"
+
+
+@bench.command()
+def sampler(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="A run's folder, one of its checkpoints, or `markov`: the exact test-bed.  "
+            "[default: the model that ships with dlmkit once there is one, and markov until then]",
+        ),
+    ] = None,
+    early_exit: Annotated[
+        bool,
+        typer.Option(
+            "--early-exit",
+            help="Compare exit rules with the full run, the best fixed exit, a coarser grid of "
+            "the same mean evaluations, and the oracle exit; one verdict a rule.",
+        ),
+    ] = False,
+    device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where to measure.")] = "cpu",
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full/--quick",
+            help="Every sampler and grid, 2,000 texts, 7 rounds; or minutes on two cores.",
+        ),
+    ] = False,
+    samplers: Annotated[
+        str | None, typer.Option("--sampler", metavar="A,B", help=f"Samplers.  {PARTS}")
+    ] = None,
+    grids: Annotated[
+        str | None, typer.Option("--grid", metavar="A,B", help=f"Grids.  {PARTS}")
+    ] = None,
+    steps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,M",
+            help="Points of the grid.  [default: with --early-exit the recipe's, else 16,32,64]",
+        ),
+    ] = None,
+    exits: Annotated[
+        str | None,
+        typer.Option(
+            "--exit",
+            metavar="A,B",
+            help="Exit rules. One without its threshold gets the best that keeps --bound; 'tuned' "
+            "stands for a number inside others.  [default: none; with --early-exit all]",
+        ),
+    ] = None,
+    freeze: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Rules that settle single positions, with their thresholds; always run for real.",
+        ),
+    ] = None,
+    guidance: Annotated[
+        str, typer.Option(metavar="A,B", help="Guidance, one at a time; none is one of them.")
+    ] = "none",
+    batch_size: Annotated[
+        str | None, typer.Option(metavar="N,M", help="Slots.  [default: the recipe's]")
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="fp32, bf16, int8, fp32+compile, bf16+compile, bf16+graphs.  [default: fp32; on "
+            "cuda also bf16 and bf16+graphs]",
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a recipe key; repeatable."),
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option("-n", "--count", min=8, help="Texts reported on.  [default: 256 or 2000]"),
+    ] = None,
+    bound: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=1.0, help="Share of differing tokens that choosing a threshold may cost."
+        ),
+    ] = 0.01,
+    given: Annotated[
+        str,
+        typer.Option(
+            metavar="P,Q",
+            help="Percent of each text given as its beginning, in turn: 0,30,60,90 is a queue of "
+            "mixed difficulty, with the best fixed exit tuned for each.",
+        ),
+    ] = "0",
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of all texts.")] = 0,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Timing rounds, interleaved.  [default: 3 or 7]")
+    ] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Write it as pytest-benchmark's JSON."),
+    ] = None,
+    plots: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the pictures as PNG.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a report in one file.")
+    ] = None,
+) -> None:
+    """Measure how a model samples: evaluations, seconds and the quality of the text together.
+
+    Parts are written name or name:option=value;option=value, lists with commas. Texts depend on
+    --seed and their index alone, so every case answers the same requests from the same noise.
+    """
+    from dlmkit.bench import device as machine
+    from dlmkit.bench import document
+    from dlmkit.bench.sampler import run
+    from dlmkit.bench.subject import open_subject
+    from dlmkit.memory import keep_freed
+
+    keep_freed()
+    chosen = machine.choose(device)
+    _writable(json_file, html)
+    subject = open_subject(model, overrides or (), chosen)
+    lists = {"sampler": samplers, "grid": grids, "steps": steps, "batch_size": batch_size}
+    lists |= {
+        "guidance": guidance,
+        "precision": precision,
+        "exit": exits,
+        "freeze": freeze,
+        "given": given,
+    }
+    facts: dict[str, Any] = {"seed": seed, "bound": bound, "early_exit": early_exit}
+    plan = _plan(subject, lists, full, count, rounds, facts)
+    content = run(subject, plan, say)
+    _show(content)
+    if json_file is not None:
+        document.write(content, json_file)
+    if plots is not None or html is not None:
+        _draw(content, plots, html)
+
+
+def _plan(
+    subject: Subject,
+    texts: dict[str, str | None],
+    full: bool,
+    count: int | None,
+    rounds: int | None,
+    facts: dict[str, Any],
+) -> Plan:
+    from dlmkit.bench.cases import words
+    from dlmkit.bench.defaults import lists, percentages, rules
+    from dlmkit.bench.plan import Plan
+
+    number = count or (2000 if full else 256)
+    chosen = rules(subject, texts["exit"], facts["early_exit"])
+    return Plan(
+        lists=lists(subject, texts, full, facts["early_exit"]),
+        texts=number,
+        calibration=number if chosen else min(number, 128),
+        rounds=rounds or (7 if full else 3),
+        rules=tuple(chosen),
+        freeze=tuple(words("--freeze", texts["freeze"]) if texts["freeze"] else ()),
+        given=tuple(percentages("--given", texts["given"] or "0")),
+        **facts,
+    )
+
+
+def _writable(*paths: Path | None) -> None:
+    """Refuse before the work what could not be written after it."""
+    from dlmkit.errors import UsageError
+
+    for path in paths:
+        if path is not None and not path.absolute().parent.is_dir():
+            raise UsageError(f"there is no folder {path.absolute().parent} to write {path.name} to")
+
+
+def _show(content: Any) -> None:
+    from rich.console import Console
+
+    from dlmkit.bench.tables import show
+
+    terminal = Console()
+    show(content, terminal if terminal.is_terminal else Console(width=100))
+
+
+def _draw(content: Any, plots: Path | None, html: Path | None) -> None:
+    from dlmkit.bench import html as page
+    from dlmkit.bench import plots as pictures
+
+    if plots is not None:
+        for path in pictures.save(content, plots):
+            say(f"wrote {path}")
+    if html is not None:
+        page.write(content, html)
+        say(f"wrote {html}")
+
+
+@bench.command()
+def compare(
+    before: Annotated[Path, typer.Argument(help="A file of `dlmkit bench sampler --json`.")],
+    after: Annotated[Path, typer.Argument(help="Another, made by the same protocol.")],
+    fail_over: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PERCENT",
+            help="Fail (exit code 8) if time, evaluations or NLL of a case grew by more, or if a "
+            "case has gone: 5% for instance.",
+        ),
+    ] = None,
+) -> None:
+    """Say what changed from one measurement to another.
+
+    Runs of different protocols (model, texts, seed, machine, threads, ...) are refused with exit
+    code 2, naming what differs. A failed gate ends with exit code 8.
+    """
+    from rich.console import Console
+
+    from dlmkit.bench import document
+    from dlmkit.bench.compare import compare as compared
+    from dlmkit.bench.defaults import share
+    from dlmkit.bench.tables import comparison
+    from dlmkit.errors import GateFailed
+
+    limit = None if fail_over is None else share("--fail-over", fail_over)
+    found = compared(document.read(before), document.read(after))
+    terminal = Console()
+    console = terminal if terminal.is_terminal else Console(width=100)
+    console.print(comparison(found))
+    for note in (*found.notes, *(f"{name}: new" for name in found.only_after)):
+        result(note)
+    if limit is None:
+        return
+    failures = found.failures(limit)
+    if failures:
+        raise GateFailed(f"worse by more than {100 * limit:g} %:\n  " + "\n  ".join(failures))
+    result(f"nothing is worse by more than {100 * limit:g} %")

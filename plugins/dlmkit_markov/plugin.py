@@ -1,0 +1,56 @@
+"""What the plugin `markov` provides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dlmkit import Component, hookimpl
+from dlmkit_markov import configs
+
+CHAIN = frozenset({"markov-chain"})
+
+
+@hookimpl
+def register_components() -> Sequence[Component]:
+    return [
+        Component(
+            kind="data",
+            name="chain",
+            summary="endless texts of a random Markov chain with known entropy",
+            config=configs.MarkovText,
+            target="dlmkit_markov.data:MarkovData",
+            provides=CHAIN,
+        ),
+        Component(
+            kind="space",
+            name="fixed",
+            summary="fixed random embeddings; the query is the logits themselves",
+            config=configs.MarkovSpace,
+            target="dlmkit_markov.model:space",
+            provides=frozenset({"gaussian", "markov-space"}),
+        ),
+        Component(
+            kind="network",
+            name="exact",
+            summary="the chain's exact posterior by forward-backward; nothing to train",
+            config=configs.ExactNetwork,
+            target="dlmkit_markov.model:network",
+            requires=CHAIN | {"markov-space"},
+        ),
+        Component(
+            kind="schedule",
+            name="exact-warp",
+            summary="variance exploding, times warped by the exact cross-entropy",
+            config=configs.ExactWarp,
+            target="dlmkit_markov.schedule:ExactWarp",
+            requires=CHAIN | {"markov-space"},
+        ),
+        Component(
+            kind="metric",
+            name="exact",
+            summary="exact likelihood and transitions against the chain, with intervals",
+            config=configs.ExactMetric,
+            target="dlmkit_markov.metric:ExactScore",
+            requires=CHAIN,
+        ),
+    ]
