@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Literal
 
 import torch
@@ -236,7 +236,7 @@ def _carry(
 
     z = x / grid[0].to(x.dtype)
     total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-    for here, there in zip(grid[:-1], grid[1:], strict=True):
+    for here, there in pairwise(grid):
         change = (1.0 / there - 1.0 / here).to(x.dtype)
         drift, trace = at(z, here)
         ahead, trace_ahead = at(z + change * drift, there)

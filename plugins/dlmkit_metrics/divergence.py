@@ -50,7 +50,9 @@ class MauveMetric(Metric):
     def measure(self, texts: Sequence[str]) -> Numbers:
         """``mauve`` against as much validation text, and ``human_mauve`` of training text."""
         if len(texts) < 4:
-            raise DataError(f"mauve: {len(texts)} texts are too few to be clustered; give 4 or more")
+            raise DataError(
+                f"mauve: {len(texts)} texts are too few to be clustered; give 4 or more"
+            )
         reference = self._features(held_out(self.data, texts))
         pairs = {"mauve": list(texts), "human_mauve": beginnings(self.data, texts)}
         return {
@@ -85,7 +87,8 @@ def beginnings(data: Data, texts: Sequence[str]) -> list[str]:
     if not documents:
         raise DataError("mauve: there is no training text to compare held-out text with")
     return [
-        document[: max(len(text), 1)] for document, text in zip(cycle(documents), texts, strict=False)
+        document[: max(len(text), 1)]
+        for document, text in zip(cycle(documents), texts, strict=False)
     ]
 
 

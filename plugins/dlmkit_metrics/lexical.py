@@ -110,7 +110,9 @@ class RepetitionMetric(Metric):
     def _of(self, table: NDArray[np.float64], chosen: Sequence[int]) -> dict[str, float]:
         names = [*(f"repetition_{n}" for n in self.config.orders), "loops"]
         columns = table[np.asarray(chosen, dtype=np.int64)].T
-        known = {name: column[~np.isnan(column)] for name, column in zip(names, columns, strict=True)}
+        known = {
+            name: column[~np.isnan(column)] for name, column in zip(names, columns, strict=True)
+        }
         return {name: float(values.mean()) for name, values in known.items() if len(values)}
 
 
