@@ -231,11 +231,14 @@ def read_texts(path: Path) -> list[str]:
         raise DataError(f"{path} is not {path.suffix[1:].upper()}: {error}") from error
     if not isinstance(items, list) or not items:
         raise DataError(f"{path} holds no texts: expected a list of strings, or of {{'text': ...}}")
-    texts = [item.get("text") if isinstance(item, dict) else item for item in items]
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise DataError(
-                f"{path}, item {index}: expected a string or an object with a text, not "
-                f"{json.dumps(items[index])[:60]}"
-            )
-    return texts
+    return [_text(path, index, item) for index, item in enumerate(items)]
+
+
+def _text(path: Path, index: int, item: Any) -> str:
+    text = item.get("text") if isinstance(item, dict) else item
+    if not isinstance(text, str):
+        raise DataError(
+            f"{path}, item {index}: expected a string or an object with a text, not "
+            f"{json.dumps(item)[:60]}"
+        )
+    return text

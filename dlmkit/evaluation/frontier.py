@@ -1,4 +1,4 @@
-"""Quality against entropy as one setting of the sampler moves: a curve, for no point says enough."""
+"""Quality against entropy as one setting of the sampler moves: no single point says enough."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ FORMAT = 1
 RECORD, FRONTIER = "dlmkit-evaluation-record", "dlmkit-evaluation-frontier"
 UNKNOWN = "unknown"
 """What stands for how texts were sampled where nobody said."""
+_ABSENT = object()
 
 
 @dataclass(frozen=True)
@@ -143,13 +144,14 @@ def differences(before: Record, after: Record) -> Iterator[tuple[tuple[str, ...]
     """(path of the key, what differs) for every leaf of the protocols."""
     one, two = (dict(_leaves(record.protocol)) for record in (before, after))
     for path in [*one, *(path for path in two if path not in one)]:
-        if one.get(path) != two.get(path):
-            values = f"{_word(one.get(path))} and {_word(two.get(path))}"
+        a, b = one.get(path, _ABSENT), two.get(path, _ABSENT)
+        if a != b:
+            values = f"{_word(a)} and {_word(b)}"
             yield path, f"{'.'.join(path)}: {values}"
 
 
 def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    if isinstance(value, Mapping) and value:
+    if isinstance(value, Mapping):
         for key, item in value.items():
             yield from _leaves(item, (*path, str(key)))
     else:
@@ -157,6 +159,8 @@ def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
 
 
 def _word(value: Any) -> str:
+    if value is _ABSENT:
+        return "nothing"
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     return f"{text[:12]}..." if len(text) == 64 and text.isalnum() else text
 

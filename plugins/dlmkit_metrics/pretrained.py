@@ -102,6 +102,8 @@ def _cannot_load(name: str, what: str, local: bool, error: Exception) -> str:
             f"the {what} {name} cannot be loaded: {words}; expected a folder that "
             f"save_pretrained wrote, with config.json, *.safetensors and a tokenizer"
         )
+    if name.startswith(("/", ".", "~")):
+        return f"there is no folder {name} to load the {what} from"
     return (
         f"the {what} {name!r} is no folder here, and the hub gave {words}; check the name, or "
         f"without a connection use a model that lies in {folders.hub()} (HF_HOME) or name a "
