@@ -7,6 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from dlmkit.core.denoise import Denoise, Prediction
+from dlmkit.core.network import Conditioning
 from dlmkit.core.objective import Batch
 from dlmkit.core.schedule import Level, NoiseSchedule
 from dlmkit.errors import UsageError
@@ -129,9 +130,11 @@ def test_the_trace_goes_through_both_passes(model, batch):
     fed = Subject(Fed(model.space), model.space, Uniform(0.1, 10.0))
     x = torch.randn(1, 2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     s = torch.ones(1, dtype=torch.float64)
+    attend = torch.ones(1, 2, dtype=torch.bool)
+    nothing = Conditioning.of(x, ~attend, attend)
 
     def f(x, previous="unrolled"):
-        return fed.predict(x, s.expand(len(x)), None, previous).x0_step
+        return fed.predict(x, s.expand(len(x)), nothing, previous).x0_step
 
     by_hand = torch.tanh(x @ fed.denoise.own + torch.tanh(x @ fed.denoise.own) @ fed.denoise.fed)
     torch.testing.assert_close(f(x), by_hand)

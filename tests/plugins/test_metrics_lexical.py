@@ -32,9 +32,9 @@ def test_the_exponent_of_an_exact_power_law(s):
 
 
 def test_repetition_inside_a_text():
-    assert repeated("a b a b a".split(), 2) == pytest.approx(1 - 2 / 4)
-    assert repeated("a b c".split(), 1) == 0.0
-    assert math.isnan(repeated("a".split(), 2))
+    assert repeated(["a", "b", "a", "b", "a"], 2) == pytest.approx(1 - 2 / 4)
+    assert repeated(["a", "b", "c"], 1) == 0.0
+    assert math.isnan(repeated(["a"], 2))
 
 
 @pytest.mark.parametrize(
