@@ -19,7 +19,8 @@ ALLOWED = {
     "testing": {"core", "sampling", "evaluation"},
     "recipe": {"core", "sampling"},
     "training": {"core", "sampling", "evaluation", "recipe"},
-    "cli": {"core", "sampling", "evaluation", "recipe", "training"},
+    "bench": {"core", "sampling", "evaluation", "recipe", "training"},
+    "cli": {"core", "sampling", "evaluation", "recipe", "training", "bench"},
 }
 """What each folder may import, beside itself and the modules directly under dlmkit/."""
 
