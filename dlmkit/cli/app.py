@@ -15,6 +15,7 @@ from dlmkit import __version__
 from dlmkit.cli.bench import bench
 from dlmkit.cli.components import components
 from dlmkit.cli.doctor import doctor
+from dlmkit.cli.eval import evaluation
 from dlmkit.cli.exit import exit_app
 from dlmkit.cli.extra import Program
 from dlmkit.cli.output import result, say
@@ -45,6 +46,7 @@ app.command()(sample)
 app.command()(trace)
 app.add_typer(exit_app, name="exit")
 app.add_typer(bench, name="bench")
+app.add_typer(evaluation, name="eval")
 app.add_typer(recipe, name="recipe")
 app.add_typer(components, name="components")
 app.add_typer(plugins, name="plugins")

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from dlmkit.core.data import Data
+
+Numbers = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The numbers of texts. ``again`` gives those of any selection of the same texts, by index;
+    an index may repeat. None: resampling would not say how uncertain they are."""
+
+    numbers: Numbers
+    again: Callable[[Sequence[int]], Numbers] | None
 
 
 class Metric(ABC):
@@ -16,5 +29,23 @@ class Metric(ABC):
         """Learn what is needed of the training text; called once, before any measurement."""
 
     @abstractmethod
-    def measure(self, texts: Sequence[str]) -> Mapping[str, float]:
+    def measure(self, texts: Sequence[str]) -> Numbers:
         """The numbers of ``texts``, each under its own name with its unit in the docstring."""
+
+    def evaluate(
+        self, texts: Sequence[str], ids: Sequence[Sequence[int]] | None = None
+    ) -> Measured:
+        """:meth:`measure`, and the same of resamplings: override where work can be shared.
+
+        ``ids`` are the tokens that a model wrote the texts in; None: they are not known.
+        """
+        return Measured(
+            self.measure(texts), lambda chosen: self.measure([texts[i] for i in chosen])
+        )
+
+    def pinned(self) -> Mapping[str, Any]:
+        """What moves the numbers beside options and data, as JSON types: a judge's weights.
+
+        Known once the metric is fitted.
+        """
+        return {}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -53,13 +53,15 @@ def resampled_means(
     values: Float[Tensor, "B K"], draws: int = 2000, seed: int = 0
 ) -> Float[Tensor, "draws K"]:
     """Means of K paired values a text over bootstrap draws of the texts, in float64."""
+    chosen = resamplings(len(values), draws, seed)
+    return torch.stack([values.double()[rows].mean(dim=0) for rows in chosen])
+
+
+def resamplings(count: int, draws: int, seed: int = 0) -> Iterator[Int[Tensor, "B"]]:
+    """``draws`` bootstrap samples of ``count`` texts, each as ``count`` indices."""
     generator = torch.Generator().manual_seed(seed)
-    count = len(values)
-    means = [
-        values.double()[torch.randint(count, (count,), generator=generator)].mean(dim=0)
-        for _ in range(draws)
-    ]
-    return torch.stack(means)
+    for _ in range(draws):
+        yield torch.randint(count, (count,), generator=generator)
 
 
 def percentile(draws: Float[Tensor, "draws"], level: float = 0.95) -> Interval:

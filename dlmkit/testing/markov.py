@@ -66,14 +66,19 @@ class MarkovChain:
 
 
 def stationary(transition: Float[Tensor, "V V"]) -> Float[Tensor, "V"]:
-    """The distribution that ``transition`` keeps."""
-    size = len(transition)
-    balance = torch.cat(
-        (transition.T - torch.eye(size).to(transition), transition.new_ones(1, size))
-    )
-    target = torch.cat((transition.new_zeros(size), transition.new_ones(1)))
-    solution: Tensor = torch.linalg.lstsq(balance, target[:, None]).solution[:, 0]
-    return solution.clamp(min=0.0) / solution.clamp(min=0.0).sum()
+    """The distribution that ``transition``, all positive, keeps.
+
+    By elimination without subtraction (Grassmann, Taksar and Heyman 1985), element by element:
+    the same bits every time, which LAPACK's solvers are not.
+    """
+    rest = transition.clone()
+    for n in range(len(rest) - 1, 0, -1):
+        rest[:n, n] /= rest[n, :n].sum()
+        rest[:n, :n] += rest[:n, n, None] * rest[n, None, :n]
+    weight = torch.ones_like(rest[0])
+    for n in range(1, len(rest)):
+        weight[n] = (weight[:n] * rest[:n, n]).sum()
+    return weight / weight.sum()
 
 
 class MarkovSpace(EmbeddingSpace):

@@ -8,13 +8,15 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import cycle
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.data import Data
-from dlmkit.core.metric import Metric
+from dlmkit.core.metric import Measured, Metric
 from dlmkit_text.configs import Distinct, NgramDistance
-from dlmkit_text.metrics import entropy, pooled
+from dlmkit_text.metrics import pooled
+from dlmkit_text.pooling import Pool, entropy
 from dlmkit_text.symbols import cutter
 
 Grams = Counter[tuple[str, ...]]
@@ -22,7 +24,7 @@ Units = Sequence[str]
 
 
 class DistinctMetric(Metric):
-    """Distinct-n (1510.03055) and the entropy of the pooled n-grams, for several n."""
+    """Distinct-n by both published denominators, and the entropy of the pooled n-grams."""
 
     def __init__(self, config: Distinct, context: BuildContext) -> None:
         self.unit, self.orders = config.unit, config.orders
@@ -35,21 +37,26 @@ class DistinctMetric(Metric):
     def measure(self, texts: Sequence[str]) -> Mapping[str, float]:
         """For each n, if there are n-grams, and ``human_*`` of as much validation text:
 
-        distinct_n  share of the n-grams of all texts together that are distinct
-        entropy_n   entropy of their relative frequencies, in nats
+        distinct_n           share of the n-grams of all texts together that are distinct
+        distinct_n_per_unit  distinct n-grams over the number of units, as 1510.03055 scales it
+        entropy_n            entropy of their relative frequencies, in nats
         """
+        return self.evaluate(texts).numbers
+
+    def evaluate(
+        self, texts: Sequence[str], ids: Sequence[Sequence[int]] | None = None
+    ) -> Measured:
+        """:meth:`measure`, cutting every text once."""
         rows = [self.cut(text) for text in texts]
-        human = self.score(drawn(self.documents, rows))
-        return {**self.score(rows), **{f"human_{name}": value for name, value in human.items()}}
+        human = {f"human_{k}": v for k, v in self.score(drawn(self.documents, rows)).items()}
+        pools, lengths = {n: Pool(rows, n) for n in self.orders}, [*map(len, rows)]
+        again = partial(_variety, pools, lengths)
+        return Measured({**again(range(len(rows))), **human}, again)
 
     def score(self, rows: Sequence[Units]) -> dict[str, float]:
         """The numbers of ``rows`` alone."""
-        found = {}
-        for n in self.orders:
-            if grams := pooled(rows, n):
-                found[f"distinct_{n}"] = len(grams) / grams.total()
-                found[f"entropy_{n}"] = entropy(grams)
-        return found
+        pools = {n: Pool(rows, n) for n in self.orders}
+        return _variety(pools, [*map(len, rows)], range(len(rows)))
 
 
 class NgramDistanceMetric(Metric):
@@ -74,14 +81,37 @@ class NgramDistanceMetric(Metric):
 
         ``human_*`` is the distance of as much training text: what real text of this amount shows.
         """
+        return self.evaluate(texts).numbers
+
+    def evaluate(
+        self, texts: Sequence[str], ids: Sequence[Sequence[int]] | None = None
+    ) -> Measured:
+        """:meth:`measure`, cutting every text once."""
         rows = [self.cut(text) for text in texts]
-        human = self.score(drawn(self.documents, rows))
-        return {**self.score(rows), **{f"human_{name}": value for name, value in human.items()}}
+        human = {f"human_{k}": v for k, v in self.score(drawn(self.documents, rows)).items()}
+        return Measured(
+            {**self.score(rows), **human}, lambda chosen: self.score([rows[i] for i in chosen])
+        )
 
     def score(self, rows: Sequence[Units]) -> dict[str, float]:
         """The distances of ``rows`` alone."""
         pairs = {n: (pooled(rows, n), self.reference[n]) for n in self.orders}
         return {f"ngram_tv_{n}": total_variation(a, b) for n, (a, b) in pairs.items() if a and b}
+
+
+def _variety(
+    pools: Mapping[int, Pool], lengths: Sequence[int], chosen: Sequence[int]
+) -> dict[str, float]:
+    """The numbers of :class:`DistinctMetric` of the rows ``chosen``."""
+    units = sum(lengths[i] for i in chosen)
+    found = {}
+    for n, pool in pools.items():
+        counts = pool.counts(chosen)
+        if len(counts):
+            found[f"distinct_{n}"] = len(counts) / float(counts.sum())
+            found[f"distinct_{n}_per_unit"] = len(counts) / units
+            found[f"entropy_{n}"] = entropy(counts)
+    return found
 
 
 def drawn(documents: Sequence[Units], rows: Sequence[Units]) -> list[Units]:

@@ -10,10 +10,10 @@ import numpy as np
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.data import Data
-from dlmkit.core.metric import Metric
+from dlmkit.core.metric import Measured, Metric
 from dlmkit.errors import DataError
 from dlmkit_text.configs import NgramEntropy, NgramJudge
-from dlmkit_text.judge import KneserNey
+from dlmkit_text.judge import Floats, KneserNey
 from dlmkit_text.pieces import SEPARATOR
 from dlmkit_text.symbols import Alphabet, cutter, words
 
@@ -57,21 +57,34 @@ class NgramJudgeMetric(Metric):
 
         ``human_*`` are the same of as much validation text. Empty for empty texts.
         """
-        human = self.score(held_out(self.data, texts))
-        found = self.score(texts)
-        return {**found, **{f"human_{name}": value for name, value in human.items()}}
+        return self.evaluate(texts).numbers
+
+    def evaluate(
+        self, texts: Sequence[str], ids: Sequence[Sequence[int]] | None = None
+    ) -> Measured:
+        """:meth:`measure`, reading every text once."""
+        human = {f"human_{k}": v for k, v in self.score(held_out(self.data, texts)).items()}
+        table = self._read(texts)
+        return Measured(
+            {**self._likelihood(table), **human}, lambda chosen: self._likelihood(table[chosen])
+        )
 
     def score(self, texts: Sequence[str]) -> dict[str, float]:
         """The likelihood of ``texts`` alone."""
-        characters = sum(map(len, texts))
+        return self._likelihood(self._read(texts))
+
+    def _read(self, texts: Sequence[str]) -> Floats:
+        """A row a text: its nats, characters and units."""
+        rows = [self.alphabet.encode(self.cut(text)) for text in texts]
+        nats = [-self.model.log_probabilities(row).sum() if len(row) else 0.0 for row in rows]
+        return np.array([nats, [*map(len, texts)], [*map(len, rows)]], dtype=np.float64).T
+
+    def _likelihood(self, table: Floats) -> dict[str, float]:
+        nats, characters, units = map(float, table.sum(axis=0))
         if not characters:
             return {}
-        rows = [self.alphabet.encode(self.cut(text)) for text in texts]
-        nats = -float(sum(self.model.log_probabilities(row).sum() for row in rows if len(row)))
         found = {"nll_per_character": nats / characters}
-        if self.unit == "tokens":
-            found["nll_per_token"] = nats / sum(map(len, rows))
-        return found
+        return {**found, "nll_per_token": nats / units} if self.unit == "tokens" else found
 
 
 class NgramEntropyMetric(Metric):
@@ -97,9 +110,16 @@ class NgramEntropyMetric(Metric):
         real_words            share of words that occur in the training text, the first and the
                               last of each text left out, which may be cut
         """
-        human = self.score(held_out(self.data, texts))
-        found = self.score(texts)
-        return {**found, **{f"human_{name}": value for name, value in human.items()}}
+        return self.evaluate(texts).numbers
+
+    def evaluate(
+        self, texts: Sequence[str], ids: Sequence[Sequence[int]] | None = None
+    ) -> Measured:
+        """:meth:`measure`; the validation text is measured once."""
+        human = {f"human_{k}": v for k, v in self.score(held_out(self.data, texts)).items()}
+        return Measured(
+            {**self.score(texts), **human}, lambda chosen: self.score([texts[i] for i in chosen])
+        )
 
     def score(self, texts: Sequence[str]) -> dict[str, float]:
         """The numbers of ``texts`` alone."""

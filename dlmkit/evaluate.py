@@ -1,0 +1,244 @@
+"""From a model or from texts to an evaluation record."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from dlmkit.conditions import conditions
+from dlmkit.core.data import Data
+from dlmkit.core.objective import Batch
+from dlmkit.errors import DataError, UsageError
+from dlmkit.evaluation import likelihood
+from dlmkit.evaluation.intervals import resamplings
+from dlmkit.evaluation.measure import Gauge, Intervals, Number, measure, number, pinned
+from dlmkit.evaluation.record import UNKNOWN, Record, texts_digest
+from dlmkit.models import Model, gather
+from dlmkit.plugin import Part
+from dlmkit.sampling.step import Sample, Step
+from dlmkit.training.parallel import World
+
+PACKAGES = ("dlmkit", "torch", "numpy", "transformers", "tokenizers")
+_FINGERPRINTED = 2000  # held-out documents whose text is part of the protocol
+
+LIKELIHOODS: Mapping[str, tuple[type[likelihood.Bound] | type[likelihood.Flow], Callable[..., Any]]]
+LIKELIHOODS = {
+    "bound": (likelihood.Bound, likelihood.bound),
+    "flow": (likelihood.Flow, likelihood.flow),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to draw and how to measure it; ``likelihoods`` name those of :data:`LIKELIHOODS`."""
+
+    count: int
+    seed: int = 0
+    steps: int | None = None
+    batch_size: int | None = None
+    intervals: Intervals = field(default_factory=Intervals)
+    likelihoods: Sequence[Part] = ()
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A record and the texts that it is of."""
+
+    record: Record
+    texts: Sequence[str]
+
+
+def of_model(
+    model: Model,
+    name: str,
+    data: Data,
+    gauges: Sequence[Gauge],
+    plan: Plan,
+    world: World,
+    watch: Callable[[Iterator[Step], int], Iterator[Step]] = lambda turns, total: turns,
+) -> Evaluated | None:
+    """Texts drawn by all processes of ``world`` and measured by the first; None in the others.
+
+    Raises what sampling and the metrics raise.
+    """
+    chosen = [_likelihood(part) for part in plan.likelihoods]
+    requests = model.requests(plan.count)
+    own = requests[world.rank :: world.size]
+    turns = watch(model.stream(own, plan.seed, plan.steps, plan.batch_size), len(own))
+    samples = sorted(gather(turns, world), key=lambda sample: sample.row)
+    if not world.first:
+        return None
+    texts = [text.text for text in model.texts(samples, plan.seed)]
+    results = measure(gauges, texts, [sample.ids for sample in samples], plan.intervals)
+    for use, options in chosen:
+        results[f"likelihood:{use}"] = _nats(model, data, use, options, plan.intervals)
+    under = conditions(model, requests, plan.steps)
+    digest, _ = under.pop("model"), under.pop("versions")
+    rule = model.config.exit
+    under["exit"] = None if rule is None else rule.model_dump(mode="json", by_alias=True)
+    under |= {"seed": plan.seed, "given": under.pop("prompts"), "decoded": "likeliest tokens"}
+    protocol = {
+        "sampling": under,
+        **_protocol(model.config.data, data, gauges, plan.count, plan.intervals),
+        "likelihood": {use: options.model_dump(mode="json") for use, options in chosen},
+    }
+    size = plan.batch_size or model.config.sample.batch_size
+    execution = {
+        "batch_size": size,
+        "processes": world.size,
+        "partial_batches": "free slots are given to the next text, then dropped; every text counts",
+        "threads": torch.get_num_threads(),
+    }
+    subject = {"name": name, "sha256": digest}
+    record = Record(subject, protocol, _described(texts, samples), results, execution)
+    return Evaluated(record, texts)
+
+
+def of_texts(
+    texts: Sequence[str],
+    name: str,
+    source: Part,
+    data: Data,
+    gauges: Sequence[Gauge],
+    intervals: Intervals,
+) -> Evaluated:
+    """Texts that somebody else made: how they were sampled is not known."""
+    results = measure(gauges, texts, None, intervals)
+    protocol = {
+        "sampling": UNKNOWN,
+        **_protocol(source, data, gauges, len(texts), intervals),
+        "likelihood": {},
+    }
+    subject = {"name": name, "sha256": UNKNOWN}
+    record = Record(subject, protocol, _described(texts), results, {"sampled": UNKNOWN})
+    return Evaluated(record, texts)
+
+
+def _protocol(
+    source: Part, data: Data, gauges: Sequence[Gauge], count: int, intervals: Intervals
+) -> dict[str, Any]:
+    known = islice(data.texts("validation"), _FINGERPRINTED)
+    return {
+        "texts": count,
+        "metrics": {gauge.label: pinned(gauge) for gauge in gauges},
+        "data": {
+            **source.model_dump(mode="json", by_alias=True),
+            "read_as": data.describe(),
+            "held_out_sha256": texts_digest(known),
+            "held_out_documents": _FINGERPRINTED,
+        },
+        "intervals": intervals.pinned(),
+        "software": {
+            "python": platform.python_version(),
+            **{package: metadata.version(package) for package in PACKAGES},
+        },
+    }
+
+
+def _described(texts: Sequence[str], samples: Sequence[Sample] = ()) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "count": len(texts),
+        "empty": sum(not text for text in texts),
+        "distinct": len(set(texts)),
+        "characters": sum(map(len, texts)) / len(texts),
+        "sha256": texts_digest(texts),
+    }
+    if not samples:
+        return {**found, "tokens": UNKNOWN, "steps": UNKNOWN, "evaluations": UNKNOWN}
+    count = len(samples)
+    return {
+        **found,
+        "tokens": sum(len(sample.ids) for sample in samples) / count,
+        "steps": sum(sample.steps for sample in samples) / count,
+        "evaluations": sum(sample.evaluations for sample in samples) / count,
+        "halted": sum(sample.halted is not None for sample in samples),
+    }
+
+
+def _likelihood(part: Part) -> tuple[str, likelihood.Bound | likelihood.Flow]:
+    if part.use not in LIKELIHOODS:
+        raise UsageError(f"--likelihood {part.use}: expected {' or '.join(LIKELIHOODS)}")
+    try:
+        return part.use, LIKELIHOODS[part.use][0].model_validate(part.options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UsageError(f"--likelihood {part.use}: {where}: {first['msg']}") from error
+
+
+def _nats(
+    model: Model,
+    data: Data,
+    use: str,
+    options: likelihood.Bound | likelihood.Flow,
+    intervals: Intervals,
+) -> dict[str, Number]:
+    """Nats a token of held-out rows, in all and in its three terms."""
+    parts = model.parts.prepared() if use == "bound" else model.parts
+    subject = likelihood.Subject(parts.denoise, parts.space, parts.schedule)
+    batch, device = data.validation(options.rows), model.assembly.context.device
+    found = LIKELIHOODS[use][1](
+        subject, Batch(batch.ids.to(device), batch.attend.to(device)), options
+    )
+    tokens = found.tokens.double()
+    chosen = list(resamplings(len(tokens), intervals.draws, intervals.seed))
+    terms = {
+        "nats_per_token": found.total,
+        "prior": found.prior,
+        "integral": found.integral,
+        "reconstruction": found.reconstruction,
+    }
+    return {
+        name: number(
+            float(term.sum() / tokens.sum()),
+            [float(term[rows].sum() / tokens[rows].sum()) for rows in chosen],
+            intervals,
+        )
+        for name, term in terms.items()
+    }
+
+
+def with_config(model: Model, **parts: Any) -> Model:
+    """``model`` with other sampling ``parts``, which are checked and built."""
+    from dlmkit.recipe.assemble import assemble_sampling
+
+    config = model.config.model_copy(update=parts)
+    assembly = replace(model.assembly, config=config)
+    return replace(model, assembly=assembly, parts=assemble_sampling(assembly))
+
+
+def read_texts(path: Path) -> list[str]:
+    """The texts of a JSON list or of JSON lines: strings, or objects with a ``text``.
+
+    Raises DataError for anything else, and for no texts at all.
+    """
+    try:
+        whole = path.read_text(encoding="utf-8")
+        lines = [line for line in whole.splitlines() if line.strip()]
+        items = [*map(json.loads, lines)] if path.suffix == ".jsonl" else json.loads(whole)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not {path.suffix[1:].upper()}: {error}") from error
+    if not isinstance(items, list) or not items:
+        raise DataError(f"{path} holds no texts: expected a list of strings, or of {{'text': ...}}")
+    return [_text(path, index, item) for index, item in enumerate(items)]
+
+
+def _text(path: Path, index: int, item: Any) -> str:
+    text = item.get("text") if isinstance(item, dict) else item
+    if not isinstance(text, str):
+        raise DataError(
+            f"{path}, item {index}: expected a string or an object with a text, not "
+            f"{json.dumps(item)[:60]}"
+        )
+    return text

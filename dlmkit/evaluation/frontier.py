@@ -1,0 +1,127 @@
+"""Quality against entropy as one setting of the sampler moves: no single point says enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from dlmkit.errors import UsageError
+from dlmkit.evaluation.record import FORMAT, FRONTIER, Record, sealed
+
+QUALITY = ("nll_per_token", "nll_per_character", "nll")
+ENTROPY = ("entropy_pooled", "entropy_1", "entropy", "entropy_4")
+"""The numbers that may stand on an axis, the first that was measured does."""
+
+Name = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """Records over the ``values`` of the setting ``over``."""
+
+    over: str
+    values: Sequence[float]
+    records: Sequence[Record]
+    quality: Name
+    entropy: Name
+
+    def content(self) -> dict[str, Any]:
+        """As JSON types, sealed by a hash."""
+        points = [
+            {"value": value, "record": record.content()}
+            for value, record in zip(self.values, self.records, strict=True)
+        ]
+        axes = {"quality": list(self.quality), "entropy": list(self.entropy)}
+        return sealed({FRONTIER: FORMAT, "over": self.over, **axes, "points": points})
+
+    def points(self) -> Iterator[tuple[float, Mapping[str, Any], Mapping[str, Any]]]:
+        """(value, its entropy, its quality)."""
+        for value, record in zip(self.values, self.records, strict=True):
+            yield value, _number(record, self.entropy), _number(record, self.quality)
+
+
+def axes(record: Record, quality: str | None, entropy: str | None) -> tuple[Name, Name]:
+    """The numbers to draw: ``metric.name``, or the first of the usual ones that was measured.
+
+    Raises UsageError if there is none, saying what there is.
+    """
+    return (
+        _pick(record, "--quality", quality, QUALITY),
+        _pick(record, "--entropy", entropy, ENTROPY),
+    )
+
+
+def _pick(record: Record, option: str, asked: str | None, usual: Sequence[str]) -> Name:
+    there = [(metric, name) for metric, found in record.results.items() for name in found]
+    if asked is not None:
+        matches = [pair for pair in there if asked in (".".join(pair), pair[1])]
+    else:
+        matches = [pair for name in usual for pair in there if pair[1] == name]
+    if not matches:
+        listed = ", ".join(".".join(pair) for pair in there if not pair[1].startswith("human_"))
+        raise UsageError(
+            f"{option}: {asked or 'none of ' + ', '.join(usual)} was not measured; there are "
+            f"{listed}; for another number give one more --metric"
+        )
+    return matches[0]
+
+
+def _number(record: Record, name: Name) -> Mapping[str, Any]:
+    return record.results[name[0]][name[1]]
+
+
+def plot(frontier: Frontier) -> Figure:
+    """The curve, one point a value with its intervals, and human text where it was measured."""
+    figure = Figure(figsize=(7.0, 5.0), layout="constrained")
+    panel = figure.subplots()
+    points = list(frontier.points())
+    panel.plot(
+        [x["value"] for _, x, _ in points],
+        [y["value"] for _, _, y in points],
+        color="#0b5394",
+        lw=1.4,
+        zorder=1,
+    )
+    for value, x, y in points:
+        panel.errorbar(
+            x["value"],
+            y["value"],
+            xerr=_bars(x),
+            yerr=_bars(y),
+            color="#0b5394",
+            marker="o",
+            ms=5,
+            capsize=2,
+            lw=0.9,
+        )
+        panel.annotate(
+            f"{value:g}", (x["value"], y["value"]), (6, 6), textcoords="offset points", fontsize=9
+        )
+    _human(panel, frontier)
+    panel.set(
+        xlabel=f"{frontier.entropy[1]}, nats ({frontier.entropy[0]})",
+        ylabel=f"{frontier.quality[1]}, nats ({frontier.quality[0]}): lower is likelier",
+        title=f"Quality against entropy over {frontier.over}",
+    )
+    panel.grid(alpha=0.25)
+    return figure
+
+
+def _bars(number: Mapping[str, Any]) -> list[list[float]] | None:
+    if number["low"] is None:
+        return None
+    value = number["value"]
+    return [[max(value - number["low"], 0.0)], [max(number["high"] - value, 0.0)]]
+
+
+def _human(panel: Any, frontier: Frontier) -> None:
+    """Human text as a cross, where both of its numbers were measured."""
+    results = frontier.records[0].results
+    names = [(metric, f"human_{name}") for metric, name in (frontier.entropy, frontier.quality)]
+    if all(name in results[metric] for metric, name in names):
+        x, y = (results[metric][name]["value"] for metric, name in names)
+        panel.plot(x, y, marker="X", ms=10, color="#d55e00", ls="none", label="human text")
+        panel.legend(frameon=False)

@@ -1,0 +1,292 @@
+"""Likelihood of texts under a Gaussian diffusion model: a variational bound, and the flow's.
+
+Everything runs in x / alpha at the noise-to-signal ratio s = sigma / alpha, where the process is
+x = x0 + s * noise. Padding has no part in it. Both are in nats, and both need log p(w | x) at the
+smallest noise, because text is discrete.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from dlmkit.core.denoise import Denoise, Prediction
+from dlmkit.core.embedding import EmbeddingSpace, GaussianCorruption
+from dlmkit.core.network import Conditioning
+from dlmkit.core.objective import Batch
+from dlmkit.core.schedule import Level, NoiseSchedule
+from dlmkit.errors import UsageError
+from dlmkit.noise import Noise
+from dlmkit.plugin import Config
+from dlmkit.types import Embedded, Index, PerRow
+
+TIMES, CORRUPTION, DEQUANTISE, PROBE = range(0x11CE, 0x11D2)
+"""Domains of the noise: none shares a number with another or with sampling."""
+
+Previous = Literal["zero", "unrolled"]
+Function = Callable[[Tensor], Tensor]
+
+
+class Bound(Config):
+    """The variational bound by Monte Carlo."""
+
+    rows: PositiveInt = Field(64, description="held-out rows")
+    draws: int = Field(16, ge=2, multiple_of=2, description="noise levels of a row, stratified")
+    previous: Previous = Field(
+        "unrolled", description="the previous prediction: zero, or a first pass's at the same x"
+    )
+    seed: int = Field(0, ge=0, description="of noise and levels")
+    batch_size: PositiveInt = Field(32, description="rows side by side")
+
+
+class Flow(Config):
+    """The probability-flow ODE with Hutchinson's estimator."""
+
+    rows: PositiveInt = Field(64, description="held-out rows")
+    steps: int = Field(64, ge=2, description="steps of Heun's method: two evaluations each")
+    draws: PositiveInt = Field(1, description="draws of dequantising noise and probe of a row")
+    previous: Previous = Field(
+        "unrolled", description="the previous prediction: zero, or a first pass's at the same x"
+    )
+    seed: int = Field(0, ge=0, description="of noise and probes")
+    batch_size: PositiveInt = Field(32, description="rows side by side")
+
+
+@dataclass(frozen=True)
+class Nats:
+    """Of each row: what its prior, the noise levels between, and its reconstruction cost."""
+
+    prior: PerRow
+    integral: PerRow
+    reconstruction: PerRow
+    tokens: Index
+
+    @property
+    def total(self) -> PerRow:
+        """The negative log-likelihood of each row, or its bound."""
+        return self.prior + self.integral + self.reconstruction
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model: a denoiser in its space, over the levels of a schedule."""
+
+    denoise: Denoise
+    space: EmbeddingSpace
+    schedule: NoiseSchedule
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.space.corruption, GaussianCorruption):
+            raise UsageError(
+                "likelihood: the bound and the flow are of Gaussian corruption, and this space has "
+                f"{type(self.space.corruption).__name__}"
+            )
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The least and the largest noise-to-signal ratio."""
+        times = torch.tensor([self.schedule.t_min, self.schedule.t_max], dtype=torch.float64)
+        low, high = _ratio(self.schedule, times.to(_device(self.space))).tolist()
+        return low, high
+
+    def predict(
+        self, x: Embedded, s: Tensor, conditioning: Conditioning, previous: Previous
+    ) -> Prediction:
+        """The prediction at ``x`` of ratio ``s`` (one a row), as a function of these two alone."""
+        t = self.schedule.inverse(Level(torch.ones_like(s), s))
+        level = Level(*(value.to(x.dtype) for value in self.schedule.level(t)))
+        noisy = x * level.like(x).alpha
+        first = self.denoise(noisy, level, self.denoise.start(noisy), conditioning)
+        if previous == "zero":
+            return first
+        return self.denoise(noisy, level, first.feedback, conditioning)
+
+    def reconstruction(self, prediction: Prediction, batch: Batch) -> PerRow:
+        """-log p(w | x), each position by itself."""
+        logs = self.space.logits(prediction.query).double().log_softmax(dim=-1)
+        each = -logs.gather(-1, batch.ids[..., None])[..., 0]
+        return torch.where(batch.attend, each, 0.0).sum(dim=1)
+
+
+def _ratio(schedule: NoiseSchedule, t: Tensor) -> Tensor:
+    level = schedule.level(t)
+    return level.sigma / level.alpha
+
+
+def _device(space: EmbeddingSpace) -> torch.device:
+    tensors = chain(space.parameters(), space.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+
+def bound(subject: Subject, batch: Batch, options: Bound) -> Nats:
+    """The variational bound of CDCD's process (Kingma et al. 2021, in the limit of many steps):
+
+    |x0|^2 / 2 s_max^2 + integral of s^-3 E|x0 - x0_hat|^2 ds - E log p(w | x at s_min)
+
+    Levels are drawn, stratified by row, half from the schedule's own density and half uniformly
+    in log s, and weighted by the density of that mixture: no level is weighted without limit.
+    """
+    return _joined([_bound(subject, *part, options) for part in _parts(batch, options.batch_size)])
+
+
+@torch.no_grad()
+def _bound(subject: Subject, batch: Batch, rows: Index, options: Bound) -> Nats:
+    x0, nothing, weight = _clean(subject, batch)
+    s_min, s_max = subject.ends
+    noise = Noise.keyed(options.seed, rows, 0)
+    u = noise.fork(TIMES).uniform(0, (options.draws,), torch.float64)
+    integral = torch.zeros(len(rows), dtype=torch.float64, device=x0.device)
+    for k in range(options.draws):
+        stratum = 2.0 * (k // 2 + u[:, k]) / options.draws
+        s = _level(subject, stratum, warped=k % 2 == 0)
+        x = x0 + s[:, None, None].to(x0.dtype) * _normal(noise, CORRUPTION, k, x0)
+        x0_hat = subject.predict(x * weight, s, nothing, options.previous).x0_step
+        error = ((x0 - x0_hat) * weight).double().square().sum(dim=(1, 2))
+        integral += error / s**3 / _density(subject, s) / options.draws
+    least = torch.full_like(integral, s_min)
+    x = x0 + s_min * _normal(noise, DEQUANTISE, 0, x0)
+    last = subject.predict(x * weight, least, nothing, options.previous)
+    prior = x0.double().square().sum(dim=(1, 2)) / (2.0 * s_max**2)
+    return Nats(prior, integral, subject.reconstruction(last, batch), batch.attend.sum(dim=1))
+
+
+def _level(subject: Subject, u: Tensor, *, warped: bool) -> Tensor:
+    """The quantile ``u`` of the schedule's density, or of the uniform one in log s."""
+    if warped:
+        return _ratio(subject.schedule, subject.schedule.quantile(u)).double()
+    low, high = map(math.log, subject.ends)
+    return (low + u * (high - low)).exp()
+
+
+def _density(subject: Subject, s: Tensor) -> Tensor:
+    """Of the mixture of both, per unit of s."""
+    low, high = map(math.log, subject.ends)
+    with torch.enable_grad():
+        t = subject.schedule.inverse(Level(torch.ones_like(s), s)).detach().requires_grad_()
+        (slope,) = torch.autograd.grad(_ratio(subject.schedule, t).sum(), t)
+    warped = subject.schedule.pdf(t.detach()) / slope
+    return 0.5 * warped + 0.5 / (s * (high - low))
+
+
+def flow(subject: Subject, batch: Batch, options: Flow) -> Nats:
+    """The likelihood of the probability-flow ODE, dx/ds = (x - x0_hat) / s (Song et al. 2021).
+
+    Tokens are points, so they are dequantised: x = x0 + s_min * noise, and on average over it
+
+    -log p(w) <= E[log q(x | w) - log p(x) - log p(w | x)]
+               = E[|x_max|^2 / 2 s_max^2 - |noise|^2 / 2 + integral of tr(d x0_hat / dx) d log s
+                   - log p(w | x)]
+
+    in which the logarithms of s have cancelled. The trace is Hutchinson's, one Rademacher probe
+    a draw. A first prediction that is fed back (``unrolled``) depends on x as well: the trace is
+    of the whole, differentiated through both passes.
+    """
+    return _joined([_flow(subject, *part, options) for part in _parts(batch, options.batch_size)])
+
+
+def _flow(subject: Subject, batch: Batch, rows: Index, options: Flow) -> Nats:
+    x0, nothing, weight = _clean(subject, batch)
+    terms = torch.zeros(3, len(rows), dtype=torch.float64, device=x0.device)
+    grid = _grid(subject, options.steps)
+    for draw in range(options.draws):
+        noise = Noise.keyed(options.seed, rows, draw)
+        epsilon = _normal(noise, DEQUANTISE, 0, x0) * weight
+        sign = noise.fork(PROBE).uniform(0, x0.shape[1:], torch.float32) < 0.5
+        probe = torch.where(sign, -weight, weight)
+        x = x0 * weight + grid[0].to(x0.dtype) * epsilon
+        end, trace = _carry(subject, x, probe, weight, grid, nothing, options.previous)
+        least = grid[0].expand(len(rows))
+        with torch.no_grad():
+            first = subject.predict(x, least, nothing, options.previous)
+            terms[0] += 0.5 * (_norm(end) - _norm(epsilon))
+            terms[1] += trace
+            terms[2] += subject.reconstruction(first, batch)
+    prior, integral, reconstruction = terms / options.draws
+    return Nats(prior, integral, reconstruction, batch.attend.sum(dim=1))
+
+
+def _carry(
+    subject: Subject,
+    x: Embedded,
+    probe: Embedded,
+    weight: Embedded,
+    grid: Float[Tensor, "N"],
+    conditioning: Conditioning,
+    previous: Previous,
+) -> tuple[Embedded, PerRow]:
+    """(x / s at the end, integral of the trace over log s), by Heun's method.
+
+    In z = x / s and 1 / s the flow is dz = x0_hat d(1/s): nothing grows, and nothing is stiff.
+    """
+
+    def at(z: Embedded, s: Tensor) -> tuple[Embedded, PerRow]:
+        def x0_hat(x: Embedded) -> Embedded:
+            levels = s.expand(len(x))
+            return subject.predict(x, levels, conditioning, previous).x0_step * weight
+
+        return hutchinson(x0_hat, z * s.to(z.dtype), probe)
+
+    z = x / grid[0].to(x.dtype)
+    total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    for here, there in pairwise(grid):
+        change = (1.0 / there - 1.0 / here).to(x.dtype)
+        drift, trace = at(z, here)
+        ahead, trace_ahead = at(z + change * drift, there)
+        z = z + 0.5 * change * (drift + ahead)
+        total = total + 0.5 * (there / here).log() * (trace + trace_ahead)
+    return z, total
+
+
+def hutchinson(f: Function, x: Embedded, probe: Embedded) -> tuple[Embedded, PerRow]:
+    """(f(x), probe . J probe) of each row: on average over probes, the trace of its Jacobian."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        value = f(x)
+        (back,) = torch.autograd.grad((value * probe).sum(), x)
+    return value.detach(), (back * probe).double().sum(dim=(1, 2))
+
+
+def _grid(subject: Subject, steps: int) -> Float[Tensor, "N"]:
+    """Ratios from least to largest: half uniform in log s, half where the schedule looks most."""
+    device = _device(subject.space)
+    half = steps // 2
+    inner = torch.linspace(0, 1, half + 2, dtype=torch.float64, device=device)[1:-1]
+    outer = torch.linspace(0, 1, steps - half + 1, dtype=torch.float64, device=device)
+    parts = (_level(subject, inner, warped=True), _level(subject, outer, warped=False))
+    low, high = subject.ends
+    return torch.cat(parts).clamp(low, high).sort().values
+
+
+def _clean(subject: Subject, batch: Batch) -> tuple[Embedded, Conditioning, Embedded]:
+    """(x0 with zeros at padding, conditioning on nothing, 1 where a position counts)."""
+    with torch.no_grad():
+        x0 = subject.space.embed(batch.ids)
+    weight = batch.attend[..., None].to(x0.dtype).expand_as(x0)
+    return x0 * weight, Conditioning.of(x0, torch.zeros_like(batch.attend), batch.attend), weight
+
+
+def _normal(noise: Noise, domain: int, draw: int, like: Embedded) -> Embedded:
+    return noise.fork(domain).normal(draw, like.shape[1:], like.dtype)
+
+
+def _norm(x: Embedded) -> PerRow:
+    return x.double().square().sum(dim=(1, 2))
+
+
+def _parts(batch: Batch, size: int) -> Iterator[tuple[Batch, Index]]:
+    rows = torch.arange(len(batch.ids), device=batch.ids.device)
+    for some in rows.split(size):
+        yield Batch(batch.ids[some], batch.attend[some]), some
+
+
+def _joined(parts: list[Nats]) -> Nats:
+    names = ("prior", "integral", "reconstruction", "tokens")
+    return Nats(*(torch.cat([getattr(part, name) for part in parts]) for name in names))

@@ -1,0 +1,187 @@
+"""The evaluation record: numbers of texts, and everything that moves them. One JSON file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dlmkit.errors import CheckpointError, UsageError
+
+FORMAT = 1
+RECORD, FRONTIER = "dlmkit-evaluation-record", "dlmkit-evaluation-frontier"
+UNKNOWN = "unknown"
+"""What stands for how texts were sampled where nobody said."""
+_ABSENT = object()
+
+
+@dataclass(frozen=True)
+class Record:
+    """``results`` maps a metric to its numbers, each with value, low, high and error.
+
+    ``protocol`` must be the same for two records to be compared. ``subject`` is whom the texts
+    are of, ``samples`` what they are, and ``execution`` what moves nothing but rounding.
+    """
+
+    subject: Mapping[str, Any]
+    protocol: Mapping[str, Any]
+    samples: Mapping[str, Any]
+    results: Mapping[str, Mapping[str, Mapping[str, float | None]]]
+    execution: Mapping[str, Any]
+
+    def content(self) -> dict[str, Any]:
+        """As JSON types, sealed by a hash."""
+        return sealed({RECORD: FORMAT, **asdict(self)})
+
+    @staticmethod
+    def of(content: Mapping[str, Any]) -> Record:
+        """The record that :meth:`content` wrote."""
+        names = ("subject", "protocol", "samples", "results", "execution")
+        return Record(**{name: content[name] for name in names})
+
+    @staticmethod
+    def load(path: Path) -> Record:
+        """The record in ``path``.
+
+        Raises UsageError if there is none or it is of another format, CheckpointError if it is
+        truncated or altered.
+        """
+        return Record.of(read(path, RECORD))
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """``content`` with its own sha256, so that an edit is noticed."""
+    return {**content, "sha256": _digest(content)}
+
+
+def save(content: Mapping[str, Any], path: Path) -> None:
+    """Write it to the new file ``path``. Raises UsageError if it cannot be written."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def check_new(*paths: Path | None) -> None:
+    """Raise UsageError, before any work, for a file that could not be written after it."""
+    for path in paths:
+        if path is not None and path.exists():
+            raise UsageError(f"{path} exists already: give another name, or remove it")
+        if path is not None and not path.absolute().parent.is_dir():
+            raise UsageError(f"there is no folder {path.absolute().parent} to write {path.name} to")
+
+
+def read(path: Path, kind: str) -> dict[str, Any]:
+    """The document of ``kind`` in ``path``, verified."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is truncated or not JSON: {error}") from error
+    if not isinstance(content, dict) or kind not in content:
+        raise UsageError(f"{path} is no {kind}: 'dlmkit eval MODEL --out FILE' writes records")
+    if content[kind] != FORMAT:
+        software = content.get("protocol", {}).get("software", {}).get("dlmkit", "another dlmkit")
+        raise UsageError(
+            f"{path} is of format {content[kind]} (written by {software}), and this dlmkit reads "
+            f"format {FORMAT}: evaluate again, or read it with the version that wrote it"
+        )
+    seal = content.pop("sha256", None)
+    if seal != _digest(content):
+        raise CheckpointError(f"{path} has been altered since it was written: evaluate again")
+    return content
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def texts_digest(texts: Iterable[str]) -> str:
+    """The sha256 of ``texts`` in their order."""
+    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Change:
+    """A number before and after, and the 95 % interval of the difference where it is known."""
+
+    metric: str
+    name: str
+    before: float | None
+    after: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def differs(self) -> bool:
+        """Whether the interval leaves 0 out."""
+        return self.low is not None and self.high is not None and not self.low <= 0.0 <= self.high
+
+
+def compare(before: Record, after: Record, across: Sequence[str] = ()) -> list[Change]:
+    """What changed, number by number.
+
+    ``across`` names the keys of the protocol that may differ because they are what is compared.
+    Raises UsageError, naming every other difference. The interval is normal, from the bootstrap
+    errors of two independent sets of texts.
+    """
+    unlike = [line for path, line in differences(before, after) if not set(path) & set(across)]
+    if unlike:
+        raise UsageError(
+            "these records do not compare, their protocols differ:\n  " + "\n  ".join(unlike) + "\n"
+            "evaluate both the same way; if one of these is what you compare, name it: --across KEY"
+        )
+    return list(_changes(before, after))
+
+
+def differences(before: Record, after: Record) -> Iterator[tuple[tuple[str, ...], str]]:
+    """(path of the key, what differs) for every leaf of the protocols."""
+    one, two = (dict(_leaves(record.protocol)) for record in (before, after))
+    for path in [*one, *(path for path in two if path not in one)]:
+        a, b = one.get(path, _ABSENT), two.get(path, _ABSENT)
+        if a != b:
+            values = f"{_word(a)} and {_word(b)}"
+            yield path, f"{'.'.join(path)}: {values}"
+
+
+def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _leaves(item, (*path, str(key)))
+    else:
+        yield path, value
+
+
+def _word(value: Any) -> str:
+    if value is _ABSENT:
+        return "nothing"
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return f"{text[:12]}..." if len(text) == 64 and text.isalnum() else text
+
+
+def _changes(before: Record, after: Record) -> Iterator[Change]:
+    for metric, numbers in before.results.items():
+        others = after.results.get(metric, {})
+        for name, one in numbers.items():
+            two = others.get(name)
+            if two is None or name.startswith("human_"):
+                continue
+            low, high = _difference(one, two)
+            yield Change(metric, name, one["value"], two["value"], low, high)
+
+
+def _difference(
+    one: Mapping[str, float | None], two: Mapping[str, float | None]
+) -> tuple[float, float] | tuple[None, None]:
+    """The 95 % interval of two minus one; None where an error is not known."""
+    a, b, error, other = one["value"], two["value"], one["error"], two["error"]
+    if a is None or b is None or error is None or other is None:
+        return None, None
+    spread = 1.959964 * math.hypot(error, other)
+    return b - a - spread, b - a + spread

@@ -1,0 +1,49 @@
+"""What the plugin `metrics` provides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dlmkit import Component, hookimpl
+from dlmkit_metrics import configs
+
+
+@hookimpl
+def register_components() -> Sequence[Component]:
+    return [
+        Component(
+            kind="metric",
+            name="ar-nll",
+            summary="likelihood under any causal LM, with entropy, length and distinct-n",
+            config=configs.ArNll,
+            target="dlmkit_metrics.ar_nll:ArNllMetric",
+        ),
+        Component(
+            kind="metric",
+            name="mauve",
+            summary="MAUVE to held-out text on features of an encoder (extra: mauve)",
+            config=configs.Mauve,
+            target="dlmkit_metrics.divergence:MauveMetric",
+        ),
+        Component(
+            kind="metric",
+            name="self-bleu",
+            summary="BLEU of every text against all others: high where texts are alike",
+            config=configs.SelfBleu,
+            target="dlmkit_metrics.bleu:SelfBleuMetric",
+        ),
+        Component(
+            kind="metric",
+            name="zipf",
+            summary="Zipf's exponent, and how many units are unique",
+            config=configs.Zipf,
+            target="dlmkit_metrics.lexical:ZipfMetric",
+        ),
+        Component(
+            kind="metric",
+            name="repetition",
+            summary="n-grams that a text repeats, and texts that end in a loop",
+            config=configs.Repetition,
+            target="dlmkit_metrics.lexical:RepetitionMetric",
+        ),
+    ]
