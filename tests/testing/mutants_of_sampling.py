@@ -631,6 +631,14 @@ class MeanOfAll(Number):
         return self.per_position(space, now, before).mean(dim=1)
 
 
+@mutant("statistic", "reads-generated-positions", **PLAIN)
+class SumOfAll(Number):
+    """It adds up all positions, given ones too."""
+
+    def of_row(self, values, generated):
+        return values.sum(dim=1)
+
+
 @mutant("statistic", "name-is-free", name="sigma", **PLAIN)
 class CalledSigma(Number):
     """It takes the name of a statistic that is built in."""
