@@ -116,7 +116,11 @@ class Subject:
         return min(found, key=lambda entry: ranks.get(entry.plugin, 2))
 
     def _offers(self, entry: Entry) -> frozenset[str]:
-        extra: frozenset[str] = self.options(entry).capabilities()
+        """What an entry provides. Options that are no valid example add nothing."""
+        try:
+            extra: frozenset[str] = self.options(entry).capabilities()
+        except RecipeError:
+            extra = frozenset()
         return entry.component.provides | extra
 
     def options(self, entry: Entry | None = None) -> Any:
