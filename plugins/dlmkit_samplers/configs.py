@@ -86,9 +86,7 @@ class AtFraction(Config):
 class AtLevel(Config):
     """Halts every row at the same noise level."""
 
-    sigma: PositiveFloat = Field(
-        description="noise-to-signal ratio, sigma / alpha", examples=[1.0]
-    )
+    sigma: PositiveFloat = Field(description="noise-to-signal ratio, sigma / alpha", examples=[1.0])
 
 
 class Margin(Config):
