@@ -581,7 +581,7 @@ class NumberWrites(Number):
         return values
 
 
-@mutant("statistic", "rows-independent", **PLAIN)
+@mutant("statistic", "rows-independent", "reads-generated-positions", **PLAIN)
 class NumberShares(Number):
     """It is taken relative to the batch's mean."""
 
@@ -598,7 +598,7 @@ class Infinite(Entropy):
         return torch.where(values < values.median(), torch.inf, values)
 
 
-@mutant("statistic", "positions-stand-alone", **PLAIN)
+@mutant("statistic", "positions-stand-alone", "reads-generated-positions", **PLAIN)
 class Smoothed(Number):
     """Positions are smoothed over their neighbours."""
 
