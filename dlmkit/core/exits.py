@@ -31,6 +31,8 @@ class Statistic(ABC):
     """Whether the value compares two steps; it is infinite at a row's first step."""
     needs_top: bool = False
     """Whether it reads the likeliest tokens, which cost a pass over the vocabulary a step."""
+    settles_at: ClassVar[float] = 0.0
+    """What it tends to where a text has settled: certain, and the same step after step."""
     floor: ClassVar[Mapping[torch.dtype, float]] = {}
     """Its noise floor: below this value it cannot be told from rounding in a dtype of the
     network's output. Measured; a dtype that is absent has not been."""

@@ -19,10 +19,11 @@ ROWS, STEPS = 6, 48
 Course = dict[str, Tensor]
 
 
-def course(rule: ExitCriterion) -> Course:
-    """Of every statistic it needs, (ROWS, STEPS) values that fall to 0, a row sooner than others.
+def course(subject: Subject) -> Course:
+    """Of every statistic it needs, (ROWS, STEPS) values that settle, a row sooner than others.
 
-    They jump up again now and then, so that rules with a memory show it.
+    They fall to 0, or rise to where the statistic says that it settles, and jump back now and
+    then, so that rules with a memory show it.
     """
     step = torch.arange(1, STEPS + 1).float().expand(ROWS, -1)
     pace = 0.15 + 0.1 * torch.arange(ROWS)[:, None]
@@ -30,7 +31,16 @@ def course(rule: ExitCriterion) -> Course:
     bumpy = torch.where((step + torch.arange(ROWS)[:, None]) % 5 == 0, falling * 10.0, falling)
     bumpy = torch.where(step > STEPS - 12, 0.0, bumpy)
     built_in = {"step": step, "fraction": step / STEPS, "sigma": 50.0 * torch.exp(-0.2 * step)}
-    return {name: built_in.get(name, bumpy).clone() for name in rule.needs}
+    made = {**{name: _settling(bumpy, subject, name) for name in subject.built.needs}, **built_in}
+    return {name: made[name].clone() for name in subject.built.needs}
+
+
+def _settling(falling: Tensor, subject: Subject, name: str) -> Tensor:
+    """``falling`` for a statistic that settles at 0; for another, what rises from 0 to there."""
+    entries = subject.registry.components("statistic")
+    named = [entry for entry in entries if entry.component.name == name]
+    end = subject.make(named[0], subject.parts).settles_at if named else 0.0
+    return end * (1.0 - (falling / 20.0).clamp(max=1.0)) if end else falling
 
 
 def steps(values: Mapping[str, Tensor]) -> Iterator[Course]:
@@ -54,7 +64,7 @@ def _exercise(subject: Subject) -> Exercise:
     def call(values: Course) -> Tensor:
         return halts(rule, values, len(next(iter(values.values()))))
 
-    return Exercise(call, (course(rule),), 0.0)
+    return Exercise(call, (course(subject),), 0.0)
 
 
 pure(KIND, _exercise)
@@ -77,7 +87,7 @@ def needs_are_exact(subject: Subject) -> None:
     """It reads the statistics it needs, and no others"""
     rule, seen = subject.built, set[str]()
     memory = rule.init(ROWS)
-    for now in steps(course(rule)):
+    for now in steps(course(subject)):
         try:
             _, memory = rule(_Watched(now, seen), memory)
         except KeyError as error:
@@ -99,7 +109,7 @@ def nan_never_halts(subject: Subject) -> None:
     """A statistic that is not a number halts no row"""
     rule = subject.built
     for name in rule.needs:
-        values = course(rule)
+        values = course(subject)
         values[name] = torch.full_like(values[name], torch.nan)
         others = [other for other in rule.needs if other != name]
         if others:  # a rule of several may hold by the others; alone, none of them is a number
@@ -110,15 +120,15 @@ def nan_never_halts(subject: Subject) -> None:
 @check(KIND)
 def halts_in_the_end(subject: Subject) -> None:
     """With its example's options it halts a row whose statistics have settled, not at once"""
-    found = halts(subject.built, course(subject.built))
-    require(found.any(dim=1).all(), "some row never halts although its statistics fell to 0")
+    found = halts(subject.built, course(subject))
+    require(found.any(dim=1).all(), "some row never halts although its statistics have settled")
     require(not found[:, 0].all(), "it halts every row at its first step")
 
 
 @check(KIND)
 def memory_survives_take(subject: Subject) -> None:
     """Rows that change places, or are left out, keep their memory"""
-    rule, values = subject.built, course(subject.built)
+    rule, values = subject.built, course(subject)
     expected = halts(rule, values)
     memory, index = rule.init(ROWS), torch.tensor([4, 0, 3])
     for step, now in enumerate(steps(values)):
@@ -134,7 +144,7 @@ def memory_survives_take(subject: Subject) -> None:
 @check(KIND)
 def refilled_rows_start_afresh(subject: Subject) -> None:
     """A row that takes over a slot is judged as if it had begun alone"""
-    rule, values = subject.built, course(subject.built)
+    rule, values = subject.built, course(subject)
     expected = halts(rule, values)
     memory, late = rule.init(ROWS), STEPS // 4
     for step, now in enumerate(steps(values)):
@@ -152,7 +162,7 @@ def refilled_rows_start_afresh(subject: Subject) -> None:
 def gives_its_reason(subject: Subject) -> None:
     """It says in a line why it halted a row"""
     rule, memory = subject.built, subject.built.init(ROWS)
-    for now in steps(course(rule)):
+    for now in steps(course(subject)):
         halt, memory = rule(now, memory)
         for row in halt.nonzero()[:1, 0]:
             reason = rule.reason(rows.take(memory, row[None]))
@@ -164,6 +174,6 @@ def gives_its_reason(subject: Subject) -> None:
 def answers_in_rows(subject: Subject) -> None:
     """It answers one bool a row"""
     rule = subject.built
-    halt, _ = rule(next(steps(course(rule))), rule.init(ROWS))
+    halt, _ = rule(next(steps(course(subject))), rule.init(ROWS))
     require(halt.dtype == torch.bool, f"its answer's dtype is {halt.dtype}")
     require(halt.shape == (ROWS,), f"its answer's shape is {tuple(halt.shape)}")

@@ -113,14 +113,16 @@ def needs_before_as_it_says(subject: Subject) -> None:
 @check(KIND)
 @torch.no_grad()
 def reads_generated_positions(subject: Subject) -> None:
-    """A row's value is the mean over its generated positions"""
+    """A row's value is of_row's, and what is predicted elsewhere does not change it"""
     statistic, space = subject.built, subject.space
-    now, before = pair(space)
     always, mask = torch.ones(ROWS, dtype=torch.bool), generated()
+    now, before = pair(space)
     value = statistic(space, now, before, always, mask)
-    values = statistic.per_position(space, now, before)
-    expected = torch.where(mask, values, 0.0).sum(dim=1) / mask.sum(dim=1)
-    agree(value, expected, "the value and the mean over generated positions", 1e-5)
+    expected = statistic.of_row(statistic.per_position(space, now, before), mask)
+    agree(value, expected, "the value and of_row of the positions' values", 1e-5)
+    query = torch.where(mask[..., None], now.query, 3.0 * now.query.flip(1))
+    other = statistic(space, prediction(space, query), before, always, mask)
+    agree(other, value, "values where given positions are predicted otherwise", 1e-5)
 
 
 @check(KIND)

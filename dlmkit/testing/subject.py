@@ -116,9 +116,10 @@ class Subject:
         return min(found, key=lambda entry: ranks.get(entry.plugin, 2))
 
     def _offers(self, entry: Entry) -> frozenset[str]:
+        """What an entry provides. Options that are no valid example add nothing."""
         try:
             extra: frozenset[str] = self.options(entry).capabilities()
-        except RecipeError:  # an option without a default or an example
+        except RecipeError:
             extra = frozenset()
         return entry.component.provides | extra
 

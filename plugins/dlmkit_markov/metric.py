@@ -39,8 +39,10 @@ class ExactScore(Metric):
         self._known: dict[int, float] = {}
 
     def measure(self, texts: Sequence[str]) -> Mapping[str, float]:
-        """In nats a token, intervals of 95 %; empty for fewer than two texts.
+        """In nats a token, intervals of 95 %; of fewer than two whole texts, only `incomplete`.
 
+        incomplete              share of texts of another length than the recipe's, as of a model
+                                that writes <pad> or <unk>; the other numbers are of the rest
         nll, nll_expected       mean exact NLL of the texts, and of the chain's own texts
         nll_gap, _low, _high    their difference, its interval by the spread between texts
         transition_kl, ...      KL of the sampled transitions from the chain's, weighted by how
@@ -48,9 +50,13 @@ class ExactScore(Metric):
                                 itself show on average, so that 0 is perfect and slightly
                                 negative values are noise; its interval by a block jackknife
         """
-        ids = self.ids(texts)
-        if len(ids) < 2:
+        if not texts:
             return {}
+        whole = [text for text in texts if len(self.tokenizer.encode(text)) == self.length]
+        ids = self.ids(whole)
+        incomplete = {"incomplete": 1.0 - len(ids) / len(texts)}
+        if len(ids) < 2:
+            return incomplete
         nll = self.per_text(ids)
         error = NORMAL * float(nll.std()) / math.sqrt(len(nll))
         expected = self.chain.entropy(self.length)
@@ -58,6 +64,7 @@ class ExactScore(Metric):
         kl, spread = jackknife(pairs(ids, len(self.chain.initial), self.blocks), self.chain)
         kl -= self._finite_sample(len(ids))
         return {
+            **incomplete,
             "nll": float(nll.mean()),
             "nll_expected": expected,
             "nll_gap": gap,

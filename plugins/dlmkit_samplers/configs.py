@@ -78,20 +78,25 @@ class Threshold(Config):
 class AtFraction(Config):
     """Halts every row at the same share of the grid."""
 
-    fraction: float = Field(gt=0.0, le=1.0, description="share of the grid's points to step from")
+    fraction: float = Field(
+        gt=0.0, le=1.0, description="share of the grid's points to step from", examples=[0.5]
+    )
 
 
 class AtLevel(Config):
     """Halts every row at the same noise level."""
 
-    sigma: PositiveFloat = Field(description="noise-to-signal ratio, sigma / alpha")
+    sigma: PositiveFloat = Field(description="noise-to-signal ratio, sigma / alpha", examples=[1.0])
 
 
 class Margin(Config):
     """Halts a row whose likeliest tokens lead clearly."""
 
     threshold: float = Field(
-        gt=0.0, lt=1.0, description="mean lead of the likeliest token, in probability"
+        gt=0.0,
+        lt=1.0,
+        description="mean lead of the likeliest token, in probability",
+        examples=[0.9],
     )
 
 
@@ -106,7 +111,7 @@ class StableAndConfident(Config):
     """Halts a row that is both."""
 
     threshold: PositiveFloat = Field(
-        description="mean entropy in nats a position (DiffusionGemma: 0.005)"
+        description="mean entropy in nats a position (DiffusionGemma: 0.005)", examples=[0.005]
     )
     steps: PositiveInt = Field(1, description="steps in a row without a changed token (there: 1)")
 

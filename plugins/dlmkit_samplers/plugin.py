@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from dlmkit import Component, Config, hookimpl
 from dlmkit_samplers import configs
 
 GAUSSIAN = frozenset({"gaussian"})
+PROFILE = Path(__file__).with_name("example_profile.json")
+"""Of the exact posterior of markov:chain, 16 tokens long, in markov:fixed."""
 
 
 def _component(
@@ -18,8 +22,10 @@ def _component(
     target: str,
     requires: frozenset[str] = frozenset(),
     provides: frozenset[str] = frozenset(),
+    example: Mapping[str, Any] | None = None,
 ) -> Component:
-    return Component(kind, name, summary, config, f"dlmkit_samplers.{target}", provides, requires)
+    target = f"dlmkit_samplers.{target}"
+    return Component(kind, name, summary, config, target, provides, requires, example or {})
 
 
 @hookimpl
@@ -104,6 +110,7 @@ def register_components() -> Sequence[Component]:
             "sqrt-entropic of a recorded profile: a file of noise levels and entropies",
             configs.Fitted,
             "entropic:Fitted",
+            example={"path": str(PROFILE)},
         ),
         _component(
             "grid",

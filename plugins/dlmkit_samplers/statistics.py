@@ -120,6 +120,7 @@ class Margin(Statistic):
     """
 
     needs_top = True
+    settles_at: ClassVar = 1.0
     floor: ClassVar = {torch.float64: 7e-16, torch.float32: 7e-7, torch.bfloat16: 9e-3}
 
     def __init__(self, config: configs.Nothing, context: BuildContext) -> None:

@@ -8,6 +8,10 @@ from pathlib import Path
 from dlmkit import Component, hookimpl
 from dlmkit_text import configs
 
+EXAMPLE = Path(__file__).parent / "example"
+"""A folder like C4's with one shard: verses of Genesis."""
+SMALL = {"tokenizer": {"kind": "characters"}, "validation": 0.2, "shuffle": 8}
+
 
 @hookimpl
 def register_components() -> Sequence[Component]:
@@ -40,6 +44,7 @@ def register_components() -> Sequence[Component]:
             summary="C4, streamed from the Hugging Face hub or read from local shards",
             config=configs.C4,
             target="dlmkit_text.data:c4",
+            example={"path": str(EXAMPLE), **SMALL},
         ),
         Component(
             kind="data",
@@ -47,6 +52,7 @@ def register_components() -> Sequence[Component]:
             summary="any dataset of the Hugging Face hub, or a local one, by column",
             config=configs.Dataset,
             target="dlmkit_text.data:hf",
+            example={"path": str(EXAMPLE / "genesis.json.gz"), **SMALL},
         ),
         Component(
             kind="metric",

@@ -129,9 +129,14 @@ def test_the_jackknife_interval_covers():
 
 
 def test_a_text_that_is_no_row_of_the_chain_is_refused(model: Assembly):
+    metric, row = score(model), "w1 w2 w3 w4 w5"
     with pytest.raises(DataError, match="2 tokens of the chain, not 5"):
-        score(model).measure(["w1 w2", "w1 w2 w3 w4 w5"])
-    assert score(model).measure([]) == {}
+        metric.ids(["w1 w2", row])
+    assert metric.measure([]) == {}
+    assert metric.measure(["", row, "w1"]) == {"incomplete": pytest.approx(2 / 3)}
+    whole, found = metric.measure([row, row]), metric.measure([row, "w1", row, ""])
+    assert (whole.pop("incomplete"), found.pop("incomplete")) == (0.0, 0.5)
+    assert whole == found
 
 
 def test_parts_that_need_the_chain_say_so(model: Assembly):

@@ -120,6 +120,20 @@ def test_impossible_tokens_add_nothing():
         assert float(STATISTICS[kind].per_position(spot, now, now)) == pytest.approx(value)
 
 
+@pytest.mark.parametrize("kind", [Entropy, KullbackLeibler, Jeffreys, Switches, Margin])
+@torch.no_grad()
+def test_where_the_statistics_settle(kind):
+    """On a text that is certain, and was the step before."""
+    from dlmkit.testing.markov import MarkovSpace
+
+    spot = MarkovSpace(V, D)
+    logits = torch.full((1, L, V), -60.0, dtype=torch.float64).index_fill(2, torch.tensor(3), 0.0)
+    x0, lse = spot.read(logits)
+    now = Prediction(x0, logits, lse, x0, x0)
+    value = kind(configs.Nothing(), CONTEXT).per_position(spot, now, now)
+    torch.testing.assert_close(value, torch.full_like(value, kind.settles_at))
+
+
 @pytest.mark.parametrize("head", ["tied", "untied"])
 @pytest.mark.parametrize("told", [False, True])
 @torch.no_grad()

@@ -581,7 +581,7 @@ class NumberWrites(Number):
         return values
 
 
-@mutant("statistic", "rows-independent", **PLAIN)
+@mutant("statistic", "rows-independent", "reads-generated-positions", **PLAIN)
 class NumberShares(Number):
     """It is taken relative to the batch's mean."""
 
@@ -598,7 +598,7 @@ class Infinite(Entropy):
         return torch.where(values < values.median(), torch.inf, values)
 
 
-@mutant("statistic", "positions-stand-alone", **PLAIN)
+@mutant("statistic", "positions-stand-alone", "reads-generated-positions", **PLAIN)
 class Smoothed(Number):
     """Positions are smoothed over their neighbours."""
 
@@ -629,6 +629,14 @@ class MeanOfAll(Number):
 
     def __call__(self, space, now, before, has_before, generated):
         return self.per_position(space, now, before).mean(dim=1)
+
+
+@mutant("statistic", "reads-generated-positions", **PLAIN)
+class SumOfAll(Number):
+    """It adds up all positions, given ones too."""
+
+    def of_row(self, values, generated):
+        return values.sum(dim=1)
 
 
 @mutant("statistic", "name-is-free", name="sigma", **PLAIN)

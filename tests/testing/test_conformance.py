@@ -18,6 +18,6 @@ def built_in():
             yield pytest.param(case, id=name, marks=marks)
 
 
-@pytest.mark.parametrize("case", built_in())
+@pytest.mark.parametrize("case", list(built_in()))
 def test_built_in(case):
     case.for_pytest()
