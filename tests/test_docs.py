@@ -13,7 +13,9 @@ from dlmkit.cli.app import main
 from dlmkit.recipe.load import resolve_text
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("plugins/*/README.md")])  # test_tutorial.py has the rest
+PAGES = sorted(
+    [ROOT / "README.md", *ROOT.glob("plugins/*/README.md")]
+)  # test_tutorial.py has the rest
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CUT = ["train.steps=2", "train.batch_size=4", "train.validation_rows=4", "sample.measured=2"]
 SHORT = {
