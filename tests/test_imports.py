@@ -19,7 +19,8 @@ ALLOWED = {
     "testing": {"core", "sampling", "evaluation"},
     "recipe": {"core", "sampling"},
     "training": {"core", "sampling", "evaluation", "recipe"},
-    "cli": {"core", "sampling", "evaluation", "recipe", "training"},
+    "analysis": {"core", "sampling", "evaluation", "recipe", "training"},
+    "cli": {"core", "sampling", "evaluation", "recipe", "training", "analysis"},
 }
 """What each folder may import, beside itself and the modules directly under dlmkit/."""
 

@@ -1,0 +1,307 @@
+"""The pictures of an analysis, one idea each. Several checkpoints: the newest stands out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dlmkit.analysis.summary import name, numbers
+from dlmkit.report import COLOURS, MARKERS, panel, plain_numbers, themed
+
+Content = Mapping[str, Any]
+Entry = Mapping[str, Any]
+Curve = Mapping[str, Sequence[float | None]]
+
+SIGMA = r"noise-to-signal ratio $\sigma$"
+STEP = "step of the grid"
+GREY = "#8c8c8c"
+
+
+@dataclass(frozen=True)
+class Way:
+    """A curve over the steps: where it is found, what its axis says, whether it is logarithmic."""
+
+    curve: str
+    label: str
+    log: bool = False
+
+
+WAYS: Mapping[str, Way] = {
+    "switches": Way("switches", "tokens that changed, a text"),
+    "entropy": Way("entropy", "entropy, nats a token"),
+    "kl": Way("kl", "KL from the step before, nats a token", log=True),
+    "margin": Way("margin", "p(likeliest) - p(runner-up)"),
+    "norm-x": Way("norm_x", "norm of x, a token", log=True),
+    "norm-x0": Way("norm_x0", "norm of the predicted x0, a token"),
+    "score-angle": Way("score_angle", "turn of the score, degrees a step"),
+}
+
+
+def draw(content: Content, theme: str) -> dict[str, Figure]:
+    """Every picture that ``content`` has data for, in the colours of ``theme``."""
+    drawn: dict[str, Figure | None] = {}
+    with themed(theme):
+        drawn |= {key: plot(content, theme) for key, plot in BEFORE.items()}
+        drawn |= {key: _way(content, theme, way) for key, way in WAYS.items()}
+        drawn |= {key: plot(content, theme) for key, plot in AFTER.items()}
+    return {key: figure for key, figure in drawn.items() if figure is not None}
+
+
+def loss(content: Content, theme: str) -> Figure | None:
+    """Cross-entropy by noise level, beside exact denoisers that know little of language."""
+    return _by_level(content, theme, "model", "cross-entropy, nats a token")
+
+
+def gain(content: Content, theme: str) -> Figure | None:
+    """What the model takes from the other positions."""
+    return _by_level(content, theme, "gain", "context gain, nats a token")
+
+
+def _by_level(content: Content, theme: str, key: str, label: str) -> Figure | None:
+    entries = [entry for entry in content["checkpoints"] if entry["levels"]]
+    if not entries:
+        return None
+    figure, axes = panel()
+    newest = entries[-1]["levels"]
+    sigma = [level["sigma"] for level in newest]
+    for place, entry in enumerate(entries):
+        levels = entry["levels"]
+        own = [level["sigma"] for level in levels], [level[key] for level in levels]
+        axes.plot(*own, **_style(place, len(entries), theme), label=_word(entry))
+    exact = {"exact, of token frequencies": "context_free", "exact, of token pairs": "bigram"}
+    for place, (words, other) in enumerate(exact.items()):
+        free = [level["context_free"] for level in newest]
+        values = [level[other] for level in newest]
+        if None not in values:
+            if key == "gain":
+                values = [a - b for a, b in zip(free, values, strict=True)]
+            style = {"color": COLOURS[1 + place], "ls": ("--", ":")[place], "lw": 1.8}
+            axes.plot(sigma, values, **style, label=words)
+    axes.set(xlabel=SIGMA, ylabel=label, xscale="log")
+    plain_numbers(axes.xaxis)
+    return _finished(figure, axes)
+
+
+def warp_cdf(content: Content, theme: str) -> Figure:
+    """The share of training draws below each noise level."""
+    return _warp(content, theme, "sigma", "cdf", r"share of training draws below $\sigma$")
+
+
+def warp_density(content: Content, theme: str) -> Figure:
+    """Where training draws are dense."""
+    return _warp(content, theme, "middle", "density", r"training draws per unit of ln $\sigma$")
+
+
+def _warp(content: Content, theme: str, x: str, y: str, label: str) -> Figure:
+    figure, axes = panel()
+    entries = content["checkpoints"]
+    for place, entry in enumerate(entries):
+        style = {**_style(place, len(entries), theme), "marker": None}
+        axes.plot(entry["warp"][x], entry["warp"][y], **style, label=_word(entry))
+    axes.set(xlabel=SIGMA, ylabel=label, xscale="log", ylim=(0, None))
+    plain_numbers(axes.xaxis)
+    return _finished(figure, axes)
+
+
+def _way(content: Content, theme: str, way: Way) -> Figure | None:
+    """The mean over texts at each step, with the quartiles of the newest."""
+    entries = [e for e in content["checkpoints"] if way.curve in e["trajectory"]["curves"]]
+    if not entries:
+        return None
+    figure, axes = panel()
+    for place, entry in enumerate(entries):
+        curve = entry["trajectory"]["curves"][way.curve]
+        style = {**_style(place, len(entries), theme), "marker": None}
+        axes.plot(_numbered(curve["mean"]), _gaps(curve["mean"]), **style, label=_word(entry))
+        if place == len(entries) - 1:
+            _band(axes, curve, style["color"])
+    if way.curve == "norm_x0":
+        _line(axes, content["dim"] ** 0.5, "norm of an embedding, √D")
+    axes.set(xlabel=STEP, ylabel=way.label)
+    if way.log:
+        axes.set_yscale("log")
+        plain_numbers(axes.yaxis)
+    else:
+        axes.set_ylim(0, None)
+    _sigmas(axes, entries[-1]["trajectory"]["sigma"])
+    return _finished(figure, axes)
+
+
+def settled(content: Content, theme: str) -> Figure:
+    """How many tokens have found their last value by each step."""
+    figure, axes = panel()
+    entries = content["checkpoints"]
+    for place, entry in enumerate(entries):
+        share = [100 * value for value in entry["trajectory"]["settling"]["share"]]
+        style = {**_style(place, len(entries), theme), "marker": None, "drawstyle": "steps-post"}
+        axes.plot(_numbered(share), share, **style, label=_word(entry))
+    axes.set(xlabel=STEP, ylabel="tokens that change no more, %", ylim=(0, 102))
+    _sigmas(axes, entries[-1]["trajectory"]["sigma"])
+    return _finished(figure, axes)
+
+
+def settled_by_position(content: Content, theme: str) -> Figure:
+    """Whether texts settle from the left, the middle or everywhere at once."""
+    figure, axes = panel()
+    entries = content["checkpoints"]
+    for place, entry in enumerate(entries):
+        found = entry["trajectory"]["settling"]["by_position"]
+        style = {**_style(place, len(entries), theme), "marker": None}
+        axes.plot(_numbered(found["median"]), _gaps(found["median"]), **style, label=_word(entry))
+        if place == len(entries) - 1:
+            _band(axes, found, style["color"])
+    axes.set(
+        xlabel="position in the text", ylabel="step at which it settles, median", ylim=(0, None)
+    )
+    return _finished(figure, axes)
+
+
+def noise_scale(content: Content, theme: str) -> Figure | None:
+    """Quality and diversity at each scale of the initial noise."""
+    entries = [entry for entry in content["checkpoints"] if entry["noise_scale"]]
+    if not entries:
+        return None
+    newest = entries[-1]["noise_scale"]
+    wanted = [(group, key) for group in ("quality", "diversity") for key in newest[0][group]]
+    shown = [(group, key) for group, key in wanted if not _reference(key)]
+    columns = min(4, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(3.1 * columns, 2.5 * rows + 0.5), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes, (group, key) in zip(panels, shown, strict=False):
+        for place, entry in enumerate(entries):
+            swept = entry["noise_scale"]
+            values = _gaps([one[group].get(key) for one in swept])
+            style = _style(place, len(entries), theme)
+            axes.plot([one["scale"] for one in swept], values, **style, label=_word(entry))
+        human = [one["quality"].get(other) for one in newest for other in _references(key)]
+        human = [value for value in human if value is not None]
+        if human and group == "quality":
+            _line(axes, human[-1], "real text")
+        axes.set_title(key if group == "quality" else f"{key}, of tokens", fontsize=10)
+        axes.grid(alpha=0.25)
+    for axes in panels[len(shown) :]:
+        axes.remove()
+    for axes in panels[max(len(shown) - columns, 0) : len(shown)]:
+        axes.set_xlabel("scale of the initial noise")
+    _legend(figure, panels[: len(shown)])
+    return figure
+
+
+def _references(key: str) -> tuple[str, ...]:
+    """The names under which metrics say what real text scores."""
+    return f"human_{key}", f"{key}_expected"
+
+
+def _reference(key: str) -> bool:
+    return key.startswith("human_") or key.endswith("_expected")
+
+
+def training(content: Content, theme: str) -> Figure | None:
+    """The summary's numbers against the training step."""
+    entries = [entry for entry in content["checkpoints"] if entry["step"] is not None]
+    if len(entries) < 2:
+        return None
+    found = [numbers(entry) for entry in entries]
+    shown = [key for key in found[0] if all(one[key] is not None for one in found)]
+    figure = Figure(figsize=(9.3, 5.4), layout="constrained")
+    panels = figure.subplots(2, 3, squeeze=False).flatten()
+    for place, (axes, key) in enumerate(zip(panels, shown, strict=False)):
+        style = {"color": COLOURS[place], "marker": MARKERS[place], "ms": 5, "lw": 1.8}
+        axes.plot([entry["step"] for entry in entries], [one[key] for one in found], **style)
+        axes.set_title(TITLES[key], fontsize=10)
+        axes.grid(alpha=0.25)
+        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4, integer=True))
+    for axes in panels[len(shown) :]:
+        axes.remove()
+    figure.supxlabel("training step", fontsize=10)
+    return figure
+
+
+TITLES: Mapping[str, str] = {
+    "loss": "loss, nats a token",
+    "gain": "context gain, nats a token",
+    "switches": "token switches a text",
+    "settled at": "mean step at which tokens settle",
+    "last entropy": "entropy at the last step, nats",
+    "score turns": "turn of the score, degrees a step",
+}
+
+Plot = Callable[[Content, str], Figure | None]
+BEFORE: Mapping[str, Plot] = {
+    "training": training,
+    "loss": loss,
+    "context-gain": gain,
+    "warp-cdf": warp_cdf,
+    "warp-density": warp_density,
+}
+AFTER: Mapping[str, Plot] = {
+    "settled": settled,
+    "settled-by-position": settled_by_position,
+    "noise-scale": noise_scale,
+}
+
+
+def _word(entry: Entry) -> str:
+    """A checkpoint as legends name it; a step alone would read like one of the grid's."""
+    return f"training {name(entry)}" if entry["step"] is not None else name(entry)
+
+
+def _style(place: int, count: int, theme: str) -> dict[str, Any]:
+    """Older checkpoints fade; the newest is heavy and stands out from the page."""
+    age = (place + 1) / count
+    share = 0.9 - 0.65 * age if theme == "light" else 0.35 + 0.55 * age
+    last = place == count - 1
+    colour = matplotlib.colormaps["viridis"](share)
+    return {"color": colour, "lw": 2.4 if last else 1.3, "marker": MARKERS[place % 12], "ms": 4}
+
+
+def _numbered(values: Sequence[float | None]) -> range:
+    return range(1, len(values) + 1)
+
+
+def _gaps(values: Sequence[float | None]) -> list[float]:
+    """None as NaN, which is not drawn."""
+    return [float("nan") if value is None else value for value in values]
+
+
+def _band(axes: Axes, curve: Curve, colour: Any) -> None:
+    low, high = _gaps(curve["low"]), _gaps(curve["high"])
+    label = "middle half of texts"
+    axes.fill_between(_numbered(low), low, high, color=colour, alpha=0.2, lw=0, label=label)
+
+
+def _line(axes: Axes, value: float, words: str) -> None:
+    axes.axhline(value, ls=":", lw=1.4, color=GREY, label=words)
+
+
+def _sigmas(axes: Axes, sigma: Sequence[float]) -> None:
+    """What ratio the steps read x at, along the top."""
+    places = sorted({round(i * (len(sigma) - 1) / 6) for i in range(7)})
+    top = axes.secondary_xaxis("top")
+    top.set_xticks([place + 1 for place in places], [f"{sigma[place]:.3g}" for place in places])
+    top.set_xlabel(SIGMA)
+
+
+def _finished(figure: Figure, axes: Axes) -> Figure:
+    axes.grid(alpha=0.25)
+    _legend(figure, [axes])
+    return figure
+
+
+def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
+    """One legend below, each name once; none for a lone name."""
+    found: dict[str, Any] = {}
+    for axes in panels:
+        for handle, word in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(word, handle)
+    if len(found) > 1:
+        place = "outside lower center"
+        figure.legend(
+            found.values(), found.keys(), loc=place, ncols=min(4, len(found)), frameon=False
+        )
