@@ -65,8 +65,8 @@ def page(title: str, body: Iterable[str], style: str = "") -> str:
     )
 
 
-def picture(light: Figure, dark: Figure, caption: str) -> str:
-    """A figure that follows the reader's colour scheme."""
+def picture(light: bytes, dark: bytes, caption: str) -> str:
+    """A picture, given as PNG twice, that follows the reader's colour scheme."""
     words = escape(caption)
     return (
         "<figure><picture>"
@@ -74,6 +74,10 @@ def picture(light: Figure, dark: Figure, caption: str) -> str:
         f'<img src="{_embedded(light)}" alt="{words}"></picture>'
         f"<figcaption>{words}</figcaption></figure>"
     )
+
+
+def _embedded(picture: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(picture).decode()
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -86,11 +90,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
-def _embedded(figure: Figure) -> str:
-    return "data:image/png;base64," + base64.b64encode(png(figure, 110)).decode()
-
-
-def png(figure: Figure, dpi: int) -> bytes:
+def png(figure: Figure, dpi: int = 120) -> bytes:
     """The bytes of a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)

@@ -81,7 +81,7 @@ class Film:
         words = [f"text {self.row}", f"step {step + 1} of {self.steps}"]
         words += [] if sigma is None else [f"sigma {sigma:.3g}"]
         words += [] if mean is None else [f"{self.by} {mean:.3f}"]
-        return ", ".join([*words, f"{changes} tokens changed"])
+        return ", ".join([*words, f"{changes} changed"])
 
 
 def film(

@@ -112,14 +112,14 @@ def _palette(frames: Sequence[Image.Image]) -> Image.Image:
 def picture(film: Film, step: int, page: Page) -> Image.Image:
     """One step as an image; all steps of a film have one size."""
     height = 1 + max(piece.line for tokens in film.tokens for piece in layout(tokens))
-    rows = height + 4 + len(film.marks)
+    rows = height + 5 + len(film.marks)
     size = (COLUMNS * page.cell + 2 * EDGE, rows * page.line + 2 * EDGE)
     image = Image.new("RGB", size, page.paper)
     draw = ImageDraw.Draw(image)
     page.write(draw, 0, 0, film.headline(step), page.ink)
     for piece in layout(film.tokens[step]):
         _token(draw, page, film, step, piece)
-    _foot(draw, page, film, step, height + 2)
+    _foot(draw, page, film, step, height + 3)
     return image
 
 

@@ -8,10 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from dlmkit import report
-from dlmkit.analysis import plots
 from dlmkit.analysis.summary import HEAD, UNITS, rows
 from dlmkit.errors import UsageError
 
@@ -49,20 +46,23 @@ def write(content: Mapping[str, Any], folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{folder} cannot be made: {error.strerror or error}") from error
-    drawn = {theme: plots.draw(content, theme) for theme in report.THEMES}
-    for theme, figures in drawn.items():
-        for key, figure in figures.items():
-            report.save(report.png(figure, 140), folder / f"{key}-{theme}.png")
+    drawn = {theme: pictures(content, theme) for theme in report.THEMES}
+    for theme, found in drawn.items():
+        for key, picture in found.items():
+            report.save(picture, folder / f"{key}-{theme}.png")
     report.save(json.dumps(content, indent=1, ensure_ascii=False) + "\n", folder / "analysis.json")
     path = folder / "report.html"
     report.save(page(content, drawn["light"], drawn["dark"]), path)
     return path
 
 
-def page(
-    content: Mapping[str, Any], light: Mapping[str, Figure], dark: Mapping[str, Figure]
-) -> str:
-    """The whole report."""
+def pictures(content: Mapping[str, Any], theme: str) -> dict[str, bytes]:
+    """Every picture as PNG, in the colours of ``theme``."""
+    return {key: report.png(figure) for key, figure in plots.draw(content, theme).items()}
+
+
+def page(content: Mapping[str, Any], light: Mapping[str, bytes], dark: Mapping[str, bytes]) -> str:
+    """The whole report; ``light`` and ``dark`` are the same pictures as PNG."""
     title = f"dlmkit analyze: {content['model']}"
     sampler, grid = content["sampler"]["use"], content["grid"]["use"]
     body = [

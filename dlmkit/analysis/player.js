@@ -37,7 +37,7 @@ function show() {
   if (film.by in film.statistics) {
     words.push(`${film.by} ${number(film.statistics[film.by][step])}`);
   }
-  byId("facts").textContent = `${words.join(", ")}, ${changes} tokens changed`;
+  byId("facts").textContent = `${words.join(", ")}, ${changes} changed`;
   film.marks.forEach((mark, place) => {
     const passed = mark.step !== null && step + 1 >= mark.step;
     byId("marks").children[place].textContent = `${passed ? "\u25a0" : "\u25a1"} ${mark.words}`;
@@ -77,12 +77,11 @@ function toggle() {
 }
 
 film.marks.forEach((mark) => {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.disabled = mark.step === null;
-  button.onclick = () => { pause(); go(mark.step); };
-  byId("marks").append(button);
+  const word = document.createElement(mark.step === null ? "span" : "button");
+  byId("marks").append(word);
   if (mark.step === null) { return; }
+  word.type = "button";
+  word.onclick = () => { pause(); go(mark.step); };
   // the slider's knob stays inside its ends, by half of its width of about 16 pixels
   const share = last > 1 ? (mark.step - 1) / (last - 1) : 0, tick = document.createElement("i");
   tick.style.left = `calc(8px + ${share} * (100% - 16px) - 1px)`;

@@ -32,7 +32,7 @@ STYLE = """
 #facts, #hover { font-variant-numeric: tabular-nums; min-height: 1.5em }
 #scale { display: flex; align-items: center; gap: .5rem; font-size: 13px }
 #scale b { display: inline-block; width: 1.1rem; height: 1rem }
-#marks button { font: inherit; font-size: 13px; margin: .15rem .4rem .15rem 0 }
+#marks > * { font: inherit; font-size: 13px; margin: .15rem .4rem .15rem 0 }
 """
 
 

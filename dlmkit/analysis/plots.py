@@ -80,7 +80,7 @@ def _by_level(content: Content, theme: str, key: str, label: str) -> Figure | No
         if None not in values:
             if key == "gain":
                 values = [a - b for a, b in zip(free, values, strict=True)]
-            style = {"color": COLOURS[1 + place], "ls": ("--", ":")[place], "lw": 1.8}
+            style = {"color": COLOURS[1 + 2 * place], "ls": ("--", ":")[place], "lw": 1.8}
             axes.plot(sigma, values, **style, label=words)
     axes.set(xlabel=SIGMA, ylabel=label, xscale="log")
     plain_numbers(axes.xaxis)

@@ -31,16 +31,17 @@ class ScoreAngles:
         return isinstance(parts.space.corruption, GaussianCorruption)
 
     def __call__(self, step: Step, live: Index, point: Index, generated: Mask) -> PerRow:
-        """Degrees, for the slots ``live`` that stepped from the grid's ``point``; NaN at the first.
+        """Degrees, for the slots ``live`` that stepped from the grid's ``point``.
 
-        ``generated`` marks the positions of these texts that are neither given nor padding.
+        Infinite at the first step, as every statistic is that compares two. ``generated``
+        marks the positions of these texts that are neither given nor padding.
         """
         x0, x = (v[live].cpu().double() for v in (step.prediction.x0_mean, step.origin))
         scores = torch.where(generated[..., None], x0 - x / self.alpha[point, None, None], 0.0)
         angles = []
         for row, at, score in zip(step.row[live].tolist(), point.tolist(), scores, strict=True):
             before = self._before.pop(row, None)
-            angles.append(torch.nan if before is None else float(angle(before, score)))
+            angles.append(torch.inf if before is None else float(angle(before, score)))
             if at + 1 < len(self.alpha) - 1:
                 self._before[row] = score
         return torch.tensor(angles, dtype=step.prediction.x0_mean.dtype)
