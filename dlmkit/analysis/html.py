@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dlmkit import report
+from dlmkit.analysis import plots
 from dlmkit.analysis.summary import HEAD, UNITS, rows
 from dlmkit.errors import UsageError
 

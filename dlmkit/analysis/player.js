@@ -14,7 +14,7 @@ const spans = film.given.map((given, place) => {
 });
 
 function number(value) {
-  return value === null ? "none" : String(Number(value.toPrecision(4)));
+  return value === null ? "none" : String(Number(value.toFixed(5)));
 }
 
 function show() {

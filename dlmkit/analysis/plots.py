@@ -72,15 +72,19 @@ def _by_level(content: Content, theme: str, key: str, label: str) -> Figure | No
     for place, entry in enumerate(entries):
         levels = entry["levels"]
         own = [level["sigma"] for level in levels], [level[key] for level in levels]
-        axes.plot(*own, **_style(place, len(entries), theme), label=_word(entry))
-    exact = {"exact, of token frequencies": "context_free", "exact, of token pairs": "bigram"}
+        axes.plot(*own, **_style(place, entries, theme))
+    exact = {"exact unigram": "context_free", "exact bigram": "bigram"}
     for place, (words, other) in enumerate(exact.items()):
         free = [level["context_free"] for level in newest]
         values = [level[other] for level in newest]
         if None not in values:
             if key == "gain":
                 values = [a - b for a, b in zip(free, values, strict=True)]
-            style = {"color": COLOURS[1 + 2 * place], "ls": ("--", ":")[place], "lw": 1.8}
+            style: dict[str, Any] = {
+                "color": COLOURS[1 + 2 * place],
+                "ls": ("--", ":")[place],
+                "lw": 1.8,
+            }
             axes.plot(sigma, values, **style, label=words)
     axes.set(xlabel=SIGMA, ylabel=label, xscale="log")
     plain_numbers(axes.xaxis)
@@ -101,8 +105,8 @@ def _warp(content: Content, theme: str, x: str, y: str, label: str) -> Figure:
     figure, axes = panel()
     entries = content["checkpoints"]
     for place, entry in enumerate(entries):
-        style = {**_style(place, len(entries), theme), "marker": None}
-        axes.plot(entry["warp"][x], entry["warp"][y], **style, label=_word(entry))
+        style = {**_style(place, entries, theme), "marker": None}
+        axes.plot(entry["warp"][x], entry["warp"][y], **style)
     axes.set(xlabel=SIGMA, ylabel=label, xscale="log", ylim=(0, None))
     plain_numbers(axes.xaxis)
     return _finished(figure, axes)
@@ -116,8 +120,8 @@ def _way(content: Content, theme: str, way: Way) -> Figure | None:
     figure, axes = panel()
     for place, entry in enumerate(entries):
         curve = entry["trajectory"]["curves"][way.curve]
-        style = {**_style(place, len(entries), theme), "marker": None}
-        axes.plot(_numbered(curve["mean"]), _gaps(curve["mean"]), **style, label=_word(entry))
+        style = {**_style(place, entries, theme), "marker": None}
+        axes.plot(_numbered(curve["mean"]), _gaps(curve["mean"]), **style)
         if place == len(entries) - 1:
             _band(axes, curve, style["color"])
     if way.curve == "norm_x0":
@@ -138,8 +142,8 @@ def settled(content: Content, theme: str) -> Figure:
     entries = content["checkpoints"]
     for place, entry in enumerate(entries):
         share = [100 * value for value in entry["trajectory"]["settling"]["share"]]
-        style = {**_style(place, len(entries), theme), "marker": None, "drawstyle": "steps-post"}
-        axes.plot(_numbered(share), share, **style, label=_word(entry))
+        style = {**_style(place, entries, theme), "marker": None, "drawstyle": "steps-post"}
+        axes.plot(_numbered(share), share, **style)
     axes.set(xlabel=STEP, ylabel="tokens that change no more, %", ylim=(0, 102))
     _sigmas(axes, entries[-1]["trajectory"]["sigma"])
     return _finished(figure, axes)
@@ -151,8 +155,8 @@ def settled_by_position(content: Content, theme: str) -> Figure:
     entries = content["checkpoints"]
     for place, entry in enumerate(entries):
         found = entry["trajectory"]["settling"]["by_position"]
-        style = {**_style(place, len(entries), theme), "marker": None}
-        axes.plot(_numbered(found["median"]), _gaps(found["median"]), **style, label=_word(entry))
+        style = {**_style(place, entries, theme), "marker": None}
+        axes.plot(_numbered(found["median"]), _gaps(found["median"]), **style)
         if place == len(entries) - 1:
             _band(axes, found, style["color"])
     axes.set(
@@ -177,8 +181,8 @@ def noise_scale(content: Content, theme: str) -> Figure | None:
         for place, entry in enumerate(entries):
             swept = entry["noise_scale"]
             values = _gaps([one[group].get(key) for one in swept])
-            style = _style(place, len(entries), theme)
-            axes.plot([one["scale"] for one in swept], values, **style, label=_word(entry))
+            style = _style(place, entries, theme)
+            axes.plot([one["scale"] for one in swept], values, **style)
         human = [one["quality"].get(other) for one in newest for other in _references(key)]
         human = [value for value in human if value is not None]
         if human and group == "quality":
@@ -189,7 +193,7 @@ def noise_scale(content: Content, theme: str) -> Figure | None:
         axes.remove()
     for axes in panels[max(len(shown) - columns, 0) : len(shown)]:
         axes.set_xlabel("scale of the initial noise")
-    _legend(figure, panels[: len(shown)])
+    _legend(figure, list(panels[: len(shown)]))
     return figure
 
 
@@ -252,13 +256,22 @@ def _word(entry: Entry) -> str:
     return f"training {name(entry)}" if entry["step"] is not None else name(entry)
 
 
-def _style(place: int, count: int, theme: str) -> dict[str, Any]:
-    """Older checkpoints fade; the newest is heavy and stands out from the page."""
-    age = (place + 1) / count
+def _style(place: int, entries: Sequence[Entry], theme: str) -> dict[str, Any]:
+    """Older checkpoints fade; the newest is heavy and stands out from the page.
+
+    Of more than six, about five are named: the newest, and back from it at even distances.
+    """
+    count = len(entries)
+    age, last = (place + 1) / count, place == count - 1
     share = 0.9 - 0.65 * age if theme == "light" else 0.35 + 0.55 * age
-    last = place == count - 1
-    colour = matplotlib.colormaps["viridis"](share)
-    return {"color": colour, "lw": 2.4 if last else 1.3, "marker": MARKERS[place % 12], "ms": 4}
+    named = (count - 1 - place) % (1 if count <= 6 else -(-count // 5)) == 0
+    return {
+        "color": matplotlib.colormaps["viridis"](share),
+        "lw": 2.4 if last else 1.3,
+        "marker": MARKERS[place % len(MARKERS)],
+        "ms": 4,
+        "label": _word(entries[place]) if named else None,
+    }
 
 
 def _numbered(values: Sequence[float | None]) -> range:
@@ -301,7 +314,7 @@ def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
         for handle, word in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(word, handle)
     if len(found) > 1:
-        place = "outside lower center"
+        handles, words = list(found.values()), list(found)
         figure.legend(
-            found.values(), found.keys(), loc=place, ncols=min(4, len(found)), frameon=False
+            handles, words, loc="outside lower center", ncols=min(4, len(words)), frameon=False
         )

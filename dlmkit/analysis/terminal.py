@@ -15,12 +15,13 @@ from dlmkit.analysis.film import Film
 
 
 def play(film: Film, console: Console, speed: float) -> None:
-    """Show ``speed`` steps a second on a terminal; the last one stays."""
-    with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
+    """Show ``speed`` steps a second on a terminal, cut to its height; the last one stays, whole."""
+    with Live(console=console, auto_refresh=False, transient=True) as live:
         for step in range(film.steps):
             if step:
                 time.sleep(1.0 / speed)
             live.update(frame(film, step), refresh=True)
+    console.print(frame(film, film.steps - 1))
 
 
 def frame(film: Film, step: int) -> Group:
