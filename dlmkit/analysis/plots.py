@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dlmkit.analysis.summary import name, numbers
+from dlmkit.analysis.curves import (
+    SIGMA,
+    aged,
+    band,
+    finished,
+    gaps,
+    legend,
+    line,
+    numbered,
+    sigmas,
+)
+from dlmkit.analysis.summary import numbers
 from dlmkit.report import COLOURS, MARKERS, panel, plain_numbers, themed
 
 Content = Mapping[str, Any]
-Entry = Mapping[str, Any]
-Curve = Mapping[str, Sequence[float | None]]
 
-SIGMA = r"noise-to-signal ratio $\sigma$"
 STEP = "step of the grid"
-GREY = "#8c8c8c"
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ def _by_level(content: Content, theme: str, key: str, label: str) -> Figure | No
     for place, entry in enumerate(entries):
         levels = entry["levels"]
         own = [level["sigma"] for level in levels], [level[key] for level in levels]
-        axes.plot(*own, **_style(place, entries, theme))
+        axes.plot(*own, **aged(place, entries, theme))
     exact = {"exact unigram": "context_free", "exact bigram": "bigram"}
     for place, (words, other) in enumerate(exact.items()):
         free = [level["context_free"] for level in newest]
@@ -88,7 +94,7 @@ def _by_level(content: Content, theme: str, key: str, label: str) -> Figure | No
             axes.plot(sigma, values, **style, label=words)
     axes.set(xlabel=SIGMA, ylabel=label, xscale="log")
     plain_numbers(axes.xaxis)
-    return _finished(figure, axes)
+    return finished(figure, axes)
 
 
 def warp_cdf(content: Content, theme: str) -> Figure:
@@ -105,11 +111,11 @@ def _warp(content: Content, theme: str, x: str, y: str, label: str) -> Figure:
     figure, axes = panel()
     entries = content["checkpoints"]
     for place, entry in enumerate(entries):
-        style = {**_style(place, entries, theme), "marker": None}
+        style = {**aged(place, entries, theme), "marker": None}
         axes.plot(entry["warp"][x], entry["warp"][y], **style)
     axes.set(xlabel=SIGMA, ylabel=label, xscale="log", ylim=(0, None))
     plain_numbers(axes.xaxis)
-    return _finished(figure, axes)
+    return finished(figure, axes)
 
 
 def _way(content: Content, theme: str, way: Way) -> Figure | None:
@@ -120,20 +126,20 @@ def _way(content: Content, theme: str, way: Way) -> Figure | None:
     figure, axes = panel()
     for place, entry in enumerate(entries):
         curve = entry["trajectory"]["curves"][way.curve]
-        style = {**_style(place, entries, theme), "marker": None}
-        axes.plot(_numbered(curve["mean"]), _gaps(curve["mean"]), **style)
+        style = {**aged(place, entries, theme), "marker": None}
+        axes.plot(numbered(curve["mean"]), gaps(curve["mean"]), **style)
         if place == len(entries) - 1:
-            _band(axes, curve, style["color"])
+            band(axes, curve, style["color"])
     if way.curve == "norm_x0":
-        _line(axes, content["dim"] ** 0.5, "norm of an embedding, √D")
+        line(axes, content["dim"] ** 0.5, "norm of an embedding, √D")
     axes.set(xlabel=STEP, ylabel=way.label)
     if way.log:
         axes.set_yscale("log")
         plain_numbers(axes.yaxis)
     else:
         axes.set_ylim(0, None)
-    _sigmas(axes, entries[-1]["trajectory"]["sigma"])
-    return _finished(figure, axes)
+    sigmas(axes, entries[-1]["trajectory"]["sigma"])
+    return finished(figure, axes)
 
 
 def settled(content: Content, theme: str) -> Figure:
@@ -142,11 +148,11 @@ def settled(content: Content, theme: str) -> Figure:
     entries = content["checkpoints"]
     for place, entry in enumerate(entries):
         share = [100 * value for value in entry["trajectory"]["settling"]["share"]]
-        style = {**_style(place, entries, theme), "marker": None, "drawstyle": "steps-post"}
-        axes.plot(_numbered(share), share, **style)
+        style = {**aged(place, entries, theme), "marker": None, "drawstyle": "steps-post"}
+        axes.plot(numbered(share), share, **style)
     axes.set(xlabel=STEP, ylabel="tokens that change no more, %", ylim=(0, 102))
-    _sigmas(axes, entries[-1]["trajectory"]["sigma"])
-    return _finished(figure, axes)
+    sigmas(axes, entries[-1]["trajectory"]["sigma"])
+    return finished(figure, axes)
 
 
 def settled_by_position(content: Content, theme: str) -> Figure:
@@ -155,14 +161,14 @@ def settled_by_position(content: Content, theme: str) -> Figure:
     entries = content["checkpoints"]
     for place, entry in enumerate(entries):
         found = entry["trajectory"]["settling"]["by_position"]
-        style = {**_style(place, entries, theme), "marker": None}
-        axes.plot(_numbered(found["median"]), _gaps(found["median"]), **style)
+        style = {**aged(place, entries, theme), "marker": None}
+        axes.plot(numbered(found["median"]), gaps(found["median"]), **style)
         if place == len(entries) - 1:
-            _band(axes, found, style["color"])
+            band(axes, found, style["color"])
     axes.set(
         xlabel="position in the text", ylabel="step at which it settles, median", ylim=(0, None)
     )
-    return _finished(figure, axes)
+    return finished(figure, axes)
 
 
 def noise_scale(content: Content, theme: str) -> Figure | None:
@@ -180,20 +186,20 @@ def noise_scale(content: Content, theme: str) -> Figure | None:
     for axes, (group, key) in zip(panels, shown, strict=False):
         for place, entry in enumerate(entries):
             swept = entry["noise_scale"]
-            values = _gaps([one[group].get(key) for one in swept])
-            style = _style(place, entries, theme)
+            values = gaps([one[group].get(key) for one in swept])
+            style = aged(place, entries, theme)
             axes.plot([one["scale"] for one in swept], values, **style)
         human = [one["quality"].get(other) for one in newest for other in _references(key)]
         human = [value for value in human if value is not None]
         if human and group == "quality":
-            _line(axes, human[-1], "real text")
+            line(axes, human[-1], "real text")
         axes.set_title(key if group == "quality" else f"{key}, of tokens", fontsize=10)
         axes.grid(alpha=0.25)
     for axes in panels[len(shown) :]:
         axes.remove()
     for axes in panels[max(len(shown) - columns, 0) : len(shown)]:
         axes.set_xlabel("scale of the initial noise")
-    _legend(figure, list(panels[: len(shown)]))
+    legend(figure, list(panels[: len(shown)]))
     return figure
 
 
@@ -249,72 +255,3 @@ AFTER: Mapping[str, Plot] = {
     "settled-by-position": settled_by_position,
     "noise-scale": noise_scale,
 }
-
-
-def _word(entry: Entry) -> str:
-    """A checkpoint as legends name it; a step alone would read like one of the grid's."""
-    return f"training {name(entry)}" if entry["step"] is not None else name(entry)
-
-
-def _style(place: int, entries: Sequence[Entry], theme: str) -> dict[str, Any]:
-    """Older checkpoints fade; the newest is heavy and stands out from the page.
-
-    Of more than six, about five are named: the newest, and back from it at even distances.
-    """
-    count = len(entries)
-    age, last = (place + 1) / count, place == count - 1
-    share = 0.9 - 0.65 * age if theme == "light" else 0.35 + 0.55 * age
-    named = (count - 1 - place) % (1 if count <= 6 else -(-count // 5)) == 0
-    return {
-        "color": matplotlib.colormaps["viridis"](share),
-        "lw": 2.4 if last else 1.3,
-        "marker": MARKERS[place % len(MARKERS)],
-        "ms": 4,
-        "label": _word(entries[place]) if named else None,
-    }
-
-
-def _numbered(values: Sequence[float | None]) -> range:
-    return range(1, len(values) + 1)
-
-
-def _gaps(values: Sequence[float | None]) -> list[float]:
-    """None as NaN, which is not drawn."""
-    return [float("nan") if value is None else value for value in values]
-
-
-def _band(axes: Axes, curve: Curve, colour: Any) -> None:
-    low, high = _gaps(curve["low"]), _gaps(curve["high"])
-    label = "middle half of texts"
-    axes.fill_between(_numbered(low), low, high, color=colour, alpha=0.2, lw=0, label=label)
-
-
-def _line(axes: Axes, value: float, words: str) -> None:
-    axes.axhline(value, ls=":", lw=1.4, color=GREY, label=words)
-
-
-def _sigmas(axes: Axes, sigma: Sequence[float]) -> None:
-    """What ratio the steps read x at, along the top."""
-    places = sorted({round(i * (len(sigma) - 1) / 6) for i in range(7)})
-    top = axes.secondary_xaxis("top")
-    top.set_xticks([place + 1 for place in places], [f"{sigma[place]:.3g}" for place in places])
-    top.set_xlabel(SIGMA)
-
-
-def _finished(figure: Figure, axes: Axes) -> Figure:
-    axes.grid(alpha=0.25)
-    _legend(figure, [axes])
-    return figure
-
-
-def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
-    """One legend below, each name once; none for a lone name."""
-    found: dict[str, Any] = {}
-    for axes in panels:
-        for handle, word in zip(*axes.get_legend_handles_labels(), strict=True):
-            found.setdefault(word, handle)
-    if len(found) > 1:
-        handles, words = list(found.values()), list(found)
-        figure.legend(
-            handles, words, loc="outside lower center", ncols=min(4, len(words)), frameon=False
-        )

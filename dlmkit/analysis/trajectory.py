@@ -27,9 +27,9 @@ def switches(trace: Trace) -> Float[Tensor, "B N"]:
 
 def settled(trace: Trace) -> Int[Tensor, "B L"]:
     """The step (1 to N) from which on a position's token is the full run's; 0 if not generated."""
-    differs = trace.ids != trace.full[:, None]
-    number = torch.arange(1, trace.steps + 1)[None, :, None]
-    last_wrong = torch.where(differs, number, 0).amax(dim=1)
+    last_wrong = torch.zeros_like(trace.full, dtype=torch.int64)
+    for done, ids in enumerate(trace.ids.unbind(dim=1), start=1):
+        last_wrong = torch.where(ids != trace.full, done, last_wrong)
     return torch.where(trace.generated, last_wrong + 1, 0)
 
 
