@@ -12,6 +12,7 @@ from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = [
+    "dlmkit/analysis",
     "dlmkit/core",
     "dlmkit/evaluation",
     "dlmkit/sampling",

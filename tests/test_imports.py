@@ -20,7 +20,8 @@ ALLOWED = {
     "recipe": {"core", "sampling"},
     "training": {"core", "sampling", "evaluation", "recipe"},
     "bench": {"core", "sampling", "evaluation", "recipe", "training"},
-    "cli": {"core", "sampling", "evaluation", "testing", "recipe", "training", "bench"},
+    "analysis": {"core", "sampling", "evaluation", "recipe", "training"},
+    "cli": set(FOLDERS),
 }
 """What each folder may import, beside itself and the modules directly under dlmkit/."""
 

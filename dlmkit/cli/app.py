@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from dlmkit import __version__
+from dlmkit.cli.analyze import analyze
 from dlmkit.cli.bench import bench
 from dlmkit.cli.components import components
 from dlmkit.cli.doctor import doctor
@@ -24,6 +25,7 @@ from dlmkit.cli.recipe import recipe
 from dlmkit.cli.sample import sample
 from dlmkit.cli.trace import trace
 from dlmkit.cli.train import train
+from dlmkit.cli.view import view
 from dlmkit.errors import DlmkitError, Preempted
 from dlmkit.recipe.problems import InvalidRecipe, UnusableRecipe
 
@@ -44,6 +46,8 @@ app = typer.Typer(
 app.command()(train)
 app.command()(sample)
 app.command()(trace)
+app.command()(view)
+app.command()(analyze)
 app.add_typer(exit_app, name="exit")
 app.add_typer(bench, name="bench")
 app.add_typer(evaluation, name="eval")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,10 +11,6 @@ from dlmkit.cli.output import result, result_json, say
 from dlmkit.cli.sample import PART, Weights
 
 if TYPE_CHECKING:
-    from dlmkit.core.exits import Statistic
-    from dlmkit.models import Model
-    from dlmkit.sampling.parts import SamplingParts
-    from dlmkit.sampling.requests import Request
     from dlmkit.sampling.trace import Trace
 
 
@@ -75,7 +70,9 @@ def trace(
             metavar="STATISTIC", help="Keep it at every position too, for viewers. Repeatable."
         ),
     ] = None,
-    norms: Annotated[bool, typer.Option("--norms", help="Keep the norms of x and x0.")] = False,
+    norms: Annotated[
+        bool, typer.Option("--norms", help="Keep the norms of x and x0, and the score's angle.")
+    ] = False,
     weights: Annotated[
         Weights, typer.Option(help="The moving average of the weights, or the last ones.")
     ] = Weights.ema,
@@ -95,6 +92,7 @@ def trace(
     from dlmkit.models import load_model
     from dlmkit.recipe import short
     from dlmkit.sampling.trace_file import check_new, save_trace
+    from dlmkit.tracing import record
 
     check_new(out)
     for word in names(overrides or (), "exit", "freeze"):
@@ -108,8 +106,11 @@ def trace(
         "seed": _seed(loaded, seed, words),
         "conditions": conditions(loaded, requests, steps),
     }
+    points = loaded.config.sample.steps if steps is None else steps
+    what = f"{len(requests)} texts of {loaded.config.length} tokens, {points} steps"
+    say(f"{loaded.folder}: {what}, no exit rule")
     kept: dict[str, Any] = {"positions": positions or (), "norms": norms}
-    recorded = _record(loaded, requests, steps, batch_size, kept, about)
+    recorded = record(loaded, requests, about, steps=points, batch_size=batch_size, **kept)
     save_trace(recorded, out)
     if as_json:
         result_json(_summary(recorded, out))
@@ -119,6 +120,8 @@ def trace(
 
 
 def _summary(recorded: Trace, out: Path) -> dict[str, Any]:
+    from dlmkit.tracing import TOKENS
+
     return {
         "file": str(out),
         "bytes": out.stat().st_size,
@@ -126,46 +129,5 @@ def _summary(recorded: Trace, out: Path) -> dict[str, Any]:
         "steps": recorded.steps,
         "evaluations": int(recorded.evaluations[-1]),
         "statistics": sorted(recorded.statistics),
-        "about": dict(recorded.about),
+        "about": {key: value for key, value in recorded.about.items() if key != TOKENS},
     }
-
-
-def _record(
-    model: Model,
-    requests: Sequence[Request],
-    steps: int | None,
-    batch_size: int | None,
-    kept: dict[str, Any],
-    about: dict[str, Any],
-) -> Trace:
-    from dataclasses import replace
-
-    from dlmkit.sampling.recorders import progress
-    from dlmkit.sampling.trace import TraceRecorder
-
-    model = replace(model, parts=_everything(model))
-    points = model.config.sample.steps if steps is None else steps
-    length = model.config.length
-    say(f"{model.folder}: {len(requests)} texts of {length} tokens, {points} steps, no exit rule")
-    recorder = TraceRecorder(model.parts, requests, steps=points, length=length, **kept)
-    turns = recorder.watch(model.stream(requests, about["seed"], points, batch_size))
-    for _ in progress(turns, len(requests)):
-        pass
-    dtype = model.parts.inference.dtype or model.assembly.context.dtype
-    floors = {name: s.floor.get(dtype, 0.0) for name, s in model.parts.statistics.items()}
-    return recorder.trace({**about, "floors": floors})
-
-
-def _everything(model: Model) -> SamplingParts:
-    """The parts with every installed statistic that needs no option, beside the recipe's own."""
-    from dataclasses import replace
-
-    from dlmkit.plugin import Part
-
-    statistics: dict[str, Statistic] = dict(model.parts.statistics)
-    for entry in model.assembly.registry.components("statistic"):
-        fields = entry.component.config.model_fields.values()
-        if entry.component.name not in statistics and not any(f.is_required() for f in fields):
-            part = Part(use=entry.qualified)
-            statistics[entry.component.name] = model.assembly.build("statistic", part)
-    return replace(model.parts, statistics=statistics)

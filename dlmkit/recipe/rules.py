@@ -1,4 +1,4 @@
-"""Exit rules with one number left open, for whoever tries or calibrates it."""
+"""Exit rules written in one word: complete, or with one number left open for whoever tries it."""
 
 from __future__ import annotations
 
@@ -72,14 +72,7 @@ class OpenRule:
     def at(self, value: float) -> Part:
         """The rule with ``value`` in its open place, resolved: qualified names, every option."""
         filled = _filled(self.part, self._number(value))
-        data = {"exit": filled.model_dump(mode="json", by_alias=True)}
-        mark = Mark(0, f"--rule {self.text}")
-        tree = parse(inline(data), lambda line, column: mark, [])
-        checker = Checker(tree or Node(None, mark), self.registry)
-        resolved = checker.config(_Holder, data)
-        if checker.problems:
-            raise report(checker.problems)
-        return Part.model_validate(resolved["exit"])
+        return _resolved(filled, f"--rule {self.text}", self.registry)
 
     def __call__(self, value: float) -> ExitCriterion:
         """The rule itself, with ``value`` in its open place."""
@@ -119,6 +112,29 @@ class OpenRule:
 
     def _number(self, value: float) -> float:
         return round(value) if self.whole else value
+
+
+def closed(text: str, option: str, registry: Registry, context: BuildContext) -> ExitCriterion:
+    """The exit rule that ``text``, given at ``option``, means with every number in place.
+
+    Raises UsageError if it is not of the form ``name:option=value;...``, and RecipeError for a
+    rule that nobody provides or that does not take these options.
+    """
+    part = _resolved(parse_part(text), f"{option} {text}", registry)
+    rule: ExitCriterion = registry.build("exit", part, context)
+    return rule
+
+
+def _resolved(part: Part, place: str, registry: Registry) -> Part:
+    """``part`` with qualified names and every option. Raises RecipeError, naming ``place``."""
+    data = {"exit": part.model_dump(mode="json", by_alias=True)}
+    mark = Mark(0, place)
+    tree = parse(inline(data), lambda line, column: mark, [])
+    checker = Checker(tree or Node(None, mark), registry)
+    resolved = checker.config(_Holder, data)
+    if checker.problems:
+        raise report(checker.problems)
+    return Part.model_validate(resolved["exit"])
 
 
 def _thinned(values: torch.Tensor, most: int = 1_000_000) -> torch.Tensor:

@@ -162,13 +162,14 @@ class _Run:
         if self.parts.freeze is not None:
             stepped = self._settle(self.parts.freeze, slots, stepped, prediction, statistics)
             ended = halt | ~stepped.generated.any(dim=1)
-        slots = freeze(slots, stepped)
+        origin, slots = slots.x, freeze(slots, stepped)
         ended = slots.live & (ended | (slots.position == self.steps))
         step = Step(
             row=slots.template.row,
             live=slots.live,
             done=slots.position,
             x=slots.x,
+            origin=origin,
             prediction=prediction,
             statistics=statistics,
             samples=self._samples(slots, prediction, ended, halt),

@@ -28,15 +28,16 @@ class Step:
     """One turn of the loop, for whoever watches. All tensors are row-first over the slots.
 
     ``row`` is the text in each slot, ``live`` whether it stepped, ``done`` its grid steps so far,
-    ``x`` where it went and ``prediction`` what was believed where it came from. ``samples`` ended
-    in this turn. ``evaluations`` counts the network's row evaluations since the start, frozen
-    rows included; it is what the run has cost.
+    ``x`` where it went and ``prediction`` what was believed at ``origin``, where it came from.
+    ``samples`` ended in this turn. ``evaluations`` counts the network's row evaluations since the
+    start, frozen rows included; it is what the run has cost.
     """
 
     row: Index
     live: Rows
     done: Index
     x: Tensor
+    origin: Tensor
     prediction: Prediction
     statistics: Mapping[str, PerRow]
     samples: tuple[Sample, ...]

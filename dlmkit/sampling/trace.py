@@ -14,11 +14,15 @@ from dlmkit import rows
 from dlmkit.errors import UsageError
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import Request, template
+from dlmkit.sampling.scores import ScoreAngles
 from dlmkit.sampling.step import Step
 from dlmkit.types import Ids, Index, Mask, PerPosition
 
 NORMS = ("x", "x0")
-"""What :attr:`Trace.norms` may hold: x after each step, and the mean of x0 predicted before it."""
+"""Norms that :attr:`Trace.norms` may hold: of x after each step, of the x0 predicted before it."""
+
+ANGLE = "score_angle"
+"""What :attr:`Trace.norms` may hold beside them: see :class:`ScoreAngles`."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,9 @@ class Trace:
     the given ones as given, 0 at padding. ``statistics`` are those an exit rule reads, as the run
     computed them, built-in ones included. ``evaluations[k]`` are the network evaluations of a
     text's first k + 1 steps. ``positions`` (per-position statistics, half precision) and ``norms``
-    (Euclidean, a mean over generated positions) are for viewers and empty unless asked for.
-    ``about`` says in JSON types what was run.
+    (Euclidean, a mean over generated positions; and the angle between the scores of a step and
+    the one before, in degrees) are for viewers and empty unless asked for. ``about`` says in JSON
+    types what was run.
     """
 
     row: Index
@@ -69,8 +74,9 @@ class TraceRecorder:
     """Consumes the steps of a run without an exit rule and keeps its trace.
 
     ``positions`` names the statistics to keep at every position as well; ``norms`` keeps those of
-    x and x0. Raises UsageError for rules that exit or freeze positions, for a statistic that
-    ``parts`` lack or that compares two steps, and for norms of a discrete x.
+    x and x0 and, where noise is Gaussian, the angle of the score. Raises UsageError for rules that
+    exit or freeze positions, for a statistic that ``parts`` lack or that compares two steps, and
+    for norms of a discrete x.
     """
 
     def __init__(
@@ -93,6 +99,7 @@ class TraceRecorder:
         self.space = parts.space.prepared(parts.inference.dtype)
         self.asked = template(requests, length, torch.device("cpu"))
         self.norms = norms
+        self._angles = ScoreAngles(parts, steps) if norms and ScoreAngles.exist(parts) else None
         self._names = tuple(positions)
         self._place = {row: place for place, row in enumerate(self.asked.row.tolist())}
         self._shape = (len(requests), steps)
@@ -127,6 +134,9 @@ class TraceRecorder:
             generated = self.asked.attend[place] & ~given
             for name, value in zip(NORMS, (step.x, step.prediction.x0_mean), strict=True):
                 self._put("norms", name, place, done, _norm(value[live].cpu(), generated))
+            if self._angles is not None:
+                turned = self._angles(step, live, done, generated)
+                self._put("norms", ANGLE, place, done, turned)
         self._evaluations = max([self._evaluations, *(s.evaluations for s in step.samples)])
 
     def _per_position(self, name: str, step: Step) -> PerPosition:

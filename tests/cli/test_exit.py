@@ -94,7 +94,7 @@ def test_trace_options(model, tmp_path, call):
     assert (summary["texts"], summary["steps"], summary["evaluations"]) == (3, 4, 7)
     assert summary["bytes"] == path.stat().st_size
     assert held.given.sum(dim=1).tolist() == [2, 2, 2]
-    assert held.norms.keys() == {"x", "x0"}
+    assert held.norms.keys() == {"x", "x0", "score_angle"}
     assert held.about["seed"] == 5
     words = ("--steps", 4, "--prompt", "the badger", "--sampler", "heun", "--set", "seed=5")
     code, _, _ = call("trace", model, "-n", 3, "--out", tmp_path / "c.trace", *words)

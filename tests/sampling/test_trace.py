@@ -15,6 +15,7 @@ from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.recorders import TrajectoryRecorder
 from dlmkit.sampling.requests import Request, unconditional
 from dlmkit.sampling.runner import generate, stream
+from dlmkit.sampling.scores import angle
 from dlmkit.sampling.trace import Trace, TraceRecorder
 from dlmkit.sampling.trace_file import load_trace, save_trace
 from dlmkit.testing.markov import MarkovChain, markov_denoise
@@ -90,6 +91,43 @@ def test_it_agrees_with_the_trajectories_of_the_same_run(trace):
             assert torch.equal(trace.statistics[name][place], values)
         norms = way.x[:, free].norm(dim=-1).mean(dim=1)
         torch.testing.assert_close(trace.norms["x"][place], norms)
+
+
+def test_a_step_comes_from_where_the_last_one_went():
+    before = {}
+    for step in stream(parts(), REQUESTS, seed=0, steps=N, batch_size=3, length=L):
+        for slot in step.live.nonzero()[:, 0].tolist():
+            row = int(step.row[slot])
+            assert row not in before or torch.equal(step.origin[slot], before[row])
+            before[row] = step.x[slot].clone()
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_the_angle_of_the_score(batch_size):
+    """By the arc cosine, over every row's own list of scores."""
+    kept = {}
+    for step in stream(parts(), REQUESTS, seed=0, steps=N, batch_size=6, length=L):
+        score = (step.prediction.x0_mean - step.origin) / step.statistics["sigma"][0] ** 2
+        for slot, row in enumerate(step.row.tolist()):
+            kept.setdefault(row, []).append(score[slot])
+    trace = record(batch_size, norms=True)
+    assert torch.isinf(trace.norms["score_angle"][:, 0]).all()
+    for place, row in enumerate(trace.row.tolist()):
+        ways = torch.stack(kept[row])[:, trace.generated[place]].flatten(1)
+        cosine = torch.cosine_similarity(ways[1:], ways[:-1], dim=1).clamp(max=1.0)
+        expected = torch.rad2deg(torch.arccos(cosine))
+        measured = trace.norms["score_angle"][place, 1:].double()
+        torch.testing.assert_close(measured, expected.double(), atol=1e-3, rtol=1e-5)
+
+
+def test_angles_of_known_size():
+    one, other = torch.tensor([[3.0, 0.0], [0.0, 0.0]]), torch.tensor([[2.0, 0.0], [0.0, 2.0]])
+    assert float(angle(one, other)) == pytest.approx(45.0)
+    assert float(angle(one, -one)) == pytest.approx(180.0)
+    small = torch.tensor([1.0, 1e-9], dtype=torch.float64)
+    assert float(angle(small, small * torch.tensor([5.0, -5.0]))) == pytest.approx(
+        2e-9 * 180 / torch.pi, rel=1e-6
+    )
 
 
 def test_positions_average_to_the_statistic(trace):

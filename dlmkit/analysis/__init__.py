@@ -1,0 +1,1 @@
+"""What a trained model does along its trajectory, and how that changes while it is trained."""

@@ -1,0 +1,168 @@
+"""One text of a trace, step by step, as viewers show it."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from dlmkit.core.exits import ExitCriterion
+from dlmkit.errors import UsageError
+from dlmkit.evaluation.replay import drowned, halting_steps
+from dlmkit.sampling.trace import Trace
+from dlmkit.tracing import TOKENS
+
+FILLED, EMPTY = "\u25a0", "\u25a1"
+
+Values = Sequence[Sequence[float | None]]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Where a rule would have ended the text: after ``step`` steps, or never (None)."""
+
+    rule: str
+    step: int | None
+
+    def __str__(self) -> str:
+        where = "never halts it" if self.step is None else f"halts it after step {self.step}"
+        return f"{self.rule} {where}"
+
+    def at(self, step: int) -> str:
+        """The same with a box before it, filled once the rule has halted; ``step`` is from 0."""
+        passed = self.step is not None and step + 1 >= self.step
+        return f"{FILLED if passed else EMPTY} {self}"
+
+
+@dataclass(frozen=True)
+class Film:
+    """N steps of one text of L tokens, padding left out.
+
+    ``tokens[k][i]`` is what position i reads as after step k + 1, in visible characters.
+    ``positions`` are the statistics kept by position, ``statistics`` those of the whole text, and
+    ``sigma[k]`` is the noise-to-signal ratio that step k + 1 read. ``by`` names what colours
+    show, from 0 to ``most``.
+    """
+
+    row: int
+    tokens: Sequence[Sequence[str]]
+    given: Sequence[bool]
+    sigma: Sequence[float | None]
+    statistics: Mapping[str, Sequence[float | None]]
+    positions: Mapping[str, Values]
+    by: str
+    most: float
+    marks: Sequence[Mark] = ()
+
+    @property
+    def steps(self) -> int:
+        """N, the steps of the grid."""
+        return len(self.tokens)
+
+    def share(self, step: int, place: int) -> float | None:
+        """Where the shown value lies between 0 and ``most``; None for given positions.
+
+        ``step`` and ``place`` count from 0.
+        """
+        value = self.positions[self.by][step][place]
+        return None if self.given[place] or value is None else min(max(value / self.most, 0.0), 1.0)
+
+    def changed(self, step: int, place: int) -> bool:
+        """Whether the token differs from the step before."""
+        return step > 0 and self.tokens[step][place] != self.tokens[step - 1][place]
+
+    def headline(self, step: int) -> str:
+        """Step, noise, and the shown statistic's mean over the text, in words."""
+        sigma, mean = self.sigma[step], self.statistics.get(self.by, [None] * self.steps)[step]
+        changes = sum(self.changed(step, place) for place in range(len(self.given)))
+        words = [f"text {self.row}", f"step {step + 1} of {self.steps}"]
+        words += [] if sigma is None else [f"sigma {sigma:.3g}"]
+        words += [] if mean is None else [f"{self.by} {mean:.3f}"]
+        return ", ".join([*words, f"{changes} changed"])
+
+
+def film(
+    trace: Trace, row: int, by: str = "entropy", rules: Mapping[str, ExitCriterion] | None = None
+) -> Film:
+    """The text of index ``row``, with the marks of ``rules`` by what the user wrote.
+
+    Raises UsageError if there is no such text, if the trace lacks what is to be shown (and how
+    to record it), or if rounding would decide a rule.
+    """
+    place = _place(trace, row)
+    _check(trace, by)
+    one = trace.take(torch.tensor([place]))
+    there = one.attend[0]
+    readings = {int(token): text for token, text in trace.about[TOKENS].items()}
+    ids = one.ids[0][:, there].tolist()
+    kept = {name: _rounded(value[0][:, there].tolist()) for name, value in one.positions.items()}
+    largest = max((v for line in kept[by] for v in line if v is not None), default=0.0)
+    return Film(
+        row=row,
+        tokens=[[visible(readings[token]) for token in line] for line in ids],
+        given=one.given[0][there].tolist(),
+        sigma=_rounded([one.statistics["sigma"][0].tolist()])[0],
+        statistics={k: _rounded([v[0].tolist()])[0] for k, v in one.statistics.items()},
+        positions=kept,
+        by=by,
+        most=largest or 1.0,
+        marks=[_mark(one, text, rule) for text, rule in (rules or {}).items()],
+    )
+
+
+def _place(trace: Trace, row: int) -> int:
+    rows = trace.row.tolist()
+    if row not in rows:
+        low, high = min(rows), max(rows)
+        raise UsageError(f"--row {row}: this trace holds the texts {low} to {high}")
+    return int(rows.index(row))
+
+
+def _check(trace: Trace, by: str) -> None:
+    again = f"record it again by 'dlmkit trace MODEL --out FILE --positions {by}'"
+    if not trace.positions:
+        raise UsageError(f"this trace holds no statistic by position, which colours need: {again}")
+    if by not in trace.positions:
+        there = ", ".join(sorted(trace.positions))
+        raise UsageError(f"this trace holds by position {there}, but not {by}: {again}")
+    if TOKENS not in trace.about:
+        raise UsageError(f"this trace does not say what its tokens read as: {again}")
+
+
+def _mark(trace: Trace, text: str, rule: ExitCriterion) -> Mark:
+    noisy = drowned(trace, rule)
+    if noisy:
+        raise UsageError(
+            f"--exit {text}: its threshold lies below the noise floor of {', '.join(noisy)} in "
+            "this trace, where rounding would decide; take a larger one"
+        )
+    step = int(halting_steps(trace, rule)[0])
+    return Mark(text, step if step < trace.steps else None)
+
+
+def _rounded(values: Sequence[Sequence[float]]) -> list[list[float | None]]:
+    """To five digits, which half precision does not exceed; None for what is not finite."""
+    return [[float(f"{v:.5g}") if math.isfinite(v) else None for v in line] for line in values]
+
+
+SYMBOLS = {"\n": "\u23ce", "\t": "\u21e5", "": "\u2205"}
+"""A line break, a tabulator, and a token without text."""
+
+
+def visible(text: str) -> str:
+    """``text`` without anything that could move a cursor, turn a direction or be invisible."""
+    return SYMBOLS.get(text) or "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    if character in SYMBOLS:
+        return SYMBOLS[character]
+    code, kind = ord(character), unicodedata.category(character)
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if kind in ("Zs", "Zl", "Zp"):
+        return " "
+    return "\ufffd" if kind in ("Cc", "Cf", "Cs", "Cn", "Co") else character

@@ -1,0 +1,257 @@
+"""The pictures of an analysis, one idea each. Several checkpoints: the newest stands out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from dlmkit.analysis.curves import (
+    SIGMA,
+    aged,
+    band,
+    finished,
+    gaps,
+    legend,
+    line,
+    numbered,
+    sigmas,
+)
+from dlmkit.analysis.summary import numbers
+from dlmkit.report import COLOURS, MARKERS, panel, plain_numbers, themed
+
+Content = Mapping[str, Any]
+
+STEP = "step of the grid"
+
+
+@dataclass(frozen=True)
+class Way:
+    """A curve over the steps: where it is found, what its axis says, whether it is logarithmic."""
+
+    curve: str
+    label: str
+    log: bool = False
+
+
+WAYS: Mapping[str, Way] = {
+    "switches": Way("switches", "tokens that changed, a text"),
+    "entropy": Way("entropy", "entropy, nats a token"),
+    "kl": Way("kl", "KL from the step before, nats a token", log=True),
+    "margin": Way("margin", "p(likeliest) - p(runner-up)"),
+    "norm-x": Way("norm_x", "norm of x, a token", log=True),
+    "norm-x0": Way("norm_x0", "norm of the predicted x0, a token"),
+    "score-angle": Way("score_angle", "turn of the score, degrees a step"),
+}
+
+
+def draw(content: Content, theme: str) -> dict[str, Figure]:
+    """Every picture that ``content`` has data for, in the colours of ``theme``."""
+    drawn: dict[str, Figure | None] = {}
+    with themed(theme):
+        drawn |= {key: plot(content, theme) for key, plot in BEFORE.items()}
+        drawn |= {key: _way(content, theme, way) for key, way in WAYS.items()}
+        drawn |= {key: plot(content, theme) for key, plot in AFTER.items()}
+    return {key: figure for key, figure in drawn.items() if figure is not None}
+
+
+def loss(content: Content, theme: str) -> Figure | None:
+    """Cross-entropy by noise level, beside exact denoisers that know little of language."""
+    return _by_level(content, theme, "model", "cross-entropy, nats a token")
+
+
+def gain(content: Content, theme: str) -> Figure | None:
+    """What the model takes from the other positions."""
+    return _by_level(content, theme, "gain", "context gain, nats a token")
+
+
+def _by_level(content: Content, theme: str, key: str, label: str) -> Figure | None:
+    entries = [entry for entry in content["checkpoints"] if entry["levels"]]
+    if not entries:
+        return None
+    figure, axes = panel()
+    newest = entries[-1]["levels"]
+    sigma = [level["sigma"] for level in newest]
+    for place, entry in enumerate(entries):
+        levels = entry["levels"]
+        own = [level["sigma"] for level in levels], [level[key] for level in levels]
+        axes.plot(*own, **aged(place, entries, theme))
+    exact = {"exact unigram": "context_free", "exact bigram": "bigram"}
+    for place, (words, other) in enumerate(exact.items()):
+        free = [level["context_free"] for level in newest]
+        values = [level[other] for level in newest]
+        if None not in values:
+            if key == "gain":
+                values = [a - b for a, b in zip(free, values, strict=True)]
+            style: dict[str, Any] = {
+                "color": COLOURS[1 + 2 * place],
+                "ls": ("--", ":")[place],
+                "lw": 1.8,
+            }
+            axes.plot(sigma, values, **style, label=words)
+    axes.set(xlabel=SIGMA, ylabel=label, xscale="log")
+    plain_numbers(axes.xaxis)
+    return finished(figure, axes)
+
+
+def warp_cdf(content: Content, theme: str) -> Figure:
+    """The share of training draws below each noise level."""
+    return _warp(content, theme, "sigma", "cdf", r"share of training draws below $\sigma$")
+
+
+def warp_density(content: Content, theme: str) -> Figure:
+    """Where training draws are dense."""
+    return _warp(content, theme, "middle", "density", r"training draws per unit of ln $\sigma$")
+
+
+def _warp(content: Content, theme: str, x: str, y: str, label: str) -> Figure:
+    figure, axes = panel()
+    entries = content["checkpoints"]
+    for place, entry in enumerate(entries):
+        style = {**aged(place, entries, theme), "marker": None}
+        axes.plot(entry["warp"][x], entry["warp"][y], **style)
+    axes.set(xlabel=SIGMA, ylabel=label, xscale="log", ylim=(0, None))
+    plain_numbers(axes.xaxis)
+    return finished(figure, axes)
+
+
+def _way(content: Content, theme: str, way: Way) -> Figure | None:
+    """The mean over texts at each step, with the quartiles of the newest."""
+    entries = [e for e in content["checkpoints"] if way.curve in e["trajectory"]["curves"]]
+    if not entries:
+        return None
+    figure, axes = panel()
+    for place, entry in enumerate(entries):
+        curve = entry["trajectory"]["curves"][way.curve]
+        style = {**aged(place, entries, theme), "marker": None}
+        axes.plot(numbered(curve["mean"]), gaps(curve["mean"]), **style)
+        if place == len(entries) - 1:
+            band(axes, curve, style["color"])
+    if way.curve == "norm_x0":
+        line(axes, content["dim"] ** 0.5, "norm of an embedding, √D")
+    axes.set(xlabel=STEP, ylabel=way.label)
+    if way.log:
+        axes.set_yscale("log")
+        plain_numbers(axes.yaxis)
+    else:
+        axes.set_ylim(0, None)
+    sigmas(axes, entries[-1]["trajectory"]["sigma"])
+    return finished(figure, axes)
+
+
+def settled(content: Content, theme: str) -> Figure:
+    """How many tokens have found their last value by each step."""
+    figure, axes = panel()
+    entries = content["checkpoints"]
+    for place, entry in enumerate(entries):
+        share = [100 * value for value in entry["trajectory"]["settling"]["share"]]
+        style = {**aged(place, entries, theme), "marker": None, "drawstyle": "steps-post"}
+        axes.plot(numbered(share), share, **style)
+    axes.set(xlabel=STEP, ylabel="tokens that change no more, %", ylim=(0, 102))
+    sigmas(axes, entries[-1]["trajectory"]["sigma"])
+    return finished(figure, axes)
+
+
+def settled_by_position(content: Content, theme: str) -> Figure:
+    """Whether texts settle from the left, the middle or everywhere at once."""
+    figure, axes = panel()
+    entries = content["checkpoints"]
+    for place, entry in enumerate(entries):
+        found = entry["trajectory"]["settling"]["by_position"]
+        style = {**aged(place, entries, theme), "marker": None}
+        axes.plot(numbered(found["median"]), gaps(found["median"]), **style)
+        if place == len(entries) - 1:
+            band(axes, found, style["color"])
+    axes.set(
+        xlabel="position in the text", ylabel="step at which it settles, median", ylim=(0, None)
+    )
+    return finished(figure, axes)
+
+
+def noise_scale(content: Content, theme: str) -> Figure | None:
+    """Quality and diversity at each scale of the initial noise."""
+    entries = [entry for entry in content["checkpoints"] if entry["noise_scale"]]
+    if not entries:
+        return None
+    newest = entries[-1]["noise_scale"]
+    wanted = [(group, key) for group in ("quality", "diversity") for key in newest[0][group]]
+    shown = [(group, key) for group, key in wanted if not _reference(key)]
+    columns = min(4, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(3.1 * columns, 2.5 * rows + 0.5), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes, (group, key) in zip(panels, shown, strict=False):
+        for place, entry in enumerate(entries):
+            swept = entry["noise_scale"]
+            values = gaps([one[group].get(key) for one in swept])
+            style = aged(place, entries, theme)
+            axes.plot([one["scale"] for one in swept], values, **style)
+        human = [one["quality"].get(other) for one in newest for other in _references(key)]
+        human = [value for value in human if value is not None]
+        if human and group == "quality":
+            line(axes, human[-1], "real text")
+        axes.set_title(key if group == "quality" else f"{key}, of tokens", fontsize=10)
+        axes.grid(alpha=0.25)
+    for axes in panels[len(shown) :]:
+        axes.remove()
+    for axes in panels[max(len(shown) - columns, 0) : len(shown)]:
+        axes.set_xlabel("scale of the initial noise")
+    legend(figure, list(panels[: len(shown)]))
+    return figure
+
+
+def _references(key: str) -> tuple[str, ...]:
+    """The names under which metrics say what real text scores."""
+    return f"human_{key}", f"{key}_expected"
+
+
+def _reference(key: str) -> bool:
+    return key.startswith("human_") or key.endswith("_expected")
+
+
+def training(content: Content, theme: str) -> Figure | None:
+    """The summary's numbers against the training step."""
+    entries = [entry for entry in content["checkpoints"] if entry["step"] is not None]
+    if len(entries) < 2:
+        return None
+    found = [numbers(entry) for entry in entries]
+    shown = [key for key in found[0] if all(one[key] is not None for one in found)]
+    figure = Figure(figsize=(9.3, 5.4), layout="constrained")
+    panels = figure.subplots(2, 3, squeeze=False).flatten()
+    for place, (axes, key) in enumerate(zip(panels, shown, strict=False)):
+        style = {"color": COLOURS[place], "marker": MARKERS[place], "ms": 5, "lw": 1.8}
+        axes.plot([entry["step"] for entry in entries], [one[key] for one in found], **style)
+        axes.set_title(TITLES[key], fontsize=10)
+        axes.grid(alpha=0.25)
+        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4, integer=True))
+    for axes in panels[len(shown) :]:
+        axes.remove()
+    figure.supxlabel("training step", fontsize=10)
+    return figure
+
+
+TITLES: Mapping[str, str] = {
+    "loss": "loss, nats a token",
+    "gain": "context gain, nats a token",
+    "switches": "token switches a text",
+    "settled at": "mean step at which tokens settle",
+    "last entropy": "entropy at the last step, nats",
+    "score turns": "turn of the score, degrees a step",
+}
+
+Plot = Callable[[Content, str], Figure | None]
+BEFORE: Mapping[str, Plot] = {
+    "training": training,
+    "loss": loss,
+    "context-gain": gain,
+    "warp-cdf": warp_cdf,
+    "warp-density": warp_density,
+}
+AFTER: Mapping[str, Plot] = {
+    "settled": settled,
+    "settled-by-position": settled_by_position,
+    "noise-scale": noise_scale,
+}

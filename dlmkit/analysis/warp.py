@@ -1,0 +1,48 @@
+"""Where a schedule draws its training times, by noise level."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from dlmkit.analysis.trajectory import numbers
+from dlmkit.core.schedule import LearnedSchedule, Level, NoiseSchedule
+
+POINTS = 200
+
+
+@torch.no_grad()
+def warp(schedule: NoiseSchedule, points: int = POINTS) -> dict[str, Any]:
+    """The distribution of training draws over the noise-to-signal ratio sigma / alpha.
+
+    ``sigma`` is log-spaced over the schedule's range and ``cdf`` the share of draws below it.
+    ``density`` is per unit of ln sigma, the mean over each of the ``points - 1`` intervals, so it
+    integrates to 1 exactly; ``middle`` are their geometric means. ``pdf`` is the schedule's own
+    at ``sigma``, per unit of t.
+    """
+    device = next(schedule.buffers(), torch.empty(0)).device
+    ends = torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64, device=device)
+    low, high = _ratio(schedule, ends).log().tolist()
+    log_sigma = torch.linspace(low, high, points, dtype=torch.float64, device=device)
+    t = _times(schedule, log_sigma.exp(), ends)
+    cdf = schedule.cdf(t).clamp(0.0, 1.0)
+    middle = (0.5 * (log_sigma[1:] + log_sigma[:-1])).exp()
+    return {
+        "learned": isinstance(schedule, LearnedSchedule),
+        "sigma": numbers(log_sigma.exp()),
+        "cdf": numbers(cdf),
+        "pdf": numbers(schedule.pdf(t)),
+        "middle": numbers(middle),
+        "density": numbers(cdf.diff() / log_sigma.diff()),
+    }
+
+
+def _ratio(schedule: NoiseSchedule, t: torch.Tensor) -> torch.Tensor:
+    level = schedule.level(t)
+    return level.sigma / level.alpha
+
+
+def _times(schedule: NoiseSchedule, sigma: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    t = schedule.inverse(Level(torch.ones_like(sigma), sigma))
+    return t.clamp(ends[0], ends[1])

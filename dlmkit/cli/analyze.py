@@ -1,0 +1,141 @@
+"""``dlmkit analyze``: what a trained model does on its way from noise to text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dlmkit.cli.output import columns, result, result_json, say
+from dlmkit.cli.sample import PART, Weights
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def analyze(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A run's folder, or one of its checkpoints.")
+    ],
+    checkpoints: Annotated[
+        str,
+        typer.Option(
+            metavar="all|last|N", help="Of a run's checkpoints: all, the last, or N evenly spread."
+        ),
+    ] = "all",
+    count: Annotated[
+        int, typer.Option("-n", "--count", min=2, help="Texts to draw, and held-out rows to read.")
+    ] = 64,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Of the texts and of the noise.")
+    ] = 0,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Texts side by side.  [default: the recipe's]")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=2, help="Points of the grid.  [default: the recipe's]")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(metavar=PART, help="Instead of the recipe's.")
+    ] = None,
+    grid: Annotated[str | None, typer.Option(metavar=PART, help="Instead of the recipe's.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY.PATH=VALUE",
+            help="Override one of the recipe's sampling keys; repeatable.",
+        ),
+    ] = None,
+    scales: Annotated[
+        str, typer.Option(metavar="A,B,...", help="Initial noise scales to sweep, or none.")
+    ] = "0.5,0.7,0.8,0.9,1,1.1",
+    no_data: Annotated[
+        bool, typer.Option("--no-data", help="Leave out what needs the recipe's text.")
+    ] = False,
+    weights: Annotated[
+        Weights, typer.Option(help="The moving average of the weights, or the last ones.")
+    ] = Weights.ema,
+    device: Annotated[
+        str, typer.Option(metavar="cpu|cuda|auto", help="Where to compute; auto: cuda if any.")
+    ] = "auto",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="A new folder for report.html, analysis.json and pictures.  [default: "
+            "analysis-NAME here; nothing with --json]",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The whole analysis as JSON.")] = False,
+) -> None:
+    """Look at what a model has learned and does: pictures, one HTML report, and data as JSON.
+
+    Loss and context gain by noise level; where training times were drawn; token switches,
+    entropy, KL, margin, norms and the turning of the score along the way; when tokens settle;
+    a sweep of the initial noise's scale. Of a run with several checkpoints: how all of it
+    changed during training.
+    """
+    from dlmkit.analysis.html import write
+    from dlmkit.analysis.study import Settings, analyse, chosen
+    from dlmkit.cli.sample import _device
+    from dlmkit.conditions import names
+    from dlmkit.errors import UsageError
+    from dlmkit.models import _folder
+    from dlmkit.recipe import short
+
+    for word in names(overrides or (), "exit", "freeze"):
+        raise UsageError(f"--set {word}: full runs are analysed; rules are replayed by 'view'")
+    settings = Settings(
+        count=count,
+        seed=seed,
+        steps=steps,
+        batch_size=batch_size,
+        overrides=[*short.overrides(sampler, grid), *(overrides or ())],
+        weights=weights.value,
+        scales=_scales(scales),
+        with_data=not no_data,
+        device=_device(device),
+    )
+    reference = _folder(model)
+    folders = chosen(reference, checkpoints)
+    if out is None and not as_json:
+        out = Path(f"analysis-{reference.resolve().name}")
+    if out is not None:
+        _check_new(out)
+    content = {"model": model, **analyse(folders, settings, say)}
+    if as_json:
+        result_json(content)
+    else:
+        result(_table(content))
+    if out is not None:
+        say(f"wrote {write(content, out)}")
+
+
+def _scales(text: str) -> list[float]:
+    from dlmkit.errors import UsageError
+
+    if text.strip() == "none":
+        return []
+    try:
+        values = sorted({float(word) for word in text.split(",")})
+    except ValueError as error:
+        raise UsageError(f"--scales {text}: expected numbers between commas, or none") from error
+    if not all(0.0 <= value < float("inf") for value in values):
+        raise UsageError(f"--scales {text}: expected numbers of 0 or more")
+    return values
+
+
+def _check_new(folder: Path) -> None:
+    from dlmkit.errors import UsageError
+
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} exists already and is no empty folder: name another by --out")
+
+
+def _table(content: Mapping[str, Any]) -> str:
+    from dlmkit.analysis.summary import HEAD, rows
+
+    return columns([HEAD, *rows(content)])
