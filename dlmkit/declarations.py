@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dlmkit.plugin import KINDS, Component, Config, Recipe
+from dlmkit.plugin import KINDS, Benchmark, Command, Component, Config, Recipe, ShippedModel
 
 _COMPONENT_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _RECIPE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -39,13 +39,14 @@ def check_component(component: Any, strangers: bool = True) -> Component:
     where = f"{component.kind} {component.name!r}"
     if not _matches(_COMPONENT_NAME, component.name):
         raise ValueError(f"{where}: a name is lower-case letters, digits, dots and hyphens")
-    if not (isinstance(component.summary, str) and component.summary.strip()):
-        raise ValueError(f"{where}: the summary must be a line of text")
+    _check_summary(where, component.summary)
     _check_config(where, component.config)
     if not _matches(_TARGET, component.target):
         raise ValueError(f"{where}: target {component.target!r} is not 'module:callable'")
     for field in ("provides", "requires"):
         _check_capabilities(where, field, getattr(component, field))
+    for field in ("example", "expected_failures"):
+        _check_mapping(where, field, getattr(component, field))
     if strangers:
         _check_describable(where, component.config)
     return component
@@ -75,6 +76,11 @@ def _check_capabilities(where: str, field: str, value: Any) -> None:
         raise ValueError(f"{where}: {field} must be a frozenset of names, not {value!r}")
 
 
+def _check_mapping(where: str, field: str, value: Any) -> None:
+    if not (isinstance(value, Mapping) and all(isinstance(key, str) for key in value)):
+        raise ValueError(f"{where}: {field} must be a mapping from names, not {value!r}")
+
+
 def check_recipe(recipe: Any) -> Recipe:
     """``recipe`` itself. Raises ValueError if it is not a proper declaration."""
     if not isinstance(recipe, Recipe):
@@ -84,6 +90,49 @@ def check_recipe(recipe: Any) -> Recipe:
     if not (isinstance(recipe.path, Path) and recipe.path.is_file()):
         raise ValueError(f"recipe {recipe.name!r}: there is no file {recipe.path}")
     return recipe
+
+
+def check_model(model: Any) -> ShippedModel:
+    """``model`` itself. Raises ValueError if it is not a proper declaration."""
+    if not isinstance(model, ShippedModel):
+        raise ValueError(f"register_models() returned a {type(model).__name__}: {model!r}")
+    if not _matches(_RECIPE_NAME, model.name):
+        raise ValueError(f"model {model.name!r}: a name is lower-case letters, digits, . _ and -")
+    if not (isinstance(model.path, Path) and model.path.is_dir()):
+        raise ValueError(f"model {model.name!r}: there is no folder {model.path}")
+    _check_summary(f"model {model.name!r}", model.summary)
+    return model
+
+
+def check_command(command: Any) -> Command:
+    """``command`` itself. Raises ValueError if it is not a proper declaration."""
+    if not isinstance(command, Command):
+        raise ValueError(f"register_commands() returned a {type(command).__name__}: {command!r}")
+    _check_callable("command", command)
+    return command
+
+
+def check_benchmark(benchmark: Any) -> Benchmark:
+    """``benchmark`` itself. Raises ValueError if it is not a proper declaration."""
+    if not isinstance(benchmark, Benchmark):
+        returned = type(benchmark).__name__
+        raise ValueError(f"register_benchmarks() returned a {returned}: {benchmark!r}")
+    _check_callable("benchmark", benchmark)
+    return benchmark
+
+
+def _check_callable(what: str, declared: Command | Benchmark) -> None:
+    where = f"{what} {declared.name!r}"
+    if not _matches(_COMPONENT_NAME, declared.name):
+        raise ValueError(f"{where}: a name is lower-case letters, digits, dots and hyphens")
+    _check_summary(where, declared.summary)
+    if not _matches(_TARGET, declared.target):
+        raise ValueError(f"{where}: target {declared.target!r} is not 'module:callable'")
+
+
+def _check_summary(where: str, summary: Any) -> None:
+    if not (isinstance(summary, str) and summary.strip()):
+        raise ValueError(f"{where}: the summary must be a line of text")
 
 
 def duplicates(declared: Iterable[str]) -> list[str]:

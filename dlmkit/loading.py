@@ -6,20 +6,41 @@ drops the second of two packages with one entry-point name, and ignores a misspe
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import importlib.util
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 from types import ModuleType
 from typing import Any, Literal
 
 import pluggy
 
-from dlmkit.declarations import check_component, check_recipe, did_you_mean, duplicates
-from dlmkit.plugin import PROJECT, Component, Hooks, Recipe
+from dlmkit import __version__
+from dlmkit.declarations import (
+    check_benchmark,
+    check_command,
+    check_component,
+    check_model,
+    check_recipe,
+    did_you_mean,
+    duplicates,
+)
+from dlmkit.plugin import (
+    API,
+    PROJECT,
+    Benchmark,
+    Command,
+    Component,
+    Hooks,
+    Recipe,
+    ShippedModel,
+)
 
 ALLOWED = "DLMKIT_PLUGINS"
 """Environment variable: names of the third-party plugins that may load, comma-separated."""
@@ -41,6 +62,9 @@ class Loaded:
     reason: str = ""
     components: tuple[Component, ...] = ()
     recipes: tuple[Recipe, ...] = ()
+    models: tuple[ShippedModel, ...] = ()
+    commands: tuple[Command, ...] = ()
+    benchmarks: tuple[Benchmark, ...] = ()
 
     @property
     def built_in(self) -> bool:
@@ -152,6 +176,8 @@ def _clash(name: str, packages: Sequence[str]) -> str:
 def _load(plugin: Loaded) -> Loaded:
     try:
         with contextlib.redirect_stdout(sys.stderr):  # results alone go to stdout
+            if not plugin.built_in:
+                _check_api(plugin)
             return _collect(plugin, _register(_import(plugin.target)))
     except KeyboardInterrupt:
         raise
@@ -172,6 +198,33 @@ def describe(error: BaseException) -> str:
 
 class PluginDeclarationError(ValueError):
     """A plugin's module is not what a plugin must be."""
+
+
+def _check_api(plugin: Loaded) -> None:
+    """Refuse a plugin for another version of the interfaces before it runs into them."""
+    wanted = declared_api(plugin.target)
+    if wanted != API:
+        raise PluginDeclarationError(
+            f"it is written for plugin API {wanted}, and dlmkit {__version__} offers {API}: "
+            f"install a dlmkit that offers {wanted}, or a version of {plugin.distribution} "
+            f"for {API}"
+        )
+
+
+def declared_api(target: str) -> int:
+    """The whole number that a plugin's module gives ``api``, read without running it; else 1."""
+    module = metadata.EntryPoint("", target, PROJECT).module
+    spec = importlib.util.find_spec(module)
+    loader: Any = spec and spec.loader
+    try:
+        tree = ast.parse(loader.get_source(module) or "")
+    except (AttributeError, ImportError, SyntaxError, ValueError):
+        return 1  # no source to read: the import says what is wrong, if anything is
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id="api")], value=ast.Constant(value=int(version))):
+                return version
+    return 1
 
 
 def _import(target: str) -> ModuleType:
@@ -218,21 +271,31 @@ def _results(manager: pluggy.PluginManager, hook: str) -> list[Any]:
     return [item for value in returned for item in value]
 
 
+DECLARED: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
+    "register_components": ("components", check_component),
+    "register_recipes": ("recipes", check_recipe),
+    "register_models": ("models", check_model),
+    "register_commands": ("commands", check_command),
+    "register_benchmarks": ("benchmarks", check_benchmark),
+}
+"""Of every hook, the field of :class:`Loaded` for what it returns, and what that must be like."""
+
+
 def _collect(plugin: Loaded, manager: pluggy.PluginManager) -> Loaded:
     """The plugin with its declarations; failed if one is bad, the good ones kept for messages."""
-    components, recipes, problems = [], [], []
-    for item in _results(manager, "register_components"):
-        try:
-            components.append(check_component(item, strangers=not plugin.built_in))
-        except ValueError as error:
-            problems.append(str(error))
-    for item in _results(manager, "register_recipes"):
-        try:
-            recipes.append(check_recipe(item))
-        except ValueError as error:
-            problems.append(str(error))
-    problems += duplicates(
-        [f"{c.kind} {c.name!r}" for c in components] + [f"recipe {r.name!r}" for r in recipes]
-    )
-    loaded = replace(plugin, components=tuple(components), recipes=tuple(recipes))
+    problems: list[str] = []
+    fields: dict[str, tuple[Any, ...]] = {}
+    for hook, (field, check) in DECLARED.items():
+        if hook == "register_components" and plugin.built_in:
+            check = partial(check_component, strangers=False)
+        good = []
+        for item in _results(manager, hook):
+            try:
+                good.append(check(item))
+            except ValueError as error:
+                problems.append(str(error))
+        word = field.removesuffix("s")
+        problems += duplicates(f"{getattr(item, 'kind', word)} {item.name!r}" for item in good)
+        fields[field] = tuple(good)
+    loaded = replace(plugin, **fields)
     return loaded.failed("; ".join(problems)) if problems else loaded

@@ -246,15 +246,16 @@ def load_model(
     weights: Weights = "ema",
     device: torch.device | str = "cpu",
 ) -> Model:
-    """The model that ``reference`` means: a run's newest checkpoint, or a checkpoint.
+    """The model that ``reference`` means: a run's newest checkpoint, a checkpoint, or a model
+    that a plugin ships under this name.
 
     ``overrides`` are ``key.path=value`` under :data:`SAMPLING_KEYS`. Nothing but tensors, JSON
     and YAML is read, all verified against the checkpoint's manifest first. Raises RecipeError if
     there is no such model, CheckpointError if the checkpoint is damaged.
     """
     _only_sampling(overrides)
-    folder = find(_folder(str(reference)))
     registry = Registry.load()
+    folder = find(_folder(str(reference), registry))
     resolved = resolve_text(_recipe(folder), folder / RECIPE, overrides, registry)
     assembly = assemble(resolved.config, registry, device=device, folder=folder, with_data=False)
     load_objective(assembly.objective, folder, ema=weights == "ema")
@@ -272,16 +273,19 @@ def _only_sampling(overrides: Sequence[str]) -> None:
             )
 
 
-def _folder(reference: str) -> Path:
+def _folder(reference: str, registry: Registry) -> Path:
     path = Path(reference).expanduser()
     if path.is_dir():
         return path
     if path.exists():
         raise UsageError(f"{path} is a file; a model is a run's folder or a checkpoint's")
-    raise RecipeError(
-        f"there is no model {reference!r}: no folder of that name, and dlmkit ships no models; "
-        f"train one by 'dlmkit train RECIPE' and name its folder"
-    )
+    try:
+        return registry.model(reference).path
+    except RecipeError as error:
+        raise RecipeError(
+            f"{error}, and no folder has that name; train one by 'dlmkit train RECIPE' and name "
+            f"its folder"
+        ) from error
 
 
 def _recipe(folder: Path) -> str:

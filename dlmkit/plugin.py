@@ -1,13 +1,14 @@
-"""What a plugin declares: components, recipes and models. Importing this module imports no torch.
+"""What a plugin declares: components, recipes, models, commands and bench cases, without torch.
 
 A plugin is one module behind one entry point in the group ``dlmkit``; the entry point's name is
-the plugin's name. Its hooks take no arguments and return declarations.
+the plugin's name. Its hooks take no arguments and return declarations. The module says ``api = 1``
+for the version of the interfaces it is written for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,12 @@ import pluggy
 from pydantic import BaseModel, ConfigDict, Field
 
 PROJECT = "dlmkit"
+
+API = 1
+"""The version of what plugins are written against: this module and the classes of ``dlmkit.core``.
+
+A plugin's module names it, ``api = 1``; one that does not was written for 1.
+"""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -43,6 +50,10 @@ class Config(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", populate_by_name=True, ser_json_inf_nan="constants"
     )
+
+    def capabilities(self) -> frozenset[str]:
+        """What these options make the part provide, beside its component's ``provides``."""
+        return frozenset()
 
 
 class Part(Config):
@@ -83,6 +94,10 @@ class Component:
     ``callable(config, context)`` with an instance of ``config`` and a
     :class:`dlmkit.core.context.BuildContext`. ``requires`` lists capabilities that some other
     part of the recipe must list in its ``provides``; a recipe that lacks one is refused.
+
+    ``example`` holds options that the conformance kit builds the part with: small sizes. Those
+    without a default it takes from ``Field(examples=[...])``. ``expected_failures`` maps checks of
+    the kit that the part cannot pass to the reason; one that passes all the same is a failure.
     """
 
     kind: str
@@ -92,6 +107,8 @@ class Component:
     target: str
     provides: frozenset[str] = frozenset()
     requires: frozenset[str] = frozenset()
+    example: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    expected_failures: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +117,41 @@ class Recipe:
 
     name: str
     path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ShippedModel:
+    """A trained model that a plugin ships: ``path`` is a folder in the form of a checkpoint."""
+
+    name: str
+    summary: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command of a plugin, mounted as ``dlmkit PLUGIN NAME``.
+
+    ``target`` is ``"module:function"``, imported when the command is run or its help is shown;
+    the function's parameters are the command's, as in typer.
+    """
+
+    name: str
+    summary: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """A case for ``dlmkit bench``. ``target`` is ``"module:callable"``.
+
+    It is called without arguments, does its setting up, and returns a callable without
+    arguments, which is what is timed.
+    """
+
+    name: str
+    summary: str
+    target: str
 
 
 class Hooks:
@@ -113,4 +165,19 @@ class Hooks:
     @hookspec
     def register_recipes(self) -> Sequence[Recipe]:
         """Return the recipe files this plugin ships."""
+        return ()
+
+    @hookspec
+    def register_models(self) -> Sequence[ShippedModel]:
+        """Return the trained models this plugin ships."""
+        return ()
+
+    @hookspec
+    def register_commands(self) -> Sequence[Command]:
+        """Return the commands this plugin adds under its own name."""
+        return ()
+
+    @hookspec
+    def register_benchmarks(self) -> Sequence[Benchmark]:
+        """Return the cases this plugin adds to `dlmkit bench`."""
         return ()

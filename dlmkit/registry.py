@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from dlmkit.declarations import did_you_mean
 from dlmkit.errors import PluginError, RecipeError
 from dlmkit.loading import ALLOWED, Loaded, State, allowed_names, describe, load_plugins
-from dlmkit.plugin import KINDS, Component, Config, Part
+from dlmkit.plugin import KINDS, Benchmark, Component, Config, Part, ShippedModel
 
 if TYPE_CHECKING:  # it imports torch
     from dlmkit.core.context import BuildContext
@@ -90,6 +90,37 @@ class Registry:
         ]
         return sorted(entries, key=lambda e: (order.index(e.component.kind), e.qualified))
 
+    def models(self) -> dict[str, ShippedModel]:
+        """The models that plugins ship, by ``plugin:name``."""
+        return {f"{plugin.name}:{m.name}": m for plugin in self._usable() for m in plugin.models}
+
+    def benchmarks(self) -> dict[str, Benchmark]:
+        """The bench cases of plugins, by ``plugin:name``."""
+        return {
+            f"{plugin.name}:{b.name}": b for plugin in self._usable() for b in plugin.benchmarks
+        }
+
+    def _usable(self) -> list[Loaded]:
+        return [plugin for plugin in self.loaded if plugin.state == "ok"]
+
+    def model(self, name: str) -> ShippedModel:
+        """The shipped model that ``name`` (short, or ``plugin:name``) means.
+
+        Raises RecipeError if there is none or several, PluginError if its plugin is not usable.
+        """
+        models = self.models()
+        matches = [key for key in models if name in (key, key.rpartition(":")[2])]
+        if len(matches) == 1:
+            return models[matches[0]]
+        if matches:
+            owners = " or ".join(map(repr, matches))
+            raise RecipeError(f"model {name!r} is shipped by several plugins: write {owners}")
+        for plugin in self.loaded:
+            if plugin.state != "ok" and name.rpartition(":")[0] == plugin.name:
+                raise PluginError(f"model {name!r}: {unusable(plugin)}")
+        there = f"shipped models are {', '.join(models)}" if models else "no model is shipped"
+        raise RecipeError(f"there is no model {name!r}{did_you_mean(name, models)}; {there}")
+
     def find(self, kind: str, name: str) -> Entry:
         """The component that ``name`` (short, or ``plugin:name``) means.
 
@@ -150,7 +181,7 @@ class Registry:
         """The object that ``part`` means, built with ``context``; nested parts build through it."""
         entry = self.find(kind, part.use)
         config = self.options(kind, part)
-        target = _import_target(kind, entry)
+        target = import_target(entry.component.target, f"{kind} {entry.qualified}")
         bound = replace(context, build=lambda k, p: self.build(k, p, context))
         try:
             built = target(config, bound)
@@ -168,7 +199,13 @@ def _provides(plugin: Loaded) -> tuple[str, ...]:
     if plugin.state != "ok":
         return ()
     components = sorted(f"{c.kind}/{c.name}" for c in plugin.components)
-    return (*components, *sorted(f"recipe/{r.name}" for r in plugin.recipes))
+    others = [
+        *(f"recipe/{recipe.name}" for recipe in plugin.recipes),
+        *(f"model/{model.name}" for model in plugin.models),
+        *(f"command/{command.name}" for command in plugin.commands),
+        *(f"benchmark/{case.name}" for case in plugin.benchmarks),
+    ]
+    return (*components, *sorted(others))
 
 
 def unusable(plugin: Loaded) -> str:
@@ -195,19 +232,18 @@ def _checked(kind: str, entry: Entry, built: Any) -> Any:
     return built
 
 
-def _import_target(kind: str, entry: Entry) -> Callable[..., Any]:
-    module, _, attributes = entry.component.target.partition(":")
+def import_target(target: str, who: str) -> Callable[..., Any]:
+    """What ``"module:callable"`` means. Raises PluginError, which names ``who``, if it fails."""
+    module, _, attributes = target.partition(":")
     try:
-        target: Any = importlib.import_module(module)
+        found: Any = importlib.import_module(module)
         for attribute in attributes.split("."):
-            target = getattr(target, attribute)
+            found = getattr(found, attribute)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise PluginError(
-            f"{kind} {entry.qualified}: cannot import {entry.component.target}: {describe(error)}"
-        ) from error
-    if not callable(target):
-        raise PluginError(f"{kind} {entry.qualified}: {entry.component.target} is not callable")
-    callable_target: Callable[..., Any] = target
-    return callable_target
+        raise PluginError(f"{who}: cannot import {target}: {describe(error)}") from error
+    if not callable(found):
+        raise PluginError(f"{who}: {target} is not callable")
+    function: Callable[..., Any] = found
+    return function

@@ -2,6 +2,7 @@
 
 import sys
 import textwrap
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -72,3 +73,25 @@ def install(site: Path) -> Callable[..., Path]:
         return site
 
     return write
+
+
+@pytest.fixture
+def install_folder(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
+    """Installs a package's folder for one test, as its own pyproject.toml says."""
+    folders: list[Path] = []
+
+    def link(folder: Path) -> None:
+        folders.append(folder)
+        project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+        info = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+        info.mkdir()
+        words = f"Name: {project['name']}\nVersion: {project['version']}\n"
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\n{words}")
+        points = "".join(f"{k} = {v}\n" for k, v in project["entry-points"]["dlmkit"].items())
+        (info / "entry_points.txt").write_text(f"[dlmkit]\n{points}")
+        monkeypatch.syspath_prepend(folder)
+
+    yield link
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None) or "").startswith(tuple(map(str, folders))):
+            del sys.modules[name]

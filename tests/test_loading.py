@@ -2,6 +2,7 @@
 
 import pytest
 
+from dlmkit.cli.app import main
 from dlmkit.registry import PluginInfo, Registry
 
 GOOD = """
@@ -19,6 +20,7 @@ HEAD = """
 from dlmkit import Component, Config, hookimpl
 from dlmkit.plugin import Recipe
 from collections.abc import Callable
+from dlmkit.plugin import Benchmark, Command, ShippedModel
 from pathlib import Path
 
 class Options(Config):
@@ -65,11 +67,13 @@ def test_a_plugin_is_listed_with_its_package_and_what_it_provides(install):
         ("x = 1", "bad implements no hook: decorate its functions with dlmkit.hookimpl"),
         (
             "from dlmkit import hookimpl\n@hookimpl\ndef register_component(): return []",
-            "unknown hook 'register_component', did you mean 'register_components'?",
+            "unknown hook 'register_component', did you mean 'register_components' or "
+            "'register_commands' or 'register_models'?",
         ),
         (
             "from dlmkit import hookimpl\n@hookimpl\ndef on_step(): return []",
-            "unknown hook 'on_step'; hooks are register_components, register_recipes",
+            "unknown hook 'on_step'; hooks are register_benchmarks, register_commands, "
+            "register_components, register_models, register_recipes",
         ),
         (
             "from dlmkit import hookimpl\n@hookimpl\ndef register_recipes(): 1 / 0",
@@ -135,6 +139,10 @@ def test_a_hook_that_asks_for_arguments_fails(install):
             "masking 'x': provides must be a frozenset of names, not 'mask'",
         ),
         (
+            '[Component("masking", "x", "y", Options, "a:b", example=3)]',
+            "masking 'x': example must be a mapping from names, not 3",
+        ),
+        (
             '[Component("masking", "x", "y", Options, "a:b")] * 2',
             "masking 'x' is declared twice",
         ),
@@ -155,6 +163,89 @@ def test_a_recipe_without_its_file_fails_the_plugin(install):
     recipe = '[]\n@hookimpl\ndef register_recipes(): return [Recipe("x", Path("/nowhere/x.yaml"))]'
     install("bad", HEAD + recipe)
     assert info("bad").reason == "recipe 'x': there is no file /nowhere/x.yaml"
+
+
+@pytest.mark.parametrize(
+    ("hook", "declaration", "reason"),
+    [
+        ("models", "'x'", "register_models() returned a str: 'x'"),
+        (
+            "models",
+            'ShippedModel("x", "y", Path("/nowhere"))',
+            "model 'x': there is no folder /nowhere",
+        ),
+        ("commands", "'x'", "register_commands() returned a str: 'x'"),
+        ("commands", 'Command("x", "", "a:b")', "command 'x': the summary must be a line of text"),
+        ("commands", 'Command("x", "y", "a")', "command 'x': target 'a' is not 'module:callable'"),
+        (
+            "commands",
+            'Command("--x", "y", "a:b")',
+            "command '--x': a name is lower-case letters, digits, dots and hyphens",
+        ),
+        (
+            "benchmarks",
+            'Benchmark("x", "y", "a")',
+            "benchmark 'x': target 'a' is not 'module:callable'",
+        ),
+    ],
+)
+def test_other_bad_declarations_fail_the_plugin(install, hook, declaration, reason):
+    install("bad", f"{HEAD}[]\n@hookimpl\ndef register_{hook}(): return [{declaration}]")
+    assert (info("bad").state, info("bad").reason) == ("failed", reason)
+
+
+def test_everything_a_plugin_brings_is_listed(install, tmp_path):
+    install(
+        "acme",
+        GOOD
+        + f"""
+from pathlib import Path
+from dlmkit.plugin import Benchmark, Command, ShippedModel
+
+@hookimpl
+def register_models():
+    return [ShippedModel("tiny", "a tiny model", Path({str(tmp_path)!r}))]
+
+@hookimpl
+def register_commands():
+    return [Command("hello", "says hello", "nowhere:hello")]
+
+@hookimpl
+def register_benchmarks():
+    return [Benchmark("speed", "a case", "nowhere:speed")]
+""",
+    )
+    assert info("acme").provides == (
+        "masking/mine",
+        "benchmark/speed",
+        "command/hello",
+        "model/tiny",
+    )
+    registry = Registry.load()
+    assert registry.model("tiny") == registry.model("acme:tiny")
+    assert registry.model("tiny").path == tmp_path
+    assert registry.benchmarks()["acme:speed"].summary == "a case"
+
+
+@pytest.mark.parametrize("version", [2, 0])
+def test_a_plugin_for_another_api_is_refused_before_it_runs(install, version):
+    install("acme", f"api = {version}\nfrom dlmkit.core import nothing_of_this_name")
+    assert (info("acme").state, info("acme").reason) == (
+        "failed",
+        f"it is written for plugin API {version}, and dlmkit 0.1.0 offers 1: install a dlmkit "
+        f"that offers {version}, or a version of acme for 1",
+    )
+
+
+def test_a_recipe_that_needs_a_plugin_for_another_api_says_so(install, capsys):
+    install("acme", "api = 2")
+    assert main(["recipe", "show", "ddlm_grammar", "--set", "masking.use=acme:mine"]) == 4
+    assert "plugin 'acme' (acme 1.0) failed to load: it is written for" in capsys.readouterr().err
+
+
+def test_a_plugin_that_names_this_api_loads(install):
+    install("acme", "api = 1" + GOOD)
+    assert info("acme").state == "ok"
 
 
 def test_an_entry_point_must_name_a_module(install):

@@ -1,7 +1,5 @@
-"""A whole package of somebody else, installed beside dlmkit: its parts are parts like any other."""
+"""The package of the tutorial, installed beside dlmkit: its parts are parts like any other."""
 
-import shutil
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,43 +9,43 @@ from dlmkit.cli.app import main
 from dlmkit.recipe.assemble import assemble
 from dlmkit.recipe.load import load_recipe
 from dlmkit.registry import Registry
+from dlmkit.testing import check_plugin
 
 PACKAGE = Path(__file__).parent / "fixtures" / "third_party_plugin"
 
 
 @pytest.fixture
-def acme(site) -> None:
-    """Installs the package as its own pyproject.toml says."""
-    project = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]
-    name, version = project["name"], project["version"]
-    shutil.copytree(PACKAGE / "acme_schedules", site / "acme_schedules")
-    info = site / f"acme_schedules-{version}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    points = "".join(f"{k} = {v}\n" for k, v in project["entry-points"]["dlmkit"].items())
-    (info / "entry_points.txt").write_text(f"[dlmkit]\n{points}")
+def acme(install_folder) -> None:
+    install_folder(PACKAGE)
 
 
 @pytest.mark.usefixtures("acme")
 def test_it_is_listed_with_what_it_provides(capsys):
     (info,) = [plugin for plugin in Registry.load().plugins if plugin.name == "acme"]
-    assert (info.distribution, info.version, info.state) == ("acme-schedules", "0.3.0", "ok")
-    assert info.provides == ("schedule/power", "recipe/acme_grammar")
+    assert (info.distribution, info.version, info.state) == ("dlmkit-acme", "0.3.0", "ok")
+    assert info.provides == ("sampler/midpoint", "schedule/power", "recipe/acme_small")
     assert main(["components", "show", "schedule/power"]) == 0
-    assert "from acme-schedules 0.3.0" in capsys.readouterr().out
+    assert "from dlmkit-acme 0.3.0" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("acme")
-def test_its_recipe_extends_a_shipped_one_and_builds():
+def test_it_passes_the_kit():
+    outcomes = check_plugin("acme")
+    assert [o.message for o in outcomes if o.outcome == "failed"] == []
+    assert ("sampler/midpoint", "order-as-claimed", "passed") in [
+        (o.component, o.check, o.outcome) for o in outcomes
+    ]
+
+
+@pytest.mark.usefixtures("acme")
+def test_its_parts_build_in_a_shipped_recipe():
     registry = Registry.load()
-    config = load_recipe("acme_grammar", ["network.with.blocks=1"], registry).config
-    assert config.schedule.use == "acme:power"
-    assert config.network.use == "cdcd:transformer"
+    sets = ["network.with.blocks=1", "schedule.use=acme:power", "sampler.use=midpoint"]
+    config = load_recipe("ddlm_grammar", sets, registry).config
+    assert (config.schedule.use, config.sampler.use) == ("acme:power", "acme:midpoint")
     schedule = assemble(config, registry).objective.schedule
-    t = torch.linspace(0.0, 1.0, 11, dtype=torch.float64)
-    torch.testing.assert_close(schedule.inverse(schedule.level(t)), t)
     ends = schedule.level(torch.tensor([0.0, 1.0], dtype=torch.float64)).sigma
-    torch.testing.assert_close(ends, torch.tensor([0.4, 50.0], dtype=torch.float64))
+    torch.testing.assert_close(ends, torch.tensor([0.5, 20.0], dtype=torch.float64))
 
 
 @pytest.mark.usefixtures("acme")
@@ -59,6 +57,6 @@ def test_it_changes_nothing_of_other_recipes():
 @pytest.mark.usefixtures("acme")
 def test_without_it_its_recipe_says_what_is_missing(capsys, monkeypatch):
     monkeypatch.setenv("DLMKIT_PLUGINS", "other")
-    assert main(["recipe", "check", "acme:acme_grammar"]) == 4
-    message = "plugin 'acme' (acme-schedules 0.3.0) is blocked: DLMKIT_PLUGINS does not list it"
+    assert main(["recipe", "check", "acme:acme_small"]) == 4
+    message = "plugin 'acme' (dlmkit-acme 0.3.0) is blocked: DLMKIT_PLUGINS does not list it"
     assert message in capsys.readouterr().err

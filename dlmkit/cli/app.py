@@ -15,6 +15,7 @@ from dlmkit import __version__
 from dlmkit.cli.components import components
 from dlmkit.cli.doctor import doctor
 from dlmkit.cli.exit import exit_app
+from dlmkit.cli.extra import Program
 from dlmkit.cli.output import result, say
 from dlmkit.cli.plugins import plugins
 from dlmkit.cli.recipe import recipe
@@ -31,6 +32,7 @@ trace or certificate truncated, altered or incomplete, 7 non-finite loss, 75 pre
 
 app = typer.Typer(
     name="dlmkit",
+    cls=Program,
     epilog=EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -47,6 +49,11 @@ app.add_typer(plugins, name="plugins")
 app.command()(doctor)
 
 
+def _no_plugins(value: bool) -> None:
+    if value:  # at once: even the help lists the commands of plugins
+        os.environ["DLMKIT_PLUGINS"] = ""
+
+
 def _version(value: bool) -> None:
     if value:
         result(f"dlmkit {__version__}")
@@ -58,7 +65,13 @@ def options(
     context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
     no_plugins: Annotated[
-        bool, typer.Option("--no-plugins", help="Load no third-party plugins.")
+        bool,
+        typer.Option(
+            "--no-plugins",
+            callback=_no_plugins,
+            is_eager=True,
+            help="Load no third-party plugins.",
+        ),
     ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
@@ -66,8 +79,6 @@ def options(
 ) -> None:
     """Compose, train, sample and measure diffusion language models from small parts."""
     context.obj["debug"] = debug
-    if no_plugins:
-        os.environ["DLMKIT_PLUGINS"] = ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

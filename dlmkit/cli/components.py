@@ -102,3 +102,12 @@ def _default(option: Option) -> str:
     if option.type == "mapping" and option.default is None:
         return ""
     return "required" if option.required else f"= {inline(option.default)}"
+
+
+@components.command("reference")
+def show_reference() -> None:
+    """Print the reference of dlmkit's own hooks, kinds and components, as Markdown."""
+    from dlmkit.cli.reference import reference
+    from dlmkit.registry import Registry
+
+    result(reference(Registry.load(third_party=False)).rstrip("\n"))

@@ -1,13 +1,19 @@
-"""``dlmkit plugins``: what is installed, and what came of loading it."""
+"""``dlmkit plugins``: what is installed, what came of loading it, checks, and new ones."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dlmkit.cli.extra import unreachable
 from dlmkit.cli.output import columns, result, result_json, say
+
+if TYPE_CHECKING:
+    from dlmkit.testing.suite import Outcome
 
 plugins = typer.Typer(no_args_is_help=True, help="The plugins that are installed.")
 
@@ -18,13 +24,15 @@ def _group() -> None: ...
 
 @plugins.command("list")
 def list_plugins(
+    context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
 ) -> None:
     """List every plugin: loaded, failed or blocked, and why. Exits 0 whatever failed."""
     from dlmkit.registry import Registry
 
     registry = Registry.load()
-    for note in registry.notes:
+    hidden = filter(None, (unreachable(plugin, context) for plugin in registry.loaded))
+    for note in (*registry.notes, *hidden):
         say(f"note: {note}")
     if as_json:
         result_json([asdict(plugin) for plugin in registry.plugins])
@@ -36,3 +44,74 @@ def list_plugins(
         package = f"{plugin.distribution} {plugin.version}"
         rows.append((plugin.name, plugin.state, package, provides))
     result(columns(rows))
+
+
+@plugins.command()
+def check(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The plugin's name.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
+) -> None:
+    """Run the conformance kit over a plugin and its parts: seconds a part, on the CPU, offline.
+
+    Exits 0 if nothing failed, 1 if a check failed or none ran, 4 if no such plugin is installed.
+    """
+    from dlmkit.errors import PluginError
+    from dlmkit.registry import Registry
+    from dlmkit.testing.suite import Outcome, run
+
+    registry = Registry.load()
+    if name not in [plugin.name for plugin in registry.loaded]:
+        raise PluginError(
+            f"no plugin named {name!r} is installed ('dlmkit plugins list' shows what there is)"
+        )
+    outcomes = run(name, registry)
+    hidden = [unreachable(plugin, context) for plugin in registry.loaded if plugin.name == name]
+    outcomes += [Outcome("plugin", "commands-are-reached", "failed", why) for why in hidden if why]
+    if as_json:
+        result_json([asdict(outcome) for outcome in outcomes])
+    else:
+        result(_report(outcomes))
+    if any(outcome.outcome == "failed" for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+def _report(outcomes: list[Outcome]) -> str:
+    """One line a component, and one for every check that failed, passed or not as expected."""
+    lines = []
+    for component in dict.fromkeys(outcome.component for outcome in outcomes):
+        mine = [outcome for outcome in outcomes if outcome.component == component]
+        counts = Counter(outcome.outcome for outcome in mine)
+        lines.append(f"{component}: {', '.join(f'{n} {state}' for state, n in counts.items())}")
+        lines += [
+            f"  {outcome.check} {outcome.outcome}: {outcome.message}"
+            for outcome in mine
+            if outcome.outcome in ("failed", "expected")
+        ]
+        reasons = {outcome.message for outcome in mine if outcome.outcome == "skipped"}
+        lines += [f"  skipped: {reason}" for reason in sorted(reasons)]
+    return "\n".join(lines)
+
+
+@plugins.command()
+def new(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The plugin's name, kept verbatim.")],
+    kind: Annotated[str, typer.Option("--kind", help="The kind of its part.")],
+) -> None:
+    """Write a complete plugin package, with one working part, into a new folder dlmkit-NAME.
+
+    Exits 2 for a bad name or kind, or if the folder exists; it never asks anything.
+    """
+    from dlmkit.errors import UsageError
+    from dlmkit.registry import Registry
+    from dlmkit.scaffold import write
+
+    registry = Registry.load()
+    if name in context.find_root().command.commands:  # type: ignore[attr-defined]
+        raise UsageError(f"{name!r} is a command of dlmkit itself; choose another name")
+    folder = write(name, kind, registry, Path())
+    if name in [plugin.name for plugin in registry.loaded]:
+        say(f"note: a plugin named {name!r} is installed; only one of that name can be")
+    say(f"next: pip install -e {folder}, then dlmkit plugins check {name}")
+    result(str(folder))

@@ -38,8 +38,8 @@ def sub_config(annotation: Any) -> type[Config] | None:
 class Checker:
     """Validates plain data read from ``root`` and fills in names and defaults.
 
-    ``problems`` gathers what is wrong; ``used`` is every part met, by its path, and
-    ``complete`` whether all of them are known.
+    ``problems`` gathers what is wrong; ``used`` is every part met, by its path, ``offered`` what
+    each provides, and ``complete`` whether all of them are known.
     """
 
     def __init__(self, root: Node, registry: Registry) -> None:
@@ -47,6 +47,7 @@ class Checker:
         self.registry = registry
         self.problems: list[Problem] = []
         self.used: dict[Path, Entry] = {}
+        self.offered: dict[Path, frozenset[str]] = {}
         self.complete = True
 
     def config(self, model: type[Config], data: Any, path: Path = ()) -> Any:
@@ -99,6 +100,7 @@ class Checker:
             return value
         self.used[path] = entry
         options = self.config(entry.component.config, value.get("with", {}), (*path, "with"))
+        self.offered[path] = offers(entry, options)
         return {**value, "use": entry.qualified, "with": options}
 
     def note(self, path: Path, what: str, plugin: bool = False) -> None:
@@ -171,6 +173,15 @@ def _message(details: ErrorDetails) -> str:
     return f"{expected[0].lower()}{expected[1:]}{got and f', got {got}'}{guess}"
 
 
+def offers(entry: Entry, options: Any) -> frozenset[str]:
+    """What a part provides with these options; with invalid ones, what it always does."""
+    try:
+        config = entry.component.config.model_validate(options)
+    except Exception:  # noted already, where the options were checked
+        return entry.component.provides
+    return entry.component.provides | config.capabilities()
+
+
 def check_capabilities(checker: Checker) -> None:
     """Note every part that requires what no other part of the recipe provides.
 
@@ -179,8 +190,8 @@ def check_capabilities(checker: Checker) -> None:
     if not checker.complete:
         return
     for path, entry in checker.used.items():
-        others = [other for at, other in checker.used.items() if at != path]
-        offered = frozenset[str]().union(*(other.component.provides for other in others))
+        others = [names for at, names in checker.offered.items() if at != path]
+        offered = frozenset[str]().union(*others)
         for missing in sorted(entry.component.requires - offered):
             checker.note(path, _lacking(entry, missing, checker.registry))
 

@@ -74,6 +74,9 @@ class Normalised(Config):
             raise ValueError("head_width goes with head: untied, and only with it")
         return self
 
+    def capabilities(self) -> frozenset[str]:
+        return frozenset({"tied"} if self.head == "tied" else ())
+
 
 class Transformer(Config):
     """CDCD states 8 blocks of 1024 units with RoPE; heads and feed-forward are our choice."""
@@ -128,7 +131,11 @@ class Random(Config):
 class Mix(Config):
     """CDCD's base mixes prefix and random half and half."""
 
-    parts: list[part_of("masking")] = Field(min_length=1, description="the maskings")
+    parts: list[part_of("masking")] = Field(
+        min_length=1,
+        description="the maskings",
+        examples=[[{"use": "cdcd:prefix"}, {"use": "cdcd:random"}]],
+    )
     weights: list[PositiveFloat] | None = Field(None, description="shares; default: equal")
 
     @model_validator(mode="after")

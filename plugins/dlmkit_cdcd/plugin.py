@@ -38,7 +38,8 @@ def register_components() -> Sequence[Component]:
             summary="L2-normalised embeddings of norm sqrt(d), with a tied or untied head",
             config=configs.Normalised,
             target="dlmkit_cdcd.space:NormalisedSpace",
-            provides=frozenset({"gaussian"}),
+            provides=frozenset({"gaussian", "unit-norm"}),
+            example={"dim": 6},
         ),
         Component(
             kind="network",
@@ -46,7 +47,7 @@ def register_components() -> Sequence[Component]:
             summary="pre-norm RoPE transformer on four input streams, conditioned on the level",
             config=configs.Transformer,
             target="dlmkit_cdcd.network:Transformer",
-            requires=frozenset({"gaussian"}),
+            example={"width": 16, "blocks": 2, "heads": 2, "time_features": 8},
         ),
         Component(
             kind="objective",
@@ -54,7 +55,7 @@ def register_components() -> Sequence[Component]:
             summary="cross-entropy on noised positions, with self-conditioning",
             config=configs.ScoreInterpolation,
             target="dlmkit_cdcd.objective:ScoreInterpolation",
-            provides=frozenset({"conditioning-dropout"}),
+            provides=frozenset({"conditioning-dropout", "cross-entropy"}),
             requires=frozenset({"gaussian"}),
         ),
         *(

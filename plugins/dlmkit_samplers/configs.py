@@ -70,7 +70,9 @@ class Fitted(Entropic):
 class Threshold(Config):
     """Halts a row whose statistic falls below a threshold."""
 
-    threshold: PositiveFloat = Field(description="in the statistic's unit (nats a position)")
+    threshold: PositiveFloat = Field(
+        description="in the statistic's unit (nats a position)", examples=[0.1]
+    )
 
 
 class AtFraction(Config):
@@ -112,27 +114,33 @@ class StableAndConfident(Config):
 class FixedStep(Config):
     """Halts every row after the same number of steps."""
 
-    step: PositiveInt = Field(description="grid steps to take")
+    step: PositiveInt = Field(description="grid steps to take", examples=[3])
+
+
+_FIXED = {"use": "samplers:fixed", "with": {"step": 3}}
+_ENTROPY = {"use": "samplers:entropy", "with": {"threshold": 0.1}}
 
 
 class Rules(Config):
     """Several exit rules as one."""
 
-    rules: list[part_of("exit")] = Field(min_length=1, description="the rules")
+    rules: list[part_of("exit")] = Field(
+        min_length=1, description="the rules", examples=[[_FIXED, _ENTROPY]]
+    )
 
 
 class Patience(Config):
     """A rule must hold several steps in a row."""
 
-    rule: part_of("exit") = Field(description="the rule that must hold")
+    rule: part_of("exit") = Field(description="the rule that must hold", examples=[_ENTROPY])
     steps: PositiveInt = Field(2, description="steps in a row")
 
 
 class After(Config):
     """A rule that counts only from some step on."""
 
-    rule: part_of("exit") = Field(description="the rule that then counts")
-    step: PositiveInt = Field(description="grid steps to take before it may halt")
+    rule: part_of("exit") = Field(description="the rule that then counts", examples=[_ENTROPY])
+    step: PositiveInt = Field(description="grid steps to take before it may halt", examples=[4])
 
 
 class ScoreTemperature(Config):

@@ -17,8 +17,9 @@ def _component(
     config: type[Config],
     target: str,
     requires: frozenset[str] = frozenset(),
+    provides: frozenset[str] = frozenset(),
 ) -> Component:
-    return Component(kind, name, summary, config, f"dlmkit_samplers.{target}", requires=requires)
+    return Component(kind, name, summary, config, f"dlmkit_samplers.{target}", provides, requires)
 
 
 @hookimpl
@@ -31,6 +32,7 @@ def register_components() -> Sequence[Component]:
             configs.Nothing,
             "samplers:Euler",
             GAUSSIAN,
+            frozenset({"order-1"}),
         ),
         _component(
             "sampler",
@@ -39,6 +41,7 @@ def register_components() -> Sequence[Component]:
             configs.Nothing,
             "samplers:Heun",
             GAUSSIAN,
+            frozenset({"order-2"}),
         ),
         _component(
             "sampler",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from dlmkit import Component, hookimpl
 from dlmkit_text import configs
@@ -31,6 +32,7 @@ def register_components() -> Sequence[Component]:
             summary="local UTF-8 text files or folders of them",
             config=configs.TextFiles,
             target="dlmkit_text.data:text",
+            example={"paths": [str(Path(__file__))], "document": "line"},
         ),
         Component(
             kind="data",

@@ -1,0 +1,29 @@
+"""Which parts can stand in one recipe, by the capabilities that they declare. No torch."""
+
+from __future__ import annotations
+
+from dlmkit.registry import Entry, Registry
+
+
+def offers(entry: Entry) -> frozenset[str]:
+    """What a component provides with its default options."""
+    try:
+        extra = entry.component.config().capabilities()
+    except ValueError:  # an option without a default
+        extra = frozenset()
+    return entry.component.provides | extra
+
+
+def conflicts(one: Entry, other: Entry, registry: Registry) -> list[str]:
+    """Why ``one`` and ``other`` cannot stand in one recipe; nothing if they can."""
+    return [*_lacking(one, other, registry), *_lacking(other, one, registry)]
+
+
+def _lacking(one: Entry, other: Entry, registry: Registry) -> list[str]:
+    """What ``one`` requires that ``other`` lacks, and only parts of the other's kind provide."""
+    found = []
+    for capability in sorted(one.component.requires - offers(other)):
+        kinds = {e.component.kind for e in registry.components() if capability in offers(e)}
+        if kinds == {other.component.kind}:
+            found.append(f"{one.qualified} requires {capability!r}")
+    return found

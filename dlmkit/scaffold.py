@@ -1,0 +1,115 @@
+"""A new plugin package from templates: complete, working, and checked by the conformance kit."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+from dlmkit.declarations import did_you_mean
+from dlmkit.errors import UsageError
+from dlmkit.plugin import KINDS, PROJECT
+from dlmkit.registry import Registry
+
+TEMPLATES = Path(__file__).with_name("templates")
+
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """What a kind's template says: its heading (part, summary, ...) and its named sections."""
+
+    heading: dict[str, str]
+    sections: dict[str, str]
+
+
+def sketch(kind: str) -> Sketch:
+    """The template of ``kind``. Raises UsageError if there is no such kind."""
+    if kind not in KINDS:
+        guess = did_you_mean(kind, KINDS) or f"; kinds are {', '.join(KINDS)}"
+        raise UsageError(f"there is no kind of component {kind!r}{guess}")
+    text = (TEMPLATES / "kinds" / f"{kind}.txt").read_text(encoding="utf-8")
+    head, *rest = re.split(r"^--- (\w+)\n", text, flags=re.MULTILINE)
+    heading = dict(line.split(": ", 1) for line in head.splitlines())
+    return Sketch(heading, dict(zip(rest[::2], rest[1::2], strict=True)))
+
+
+def check_name(name: str, registry: Registry) -> None:
+    """Raise UsageError unless ``name`` can be a plugin's and a package's name."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"a plugin cannot be called {name!r}: a name is letters, digits, dots, hyphens and "
+            f"underscores, and begins and ends with a letter or digit"
+        )
+    if name == PROJECT or any(p.name == name and p.built_in for p in registry.loaded):
+        raise UsageError(f"the name {name!r} belongs to dlmkit itself; choose another")
+
+
+def files(name: str, kind: str) -> dict[str, str]:
+    """The files of the package, by their paths inside of its folder."""
+    found = sketch(kind)
+    package = f"dlmkit_{re.sub(r'[.-]', '_', name)}"
+    values = {
+        "name": name,
+        "kind": kind,
+        "distribution": f"dlmkit-{name}",
+        "package": package,
+        "module": kind,
+        "part": found.heading["part"],
+        "summary": found.heading["summary"],
+        "target": found.heading["target"],
+        "capabilities": _capabilities(found.heading),
+        "options": found.sections["options"].strip(),
+    }
+    values["recipe"] = Template(found.sections["recipe"].strip()).substitute(values)
+
+    def render(template: str) -> str:
+        text = (TEMPLATES / f"{template}.txt").read_text(encoding="utf-8")
+        return Template(text).substitute(values)
+
+    return {
+        "pyproject.toml": render("pyproject.toml"),
+        "README.md": render("README.md"),
+        ".github/workflows/test.yml": render("ci.yml"),
+        f"{package}/__init__.py": f'"""{values["summary"].capitalize()}."""\n',
+        f"{package}/plugin.py": render("plugin.py"),
+        f"{package}/{kind}.py": Template(found.sections["module"]).substitute(values),
+        f"{package}/demo.yaml": render("demo.yaml"),
+        "tests/test_conformance.py": render("test_conformance.py"),
+    }
+
+
+def _capabilities(heading: dict[str, str]) -> str:
+    lines = (
+        f"\n            {field}=frozenset({{{', '.join(map(_quoted, heading[field].split()))}}}),"
+        for field in ("provides", "requires")
+        if field in heading
+    )
+    return "".join(lines)
+
+
+def _quoted(word: str) -> str:
+    return f'"{word}"'
+
+
+def write(name: str, kind: str, registry: Registry, parent: Path) -> Path:
+    """Write the package into a new folder of ``parent``, and return the folder.
+
+    Raises UsageError for a bad name or kind, or if the folder exists.
+    """
+    check_name(name, registry)
+    contents = files(name, kind)
+    folder = parent / f"dlmkit-{name}"
+    try:
+        folder.mkdir()
+    except FileExistsError as error:
+        raise UsageError(f"{folder} exists already; choose another name or remove it") from error
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be made: {error.strerror}") from error
+    for path, text in contents.items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    return folder

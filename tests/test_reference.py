@@ -1,0 +1,78 @@
+"""The reference page and the matrix of what goes together."""
+
+from pathlib import Path
+
+import pytest
+
+from dlmkit.cli.reference import reference
+from dlmkit.compatibility import conflicts
+from dlmkit.errors import RecipeError
+from dlmkit.plugin import KINDS, Hooks
+from dlmkit.recipe.load import resolve_text
+from dlmkit.registry import Registry
+
+PAGE = Path(__file__).parent.parent / "plugins" / "REFERENCE.md"
+
+
+def test_the_page_is_up_to_date():
+    found = reference(Registry.load(third_party=False))
+    assert PAGE.read_text() == found, "run: dlmkit components reference > plugins/REFERENCE.md"
+
+
+def test_it_names_everything():
+    text = PAGE.read_text()
+    for hook in (name for name in vars(Hooks) if name.startswith("register_")):
+        assert f"| `{hook}()` |" in text
+    for kind in KINDS:
+        assert f"\n## {kind}\n" in text
+    for entry in Registry.load(third_party=False).components():
+        assert f"### {entry.component.kind} `{entry.qualified}`" in text
+
+
+TOKENS = """
+from dlmkit import Component, Config, hookimpl
+
+class Options(Config):
+    "No options."
+
+@hookimpl
+def register_components():
+    return [
+        Component("space", "tokens", "ids and a mask", Options, "a:B", frozenset({"mask-state"})),
+        Component("sampler", "unmask", "settles tokens", Options, "a:B",
+                  requires=frozenset({"mask-state"})),
+        Component("guidance", "push", "pushes", Options, "a:B",
+                  requires=frozenset({"conditioning-dropout"})),
+    ]
+"""
+
+
+def test_pairs_by_declared_capabilities(install):
+    install("acme", TOKENS)
+    registry = Registry.load()
+
+    def between(kind, name, space):
+        return conflicts(registry.find(kind, name), registry.find("space", space), registry)
+
+    assert between("sampler", "acme:unmask", "acme:tokens") == []
+    assert between("sampler", "acme:unmask", "cdcd:normalised") == [
+        "acme:unmask requires 'mask-state'"
+    ]
+    assert between("sampler", "samplers:euler", "acme:tokens") == [
+        "samplers:euler requires 'gaussian'"
+    ]
+    assert between("guidance", "acme:push", "acme:tokens") == []  # an objective provides it
+    page = reference(registry)
+    assert "| sampler `samplers:euler` | samplers:euler requires 'gaussian' | yes |" in page
+
+
+def test_an_impossible_pair_is_refused_with_the_reason(install):
+    install("acme", TOKENS)
+    registry = Registry.load()
+    text = "extends: ddlm_grammar\nspace: {use: acme:tokens}\nsampler: {use: euler}\n"
+    with pytest.raises(RecipeError) as caught:
+        resolve_text(text, "here.yaml", (), registry)
+    assert (
+        "here.yaml:3:16: sampler: sampler samplers:euler requires 'gaussian', which no other "
+        "part of this recipe provides" in str(caught.value)
+    )
