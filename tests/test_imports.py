@@ -19,7 +19,8 @@ ALLOWED = {
     "testing": {"core", "sampling", "evaluation"},
     "recipe": {"core", "sampling"},
     "training": {"core", "sampling", "evaluation", "recipe"},
-    "cli": {"core", "sampling", "evaluation", "recipe", "training"},
+    "hub": {"core", "sampling", "evaluation", "recipe", "training"},
+    "cli": {"core", "sampling", "evaluation", "recipe", "training", "hub"},
 }
 """What each folder may import, beside itself and the modules directly under dlmkit/."""
 
@@ -72,6 +73,10 @@ LIGHT = [
     "sample --help",
     "trace --help",
     "exit calibrate --help",
+    "export --help",
+    "push --help",
+    "pull --help",
+    "models list --json",
     "plugins list",
     "plugins list --json",
     "components list",

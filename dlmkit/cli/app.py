@@ -16,6 +16,8 @@ from dlmkit.cli.components import components
 from dlmkit.cli.doctor import doctor
 from dlmkit.cli.exit import exit_app
 from dlmkit.cli.extra import Program
+from dlmkit.cli.hub import export, pull, push
+from dlmkit.cli.models import models
 from dlmkit.cli.output import result, say
 from dlmkit.cli.plugins import plugins
 from dlmkit.cli.recipe import recipe
@@ -42,6 +44,10 @@ app = typer.Typer(
 app.command()(train)
 app.command()(sample)
 app.command()(trace)
+app.command()(export)
+app.command()(push)
+app.command()(pull)
+app.add_typer(models, name="models")
 app.add_typer(exit_app, name="exit")
 app.add_typer(recipe, name="recipe")
 app.add_typer(components, name="components")

@@ -29,11 +29,12 @@ class Weights(StrEnum):
 
 
 PART = "NAME[:OPTION=VALUE;...]"
+MODEL = "A run's folder, a checkpoint, an exported folder, or a model that a plugin ships."
 
 
 def sample(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A run's folder, or one of its checkpoints.")
+        str, typer.Argument(metavar="MODEL", help=MODEL)
     ],
     count: Annotated[
         int | None,
@@ -118,8 +119,12 @@ def sample(
         ),
     ] = None,
     weights: Annotated[
-        Weights, typer.Option(help="The moving average of the weights, or the last ones.")
-    ] = Weights.ema,
+        Weights | None,
+        typer.Option(
+            help="The moving average of the weights, or the last ones.  [default: the average, or "
+            "what an exported model holds]"
+        ),
+    ] = None,
     device: Annotated[
         str, typer.Option(metavar="cpu|cuda|auto", help="Where to compute; auto: cuda if any.")
     ] = "auto",
@@ -148,7 +153,7 @@ def sample(
     several = len(prompt or []) + len(infill or []) + len(lines) > 1
     count = count or (1 if several else 8)
     with world(device=_device(device)) as processes:
-        loaded = load_model(model, set_, weights=weights.value, device=processes.device)
+        loaded = load_model(model, set_, weights=weights and weights.value, device=processes.device)
         requests = loaded.requests(count, prompt, infill, length, lines)
         if certificate is not None:
             require(certificate, loaded, requests, steps)
