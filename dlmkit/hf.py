@@ -72,6 +72,9 @@ class DlmkitModel(PreTrainedModel):
         self._model = model
         self.post_init()
 
+    def init_weights(self) -> None:
+        """Nothing: the weights are the model's own, and stay as they are."""
+
     @classmethod
     def from_pretrained(  # type: ignore[override]
         cls,

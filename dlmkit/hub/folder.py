@@ -23,7 +23,6 @@ from dlmkit.models import Model, load_model
 from dlmkit.recipe.load import Resolved
 from dlmkit.training.checkpoint import place, saved_step
 from dlmkit.training.curves import CURVES
-from dlmkit.training.environment import git_state
 from dlmkit.training.folder import ENVIRONMENT
 from dlmkit.training.origin import environment_of, plugins_of, run_of
 from dlmkit.training.state import (
@@ -129,7 +128,6 @@ class Export:
             "dlmkit": __version__,
             **{key: before[key] for key in kept if key in before},
             "plugins": [made_with[name] for name in needed if name in made_with],
-            "exported": {"dlmkit": __version__, "git": git_state()},
         }
 
 
