@@ -98,7 +98,11 @@ def table(reports: Sequence[Report]) -> str:
     for i, level in enumerate(ends[0]["levels"]):
         means = [
             _mean([r["levels"][i][key] for r in ends if r["arm"] == name])
-            for name, key in (("pretrained", "context_free"), ("pretrained", "model"), ("fresh", "model"))
+            for name, key in (
+                ("pretrained", "context_free"),
+                ("pretrained", "model"),
+                ("fresh", "model"),
+            )
         ]
         lines.append(f"{level['sigma']:>8.3f} " + " ".join(f"{mean:>8.4f}" for mean in means))
     return "\n".join(lines)

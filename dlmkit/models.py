@@ -34,6 +34,7 @@ SAMPLING_KEYS = ("sampler", "grid", "exit", "freeze", "guidance", "statistic", "
 GAP = re.compile("_{3,}")
 """What marks a gap in a text to be filled in."""
 
+
 @dataclass(frozen=True)
 class Text:
     """A sampled text: its index and seed, which fix it, and what it took.

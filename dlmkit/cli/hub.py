@@ -73,7 +73,10 @@ def pull(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Fetch a model of dlmkit from the Hugging Face hub and verify it; pickles and code are refused."""
+    """Fetch a model of dlmkit from the Hugging Face hub and verify it.
+
+    A repository with pickles or code is refused.
+    """
     from dlmkit.hub import transfer
 
     commit = transfer.pull(repo, folder, revision)

@@ -33,9 +33,7 @@ MODEL = "A run's folder, a checkpoint, an exported folder, or a model that a plu
 
 
 def sample(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help=MODEL)
-    ],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
     count: Annotated[
         int | None,
         typer.Option(

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 
 def trace(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help=MODEL)
-    ],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The new file to write.")],
     count: Annotated[
         int, typer.Option("-n", "--count", min=1, help="Texts to record, of each prompt.")

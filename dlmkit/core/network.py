@@ -57,7 +57,7 @@ class ScoreNetwork(nn.Module, ABC):
         modules = (module for unit in self.shard_units() for module in unit.modules())
         return [module for module in modules if isinstance(module, nn.Linear)]
 
-    def save(self, folder: Path) -> None:  # noqa: B027
+    def save(self, folder: Path) -> None:
         """Write into ``folder``, a checkpoint's, what building needs beside options and weights.
 
         The network that is built from the checkpoint finds it in ``context.folder``. Most write

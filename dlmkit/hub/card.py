@@ -108,8 +108,8 @@ def _training(model: Model, source: Path, records: Sequence[Record]) -> str:
     train, environment = model.config.train, environment_of(source)
     logged = [record for record in records if record["kind"] == "train"]
     words = [
-        f"{saved_step(source)} of {train.steps} steps of {train.batch_size} rows, AdamW with a peak "
-        f"learning rate of {train.learning_rate:g}, seed {model.config.seed}, dlmkit "
+        f"{saved_step(source)} of {train.steps} steps of {train.batch_size} rows, AdamW with a "
+        f"peak learning rate of {train.learning_rate:g}, seed {model.config.seed}, dlmkit "
         f"{environment.get('dlmkit', __version__)}."
     ]
     if logged:
@@ -129,7 +129,9 @@ def _curve(validations: Sequence[Record], source: Path) -> str:
     last = len(validations) - 1
     chosen = [validations[round(last * i / max(1, count - 1))] for i in range(count)]
     lines = [f"| {r['step']} | {r['loss']:.4f} | {_gain(r)} |" for r in chosen]
-    table = "\n".join(["| step | held-out loss, nats a token | context gain |", "|--:|--:|--:|", *lines])
+    table = "\n".join(
+        ["| step | held-out loss, nats a token | context gain |", "|--:|--:|--:|", *lines]
+    )
     drawn = (run_of(source) or source) / CURVES
     picture = f"\n\n![Loss and context gain]({CURVES})" if drawn.is_file() else ""
     return (

@@ -24,9 +24,7 @@ CODE = (".py", ".pyc", ".so", ".ipynb")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".msgpack")
 
 
-def push(
-    export: Export, repo: str, *, private: bool = False, revision: str | None = None
-) -> str:
+def push(export: Export, repo: str, *, private: bool = False, revision: str | None = None) -> str:
     """Send ``export`` to ``repo`` (``user/name``), which is made if there is none; its address.
 
     ``revision`` is a branch, made if there is none. Raises DataError if the hub refuses.

@@ -24,7 +24,9 @@ class HfEncoder(Config):
     from_scratch: bool = Field(
         False, description="the architecture of name with fresh weights, to compare with"
     )
-    time_features: PositiveInt = Field(128, description="Fourier features of the level (our choice)")
+    time_features: PositiveInt = Field(
+        128, description="Fourier features of the level (our choice)"
+    )
     time_bandwidth: PositiveFloat = Field(
         1.0, description="std of the Fourier frequencies over log noise-to-signal (our choice)"
     )

@@ -132,7 +132,9 @@ def _explained(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the libraries raise a dozen kinds, their own and the network's
-        where = "it is a folder here" if Path(name).expanduser().is_dir() else "it is no folder here"
+        where = (
+            "it is a folder here" if Path(name).expanduser().is_dir() else "it is no folder here"
+        )
         raise DataError(
             f"network.name: the encoder {name} cannot be had: {where}, and {_words(error)}\n"
             f"models of the hub are kept in {folders.hub()} (HF_HOME); to use one without a "

@@ -1,4 +1,4 @@
-"""A run of a tiny model, and a hub of one's own: the HTTP that huggingface_hub speaks, in memory."""
+"""A run of a tiny model, and a hub of our own: the HTTP that huggingface_hub speaks."""
 
 import base64
 import hashlib

@@ -173,5 +173,3 @@ def test_neither_a_checkpoint_nor_an_export(run, tmp_path):
     (copy / "ema.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"ema\.safetensors is missing"):
         dlmkit.load(copy)
-
-

@@ -95,10 +95,13 @@ def test_gradients_reach_the_weights(model):
 
 
 def test_the_tokenizer_without_dlmkit(exported):
-    program = (
-        "import sys; from transformers import AutoTokenizer as A; t = A.from_pretrained(sys.argv[1]);"
-        "print(t.decode(t('the badger was tired .').input_ids), t.pad_token_id, 'dlmkit' in sys.modules)"
-    )
+    program = """
+import sys
+from transformers import AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+ids = tokenizer("the badger was tired .").input_ids
+print(tokenizer.decode(ids), tokenizer.pad_token_id, "dlmkit" in sys.modules)
+"""
     done = subprocess.run(
         [sys.executable, "-c", program, str(exported)], capture_output=True, text=True, check=True
     )
