@@ -284,7 +284,7 @@ DECLARED: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
 def _collect(plugin: Loaded, manager: pluggy.PluginManager) -> Loaded:
     """The plugin with its declarations; failed if one is bad, the good ones kept for messages."""
     problems: list[str] = []
-    fields: dict[str, tuple[Any, ...]] = {}
+    fields: dict[str, Any] = {}
     for hook, (field, check) in DECLARED.items():
         if hook == "register_components" and plugin.built_in:
             check = partial(check_component, strangers=False)

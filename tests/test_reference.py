@@ -73,6 +73,6 @@ def test_an_impossible_pair_is_refused_with_the_reason(install):
     with pytest.raises(RecipeError) as caught:
         resolve_text(text, "here.yaml", (), registry)
     assert (
-        "here.yaml:3:16: sampler: sampler samplers:euler requires 'gaussian', which no other "
+        "here.yaml:3:10: sampler: sampler samplers:euler requires 'gaussian', which no other "
         "part of this recipe provides" in str(caught.value)
     )

@@ -23,6 +23,7 @@ def here(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_new_plugin_works_as_it_is(kind, here, install_folder, capsys):
     folder = make("Fresh-1.x", kind, capsys)

@@ -121,7 +121,7 @@ def pure(kind: str, exercise: Callable[[Any], Exercise]) -> None:
             results.append(use.call(*copied(use.inputs)))
             moved = differs(_generators(), before)
             require(not moved, "it drew from a global generator; draw from the noise it is given")
-        agree(*results, "results under two global seeds")
+        agree(results[0], results[1], "results under two global seeds")
 
     @check(kind)
     def inputs_untouched(subject: Any) -> None:

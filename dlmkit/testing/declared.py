@@ -13,6 +13,7 @@ from torch import nn
 
 from dlmkit.errors import DlmkitError
 from dlmkit.loading import DECLARED, Loaded
+from dlmkit.plugin import Benchmark, Command
 from dlmkit.recipe.load import load_recipe
 from dlmkit.recipe.options import options_of
 from dlmkit.recipe.write import dump
@@ -102,7 +103,8 @@ def models_are_complete(about: About) -> None:
 @check(PLUGIN)
 def targets_import(about: About) -> None:
     """What its commands and benchmarks name can be imported and called"""
-    for declared in (*about[0].commands, *about[0].benchmarks):
+    named: list[Command | Benchmark] = [*about[0].commands, *about[0].benchmarks]
+    for declared in named:
         try:
             import_target(declared.target, declared.name)
         except DlmkitError as error:

@@ -45,7 +45,8 @@ def twice(denoise: Denoise, subject: Subject) -> Any:
 
 
 def _exercise(subject: Subject) -> Exercise:
-    return Exercise(*twice(subject.built.wrap(subject.denoise), subject), 1e-4)
+    call, inputs = twice(subject.built.wrap(subject.denoise), subject)
+    return Exercise(call, inputs, 1e-4)
 
 
 pure(KIND, _exercise)
@@ -56,10 +57,10 @@ def _predictions(subject: Subject) -> tuple[Prediction, Prediction]:
     guided = subject.built.wrap(subject.denoise)
     x, level = start(subject), ladder(subject)[0]
     with torch.no_grad():
-        return tuple(
-            denoise(x, level, denoise.start(x), known(subject))
-            for denoise in (guided, subject.denoise)
-        )
+        given = known(subject)
+        first: Prediction = guided(x, level, guided.start(x), given)
+        plain = subject.denoise(x, level, subject.denoise.start(x), given)
+    return first, plain
 
 
 @check(KIND)

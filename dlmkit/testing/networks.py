@@ -15,7 +15,7 @@ from dlmkit.testing.compare import Exercise, agree, copied, finite, pure, requir
 from dlmkit.testing.parts import LENGTH
 from dlmkit.testing.spaces import levels
 from dlmkit.testing.subject import Subject
-from dlmkit.testing.suite import NotApplicable, check
+from dlmkit.testing.suite import CheckFailed, NotApplicable, check
 
 KIND = "network"
 ROWS = 5
@@ -43,7 +43,7 @@ def stirred(subject: Subject) -> ScoreNetwork:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
     return network
 
 
@@ -128,9 +128,11 @@ def gradients_reach_all(subject: Subject) -> None:
     weight = torch.linspace(-1.0, 1.0, query.numel()).view_as(query)
     (query * weight).sum().backward()
     for name, parameter in network.named_parameters():
-        require(parameter.grad is not None, f"{name} gets no gradient")
-        finite(parameter.grad, f"the gradient of {name}")
-        require(parameter.grad.abs().sum() > 0, f"the gradient of {name} is zero")
+        gradient = parameter.grad
+        if gradient is None:
+            raise CheckFailed(f"{name} gets no gradient")
+        finite(gradient, f"the gradient of {name}")
+        require(gradient.abs().sum() > 0, f"the gradient of {name} is zero")
 
 
 @check(KIND)

@@ -116,8 +116,8 @@ class Subject:
         return min(found, key=lambda entry: ranks.get(entry.plugin, 2))
 
     def _offers(self, entry: Entry) -> frozenset[str]:
-        component = entry.component
-        return component.provides | self.options(entry).capabilities()
+        extra: frozenset[str] = self.options(entry).capabilities()
+        return entry.component.provides | extra
 
     def options(self, entry: Entry | None = None) -> Any:
         """The options that the kit builds ``entry`` (default: the component) with."""

@@ -307,7 +307,7 @@ class ClampsInPlace(Rule):
         return super().__call__(statistics, memory)
 
 
-@mutant("exit", "rows-independent", **RULE)
+@mutant("exit", "rows-independent", "refilled-rows-start-afresh", **RULE)
 class AllTogether(Rule):
     """Rows halt only together."""
 
@@ -357,7 +357,7 @@ class NeverHalts(Rule):
         return halt, memory
 
 
-@mutant("exit", "memory-survives-take", **RULE)
+@mutant("exit", "memory-survives-take", "refilled-rows-start-afresh", **RULE)
 class RemembersPlaces(Rule):
     """The memory is kept by place in the rule, whatever moves."""
 
@@ -372,7 +372,7 @@ class RemembersPlaces(Rule):
         return halt, self.held
 
 
-@mutant("exit", "refilled-rows-start-afresh", **RULE)
+@mutant("exit", "refilled-rows-start-afresh", "rows-independent", **RULE)
 class FreshRowsAreOld(ExitCriterion):
     """A lone fresh row is given the memory of one that has waited."""
 

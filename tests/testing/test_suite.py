@@ -10,16 +10,15 @@ from dlmkit.testing import check_plugin
 from dlmkit.testing.suite import CheckFailed, cases
 
 HEAD = """
-from dlmkit import Component, Config, hookimpl
+from dlmkit import Component, hookimpl
 from dlmkit.plugin import Benchmark, Command, Recipe, ShippedModel
 from pathlib import Path
 import itertools
-
-class Options(Config):
-    "No options."
+from dlmkit_cdcd.configs import Random as Options
 
 def masking(name="mine", **declared):
-    return Component("masking", name, "a masking", Options, "dlmkit.testing.parts:Half", **declared)
+    target = "dlmkit_cdcd.masking:RandomMasking"
+    return Component("masking", name, "a masking", Options, target, **declared)
 """
 
 GOOD = """
@@ -96,7 +95,7 @@ def test_expected_failures_are_strict(install, capsys):
 
 WILD = """
 import torch
-from dlmkit.testing.parts import Half
+from dlmkit_cdcd.masking import RandomMasking as Half
 
 class Wild(Half):
     def draw(self, attend, noise):
@@ -108,7 +107,7 @@ class Wild(Half):
 def test_an_expected_failure_that_fails_is_no_failure(install, site, capsys):
     (site / "wild.py").write_text(WILD)
     declared = "masking(expected_failures={'no-global-randomness': 'as in the paper'})"
-    source = (HEAD + GOOD).replace("dlmkit.testing.parts:Half", "wild:Wild")
+    source = (HEAD + GOOD).replace("dlmkit_cdcd.masking:RandomMasking", "wild:Wild")
     install("acme", source.replace("masking()", declared))
     assert main(["plugins", "check", "acme"]) == 0
     assert "no-global-randomness expected: as in the paper (" in capsys.readouterr().out
@@ -119,7 +118,7 @@ def test_an_expected_failure_that_fails_is_no_failure(install, site, capsys):
 
 def test_a_failed_check_is_a_sentence_without_a_traceback(install, site, capsys):
     (site / "wild.py").write_text(WILD)
-    install("acme", (HEAD + GOOD).replace("dlmkit.testing.parts:Half", "wild:Wild"))
+    install("acme", (HEAD + GOOD).replace("dlmkit_cdcd.masking:RandomMasking", "wild:Wild"))
     assert main(["plugins", "check", "acme"]) == 1
     (line,) = (text for text in capsys.readouterr().out.splitlines() if "failed: " in text)
     assert line == (
@@ -139,13 +138,15 @@ def test_an_unknown_plugin_is_a_known_error(capsys):
 def test_checks_have_no_network(install):
     source = """
 import socket
-from dlmkit.testing.parts import Half
+from dlmkit_cdcd.masking import RandomMasking as Half
 
 class Wild(Half):
     def draw(self, attend, noise):
         socket.create_connection(("192.0.2.1", 80), timeout=1)
 """
-    site = install("acme", (HEAD + GOOD).replace("dlmkit.testing.parts:Half", "netting:Wild"))
+    site = install(
+        "acme", (HEAD + GOOD).replace("dlmkit_cdcd.masking:RandomMasking", "netting:Wild")
+    )
     (site / "netting.py").write_text(source)
     failed = [o.message for o in check_plugin("acme") if o.check == "gives-a-mask"]
     assert "checks have no network" in failed[0]
