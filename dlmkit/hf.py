@@ -116,8 +116,8 @@ class DlmkitModel(PreTrainedModel):
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:  # type: ignore[override]
         """Write what :meth:`from_pretrained` reads, with the weights as they are now.
 
-        The directory is new or empty. Raises UsageError for options that mean nothing here; to
-        send it to the hub, use :meth:`push_to_hub` or ``dlmkit push``.
+        The directory is new or empty, and gets one file of weights, whatever ``max_shard_size``
+        (which :meth:`push_to_hub` passes). Raises UsageError for options that mean nothing here.
         """
         refused = [name for name in options if name not in ("max_shard_size",)]
         if refused:

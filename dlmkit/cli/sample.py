@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -26,6 +26,11 @@ class Weights(StrEnum):
 
     ema = "ema"
     raw = "raw"
+
+
+def chosen(weights: Weights | None) -> Literal["ema", "raw"] | None:
+    """The same for the library; None: what the model holds."""
+    return None if weights is None else weights.value
 
 
 PART = "NAME[:OPTION=VALUE;...]"
@@ -151,7 +156,7 @@ def sample(
     several = len(prompt or []) + len(infill or []) + len(lines) > 1
     count = count or (1 if several else 8)
     with world(device=_device(device)) as processes:
-        loaded = load_model(model, set_, weights=weights and weights.value, device=processes.device)
+        loaded = load_model(model, set_, weights=chosen(weights), device=processes.device)
         requests = loaded.requests(count, prompt, infill, length, lines)
         if certificate is not None:
             require(certificate, loaded, requests, steps)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from dlmkit import __version__
@@ -84,7 +85,10 @@ class Export:
     def _write(self, folder: Path) -> None:
         objective, tokenizer = self.model.assembly.objective, self.model.assembly.tokenizer
         held = {n: t.cpu().contiguous() for n, t in named_tensors(objective).items()}
-        save_file(held, folder / MODEL, metadata={"format": "pt"})
+        try:
+            save_file(held, folder / MODEL, metadata={"format": "pt"})
+        except SafetensorError as error:  # how the library reports a full disk
+            raise OSError(str(error)) from error
         write_parts(folder, objective, tokenizer)
         recipe = Resolved(self.model.config, self.source).text()
         (folder / RECIPE).write_text(recipe, encoding="utf-8")

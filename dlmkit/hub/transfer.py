@@ -14,11 +14,16 @@ from typing import Any
 from dlmkit import folders
 from dlmkit.errors import CheckpointError, DataError, UsageError
 from dlmkit.hub.folder import Export
-from dlmkit.training.checkpoint import MANIFEST, verify
+from dlmkit.training.checkpoint import MANIFEST, listed, verify
 from dlmkit.training.state import CONFIG, RECIPE
+
+LOG_IN = "log in: hf auth login, or HF_TOKEN (to send, a token that may write)"
 
 READ = ("*.safetensors", "*.json", "*.yaml", "*.md", "*.png", "*.txt")
 """The files that are fetched: nothing in these formats runs when it is read."""
+
+LOADED = (".safetensors", ".json", ".yaml")
+"""What is read when a model is loaded: a manifest must vouch for it."""
 
 CODE = (".py", ".pyc", ".so", ".ipynb")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".msgpack")
@@ -80,12 +85,13 @@ def fetched(
     """The model ``repo`` in the hub's cache, fetched if it can be, verified. Raises as `pull`."""
     from huggingface_hub import constants, snapshot_download
 
-    places = {"cache_dir": cache_dir}
     if local_files_only or constants.is_offline_mode():
         with _reachable(repo, "found"):
-            found = snapshot_download(repo, revision=revision, local_files_only=True, **places)
+            found = snapshot_download(
+                repo, revision=revision, cache_dir=cache_dir, local_files_only=True
+            )
     else:
-        found = _download(repo, revision, token, **places)[0]
+        found = _download(repo, revision, token, cache_dir=cache_dir)[0]
     check_folder(Path(found), repo)
     return Path(found)
 
@@ -125,14 +131,17 @@ def refuse_code(origin: str, files: Iterable[str]) -> None:
 
 def check_folder(folder: Path, origin: str) -> None:
     """Raise CheckpointError unless ``folder`` is an exported model, byte for byte."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    refuse_code(origin, (path.relative_to(folder).as_posix() for path in files))
+    files = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
+    refuse_code(origin, files)
     try:
         verify(folder)
         config: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (CheckpointError, ValueError) as error:
         words = str(error).replace(f"{folder}/", "")
         raise CheckpointError(f"{origin}: {words}; fetch it again, or ask its author") from error
+    for name in sorted(set(files) - listed(folder) - {MANIFEST}):
+        if PurePosixPath(name).suffix in LOADED:
+            raise CheckpointError(f"{origin} holds {name}, which its manifest does not vouch for")
     if "auto_map" in config:
         raise CheckpointError(f"{origin}: {CONFIG} asks for remote code (auto_map); it is refused")
 
@@ -149,10 +158,12 @@ def _reachable(repo: str, what: str) -> Iterator[None]:
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise DataError(
             f"{repo} cannot be {what}: the hub says {_words(error)}\nif it is there and private, "
-            "log in: hf auth login, or HF_TOKEN"
+            f"{LOG_IN}"
         ) from error
     except errors.HfHubHTTPError as error:
-        raise DataError(f"{repo} cannot be {what}: the hub says {_words(error)}") from error
+        refused = error.response.status_code in (401, 403)
+        advice = f"\n{LOG_IN}" if refused else ""
+        raise DataError(f"{repo} cannot be {what}: the hub says {_words(error)}{advice}") from error
     except Exception as error:  # the transport's own errors, of whichever library
         if not _of_transport(error):
             raise

@@ -130,6 +130,11 @@ def verify(folder: Path) -> None:
             raise CheckpointError(f"{path} has been altered: its sha256 is not the saved one")
 
 
+def listed(folder: Path) -> frozenset[str]:
+    """The files that the manifest of ``folder`` vouches for, as relative paths."""
+    return frozenset(_manifest(folder)["files"])
+
+
 def saved_step(folder: Path) -> int:
     """The optimiser step that the checkpoint ``folder`` was saved at, by its manifest."""
     return int(_manifest(folder)["step"])

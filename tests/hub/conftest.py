@@ -129,6 +129,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if "Authorization" not in self.headers:
+            return self.answer(401, {"error": "Invalid username or password."})
         match self.words:
             case ["api", "repos", "create"]:
                 asked = json.loads(body)

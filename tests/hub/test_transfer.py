@@ -100,6 +100,15 @@ def test_remote_code_is_refused(hub, exported, tmp_path, fetch):
     assert (code, "asks for remote code (auto_map); it is refused" in err) == (6, True)
 
 
+def test_weights_that_nobody_vouches_for(hub, exported, fetch):
+    hub.put(REPO, exported)
+    hub.files[REPO]["main"]["ema.safetensors"] = hub.files[REPO]["main"]["model.safetensors"]
+    hub.files[REPO]["main"]["LICENSE"] = b"text"
+    code, err, _ = fetch()
+    assert code == 6
+    assert f"{REPO} holds ema.safetensors, which its manifest does not vouch for" in err
+
+
 def test_another_kind_of_repository(hub, tmp_path, fetch):
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "config.json").write_text("{}")
@@ -113,6 +122,15 @@ def test_no_such_repository(hub, fetch):
     code, err, _ = fetch(repo="someone/else")
     assert code == 5
     assert "someone/else cannot be fetched: the hub says RepositoryNotFoundError" in err
+    assert "hf auth login" in err
+
+
+def test_without_a_token(hub, run, monkeypatch, capsys):
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", "/no/such/token")
+    assert main(["push", str(run), REPO]) == 5
+    err = capsys.readouterr().err
+    assert f"{REPO} cannot be sent: the hub says " in err
     assert "hf auth login" in err
 
 
