@@ -80,7 +80,7 @@ class DlmkitModel(PreTrainedModel):
         cls,
         pretrained_model_name_or_path: str | Path,
         *,
-        config: PreTrainedConfig | None = None,
+        config: DlmkitConfig | None = None,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         token: str | bool | None = None,
@@ -111,7 +111,8 @@ class DlmkitModel(PreTrainedModel):
             config = DlmkitConfig.from_pretrained(folder)
         model = cls(config, load_model(folder))
         model.name_or_path = where
-        return model.eval()
+        model.eval()
+        return model
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:  # type: ignore[override]
         """Write what :meth:`from_pretrained` reads, with the weights as they are now.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dlmkit.cli.output import result, result_json, say
-from dlmkit.cli.sample import MODEL, Weights, chosen
+from dlmkit.cli.sample import MODEL, Weights, held_as
 
 if TYPE_CHECKING:
     from dlmkit.hub.folder import Export
@@ -87,7 +87,7 @@ def pull(
 def _export(model: str, weights: Weights | None, name: str | None, licence: str | None) -> Export:
     from dlmkit.hub.folder import Export
 
-    return Export.of(model, chosen(weights), name, licence)
+    return Export.of(model, held_as(weights), name, licence)
 
 
 def _tell(values: dict[str, Any], words: str, as_json: bool) -> None:

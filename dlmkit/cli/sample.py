@@ -28,7 +28,7 @@ class Weights(StrEnum):
     raw = "raw"
 
 
-def chosen(weights: Weights | None) -> Literal["ema", "raw"] | None:
+def held_as(weights: Weights | None) -> Literal["ema", "raw"] | None:
     """The same for the library; None: what the model holds."""
     return None if weights is None else weights.value
 
@@ -156,7 +156,7 @@ def sample(
     several = len(prompt or []) + len(infill or []) + len(lines) > 1
     count = count or (1 if several else 8)
     with world(device=_device(device)) as processes:
-        loaded = load_model(model, set_, weights=chosen(weights), device=processes.device)
+        loaded = load_model(model, set_, weights=held_as(weights), device=processes.device)
         requests = loaded.requests(count, prompt, infill, length, lines)
         if certificate is not None:
             require(certificate, loaded, requests, steps)

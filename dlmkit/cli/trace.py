@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dlmkit.cli.output import result, result_json, say
-from dlmkit.cli.sample import MODEL, PART, Weights, chosen
+from dlmkit.cli.sample import MODEL, PART, Weights, held_as
 
 if TYPE_CHECKING:
     from dlmkit.core.exits import Statistic
@@ -103,7 +103,7 @@ def trace(
         raise UsageError(f"--set {word}: a trace holds full runs; rules are replayed on it")
     chosen = short.overrides(sampler, grid, guidance=guidance or ())
     words = [*chosen, *(overrides or ()), "exit=null", "freeze=null"]
-    loaded = load_model(model, words, weights=chosen(weights), device=_device(device))
+    loaded = load_model(model, words, weights=held_as(weights), device=_device(device))
     requests = loaded.requests(count, prompt, infill, length, _lines(prompts) if prompts else [])
     about = {
         "reference": str(loaded.folder),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ class HfEncoder(ScoreNetwork):
         self.encoder, scale = pretrained.encoder(config, context)
         self.described = self.encoder.config
         embedded, hidden = scale.numel(), self.described.hidden_size
-        _check_length(self.encoder, context.length)
+        _check_length(self.described, context.length)
         self.inputs = nn.Linear(3 * space.dim + 1, embedded)
         with torch.no_grad():
             # two of the streams have unit variance where the third is zero
@@ -77,9 +78,8 @@ class HfEncoder(ScoreNetwork):
         pretrained.save(self.described, folder)
 
 
-def _check_length(encoder: nn.Module, length: int) -> None:
-    """Raise DataError if the encoder has fewer position embeddings than a text has tokens."""
-    config = encoder.config
+def _check_length(config: Any, length: int) -> None:
+    """Raise DataError if an encoder has fewer position embeddings than a text has tokens."""
     limit = getattr(config, "max_position_embeddings", None)
     if limit is None:
         return

@@ -26,7 +26,7 @@ ATTENTION = {"auto": "sdpa", "sdpa": "sdpa", "flex": "flex_attention"}
 """What transformers calls the recipe's attention backends."""
 
 
-def encoder(config: configs.HfEncoder, context: BuildContext) -> tuple[nn.Module, Tensor]:
+def encoder(config: configs.HfEncoder, context: BuildContext) -> tuple[Any, Tensor]:
     """The encoder without word embeddings, pooler or head, and the scale (E) of what it read.
 
     A checkpoint in ``context.folder`` gives the architecture, without any weights, for those of
