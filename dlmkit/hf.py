@@ -120,7 +120,7 @@ class DlmkitModel(PreTrainedModel):
         The directory is new or empty, and gets one file of weights, whatever ``max_shard_size``
         (which :meth:`push_to_hub` passes). Raises UsageError for options that mean nothing here.
         """
-        refused = [name for name in options if name not in ("max_shard_size",)]
+        refused = [name for name in options if name != "max_shard_size"]
         if refused:
             raise UsageError(f"save_pretrained: {refused[0]} means nothing for a model of dlmkit")
         source = self._model.folder
