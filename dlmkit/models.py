@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from dlmkit.core.tokenizer import Tokenizer
-from dlmkit.errors import CheckpointError, RecipeError, UsageError
+from dlmkit.errors import CheckpointError, PluginError, RecipeError, UsageError
 from dlmkit.plugin import KINDS
 from dlmkit.recipe.assemble import Assembly, assemble, assemble_sampling
 from dlmkit.recipe.load import resolve_text
@@ -22,19 +22,17 @@ from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import Request
 from dlmkit.sampling.runner import stream
 from dlmkit.sampling.step import Sample, Step
+from dlmkit.training import origin
 from dlmkit.training.checkpoint import find
 from dlmkit.training.loop import Learner, StepRecord, train
 from dlmkit.training.parallel import Single, World
-from dlmkit.training.state import RECIPE
-from dlmkit.training.state import load_model as load_objective
+from dlmkit.training.state import RECIPE, Weights, load_weights, weights_file
 
 SAMPLING_KEYS = ("sampler", "grid", "exit", "freeze", "guidance", "statistic", "sample", "seed")
 """The recipe's keys that may differ from the run's when its model is sampled."""
 
 GAP = re.compile("_{3,}")
 """What marks a gap in a text to be filled in."""
-
-Weights = Literal["ema", "raw"]
 
 
 @dataclass(frozen=True)
@@ -243,22 +241,28 @@ def load_model(
     reference: str | Path,
     overrides: Sequence[str] = (),
     *,
-    weights: Weights = "ema",
+    weights: Weights | None = None,
     device: torch.device | str = "cpu",
 ) -> Model:
-    """The model that ``reference`` means: a run's newest checkpoint, a checkpoint, or a model
-    that a plugin ships under this name.
+    """The model that ``reference`` means: a run's newest checkpoint, a checkpoint, an exported
+    folder, or a model that a plugin ships under this name.
 
-    ``overrides`` are ``key.path=value`` under :data:`SAMPLING_KEYS`. Nothing but tensors, JSON
-    and YAML is read, all verified against the checkpoint's manifest first. Raises RecipeError if
-    there is no such model, CheckpointError if the checkpoint is damaged.
+    ``overrides`` are ``key.path=value`` under :data:`SAMPLING_KEYS`; ``weights`` are the moving
+    average by default, or the only ones that the folder holds. Nothing but tensors, JSON and YAML
+    is read, all verified against the manifest first. Raises RecipeError if there is no such
+    model, CheckpointError if it is damaged, and PluginError, which names the package to install,
+    if a plugin that it was made with is not there.
     """
     _only_sampling(overrides)
     registry = Registry.load()
     folder = find(_folder(str(reference), registry))
-    resolved = resolve_text(_recipe(folder), folder / RECIPE, overrides, registry)
+    text, file = _recipe(folder), weights_file(folder, weights)
+    try:
+        resolved = resolve_text(text, folder / RECIPE, overrides, registry)
+    except PluginError as error:
+        raise PluginError(f"{error}{origin.advice(folder, text, registry)}") from error
     assembly = assemble(resolved.config, registry, device=device, folder=folder, with_data=False)
-    load_objective(assembly.objective, folder, ema=weights == "ema")
+    load_weights(assembly.objective, file)
     assembly.objective.eval()
     return Model(folder, assembly, assemble_sampling(assembly))
 

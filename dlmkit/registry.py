@@ -115,11 +115,22 @@ class Registry:
         if matches:
             owners = " or ".join(map(repr, matches))
             raise RecipeError(f"model {name!r} is shipped by several plugins: write {owners}")
+        owner, _, short = name.rpartition(":")
         for plugin in self.loaded:
-            if plugin.state != "ok" and name.rpartition(":")[0] == plugin.name:
+            declares = any(model.name == short for model in plugin.models)
+            if plugin.state != "ok" and (owner == plugin.name if owner else declares):
                 raise PluginError(f"model {name!r}: {unusable(plugin)}")
+        if owner and "/" not in name and owner not in {p.name for p in self.loaded}:
+            raise PluginError(self._absent(owner))
         there = f"shipped models are {', '.join(models)}" if models else "no model is shipped"
         raise RecipeError(f"there is no model {name!r}{did_you_mean(name, models)}; {there}")
+
+    def _absent(self, plugin: str) -> str:
+        return (
+            f"no plugin named {plugin!r} is installed"
+            f"{did_you_mean(plugin, (p.name for p in self.loaded))}; install the package "
+            f"that provides it ('dlmkit plugins list' shows what there is)"
+        )
 
     def find(self, kind: str, name: str) -> Entry:
         """The component that ``name`` (short, or ``plugin:name``) means.
@@ -141,11 +152,7 @@ class Registry:
     def _qualified(self, kind: str, plugin: str, short: str) -> Entry:
         claimants = [p for p in self.loaded if p.name == plugin]
         if not claimants:
-            raise PluginError(
-                f"no plugin named {plugin!r} is installed"
-                f"{did_you_mean(plugin, (p.name for p in self.loaded))}; install the package "
-                f"that provides it ('dlmkit plugins list' shows what there is)"
-            )
+            raise PluginError(self._absent(plugin))
         usable = [p for p in claimants if p.state == "ok"]
         if not usable:
             raise PluginError(unusable(claimants[0]))

@@ -21,6 +21,7 @@ ALLOWED = {
     "training": {"core", "sampling", "evaluation", "recipe"},
     "bench": {"core", "sampling", "evaluation", "recipe", "training"},
     "analysis": {"core", "sampling", "evaluation", "recipe", "training"},
+    "hub": {"core", "sampling", "evaluation", "recipe", "training"},
     "cli": set(FOLDERS),
 }
 """What each folder may import, beside itself and the modules directly under dlmkit/."""
@@ -75,6 +76,10 @@ LIGHT = [
     "trace --help",
     "exit calibrate --help",
     "bench sampler --help",
+    "export --help",
+    "push --help",
+    "pull --help",
+    "models list --json",
     "plugins list",
     "plugins list --json",
     "plugins check --help",

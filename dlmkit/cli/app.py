@@ -19,6 +19,8 @@ from dlmkit.cli.doctor import doctor
 from dlmkit.cli.eval import evaluation
 from dlmkit.cli.exit import exit_app
 from dlmkit.cli.extra import Program
+from dlmkit.cli.hub import export, pull, push
+from dlmkit.cli.models import models
 from dlmkit.cli.output import result, say
 from dlmkit.cli.plugins import plugins
 from dlmkit.cli.recipe import recipe
@@ -48,6 +50,10 @@ app.command()(sample)
 app.command()(trace)
 app.command()(view)
 app.command()(analyze)
+app.command()(export)
+app.command()(push)
+app.command()(pull)
+app.add_typer(models, name="models")
 app.add_typer(exit_app, name="exit")
 app.add_typer(bench, name="bench")
 app.add_typer(evaluation, name="eval")

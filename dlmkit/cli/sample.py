@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -28,13 +28,17 @@ class Weights(StrEnum):
     raw = "raw"
 
 
+def held_as(weights: Weights | None) -> Literal["ema", "raw"] | None:
+    """The same for the library; None: what the model holds."""
+    return None if weights is None else weights.value
+
+
 PART = "NAME[:OPTION=VALUE;...]"
+MODEL = "A run's folder, a checkpoint, an exported folder, or a model that a plugin ships."
 
 
 def sample(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A run's folder, or one of its checkpoints.")
-    ],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
     count: Annotated[
         int | None,
         typer.Option(
@@ -118,8 +122,12 @@ def sample(
         ),
     ] = None,
     weights: Annotated[
-        Weights, typer.Option(help="The moving average of the weights, or the last ones.")
-    ] = Weights.ema,
+        Weights | None,
+        typer.Option(
+            help="The moving average of the weights, or the last ones.  [default: the average, or "
+            "what an exported model holds]"
+        ),
+    ] = None,
     device: Annotated[
         str, typer.Option(metavar="cpu|cuda|auto", help="Where to compute; auto: cuda if any.")
     ] = "auto",
@@ -148,7 +156,7 @@ def sample(
     several = len(prompt or []) + len(infill or []) + len(lines) > 1
     count = count or (1 if several else 8)
     with world(device=_device(device)) as processes:
-        loaded = load_model(model, set_, weights=weights.value, device=processes.device)
+        loaded = load_model(model, set_, weights=held_as(weights), device=processes.device)
         requests = loaded.requests(count, prompt, infill, length, lines)
         if certificate is not None:
             require(certificate, loaded, requests, steps)

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dlmkit.cli.output import result, result_json, say
-from dlmkit.cli.sample import PART, Weights
+from dlmkit.cli.sample import MODEL, PART, Weights, held_as
 
 if TYPE_CHECKING:
     from dlmkit.sampling.trace import Trace
 
 
 def trace(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A run's folder, or one of its checkpoints.")
-    ],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The new file to write.")],
     count: Annotated[
         int, typer.Option("-n", "--count", min=1, help="Texts to record, of each prompt.")
@@ -74,8 +72,12 @@ def trace(
         bool, typer.Option("--norms", help="Keep the norms of x and x0, and the score's angle.")
     ] = False,
     weights: Annotated[
-        Weights, typer.Option(help="The moving average of the weights, or the last ones.")
-    ] = Weights.ema,
+        Weights | None,
+        typer.Option(
+            help="The moving average of the weights, or the last ones.  [default: the average, or "
+            "what an exported model holds]"
+        ),
+    ] = None,
     device: Annotated[
         str, typer.Option(metavar="cpu|cuda|auto", help="Where to compute; auto: cuda if any.")
     ] = "auto",
@@ -99,7 +101,7 @@ def trace(
         raise UsageError(f"--set {word}: a trace holds full runs; rules are replayed on it")
     chosen = short.overrides(sampler, grid, guidance=guidance or ())
     words = [*chosen, *(overrides or ()), "exit=null", "freeze=null"]
-    loaded = load_model(model, words, weights=weights.value, device=_device(device))
+    loaded = load_model(model, words, weights=held_as(weights), device=_device(device))
     requests = loaded.requests(count, prompt, infill, length, _lines(prompts) if prompts else [])
     about = {
         "reference": str(loaded.folder),

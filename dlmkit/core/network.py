@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -55,3 +56,10 @@ class ScoreNetwork(nn.Module, ABC):
         """The linear layers with most of the work, which read (B, L, ...) and may run in int8."""
         modules = (module for unit in self.shard_units() for module in unit.modules())
         return [module for module in modules if isinstance(module, nn.Linear)]
+
+    def save(self, folder: Path) -> None:
+        """Write into ``folder``, a checkpoint's, what building needs beside options and weights.
+
+        The network that is built from the checkpoint finds it in ``context.folder``. Most write
+        nothing.
+        """

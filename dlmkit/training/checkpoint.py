@@ -49,17 +49,31 @@ def publish(parent: Path, step: int, write: Callable[[Path], None]) -> Path:
     before stays as it was.
     """
     final = parent / checkpoint_name(step)
-    work = parent / f"{_SAVING}{final.name}-{uuid.uuid4().hex[:8]}"
+    try:
+        place(final, step, write)
+    except OSError as error:
+        raise CheckpointError(_unsaved(final, error)) from error
+    return final
+
+
+def place(
+    final: Path, step: int, write: Callable[[Path], None], unlisted: Collection[str] = ()
+) -> None:
+    """Make the folder ``final`` of what ``write(folder)`` writes, with a manifest, by one rename.
+
+    ``unlisted`` files may be changed later. Raises OSError if the disk refuses or ``final`` exists
+    and holds something; then nothing is left behind.
+    """
+    work = final.parent / f"{_SAVING}{final.name}-{uuid.uuid4().hex[:8]}"
     try:
         work.mkdir(parents=True)
         write(work)
-        _seal(work, step)
+        _seal(work, step, unlisted)
         os.rename(work, final)
-        _sync(parent)
-    except OSError as error:
+        _sync(final.parent)
+    except BaseException:
         shutil.rmtree(work, ignore_errors=True)
-        raise CheckpointError(_unsaved(final, error)) from error
-    return final
+        raise
 
 
 def _unsaved(final: Path, error: OSError) -> str:
@@ -68,10 +82,11 @@ def _unsaved(final: Path, error: OSError) -> str:
     return f"{final} could not be saved: {error.strerror or error}; {kept}"
 
 
-def _seal(folder: Path, step: int) -> None:
-    """Sync every file of ``folder`` and list them all in its manifest, written last."""
+def _seal(folder: Path, step: int, unlisted: Collection[str] = ()) -> None:
+    """Sync every file of ``folder`` and list them in its manifest, written last."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    entries = {path.relative_to(folder).as_posix(): _entry(path) for path in files}
+    names = {path.relative_to(folder).as_posix(): path for path in files}
+    entries = {name: _entry(path) for name, path in names.items() if name not in unlisted}
     for path in (*files, *(path for path in folder.rglob("*") if path.is_dir())):
         _sync(path)
     manifest = folder / MANIFEST
@@ -104,7 +119,7 @@ def _sync(path: Path) -> None:
 
 def verify(folder: Path) -> None:
     """Raise CheckpointError, naming the file, unless ``folder`` is exactly what was saved."""
-    for name, entry in _manifest(folder).items():
+    for name, entry in _manifest(folder)["files"].items():
         path = folder / name
         if not path.is_file():
             raise CheckpointError(f"{path} is missing")
@@ -115,6 +130,16 @@ def verify(folder: Path) -> None:
             raise CheckpointError(f"{path} has been altered: its sha256 is not the saved one")
 
 
+def listed(folder: Path) -> frozenset[str]:
+    """The files that the manifest of ``folder`` vouches for, as relative paths."""
+    return frozenset(_manifest(folder)["files"])
+
+
+def saved_step(folder: Path) -> int:
+    """The optimiser step that the checkpoint ``folder`` was saved at, by its manifest."""
+    return int(_manifest(folder)["step"])
+
+
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not folder.is_dir():
@@ -123,12 +148,12 @@ def _manifest(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is missing: the checkpoint is not complete")
     try:
         text = path.read_bytes().decode()
-        content = json.loads(text)
-        files: dict[str, Any] = content["files"]
+        content: dict[str, Any] = json.loads(text)
+        sizes = [(entry["size"], entry["sha256"]) for entry in content["files"].values()]
         intact = text == _manifest_text({k: v for k, v in content.items() if k != "sha256"})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
-    if not intact:
+    if not intact or not sizes:
         raise CheckpointError(f"{path} has been altered: its sha256 is not the saved one")
     if content["format"] != FORMAT:
         raise CheckpointError(
@@ -136,7 +161,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
         )
     if content["step"] != step_of(folder) and step_of(folder) is not None:
         raise CheckpointError(f"{folder} holds step {content['step']}: it has been renamed")
-    return files
+    return content
 
 
 def whole_ones(parent: Path, before: int | None = None) -> Iterator[Path]:

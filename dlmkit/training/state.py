@@ -5,18 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dlmkit.core.network import ScoreNetwork
 from dlmkit.core.objective import Objective
 from dlmkit.core.tokenizer import Tokenizer
-from dlmkit.errors import CheckpointError
+from dlmkit.errors import CheckpointError, UsageError
 from dlmkit.training.loop import Learner
 from dlmkit.training.parallel import World
+
+Weights = Literal["ema", "raw"]
+"""The moving average of the weights, or the last ones."""
+
+CONFIG = "config.json"
+"""Of an exported folder: what it is, for transformers, and which weights it holds."""
 
 MODEL, EMA, RECIPE = "model.safetensors", "ema.safetensors", "recipe.yaml"
 OPTIMISER, STATE = "training/optimiser.safetensors", "training/state.json"
@@ -61,9 +68,17 @@ def write_checkpoint(
     for name, tensors in captured.items():
         _save(folder / name, tensors)
     (folder / RECIPE).write_text(recipe, encoding="utf-8")
-    tokenizer.save(folder)
+    write_parts(folder, learner.objective, tokenizer)
     state = {"step": learner.step, "stream": dict(learner.stream_state), "progress": dict(progress)}
     (folder / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+
+
+def write_parts(folder: Path, objective: Objective, tokenizer: Tokenizer) -> None:
+    """Write what the model is built from beside its recipe: the tokenizer, the network's files."""
+    tokenizer.save(folder)
+    for module in objective.modules():
+        if isinstance(module, ScoreNetwork):
+            module.save(folder)
 
 
 def restore(learner: Learner, folder: Path, world: World) -> dict[str, Any]:
@@ -85,9 +100,33 @@ def restore(learner: Learner, folder: Path, world: World) -> dict[str, Any]:
     return progress
 
 
-def load_model(objective: Objective, folder: Path, *, ema: bool = True) -> None:
-    """Give ``objective`` the weights of the verified checkpoint ``folder``."""
-    load_weights(objective, folder / (EMA if ema else MODEL))
+def weights_file(folder: Path, weights: Weights | None = None) -> Path:
+    """Where ``folder`` holds these weights (None: the moving average, or the only ones).
+
+    A run's checkpoint holds both. An exported folder holds one set and says in its
+    ``config.json`` which; raises UsageError if that is not the one asked for.
+    """
+    if (folder / EMA).is_file():
+        return folder / (MODEL if weights == "raw" else EMA)
+    held = exported(folder)
+    if weights not in (None, held):
+        raise UsageError(
+            f"{folder} holds the {held} weights alone, not the {weights} ones; they are in the "
+            "checkpoint that it was exported from"
+        )
+    return folder / MODEL
+
+
+def exported(folder: Path) -> str:
+    """Which weights the exported ``folder`` holds. Raises CheckpointError if it is none."""
+    try:
+        held: str = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["weights"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder} holds neither {EMA} nor a {CONFIG} that says which weights it has: it is "
+            "neither a checkpoint nor an exported model"
+        ) from error
+    return held
 
 
 def named_tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -1,0 +1,1 @@
+"""Models as folders of the Hugging Face hub: written, described, sent and fetched."""

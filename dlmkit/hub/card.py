@@ -1,0 +1,171 @@
+"""The model card: what the run's own files say, in the form that the hub reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dlmkit import __version__
+from dlmkit.evaluation.plots import read_metrics
+from dlmkit.models import Model
+from dlmkit.recipe.load import Resolved
+from dlmkit.training.checkpoint import saved_step
+from dlmkit.training.curves import CURVES
+from dlmkit.training.folder import METRICS
+from dlmkit.training.origin import environment_of, plugins_of, run_of
+
+CURVE_ROWS = 12
+"""Validations that the card's table shows, at most: evenly spaced, the last among them."""
+
+WEIGHTS = {"ema": "the moving average of the weights", "raw": "the last weights"}
+
+Record = Mapping[str, Any]
+
+
+def card(model: Model, source: Path, weights: str, name: str, licence: str | None) -> str:
+    """The card of ``model``, whose checkpoint is ``source``, as Markdown with its metadata.
+
+    Says nothing that is not in the recipe, the run's records or the weights themselves. Without
+    a ``licence`` the field is left out, and the card says so.
+    """
+    from huggingface_hub import ModelCard, ModelCardData  # slow to import
+
+    data = ModelCardData(
+        license=licence,
+        library_name="dlmkit",
+        pipeline_tag="text-generation",
+        tags=["dlmkit", "diffusion", "text-diffusion"],
+    )
+    recipe = Resolved(model.config, source).text()
+    records = _records(source)
+    sections = [
+        f"---\n{data.to_yaml()}\n---",
+        f"# {name}",
+        _summary(model, source, weights),
+        _use(plugins_of(recipe), environment_of(source)),
+        f"## Data\n\n{_data(model, source)}",
+        f"## Training\n\n{_training(model, source, records)}",
+        _curve([record for record in records if record["kind"] == "validation"], source),
+        _metrics(records),
+        f"## Limits\n\n{_limits(model, licence)}",
+        f"## Recipe\n\n```yaml\n{recipe.strip()}\n```",
+    ]
+    return str(ModelCard("\n\n".join(filter(None, sections)) + "\n"))
+
+
+def _records(source: Path) -> list[Record]:
+    """The run's records up to this checkpoint; none if it lies in no run."""
+    run = run_of(source)
+    if run is None or not (run / METRICS).is_file():
+        return []
+    step = saved_step(source)
+    return [record for record in read_metrics(run / METRICS) if record["step"] <= step]
+
+
+def _summary(model: Model, source: Path, weights: str) -> str:
+    assembly = model.assembly
+    count = sum(p.numel() for p in assembly.objective.parameters())
+    network = sum(p.numel() for p in assembly.network.parameters())
+    words = f"{model.config.summary}\n\n" if model.config.summary else ""
+    return (
+        f"{words}A diffusion language model of dlmkit: {count:,} parameters, {network:,} of them "
+        f"in the network (`{model.config.network.use}`), texts of up to {model.config.length} "
+        f"tokens, a vocabulary of {assembly.tokenizer.vocab_size:,}. These are {WEIGHTS[weights]} "
+        f"after step {saved_step(source)}."
+    )
+
+
+def _use(plugins: Sequence[str], environment: Record) -> str:
+    made_with = {entry["name"]: entry["distribution"] for entry in environment.get("plugins", ())}
+    packages = sorted({"dlmkit", *(made_with.get(plugin, "dlmkit") for plugin in plugins)})
+    return f"""## Use
+
+```bash
+pip install {" ".join(packages)}
+dlmkit pull REPO FOLDER        # verifies every byte against manifest.json
+dlmkit sample FOLDER -n 4
+```
+
+```python
+import dlmkit
+for text in dlmkit.load("FOLDER").sample(n=4):
+    print(text)
+```
+
+With transformers: `import dlmkit.hf`, then `AutoModel.from_pretrained("FOLDER")`. There is no
+remote code."""
+
+
+def _data(model: Model, source: Path) -> str:
+    described = environment_of(source).get("data")
+    options = ", ".join(f"{key}: {value}" for key, value in model.config.data.options.items())
+    words = f"`{model.config.data.use}`{f' with {options}' if options else ''}."
+    return f"{words} The run said: {described}." if described else words
+
+
+def _training(model: Model, source: Path, records: Sequence[Record]) -> str:
+    train, environment = model.config.train, environment_of(source)
+    logged = [record for record in records if record["kind"] == "train"]
+    words = [
+        f"{saved_step(source)} of {train.steps} steps of {train.batch_size} rows, AdamW with a "
+        f"peak learning rate of {train.learning_rate:g}, seed {model.config.seed}, dlmkit "
+        f"{environment.get('dlmkit', __version__)}."
+    ]
+    if logged:
+        last = logged[-1]
+        words.append(
+            f"Up to step {last['step']}: {last['tokens']:,} tokens in "
+            f"{last['seconds']:.0f} seconds."
+        )
+    return " ".join(words)
+
+
+def _curve(validations: Sequence[Record], source: Path) -> str:
+    """The held-out loss at some of the validations, and how the gain over no context stands."""
+    if not validations:
+        return ""
+    count = min(CURVE_ROWS, len(validations))
+    last = len(validations) - 1
+    chosen = [validations[round(last * i / max(1, count - 1))] for i in range(count)]
+    lines = [f"| {r['step']} | {r['loss']:.4f} | {_gain(r)} |" for r in chosen]
+    table = "\n".join(
+        ["| step | held-out loss, nats a token | context gain |", "|--:|--:|--:|", *lines]
+    )
+    drawn = (run_of(source) or source) / CURVES
+    picture = f"\n\n![Loss and context gain]({CURVES})" if drawn.is_file() else ""
+    return (
+        "### Training curve\n\nLoss of the averaged weights on held-out text over fixed noise "
+        "levels; the gain is against the best prediction without context, positive where context "
+        f"is used.\n\n{table}{picture}"
+    )
+
+
+def _gain(record: Record) -> str:
+    return f"{record['gain']:.4f}" if "gain" in record else ""
+
+
+def _metrics(records: Sequence[Record]) -> str:
+    measured = [record for record in records if record["kind"] == "metric"]
+    if not measured:
+        return ""
+    lines = [
+        f"| {part} | {key} | {value:.4f} |"
+        for part, values in measured[-1]["metrics"].items()
+        for key, value in values.items()
+    ]
+    table = "\n".join(["| metric | figure | value |", "|---|---|--:|", *lines])
+    return f"## Evaluation\n\nOf {measured[-1]['texts']} texts at the end of training.\n\n{table}"
+
+
+def _limits(model: Model, licence: str | None) -> str:
+    lines = [
+        f"- It writes texts of 1 to {model.config.length} tokens, in the alphabet of its "
+        "tokenizer, and continues or fills in text of that kind only.",
+        "- It repeats what its training text says, mistakes and prejudices included, and knows "
+        "nothing else; nothing it writes has been checked for truth.",
+        "- Figures hold for the sampler, grid and steps of the recipe below.",
+    ]
+    if licence is None:
+        lines.append("- No licence has been chosen for these weights yet.")
+    return "\n".join(lines)

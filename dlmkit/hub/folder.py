@@ -1,0 +1,139 @@
+"""A model as a folder that the Hugging Face hub, transformers and dlmkit read alike.
+
+``model.safetensors`` (one set of weights), ``config.json`` (``model_type: dlmkit``), the
+tokenizer's files, ``recipe.yaml`` (the resolved recipe), ``environment.json`` (the packages whose
+plugins it needs), ``README.md`` (the model card), ``curves.png`` if the run drew one, and
+``manifest.json`` with size and sha256 of all of them but the card, which may be edited.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from dlmkit import __version__
+from dlmkit.errors import UsageError
+from dlmkit.hub.card import card
+from dlmkit.models import Model, load_model
+from dlmkit.recipe.load import Resolved
+from dlmkit.training.checkpoint import place, saved_step
+from dlmkit.training.curves import CURVES
+from dlmkit.training.folder import ENVIRONMENT
+from dlmkit.training.origin import environment_of, plugins_of, run_of
+from dlmkit.training.state import (
+    CONFIG,
+    EMA,
+    MODEL,
+    RECIPE,
+    Weights,
+    exported,
+    named_tensors,
+    write_parts,
+)
+
+CARD = "README.md"
+MODEL_TYPE = "dlmkit"
+ARCHITECTURE = "DlmkitModel"
+
+
+@dataclass(frozen=True)
+class Export:
+    """A model to write as a folder.
+
+    ``source`` is the checkpoint that it comes from, ``weights`` which of its weights it has.
+    ``licence`` is an identifier of the hub such as ``apache-2.0``; None leaves the field out.
+    """
+
+    model: Model
+    source: Path
+    weights: str
+    name: str
+    licence: str | None = None
+
+    @staticmethod
+    def of(
+        reference: str | Path,
+        weights: Weights | None = None,
+        name: str | None = None,
+        licence: str | None = None,
+    ) -> Export:
+        """The model that ``reference`` means, loaded and verified as for sampling."""
+        model = load_model(reference, weights=weights)
+        source = model.folder
+        assert source is not None
+        held = weights or ("ema" if (source / EMA).is_file() else exported(source))
+        run = run_of(source)
+        return Export(model, source, held, name or (run or source).name, licence)
+
+    def write(self, destination: Path) -> None:
+        """Make the folder ``destination``. Raises UsageError if it is there and not empty."""
+        if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+            raise UsageError(f"{destination} exists already; name a new folder")
+        try:
+            place(destination, saved_step(self.source), self._write, unlisted=(CARD,))
+        except OSError as error:
+            raise UsageError(
+                f"{destination} cannot be written: {error.strerror or error}"
+            ) from error
+
+    def _write(self, folder: Path) -> None:
+        objective, tokenizer = self.model.assembly.objective, self.model.assembly.tokenizer
+        held = {n: t.cpu().contiguous() for n, t in named_tensors(objective).items()}
+        try:
+            save_file(held, folder / MODEL, metadata={"format": "pt"})
+        except SafetensorError as error:  # how the library reports a full disk
+            raise OSError(str(error)) from error
+        write_parts(folder, objective, tokenizer)
+        recipe = Resolved(self.model.config, self.source).text()
+        (folder / RECIPE).write_text(recipe, encoding="utf-8")
+        _write_json(folder / CONFIG, self._config())
+        _write_json(folder / ENVIRONMENT, self._environment(recipe))
+        curves = (run_of(self.source) or self.source) / CURVES
+        if curves.is_file():
+            shutil.copyfile(curves, folder / CURVES)
+        (folder / CARD).write_text(self._card(), encoding="utf-8")
+
+    def _card(self) -> str:
+        """The card of a folder that was exported before may have been edited: it is kept."""
+        before = self.source / CARD
+        if before.is_file() and run_of(self.source) is None and self.licence is None:
+            return before.read_text(encoding="utf-8")
+        return card(self.model, self.source, self.weights, self.name, self.licence)
+
+    def _config(self) -> dict[str, Any]:
+        tokenizer, config = self.model.assembly.tokenizer, self.model.config
+        return {
+            "architectures": [ARCHITECTURE],
+            "dlmkit_version": __version__,
+            "dtype": "float32",
+            "max_position_embeddings": config.length,
+            "model_type": MODEL_TYPE,
+            "pad_token_id": tokenizer.pad_id,
+            "vocab_size": tokenizer.vocab_size,
+            "weights": self.weights,
+        }
+
+    def _environment(self, recipe: str) -> dict[str, Any]:
+        """Of what the model was made in, what concerns a reader: versions, and its plugins."""
+        before, needed = environment_of(self.source), plugins_of(recipe)
+        here = [
+            {"name": p.name, "distribution": p.distribution, "version": p.version}
+            for p in self.model.assembly.registry.plugins
+        ]
+        made_with = {entry["name"]: entry for entry in (*here, *before.get("plugins", ()))}
+        kept = ("dlmkit", "python", "packages", "git", "data", "started")
+        return {
+            "dlmkit": __version__,
+            **{key: before[key] for key in kept if key in before},
+            "plugins": [made_with[name] for name in needed if name in made_with],
+        }
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,186 @@
+"""To the Hugging Face hub and back. What comes back is verified, and none of it can run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from dlmkit import folders
+from dlmkit.errors import CheckpointError, DataError, UsageError
+from dlmkit.hub.folder import Export
+from dlmkit.training.checkpoint import MANIFEST, listed, verify
+from dlmkit.training.state import CONFIG, RECIPE
+
+LOG_IN = "log in: hf auth login, or HF_TOKEN (to send, a token that may write)"
+
+READ = ("*.safetensors", "*.json", "*.yaml", "*.md", "*.png", "*.txt")
+"""The files that are fetched: nothing in these formats runs when it is read."""
+
+LOADED = (".safetensors", ".json", ".yaml")
+"""What is read when a model is loaded: a manifest must vouch for it."""
+
+CODE = (".py", ".pyc", ".so", ".ipynb")
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".msgpack")
+
+
+def push(export: Export, repo: str, *, private: bool = False, revision: str | None = None) -> str:
+    """Send ``export`` to ``repo`` (``user/name``), which is made if there is none; its address.
+
+    ``revision`` is a branch, made if there is none. Raises DataError if the hub refuses.
+    """
+    from huggingface_hub import HfApi
+
+    with tempfile.TemporaryDirectory() as scratch, _reachable(repo, "sent"):
+        folder = Path(scratch) / "model"
+        export.write(folder)
+        api = HfApi(library_name="dlmkit")
+        api.create_repo(repo, private=private, exist_ok=True)
+        if revision is not None:
+            api.create_branch(repo, branch=revision, exist_ok=True)
+        done = api.upload_folder(
+            repo_id=repo,
+            folder_path=folder,
+            revision=revision,
+            commit_message=f"{export.name}, exported by dlmkit",
+        )
+        return str(done.commit_url)
+
+
+def pull(repo: str, destination: Path, revision: str | None = None) -> str:
+    """Fetch the model ``repo`` into the new folder ``destination``; the commit that was fetched.
+
+    Every file is verified against the manifest before the folder appears. Raises DataError if the
+    hub cannot be reached or has no such repository, and CheckpointError if what is there is
+    damaged, is no model of dlmkit, or holds pickles or code.
+    """
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise UsageError(f"{destination} exists already; name a new folder")
+    work = destination.parent / f".pulling-{destination.name}-{uuid.uuid4().hex[:8]}"
+    try:
+        commit = _download(repo, revision, None, local_dir=work)[1]
+        shutil.rmtree(work / ".cache", ignore_errors=True)
+        check_folder(work, repo)
+        work.rename(destination)
+    except OSError as error:
+        raise UsageError(f"{destination} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return commit
+
+
+def fetched(
+    repo: str,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """The model ``repo`` in the hub's cache, fetched if it can be, verified. Raises as `pull`."""
+    from huggingface_hub import constants, snapshot_download
+
+    if local_files_only or constants.is_offline_mode():
+        with _reachable(repo, "found"):
+            found = snapshot_download(
+                repo, revision=revision, cache_dir=cache_dir, local_files_only=True
+            )
+    else:
+        found = _download(repo, revision, token, cache_dir=cache_dir)[0]
+    check_folder(Path(found), repo)
+    return Path(found)
+
+
+def _download(
+    repo: str, revision: str | None, token: str | bool | None, **places: Any
+) -> tuple[str, str]:
+    """Where the files of ``repo`` lie now, and their commit. Its list is looked at first."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    with _reachable(repo, "fetched"):
+        info = HfApi(library_name="dlmkit").model_info(repo, revision=revision, token=token)
+        refuse_code(repo, [file.rfilename for file in info.siblings or ()])
+        folder = snapshot_download(
+            repo, revision=info.sha, token=token, allow_patterns=list(READ), **places
+        )
+    return str(folder), str(info.sha)
+
+
+def refuse_code(origin: str, files: Iterable[str]) -> None:
+    """Raise CheckpointError if ``files`` hold pickles or code, or are no model of dlmkit."""
+    names = sorted(files)
+    for suffixes, what in ((CODE, "code"), (PICKLES, "a pickle, which can run code")):
+        found = [name for name in names if PurePosixPath(name).suffix.lower() in suffixes]
+        if found:
+            raise CheckpointError(
+                f"{origin} holds {found[0]}: {what}. dlmkit reads tensors (safetensors), JSON and "
+                "YAML alone; ask its author for a folder written by 'dlmkit export'"
+            )
+    missing = [name for name in (MANIFEST, RECIPE, CONFIG) if name not in names]
+    if missing:
+        raise CheckpointError(
+            f"{origin} is no model of dlmkit: it has no {missing[0]}; such a folder is written by "
+            "'dlmkit export'"
+        )
+
+
+def check_folder(folder: Path, origin: str) -> None:
+    """Raise CheckpointError unless ``folder`` is an exported model, byte for byte."""
+    files = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
+    refuse_code(origin, files)
+    try:
+        verify(folder)
+        config: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (CheckpointError, ValueError) as error:
+        words = str(error).replace(f"{folder}/", "")
+        raise CheckpointError(f"{origin}: {words}; fetch it again, or ask its author") from error
+    for name in sorted(set(files) - listed(folder) - {MANIFEST}):
+        if PurePosixPath(name).suffix in LOADED:
+            raise CheckpointError(f"{origin} holds {name}, which its manifest does not vouch for")
+    if "auto_map" in config:
+        raise CheckpointError(f"{origin}: {CONFIG} asks for remote code (auto_map); it is refused")
+
+
+@contextmanager
+def _reachable(repo: str, what: str) -> Iterator[None]:
+    """Turn what goes wrong between here and the hub into a DataError that says what to do."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.HFValidationError as error:
+        raise UsageError(f"{repo!r} is no name of a repository (user/name): {error}") from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        raise DataError(
+            f"{repo} cannot be {what}: the hub says {_words(error)}\nif it is there and private, "
+            f"{LOG_IN}"
+        ) from error
+    except errors.HfHubHTTPError as error:
+        refused = error.response.status_code in (401, 403)
+        advice = f"\n{LOG_IN}" if refused else ""
+        raise DataError(f"{repo} cannot be {what}: the hub says {_words(error)}{advice}") from error
+    except Exception as error:  # the transport's own errors, of whichever library
+        if not _of_transport(error):
+            raise
+        raise DataError(
+            f"{repo} cannot be {what}: the hub cannot be reached ({_words(error)})\ncheck the "
+            "connection, HF_ENDPOINT and HF_HUB_OFFLINE; without one, carry the folder that "
+            f"'dlmkit export' writes, or use what lies in {folders.hub()} (HF_HOME)"
+        ) from error
+
+
+def _of_transport(error: BaseException) -> bool:
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    module = type(error).__module__.partition(".")[0]
+    kinds = (ConnectionError, TimeoutError, OfflineModeIsEnabled, LocalEntryNotFoundError)
+    return isinstance(error, kinds) or module.startswith(("httpx", "httpcore", "requests"))
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"

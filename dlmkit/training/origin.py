@@ -1,0 +1,62 @@
+"""What a model was made with, as the folder of its run or its export remembers it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from dlmkit.recipe.problems import Problem
+from dlmkit.recipe.yaml import read_text
+from dlmkit.registry import Registry
+from dlmkit.training.folder import ENVIRONMENT
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """The folder of the run that ``checkpoint`` lies in, if it lies in one."""
+    parent = checkpoint.resolve().parent
+    return parent.parent if parent.name == "checkpoints" else None
+
+
+def environment_of(folder: Path) -> dict[str, Any]:
+    """What the model in ``folder`` was made in: its own record, or its run's; empty if unknown."""
+    run = run_of(folder)
+    for place in (folder, *((run,) if run else ())):
+        with suppress(OSError, ValueError):
+            content: dict[str, Any] = json.loads((place / ENVIRONMENT).read_text(encoding="utf-8"))
+            return content
+    return {}
+
+
+def plugins_of(recipe: str) -> list[str]:
+    """The plugins that the text of a resolved recipe names, sorted."""
+    problems: list[Problem] = []
+    plain = read_text(recipe, "recipe", problems).plain()
+    return sorted({name.partition(":")[0] for name in _uses(plain) if ":" in name})
+
+
+def _uses(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        if isinstance(value.get("use"), str):
+            yield value["use"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _uses(item)
+
+
+def advice(folder: Path, recipe: str, registry: Registry) -> str:
+    """How to get the plugins that the model in ``folder`` needs and ``registry`` lacks.
+
+    Lines to go behind an error message; nothing where no package is on record.
+    """
+    there = {plugin.name for plugin in registry.plugins}
+    made_with = {entry["name"]: entry for entry in environment_of(folder).get("plugins", ())}
+    missing = [made_with[n] for n in plugins_of(recipe) if n not in there and n in made_with]
+    return "".join(
+        f"\nthis model was made with plugin {entry['name']!r} of {entry['distribution']} "
+        f"{entry['version']}: pip install '{entry['distribution']}=={entry['version']}'"
+        for entry in missing
+    )

@@ -1,0 +1,44 @@
+"""Options of the components of `hf`."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from dlmkit import Config
+
+
+class HfEncoder(Config):
+    """A bidirectional encoder of transformers, started from its weights or afresh."""
+
+    name: str | None = Field(
+        None, description="a folder here, or a model's name on the Hugging Face hub"
+    )
+    revision: str | None = Field(None, description="of a model of the hub: a commit, branch or tag")
+    architecture: dict[str, Any] | None = Field(
+        None,
+        description="instead of name: a fresh encoder by the keys of its config.json, model_type "
+        "among them",
+    )
+    from_scratch: bool = Field(
+        False, description="the architecture of name with fresh weights, to compare with"
+    )
+    time_features: PositiveInt = Field(
+        128, description="Fourier features of the level (our choice)"
+    )
+    time_bandwidth: PositiveFloat = Field(
+        1.0, description="std of the Fourier frequencies over log noise-to-signal (our choice)"
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.name is None) == (self.architecture is None):
+            raise ValueError("give name (a pretrained encoder) or architecture (a fresh one)")
+        if self.name is None and (self.from_scratch or self.revision is not None):
+            raise ValueError("from_scratch and revision go with name")
+        if self.architecture is not None and "model_type" not in self.architecture:
+            raise ValueError("architecture needs model_type, such as bert")
+        if self.time_features % 2:
+            raise ValueError(f"time_features ({self.time_features}) must be even")
+        return self

@@ -1,0 +1,159 @@
+"""Where an encoder comes from: a checkpoint, the hub, a folder, or the keys of a config."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlmkit import folders
+from dlmkit.core.context import BuildContext
+from dlmkit.errors import CheckpointError, DataError, RecipeError
+from dlmkit_hf import configs
+
+FILE = "encoder.json"
+"""In a checkpoint: the encoder's config, all that building it takes beside the weights."""
+
+OFFSET = ("roberta", "xlm-roberta", "camembert", "roberta-prelayernorm", "xlm-roberta-xl", "mpnet")
+"""Model types that number positions from the padding id on, so that they have fewer."""
+
+ATTENTION = {"auto": "sdpa", "sdpa": "sdpa", "flex": "flex_attention"}
+"""What transformers calls the recipe's attention backends."""
+
+
+def encoder(config: configs.HfEncoder, context: BuildContext) -> tuple[Any, Tensor]:
+    """The encoder without word embeddings, pooler or head, and the scale (E) of what it read.
+
+    A checkpoint in ``context.folder`` gives the architecture, without any weights, for those of
+    the checkpoint follow. The scale is the standard deviation of each channel of the word
+    embeddings. Raises DataError if a pretrained one cannot be had, RecipeError if the
+    architecture is not one of transformers' or cannot run as the recipe says.
+    """
+    attention = ATTENTION.get(context.attention)
+    if attention is None:
+        raise RecipeError(f"network: hf-encoder has no attention {context.attention!r}: set auto")
+    saved = None if context.folder is None else context.folder / FILE
+    if saved is not None and saved.is_file():
+        described, weights = _described(_read(saved), str(saved)), None
+    elif config.architecture is not None:
+        described, weights = _described(config.architecture, "network.with.architecture"), None
+    else:
+        described, weights = _found(config)
+    model = _model(described, weights, config.revision, attention, context.dtype)
+    table = model.get_input_embeddings().weight
+    scale = table.detach().std(dim=0)
+    body = model.base_model
+    body.set_input_embeddings(nn.Identity())  # the streams stand for it, and nothing reads it
+    return body, scale
+
+
+def save(described: Any, folder: Path) -> None:
+    """Write the encoder's config into ``folder``."""
+    text = json.dumps(described.to_diff_dict() | {"model_type": described.model_type}, indent=1)
+    (folder / FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        _ = content["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    return content
+
+
+def _described(keys: Mapping[str, Any], where: str) -> Any:
+    """The config of transformers that ``keys`` mean, without dropout. Unknown keys are refused."""
+    from transformers import AutoConfig
+
+    options = {key: value for key, value in keys.items() if key != "model_type"}
+    try:
+        known = AutoConfig.for_model(keys["model_type"]).to_dict()
+        config = AutoConfig.for_model(keys["model_type"], **options)
+    except Exception as error:  # unknown types, and whatever a config's own checks raise
+        raise RecipeError(f"{where}: {_words(error)}") from error
+    strange = sorted(set(options) - set(known) - {"architectures", "dtype", "transformers_version"})
+    if strange:
+        raise RecipeError(f"{where}: {keys['model_type']} has no {strange[0]!r}")
+    return _still(config)
+
+
+def _still(config: Any) -> Any:
+    """``config`` with every rate of dropout at zero."""
+    for key, value in config.to_dict().items():
+        if "dropout" in key and isinstance(value, float):
+            setattr(config, key, 0.0)
+    return config
+
+
+def _found(config: configs.HfEncoder) -> tuple[Any, str | None]:
+    """The config of the encoder ``config.name``, and where its weights are unless it is fresh."""
+    from transformers import AutoConfig
+
+    name = str(config.name)
+    with _explained(name):
+        found = AutoConfig.from_pretrained(_place(name), revision=config.revision)
+    return _still(found), None if config.from_scratch else _place(name)
+
+
+def _model(
+    described: Any, weights: str | None, revision: str | None, attention: str, dtype: torch.dtype
+) -> Any:
+    """With the head of a masked language model: such models come without a pooler."""
+    from transformers import AutoModelForMaskedLM
+
+    with _quiet(), _explained(weights or described.model_type):
+        if weights is None:
+            return AutoModelForMaskedLM.from_config(
+                described, attn_implementation=attention, dtype=dtype
+            )
+        return AutoModelForMaskedLM.from_pretrained(
+            weights,
+            config=described,
+            revision=revision,
+            attn_implementation=attention,
+            dtype=dtype,
+            use_safetensors=True,
+        )
+
+
+def _place(name: str) -> str:
+    folder = Path(name).expanduser()
+    return str(folder) if folder.is_dir() else name
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the libraries raise a dozen kinds, their own and the network's
+        where = (
+            "it is a folder here" if Path(name).expanduser().is_dir() else "it is no folder here"
+        )
+        raise DataError(
+            f"network.name: the encoder {name} cannot be had: {where}, and {_words(error)}\n"
+            f"models of the hub are kept in {folders.hub()} (HF_HOME); to use one without a "
+            "connection, name its folder: --set network.with.name=DIR"
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' report of the head, which is new and thrown away."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0]
