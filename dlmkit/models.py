@@ -255,7 +255,7 @@ def load_model(
     """
     _only_sampling(overrides)
     registry = Registry.load()
-    folder = find(_folder(str(reference), registry))
+    folder = find(model_folder(str(reference), registry))
     text, file = _recipe(folder), weights_file(folder, weights)
     try:
         resolved = resolve_text(text, folder / RECIPE, overrides, registry)
@@ -277,7 +277,8 @@ def _only_sampling(overrides: Sequence[str]) -> None:
             )
 
 
-def _folder(reference: str, registry: Registry) -> Path:
+def model_folder(reference: str, registry: Registry) -> Path:
+    """The folder of a run, a checkpoint or a shipped model. Raises RecipeError if there is none."""
     path = Path(reference).expanduser()
     if path.is_dir():
         return path

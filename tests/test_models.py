@@ -19,7 +19,7 @@ from dlmkit.registry import Registry
 from dlmkit.training.checkpoint import publish
 from dlmkit.training.loop import Learner
 from dlmkit.training.parallel import Single
-from dlmkit.training.state import write_checkpoint
+from dlmkit.training.state import capture, write_checkpoint
 
 PLUGIN = """
     from pathlib import Path
@@ -43,7 +43,8 @@ def toy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("toy")
 
     def write(at):
-        write_checkpoint(at, learner, resolved.text(), parts.tokenizer, {})
+        captured = capture(learner, Single(torch.device("cpu")))
+        write_checkpoint(at, captured, learner, resolved.text(), parts.tokenizer, {})
 
     checkpoint = publish(folder / "checkpoints", 0, write)
     assert main(["export", str(checkpoint), str(folder / "out"), "--name", "toy"]) == 0

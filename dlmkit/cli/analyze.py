@@ -83,8 +83,9 @@ def analyze(
     from dlmkit.cli.sample import _device
     from dlmkit.conditions import names
     from dlmkit.errors import UsageError
-    from dlmkit.models import _folder
+    from dlmkit.models import model_folder
     from dlmkit.recipe import short
+    from dlmkit.registry import Registry
 
     for word in names(overrides or (), "exit", "freeze"):
         raise UsageError(f"--set {word}: full runs are analysed; rules are replayed by 'view'")
@@ -99,7 +100,7 @@ def analyze(
         with_data=not no_data,
         device=_device(device),
     )
-    reference = _folder(model)
+    reference = model_folder(model, Registry.load())
     folders = chosen(reference, checkpoints)
     if out is None and not as_json:
         out = Path(f"analysis-{reference.resolve().name}")

@@ -173,11 +173,12 @@ def entry(name, data):
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     """A hub that huggingface_hub talks to for one test."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants, hf_api
 
     server = Hub()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(constants, "ENDPOINT", server.address)
+    monkeypatch.setattr(hf_api.api, "endpoint", server.address)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + TEMPLATE)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_TOKEN", "hf_of_the_test")

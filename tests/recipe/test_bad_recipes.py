@@ -260,7 +260,7 @@ def test_a_missing_recipe_names_the_shipped_ones(write, registry):
     code, lines = problems("ddlm_gramar", registry)
     assert (code, len(lines)) == (3, 1)
     assert lines[0].startswith(
-        "there is no recipe named 'ddlm_gramar', did you mean 'ddlm_grammar'?"
+        "there is no recipe named 'ddlm_gramar', did you mean 'ddlm_grammar'"
     )
     assert problems("nowhere/ddlm_grammar.yaml", registry) == (
         3,
