@@ -158,7 +158,8 @@ def _prepared(
     progress, saved = Progress(), None
     if start.checkpoint is not None:
         progress = Progress.of(restore(learner, start.checkpoint, processes))
-        stream.restore(learner.stream_state)
+        if learner.step:  # before the first one, nothing has been read
+            stream.restore(learner.stream_state)
         saved = learner.step if start.source == start.run.path else None
     evaluator = None
     if processes.first:

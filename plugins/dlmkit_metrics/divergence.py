@@ -30,6 +30,7 @@ class MauveMetric(Metric):
 
     def __init__(self, config: Mauve, context: BuildContext) -> None:
         self.config = config
+        self.compute = _compute_mauve()
 
     @cached_property
     def encoder(self) -> pretrained.Reader:
@@ -37,8 +38,7 @@ class MauveMetric(Metric):
         return pretrained.load(self.config.encoder, "encoder", "AutoModel", self.config)
 
     def fit(self, data: Data) -> None:
-        """Load the encoder. Raises PluginError without the extra, DataError without encoder."""
-        self.compute = _compute_mauve()
+        """Load the encoder. Raises DataError without it."""
         self.data = data
         self.encoder  # noqa: B018  (loads it before any text is drawn)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from dlmkit import Component, hookimpl
 from dlmkit_metrics import configs
+
+EXAMPLE = str(Path(__file__).parent / "example")
 
 
 @hookimpl
@@ -17,6 +20,7 @@ def register_components() -> Sequence[Component]:
             summary="likelihood under any causal LM, with entropy, length and distinct-n",
             config=configs.ArNll,
             target="dlmkit_metrics.ar_nll:ArNllMetric",
+            example={"judge": EXAMPLE},
         ),
         Component(
             kind="metric",
@@ -24,6 +28,7 @@ def register_components() -> Sequence[Component]:
             summary="MAUVE to held-out text on features of an encoder (extra: mauve)",
             config=configs.Mauve,
             target="dlmkit_metrics.divergence:MauveMetric",
+            example={"encoder": EXAMPLE},
         ),
         Component(
             kind="metric",
