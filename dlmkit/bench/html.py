@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from dlmkit.bench import plots
 from dlmkit.bench.document import Document
 from dlmkit.bench.quality import headline
 from dlmkit.bench.tables import certified, groups, label, lines
-from dlmkit.errors import UsageError
+from dlmkit.report import page, picture, png, save, table
 
 CAPTIONS: Mapping[str, str] = {
     "quality": "Quality against evaluations. Good text lies near the dotted line: likelier than "
@@ -28,25 +24,9 @@ CAPTIONS: Mapping[str, str] = {
 }
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --rule: #d0d7de; --soft: #f6f8fa }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e6e6; --paper: #16181c; --rule: #3a3f46; --soft: #20242a }
-}
-body { margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: var(--ink);
-  background: var(--paper); font: 15px/1.5 system-ui, sans-serif }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--rule); text-align: right;
-  white-space: nowrap }
-th:first-child, td:first-child { text-align: left }
-thead th { background: var(--soft) }
-figure { margin: 1.5rem 0 } figcaption { font-size: 13px; opacity: .8 }
-img { max-width: 100%; height: auto }
 .verdict { padding: .4rem .8rem; margin: .4rem 0; border-left: 4px solid var(--rule);
   background: var(--soft) }
 .gain { border-left-color: #009e73 }
-pre { background: var(--soft); padding: .8rem; overflow-x: auto; font-size: 12px }
 """
 
 Entry = Mapping[str, Any]
@@ -68,21 +48,12 @@ def report(content: Document) -> str:
         "<h2>Protocol</h2>",
         f"<pre>{escape(_facts(protocol))}\n\n{escape(_facts(own['versions']))}</pre>",
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>"
-        + "\n".join(body)
-        + "</body></html>\n"
-    )
+    return page(title, body, STYLE)
 
 
 def write(content: Document, path: Path) -> None:
     """Write :func:`report`. Raises UsageError if the file cannot be written."""
-    try:
-        path.write_text(report(content), encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
+    save(report(content), path)
 
 
 def _verdicts(verdicts: Sequence[Mapping[str, Any]]) -> Iterable[str]:
@@ -119,12 +90,8 @@ COLUMNS = (
 
 
 def _table(name: str, entries: Sequence[Entry]) -> Iterable[str]:
-    yield f"<h2>{escape(name)}</h2><div class='wide'><table><thead><tr>"
-    yield "".join(f"<th>{escape(column)}</th>" for column in COLUMNS)
-    yield "</tr></thead><tbody>"
-    for entry in entries:
-        yield "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in _cells(entry)) + "</tr>"
-    yield "</tbody></table></div>"
+    yield f"<h2>{escape(name)}</h2>"
+    yield table(COLUMNS, map(_cells, entries))
 
 
 def _cells(entry: Entry) -> list[str]:
@@ -160,18 +127,7 @@ def _cells(entry: Entry) -> list[str]:
 def _figures(content: Document) -> Iterable[str]:
     light, dark = plots.draw(content, "light"), plots.draw(content, "dark")
     for name, figure in light.items():
-        yield (
-            "<figure><picture>"
-            f'<source media="(prefers-color-scheme: dark)" srcset="{_data(dark[name])}">'
-            f'<img src="{_data(figure)}" alt="{escape(CAPTIONS[name])}"></picture>'
-            f"<figcaption>{escape(CAPTIONS[name])}</figcaption></figure>"
-        )
-
-
-def _data(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+        yield picture(png(figure, 110), png(dark[name], 110), CAPTIONS[name])
 
 
 def _facts(facts: Mapping[str, Any]) -> str:

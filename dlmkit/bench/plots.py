@@ -13,20 +13,7 @@ from matplotlib.figure import Figure
 from dlmkit.bench.document import Document
 from dlmkit.bench.quality import headline
 from dlmkit.errors import UsageError
-
-COLOURS = (
-    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9",
-    "#8c8c8c", "#b22222", "#7a5cc0", "#6b8e23", "#a0714f", "#20b2aa",
-)  # fmt: skip
-"""The first six are told apart by most colour-blind readers (Okabe and Ito); all show on white and
-on near-black. Markers tell apart the same series."""
-
-MARKERS = "osD^vP*X<>hp"
-
-THEMES: Mapping[str, Mapping[str, str]] = {
-    "light": {"ink": "#1b1f24", "paper": "#ffffff"},
-    "dark": {"ink": "#e6e6e6", "paper": "#16181c"},
-}
+from dlmkit.report import COLOURS, MARKERS, themed
 
 
 def quality(content: Document) -> Figure | None:
@@ -220,20 +207,7 @@ PLOTS: Mapping[str, Callable[[Document], Figure | None]] = {
 
 def draw(content: Document, theme: str) -> dict[str, Figure]:
     """Every picture that the document has data for, in the colours of ``theme``."""
-    ink, paper = THEMES[theme]["ink"], THEMES[theme]["paper"]
-    style: Any = {
-        "text.color": ink,
-        "axes.labelcolor": ink,
-        "axes.edgecolor": ink,
-        "xtick.color": ink,
-        "ytick.color": ink,
-        "figure.facecolor": paper,
-        "axes.facecolor": paper,
-        "savefig.facecolor": paper,
-        "font.size": 10.0,
-        "svg.fonttype": "none",
-    }
-    with matplotlib.rc_context(style):
+    with themed(theme):
         drawn = {name: plot(content) for name, plot in PLOTS.items()}
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
