@@ -169,7 +169,10 @@ class Registry:
         names = [e.component.name for e in self.components(kind)]
         away = [p.name for p in self.loaded if p.state != "ok"]
         note = f"; not loaded: {', '.join(away)} (see 'dlmkit plugins list')" if away else ""
-        raise RecipeError(f"nobody provides a {kind} named {short!r}{_choices(short, names)}{note}")
+        a = "an" if kind[0] in "aeiou" else "a"
+        raise RecipeError(
+            f"nobody provides {a} {kind} named {short!r}{_choices(short, names)}{note}"
+        )
 
     def options(self, kind: str, part: Part) -> Config:
         """The validated options of ``part``. Raises RecipeError if they are not its config's."""
