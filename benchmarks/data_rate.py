@@ -1,7 +1,7 @@
 """How fast text becomes rows on one core: MB of UTF-8 text a CPU second, and tokens.
 
-    python benchmarks/make_c4_shards.py /tmp/c4 --reviews
-    python benchmarks/data_rate.py /tmp/c4 --out data_rate.json
+    python benchmarks/make_c4_shards.py SHARDS --reviews
+    python benchmarks/data_rate.py SHARDS --out data_rate.json
 
 Times, in rounds that take turns, the stages that C4-format shards go through: `read` (decompress
 and parse), `encode` (tokenise documents in memory), `stream` (the rows of streamed batches, reading

