@@ -160,7 +160,17 @@ def test_a_text_is_read_alike_in_every_slot():
         assert torch.equal(found, expected[order])
 
 
+@pytest.fixture
+def one_thread():
+    """Every thread has a workspace of its own."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @torch.no_grad()
+@pytest.mark.usefixtures("one_thread")
 def test_no_tensor_of_the_vocabularys_size():
     from torch.profiler import ProfilerActivity, profile
 

@@ -174,11 +174,14 @@ def entry(name, data):
 def hub(monkeypatch, tmp_path):
     """A hub that huggingface_hub talks to for one test."""
     from huggingface_hub import constants, hf_api
+    from transformers.utils import hub as transformers_hub
 
     server = Hub()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(constants, "ENDPOINT", server.address)
     monkeypatch.setattr(hf_api.api, "endpoint", server.address)
+    # transformers keeps the client that it makes first
+    monkeypatch.setattr(transformers_hub, "_hf_api", None)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + TEMPLATE)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_TOKEN", "hf_of_the_test")
