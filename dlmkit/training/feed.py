@@ -16,6 +16,7 @@ from dlmkit.core.objective import Batch
 from dlmkit.types import Index
 
 _POLL = 0.1  # seconds between looks at the stop flag
+_GRACE = 2.0  # seconds for a read to end: a thread in torch at exit aborts the process
 _AHEAD = 8  # steps, so that text which is tokenised in bursts is smoothed
 
 
@@ -82,3 +83,4 @@ def feed(stream: Stream, slots: Index, steps: range, device: torch.device) -> It
         yield running
     finally:
         running._closed.set()
+        running._thread.join(_GRACE)
