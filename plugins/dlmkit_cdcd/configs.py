@@ -88,6 +88,14 @@ class Transformer(Config):
     normalise_queries: bool = Field(
         True, description="RMS-normalise queries and keys (our choice: stable at high rates)"
     )
+    query_bias: bool = Field(
+        False,
+        description="constants in queries and keys, drawn from N(0, 1): every head starts with a "
+        "pattern of offsets (our choice; small models learn context sooner)",
+    )
+    rotary_base: PositiveFloat = Field(
+        10000.0, description="longest wavelength of RoPE over 2 pi (RoFormer: 10000; short: 100)"
+    )
     time_features: PositiveInt = Field(128, description="Fourier features, MLP units (CDCD: 128)")
     time_bandwidth: PositiveFloat = Field(
         1.0, description="std of the Fourier frequencies over log noise-to-signal (our choice)"

@@ -62,7 +62,7 @@ class Block(nn.Module):
         self.attention = attention
         self.norm_1 = Modulated(width, config.time_features)
         self.norm_2 = Modulated(width, config.time_features)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.qkv = nn.Linear(width, 3 * width, bias=config.query_bias)
         norm = nn.RMSNorm if config.normalise_queries else nn.Identity
         self.norm_q, self.norm_k = norm(width // self.heads), norm(width // self.heads)
         self.out = nn.Linear(width, width, bias=False)
@@ -71,6 +71,9 @@ class Block(nn.Module):
         for residual in (self.out, self.down):
             nn.init.normal_(residual.weight, std=0.02 / math.sqrt(2 * config.blocks))
         nn.init.zeros_(self.down.bias)
+        if config.query_bias:
+            nn.init.normal_(self.qkv.bias[: 2 * width])
+            nn.init.zeros_(self.qkv.bias[2 * width :])
 
     def forward(self, h: Tensor, time: Tensor, rotation: Tensor, attend: Mask) -> Tensor:
         qkv = self.qkv(self.norm_1(h, time))
@@ -85,12 +88,12 @@ class Block(nn.Module):
         return self.qkv, self.out, self.up, self.down
 
 
-def rotation_table(length: int, channels: int) -> Tensor:
+def rotation_table(length: int, channels: int, base: float) -> Tensor:
     """Cosines and signed sines of rotary embedding (RoFormer, 2104.09864), (2, L, 1, channels).
 
     The second half of the channels is the partner of the first.
     """
-    rates = 10000.0 ** (-torch.arange(0, channels, 2) / channels)
+    rates = base ** (-torch.arange(0, channels, 2) / channels)
     angles = torch.arange(length)[:, None, None] * rates
     cos, sin = angles.cos(), angles.sin()
     return torch.stack((torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)))
@@ -124,7 +127,8 @@ class Transformer(ScoreNetwork):
         self.norm = Modulated(config.width, config.time_features)
         self.query = nn.Linear(config.width, space.query_dim, bias=False)
         nn.init.zeros_(self.query.weight)
-        self.register_buffer("rotation", rotation_table(context.length, channels), persistent=False)
+        rotation = rotation_table(context.length, channels, config.rotary_base)
+        self.register_buffer("rotation", rotation, persistent=False)
 
     def forward(
         self, x: Embedded, level: Level, conditioning: Conditioning, previous: Tensor

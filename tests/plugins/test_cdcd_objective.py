@@ -277,6 +277,22 @@ def test_fresh_network_predicts_the_uniform_distribution():
     assert (built(*values) == 0).all()
 
 
+@pytest.mark.parametrize("query_bias", [True, False])
+def test_with_query_bias_a_head_that_reads_nothing_still_tells_offsets(query_bias):
+    torch.manual_seed(0)
+    config = configs.Transformer(width=16, blocks=1, heads=2, query_bias=query_bias, rotary_base=100)
+    context = replace(CONTEXT, parts={"space": space()})
+    network = Transformer(config, context).double()
+    block = network.blocks[0]
+    with torch.no_grad():
+        block.qkv.weight[:32] = 0
+    h = torch.randn(1, L, 16, dtype=torch.float64)
+    swapped = h[:, [0, 2, 1, *range(3, L)]]
+    time, everything = torch.zeros(1, 1, 128, dtype=torch.float64), torch.ones(1, L, dtype=torch.bool)
+    before, after = (block(each, time, network.rotation, everything)[0, 0] for each in (h, swapped))
+    assert bool((before - after).abs().max() > 1e-6) is query_bias
+
+
 def test_levels_may_differ_by_position():
     built = network()
     (x, level, conditioning, previous), attend = run(built)
@@ -290,7 +306,7 @@ def test_levels_may_differ_by_position():
 def test_rotation_makes_scores_relative():
     from dlmkit_cdcd.network import rotate, rotation_table
 
-    table = rotation_table(20, 8).double()
+    table = rotation_table(20, 8, 10000.0).double()
     q, k = torch.randn(8).double(), torch.randn(8).double()
     rows = [x.expand(1, 20, 1, 8) for x in (q, k)]
     a, b = (rotate(x, table)[0, :, 0] for x in rows)
