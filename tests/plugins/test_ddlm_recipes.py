@@ -25,10 +25,11 @@ def tree(name: str | Path, registry, *overrides):
 
 def test_both_texts_have_the_same_ablations():
     names = {
-        text: {p.name for p in ABLATIONS if p.parent.name == text} for text in ("grammar", "kjv")
+        text: {p.stem for p in ABLATIONS if p.parent.name == text} for text in ("grammar", "kjv")
     }
-    assert names["grammar"] == names["kjv"]
-    assert len(names["kjv"]) == 10
+    assert len(names["grammar"]) == 10
+    assert names["kjv"] - names["grammar"] == {"embedding_init_001", "query_bias_off"}
+    assert names["grammar"] < names["kjv"]
 
 
 @pytest.mark.parametrize("path", VARIANTS, ids=str)
