@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from dlmkit.cli import options
 from dlmkit.cli.output import columns, result, result_json, say
-from dlmkit.cli.sample import PART
 
 if TYPE_CHECKING:
     from dlmkit.bench.subject import Subject
@@ -55,29 +55,18 @@ def model(
         typer.Option("-n", "--count", min=1, help="Texts to draw.  [default: the recipe's]"),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of all texts.")] = 0,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Texts side by side.  [default: the recipe's]")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Points of the grid.  [default: the recipe's]")
-    ] = None,
-    sampler: Annotated[str | None, typer.Option(metavar=PART, help="Instead of its own.")] = None,
-    grid: Annotated[str | None, typer.Option(metavar=PART, help="Instead of its own.")] = None,
-    exit: Annotated[str | None, typer.Option(metavar=PART, help="An exit rule, or none.")] = None,
-    guidance: Annotated[
-        list[str] | None, typer.Option(metavar=PART, help="Repeatable; or none.")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY.PATH=VALUE", help="Override a sampling key; repeatable."
-        ),
-    ] = None,
+    batch_size: options.BatchSize = None,
+    steps: options.Steps = None,
+    sampler: options.Sampler = None,
+    grid: options.Grid = None,
+    exit: options.Exit = None,
+    guidance: options.Guidance = None,
+    overrides: options.Overrides = None,
     metrics: Annotated[
         list[str] | None,
         typer.Option(
             "--metric",
-            metavar=PART,
+            metavar=options.PART,
             help="Such as distinct or ar-nll:judge=FOLDER; repeatable.  [default: the recipe's]",
         ),
     ] = None,
@@ -119,7 +108,7 @@ def model(
     texts: Annotated[
         Path | None, typer.Option(metavar="FILE.jsonl", help="Write the texts, a new file.")
     ] = None,
-    device: Annotated[str, typer.Option(metavar="cpu|cuda|auto")] = "auto",
+    device: options.Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="The record on stdout.")] = False,
 ) -> None:
     """Draw texts, measure them, and say all that moves the numbers; alone or under torchrun.
@@ -127,7 +116,6 @@ def model(
     Two records are compared by `dlmkit eval compare A B`. A model's folder of the name `compare`
     is written ./compare.
     """
-    from dlmkit.cli.sample import _device
     from dlmkit.evaluate import Plan
     from dlmkit.evaluation.measure import Intervals
     from dlmkit.evaluation.record import check_new
@@ -150,7 +138,7 @@ def model(
     _only_of_texts(recipe)
     chosen = [parse_part(word) for word in likelihoods or ()]
     sweep = None if frontier is None else _sweep(frontier)
-    with world(device=_device(device)) as processes:
+    with world(device=options.device_of(device)) as processes:
         subject = _open(model, set_, processes)
         plan = Plan(
             count or subject.config.sample.measured, seed, steps, batch_size, intervals, chosen
