@@ -13,6 +13,7 @@ from dlmkit import __version__
 from dlmkit.errors import UsageError
 from dlmkit.evaluation.certificate import Certificate
 from dlmkit.models import Model
+from dlmkit.recipe.short import typed
 from dlmkit.recipe.write import inline
 from dlmkit.sampling.requests import Request
 from dlmkit.training.environment import attention_used, device_name
@@ -85,7 +86,9 @@ def exit_override(certificate: Certificate, overrides: Sequence[str]) -> str:
     Raises UsageError if ``overrides`` name an exit rule as well.
     """
     for override in names(overrides, "exit"):
-        raise UsageError(f"{override}: the certificate names the exit rule; drop one of them")
+        raise UsageError(
+            f"{typed(override)}: the certificate names the exit rule; drop one of them"
+        )
     return f"exit={inline(certificate.rule)}"
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,13 +15,16 @@ from pydantic import ValidationError
 from dlmkit.conditions import conditions
 from dlmkit.core.data import Data
 from dlmkit.core.objective import Batch
-from dlmkit.errors import DataError, UsageError
+from dlmkit.errors import UsageError
 from dlmkit.evaluation import likelihood
 from dlmkit.evaluation.intervals import resamplings
 from dlmkit.evaluation.measure import Gauge, Intervals, Number, measure, number, pinned
 from dlmkit.evaluation.record import UNKNOWN, Record, texts_digest
 from dlmkit.models import Model, gather
 from dlmkit.plugin import Part
+from dlmkit.recipe.assemble import assemble_sampling
+from dlmkit.recipe.schema import RecipeConfig
+from dlmkit.registry import Registry
 from dlmkit.sampling.step import Sample, Step
 from dlmkit.training.parallel import World
 
@@ -123,6 +124,29 @@ def of_texts(
     return Evaluated(record, texts)
 
 
+def chosen_metrics(
+    parts: Sequence[Part], config: RecipeConfig, registry: Registry
+) -> Sequence[Part]:
+    """``parts`` under their qualified names with every option, or else the recipe's own metrics.
+
+    Raises UsageError if there is none of either.
+    """
+    resolved = [
+        Part(
+            use=registry.find("metric", part.use).qualified,
+            options=registry.options("metric", part).model_dump(mode="json", by_alias=True),
+        )
+        for part in parts
+    ]
+    chosen = resolved or config.metric
+    if not chosen:
+        raise UsageError(
+            "the recipe names no metric: give one or more, such as --metric ngram-judge "
+            "--metric distinct; 'dlmkit components list metric' shows what there is"
+        )
+    return chosen
+
+
 def _protocol(
     source: Part, data: Data, gauges: Sequence[Gauge], count: int, intervals: Intervals
 ) -> dict[str, Any]:
@@ -209,36 +233,6 @@ def _nats(
 
 def with_config(model: Model, **parts: Any) -> Model:
     """``model`` with other sampling ``parts``, which are checked and built."""
-    from dlmkit.recipe.assemble import assemble_sampling
-
     config = model.config.model_copy(update=parts)
     assembly = replace(model.assembly, config=config)
     return replace(model, assembly=assembly, parts=assemble_sampling(assembly))
-
-
-def read_texts(path: Path) -> list[str]:
-    """The texts of a JSON list or of JSON lines: strings, or objects with a ``text``.
-
-    Raises DataError for anything else, and for no texts at all.
-    """
-    try:
-        whole = path.read_text(encoding="utf-8")
-        lines = [line for line in whole.splitlines() if line.strip()]
-        items = [*map(json.loads, lines)] if path.suffix == ".jsonl" else json.loads(whole)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise DataError(f"{path} is not {path.suffix[1:].upper()}: {error}") from error
-    if not isinstance(items, list) or not items:
-        raise DataError(f"{path} holds no texts: expected a list of strings, or of {{'text': ...}}")
-    return [_text(path, index, item) for index, item in enumerate(items)]
-
-
-def _text(path: Path, index: int, item: Any) -> str:
-    text = item.get("text") if isinstance(item, dict) else item
-    if not isinstance(text, str):
-        raise DataError(
-            f"{path}, item {index}: expected a string or an object with a text, not "
-            f"{json.dumps(item)[:60]}"
-        )
-    return text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Any, TypeVar
 
 import torch
 
-from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.errors import CheckpointError, PluginError, RecipeError, UsageError
 from dlmkit.plugin import KINDS
+from dlmkit.prompts import GAP, beginning, gaps
 from dlmkit.recipe.assemble import Assembly, assemble, assemble_sampling
-from dlmkit.recipe.load import resolve_text
+from dlmkit.recipe.load import load_recipe, resolve_text
 from dlmkit.recipe.schema import RecipeConfig
+from dlmkit.recipe.shelf import SUFFIXES, shipped
 from dlmkit.registry import Registry
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import Request
@@ -30,9 +30,6 @@ from dlmkit.training.state import RECIPE, Weights, load_weights, weights_file
 
 SAMPLING_KEYS = ("sampler", "grid", "exit", "freeze", "guidance", "statistic", "sample", "seed")
 """The recipe's keys that may differ from the run's when its model is sampled."""
-
-GAP = re.compile("_{3,}")
-"""What marks a gap in a text to be filled in."""
 
 
 @dataclass(frozen=True)
@@ -188,39 +185,6 @@ def _several(value: Value | Sequence[Value] | None) -> list[Value]:
     return [value] if isinstance(value, str | int) else list(value)
 
 
-def beginning(prompt: str, tokenizer: Tokenizer, length: int) -> list[int]:
-    """The ids of ``prompt``. Raises UsageError unless it leaves room for a token."""
-    ids = tokenizer.encode(prompt)
-    if len(ids) >= length:
-        raise UsageError(
-            f"the prompt {_short(prompt)} has {len(ids)} tokens, and its text is to have "
-            f"{length}: shorten it to {length - 1} or fewer"
-        )
-    return ids
-
-
-def gaps(text: str, tokenizer: Tokenizer, length: int) -> list[list[int]]:
-    """The ids of what stands between the gaps of ``text``.
-
-    Raises UsageError unless there is a gap and room for a token in each.
-    """
-    if GAP.search(text) is None:
-        raise UsageError(f"{text!r} has no gap to fill in: mark one or more by ___")
-    pieces = [tokenizer.encode(piece) for piece in GAP.split(text)]
-    known, count = sum(map(len, pieces)), len(pieces) - 1
-    if known + count > length:
-        raise UsageError(
-            f"the text around the gaps of {_short(text)} has {known} tokens, of {length} in all: "
-            f"that leaves no token for {'the gap' if count == 1 else 'each gap'}"
-        )
-    return pieces
-
-
-def _short(text: str) -> str:
-    """``text`` in quotes, cut where it is long."""
-    return repr(text if len(text) <= 40 else f"{text[:37]}...")
-
-
 def compose(device: torch.device | str = "cpu", **recipe: Any) -> Model:
     """A fresh model of a recipe given as keywords, as in a recipe file.
 
@@ -265,6 +229,43 @@ def load_model(
     load_weights(assembly.objective, file)
     assembly.objective.eval()
     return Model(folder, assembly, assemble_sampling(assembly))
+
+
+def open_model(
+    reference: str,
+    overrides: Sequence[str] = (),
+    *,
+    weights: Weights | None = None,
+    device: torch.device | str = "cpu",
+) -> Model:
+    """The model of a recipe with nothing to train, such as ``markov``, or :func:`load_model`'s.
+
+    ``overrides`` of such a recipe may be any of its keys. Raises UsageError for a recipe whose
+    model must be trained first, and what loading a model raises.
+    """
+    registry = Registry.load()
+    if not _names_recipe(reference, registry):
+        return load_model(reference, overrides, weights=weights, device=device)
+    if weights is not None:
+        raise UsageError(f"--weights {weights}: {reference} is a recipe, and has no checkpoint")
+    resolved = load_recipe(reference, overrides, registry)
+    assembly = assemble(resolved.config, registry, device=device)
+    if any(parameter.requires_grad for parameter in assembly.objective.parameters()):
+        raise UsageError(
+            f"{reference} is a recipe, and its model must be trained first: run 'dlmkit train "
+            f"{reference}' and name the run's folder"
+        )
+    assembly.objective.eval()
+    return Model(None, assembly, assemble_sampling(assembly))
+
+
+def _names_recipe(reference: str, registry: Registry) -> bool:
+    """Whether ``reference`` is a recipe's file, or its name and no folder's or model's."""
+    if Path(reference).expanduser().is_dir():
+        return False
+    models = {name for key in registry.models() for name in (key, key.rpartition(":")[2])}
+    recipes = {name for recipe in shipped(registry) for name in (recipe.name, recipe.qualified)}
+    return reference.endswith(SUFFIXES) or reference in recipes - models
 
 
 def _only_sampling(overrides: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,12 @@ from dlmkit.bench.cases import PRECISIONS, Case
 from dlmkit.conditions import model_digest
 from dlmkit.core.data import Data
 from dlmkit.core.exits import BUILT_IN, ExitCriterion, refuse_noise
-from dlmkit.errors import RecipeError, UsageError
-from dlmkit.models import Model, load_model
+from dlmkit.models import Model, open_model
 from dlmkit.plugin import Part
 from dlmkit.recipe import short
-from dlmkit.recipe.assemble import Assembly, assemble, assemble_sampling
-from dlmkit.recipe.load import Resolved, load_recipe, resolve_text
+from dlmkit.recipe.assemble import Assembly, assemble_sampling
+from dlmkit.recipe.load import Resolved, resolve_text
 from dlmkit.recipe.schema import RecipeConfig
-from dlmkit.recipe.shelf import shipped
-from dlmkit.registry import Registry
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.training.environment import attention_used
 
@@ -110,30 +107,6 @@ def open_subject(
     and what loading a model raises.
     """
     name = reference or default_model()
-    if _is_recipe(name):
-        return _untrained(name, overrides, device)
-    model = load_model(name, overrides, device=device)
-    data: Data = model.assembly.build("data", model.config.data)
+    model = open_model(name, overrides, device=device)
+    data: Data = model.assembly.data or model.assembly.build("data", model.config.data)
     return Subject(name, replace(model.assembly, data=data), data)
-
-
-def _is_recipe(name: str) -> bool:
-    if Path(name).is_dir():
-        return False
-    names: Mapping[str, str] = {r.name: r.qualified for r in shipped(Registry.load())}
-    return name in names or name in names.values() or name.endswith((".yaml", ".yml"))
-
-
-def _untrained(name: str, overrides: Sequence[str], device: torch.device | str) -> Subject:
-    registry = Registry.load()
-    resolved = load_recipe(name, overrides, registry)
-    assembly = assemble(resolved.config, registry, device=device)
-    if any(parameter.requires_grad for parameter in assembly.objective.parameters()):
-        raise UsageError(
-            f"{name} is a recipe, and its model must be trained before it can be measured: "
-            f"run 'dlmkit train {name}' and name the run's folder"
-        )
-    if assembly.data is None:
-        raise RecipeError(f"{name} has no data to measure its texts by")
-    assembly.objective.eval()
-    return Subject(name, assembly, assembly.data)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dlmkit.cli import options
 from dlmkit.cli.output import columns, result, result_json, say
-from dlmkit.cli.sample import PART, Weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,24 +30,13 @@ def analyze(
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Of the texts and of the noise.")
     ] = 0,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Texts side by side.  [default: the recipe's]")
-    ] = None,
+    batch_size: options.BatchSize = None,
     steps: Annotated[
         int | None, typer.Option(min=2, help="Points of the grid.  [default: the recipe's]")
     ] = None,
-    sampler: Annotated[
-        str | None, typer.Option(metavar=PART, help="Instead of the recipe's.")
-    ] = None,
-    grid: Annotated[str | None, typer.Option(metavar=PART, help="Instead of the recipe's.")] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY.PATH=VALUE",
-            help="Override one of the recipe's sampling keys; repeatable.",
-        ),
-    ] = None,
+    sampler: options.Sampler = None,
+    grid: options.Grid = None,
+    overrides: options.Overrides = None,
     scales: Annotated[
         str, typer.Option(metavar="A,B,...", help="Initial noise scales to sweep, or none.")
     ] = "0.5,0.7,0.8,0.9,1,1.1",
@@ -55,11 +44,9 @@ def analyze(
         bool, typer.Option("--no-data", help="Leave out what needs the recipe's text.")
     ] = False,
     weights: Annotated[
-        Weights, typer.Option(help="The moving average of the weights, or the last ones.")
-    ] = Weights.ema,
-    device: Annotated[
-        str, typer.Option(metavar="cpu|cuda|auto", help="Where to compute; auto: cuda if any.")
-    ] = "auto",
+        options.Weights, typer.Option(help="The moving average of the weights, or the last ones.")
+    ] = options.Weights.ema,
+    device: options.Device = "auto",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -80,7 +67,6 @@ def analyze(
     """
     from dlmkit.analysis.html import write
     from dlmkit.analysis.study import Settings, analyse, chosen
-    from dlmkit.cli.sample import _device
     from dlmkit.conditions import names
     from dlmkit.errors import UsageError
     from dlmkit.models import model_folder
@@ -98,7 +84,7 @@ def analyze(
         weights=weights.value,
         scales=_scales(scales),
         with_data=not no_data,
-        device=_device(device),
+        device=options.device_of(device),
     )
     reference = model_folder(model, Registry.load())
     folders = chosen(reference, checkpoints)

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dlmkit.cli.options import Trained, Weights, held_as
 from dlmkit.cli.output import result, result_json, say
-from dlmkit.cli.sample import MODEL, Weights, held_as
 
 if TYPE_CHECKING:
     from dlmkit.hub.folder import Export
 
-Reference = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)]
 Set = Annotated[
     Weights | None,
     typer.Option(
@@ -29,7 +28,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object.")]
 
 
 def export(
-    model: Reference,
+    model: Trained,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The new folder to write.")],
     weights: Set = None,
     name: Name = None,
@@ -48,7 +47,7 @@ def export(
 
 
 def push(
-    model: Reference,
+    model: Trained,
     repo: Annotated[str, typer.Argument(metavar="REPO", help="On the hub: user/name.")],
     private: Annotated[bool, typer.Option("--private", help="Make a new one private.")] = False,
     revision: Annotated[str | None, typer.Option(help="The branch.  [default: main]")] = None,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dlmkit.cli.options import PART
 from dlmkit.cli.output import result, say
-from dlmkit.cli.sample import PART
 
 if TYPE_CHECKING:
     from dlmkit.core.exits import ExitCriterion

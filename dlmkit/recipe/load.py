@@ -12,6 +12,7 @@ from dlmkit.recipe.check import Checker, check_capabilities
 from dlmkit.recipe.problems import Mark, Problem, report
 from dlmkit.recipe.schema import RecipeConfig
 from dlmkit.recipe.shelf import locate
+from dlmkit.recipe.short import Short
 from dlmkit.recipe.tree import Merger, Node, settled
 from dlmkit.recipe.write import dump
 from dlmkit.recipe.yaml import MAX_DEPTH, parse, read_file, read_text
@@ -124,7 +125,7 @@ def _set(override: str, problems: list[Problem]) -> Node:
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise UsageError(f"--set {override}: expected key.path=value")
-    mark = Mark(_ORDER, f"--set {path.strip()}")
+    mark = Mark(_ORDER, override.typed if isinstance(override, Short) else f"--set {path.strip()}")
     if len(keys) > MAX_DEPTH:
         raise UsageError(f"{mark}: more than {MAX_DEPTH} levels deep")
     node = parse(text, lambda line, column: mark, problems) or Node(None, mark)

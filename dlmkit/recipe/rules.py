@@ -58,7 +58,7 @@ class OpenRule:
         A rule written without it is open at its only required option. Raises UsageError if it
         is not clear which number is meant, RecipeError for a rule that nobody provides.
         """
-        part = _opened(text, parse_part(text), registry)
+        part = _opened(text, parse_part(text, "--rule"), registry)
         inner = _holders(part)
         if len(inner) != 1:
             raise UsageError(
@@ -120,7 +120,7 @@ def closed(text: str, option: str, registry: Registry, context: BuildContext) ->
     Raises UsageError if it is not of the form ``name:option=value;...``, and RecipeError for a
     rule that nobody provides or that does not take these options.
     """
-    part = _resolved(parse_part(text), f"{option} {text}", registry)
+    part = _resolved(parse_part(text, option), f"{option} {text}", registry)
     rule: ExitCriterion = registry.build("exit", part, context)
     return rule
 

@@ -18,22 +18,42 @@ NONE = "none"
 _OPTION = re.compile(r"[A-Za-z_][\w-]*")
 
 
-def parse_part(text: str) -> Part:
+class Short(str):
+    """A word after ``--set`` that an option of its own stands for, which ``typed`` names."""
+
+    typed: str
+
+    @staticmethod
+    def of(word: str, typed: str) -> Short:
+        """``word`` for what the user ``typed``."""
+        result = Short(word)
+        result.typed = typed
+        return result
+
+
+def typed(override: str) -> str:
+    """What the user has typed for ``override``: an option of its own, or ``--set`` and it."""
+    return override.typed if isinstance(override, Short) else f"--set {override}"
+
+
+def parse_part(text: str, option: str = "") -> Part:
     """The part that ``name:key=value;key=value`` means.
 
     ``name`` may hold its plugin (``samplers:ancestral:eta=0.5``). Values are YAML, so a rule of
     rules is ``any:rules=[{use: entropy, with: {threshold: 0.05}}]``. Whether the name exists and
-    takes these options is checked with the recipe. Raises UsageError for anything else.
+    takes these options is checked with the recipe. Raises UsageError, which names the ``option``
+    that ``text`` was given at, for anything else.
     """
+    place = f"{option} {text!r}".lstrip()
     head, equals, _ = text.partition("=")
     name, colon, _ = head.rpartition(":") if equals else (head, "", "")
     if not name.strip() or name.strip().endswith(":") or (equals and not colon):
-        raise UsageError(f"{text!r}: expected a name, or name:option=value;option=value")
+        raise UsageError(f"{place}: expected a name, or name:option=value;option=value")
     options: dict[str, Any] = {}
-    for option in split(text[len(name) + 1 :], ";") if equals else ():
-        key, value = _option(option, text)
+    for words in split(text[len(name) + 1 :], ";") if equals else ():
+        key, value = _assigned(words, place)
         if key in options:
-            raise UsageError(f"{text!r}: the option {key!r} is given twice")
+            raise UsageError(f"{place}: the option {key!r} is given twice")
         options[key] = value
     return Part(use=name.strip(), options=options)
 
@@ -66,17 +86,17 @@ def _split(text: str, separator: str) -> Iterator[str]:
     yield text[begin:]
 
 
-def _option(option: str, text: str) -> tuple[str, Any]:
-    key, equals, value = option.partition("=")
+def _assigned(words: str, place: str) -> tuple[str, Any]:
+    key, equals, value = words.partition("=")
     if not equals or not _OPTION.fullmatch(key.strip()):
-        raise UsageError(f"{text!r}: expected option=value, not {option!r}")
+        raise UsageError(f"{place}: expected option=value, not {words!r}")
     problems: list[Problem] = []
     try:
-        node = parse(value, lambda line, column: Mark(0, repr(text)), problems)
+        node = parse(value, lambda line, column: Mark(0, place), problems)
     except RecipeError as error:
         raise UsageError(str(error)) from error
     if problems:
-        raise UsageError(f"{text!r}: {problems[0].what}")
+        raise UsageError(f"{place}: {problems[0].what}")
     return key.strip(), None if node is None else node.plain()
 
 
@@ -92,14 +112,21 @@ def overrides(
     A part named as the recipe's own keeps the recipe's other options.
     """
     choices = {"sampler": sampler, "grid": grid, "exit": exit, "freeze": freeze}
-    result = [f"{key}={_choice(text)}" for key, text in choices.items() if text is not None]
+    result: list[str] = [
+        Short.of(f"{key}={_choice(text, f'--{key}')}", f"--{key} {text}")
+        for key, text in choices.items()
+        if text is not None
+    ]
     if guidance:
         parts = [] if list(guidance) == [NONE] else guidance
-        result.append(f"guidance=[{', '.join(map(_choice, parts))}]")
+        values = ", ".join(_choice(text, "--guidance") for text in parts)
+        said = " ".join(f"--guidance {text}" for text in guidance)
+        result.append(Short.of(f"guidance=[{values}]", said))
     return result
 
 
-def _choice(text: str) -> str:
+def _choice(text: str, option: str) -> str:
     if text.strip() == NONE:
         return "null"
-    return inline(parse_part(text).model_dump(mode="json", by_alias=True, exclude_defaults=True))
+    part = parse_part(text, option)
+    return inline(part.model_dump(mode="json", by_alias=True, exclude_defaults=True))

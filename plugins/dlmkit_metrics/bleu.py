@@ -9,50 +9,29 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dlmkit.core.context import BuildContext
-from dlmkit.core.data import Data
-from dlmkit.core.metric import Measured, Metric, Numbers
 from dlmkit_metrics.configs import SelfBleu
-from dlmkit_text.metrics import held_out
-from dlmkit_text.symbols import cutter
+from dlmkit_metrics.cut import CutMetric
 
 Gram = tuple[str, ...]
 
 
-class SelfBleuMetric(Metric):
+class SelfBleuMetric(CutMetric[SelfBleu, list[float]]):
     """Sentence BLEU of each text with all other texts as references (Zhu et al., 1802.01886)."""
 
-    def __init__(self, config: SelfBleu, context: BuildContext) -> None:
-        self.config = config
-
-    def fit(self, data: Data) -> None:
-        """Take the tokenizer and the validation text of ``data``."""
-        self.data = data
-        self.cut = cutter(self.config.unit, data.tokenizer)
-
-    def measure(self, texts: Sequence[str]) -> Numbers:
-        return self.evaluate(texts).numbers
-
-    def evaluate(
-        self, texts: Sequence[str], ids: Sequence[Sequence[int]] | None = None
-    ) -> Measured:
-        """``self_bleu``, mean over texts, and ``human_self_bleu`` of as much validation text.
-
-        Missing for fewer than two texts that hold anything. Resampling keeps each text's own
-        score: a second copy of a text would be a perfect reference.
-        """
-        own = self.scores(texts)
-        numbers = _mean(own, range(len(own)), "self_bleu")
-        human = self.scores(held_out(self.data, texts))
-        beside = _mean(human, range(len(human)), "human_self_bleu")
-        return Measured({**numbers, **beside}, lambda chosen: _mean(own, chosen, "self_bleu"))
-
-    def scores(self, texts: Sequence[str]) -> list[float]:
+    def table(self, texts: Sequence[str]) -> list[float]:
         """Of each text. Empty for fewer than two texts that hold anything; empty ones score 0."""
         rows = [self.cut(text) for text in texts]
         if sum(map(bool, rows)) < 2:
             return []
         return self_bleu(rows, self.config.order, self.config.epsilon)
+
+    def numbers(self, table: list[float], chosen: Sequence[int]) -> dict[str, float]:
+        """``self_bleu``, mean over texts; missing for fewer than two texts that hold anything.
+
+        Resampling keeps each text's own score: a second copy of a text would be a perfect
+        reference.
+        """
+        return {"self_bleu": float(np.asarray(table)[np.asarray(chosen)].mean())} if table else {}
 
 
 def self_bleu(rows: Sequence[Sequence[str]], order: int, epsilon: float) -> list[float]:
@@ -113,7 +92,3 @@ def _penalty(length: int, lengths: Sequence[int]) -> float:
     ]  # `here` is the row itself; an equal one would stand at here + 1
     closest = min(others, key=lambda other: (abs(other - length), other))
     return 1.0 if length > closest else math.exp(1.0 - closest / length)
-
-
-def _mean(scores: Sequence[float], chosen: Sequence[int], name: str) -> dict[str, float]:
-    return {name: float(np.asarray(scores)[np.asarray(chosen)].mean())} if scores else {}

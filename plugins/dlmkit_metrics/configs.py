@@ -57,27 +57,31 @@ class Mauve(Pretrained):
     seed: PositiveInt = Field(25, description="of the clustering")
 
 
-class SelfBleu(Config):
-    """BLEU of every text against all others (1802.01886)."""
+class Units(Config):
+    """Texts cut into units."""
 
     unit: Unit = Field("words", description="what the n-grams are made of")
+
+
+class SelfBleu(Units):
+    """BLEU of every text against all others (1802.01886)."""
+
     order: PositiveInt = Field(4, description="longest n-gram, all weighted equally")
     epsilon: float = Field(
         0.1, ge=0.0, description="matches that an order without any is given; 0: the text scores 0"
     )
 
 
-class Zipf(Config):
+class Zipf(Units):
     """The slope of log frequency over log rank."""
 
     unit: Unit = Field("words", description="what is counted")
     top: PositiveInt = Field(5000, description="ranks that the line is fitted to")
 
 
-class Repetition(Config):
+class Repetition(Units):
     """How texts repeat themselves."""
 
-    unit: Unit = Field("words", description="what the n-grams are made of")
     orders: list[PositiveInt] = Field([1, 2, 3, 4], min_length=1, description="every n")
     phrase: PositiveInt = Field(2, description="shortest phrase of a loop")
     times: int = Field(3, ge=2, description="how often it must stand at the end of a text")

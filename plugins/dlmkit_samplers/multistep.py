@@ -18,14 +18,11 @@ from torch import Tensor
 
 from dlmkit import rows
 from dlmkit.core.context import BuildContext
-from dlmkit.core.denoise import Prediction
-from dlmkit.core.embedding import Corruption
-from dlmkit.core.sampler import BoundDenoise, Sampler
 from dlmkit.core.schedule import Level
 from dlmkit.noise import Noise
 from dlmkit.types import Index, PerRow, Rows
 from dlmkit_samplers import configs
-from dlmkit_samplers.samplers import gaussian, ratio
+from dlmkit_samplers.samplers import GaussianSampler, ratio
 
 _TINY = 1e-6
 """The least log step: of levels that are one number in single precision."""
@@ -82,37 +79,31 @@ def midpoint(x0: Tensor, h: PerRow, history: History, limit: float) -> Tensor:
     return x0 + like(weight, x0) * (x0 - history.x0[0])
 
 
-class DPM2M(Sampler):
-    """DPM-Solver++(2M) (2211.01095, algorithm 2): x' = r x + (1 - r) D, r = s' / s."""
+class MultistepSampler(GaussianSampler):
+    """What the solvers here share: their limit, and a history as the state."""
 
     def __init__(self, config: configs.Multistep, context: BuildContext) -> None:
         self.limit = config.max_growth
 
-    def init(self, x: Tensor) -> History:
+    def init(self, x: Tensor) -> Any:
         return History.empty(x)
 
-    def step(
-        self,
-        denoise: BoundDenoise,
-        corruption: Corruption,
-        x: Tensor,
-        here: Level,
-        next: Level,
-        state: History,
-        noise: Noise,
-        previous: Any,
-    ) -> tuple[Tensor, Prediction, History]:
-        corruption = gaussian(corruption, "sampler dpm-2m")
-        prediction = denoise(x, here, previous)
-        ve, _ = corruption.to_ve(x, here)
+
+class DPM2M(MultistepSampler):
+    """DPM-Solver++(2M) (2211.01095, algorithm 2): x' = r x + (1 - r) D, r = s' / s."""
+
+    name = "dpm-2m"
+
+    def move(
+        self, x: Tensor, x0: Tensor, here: Level, next: Level, state: History, noise: Noise
+    ) -> tuple[Tensor, History]:
         h, last = log_step(here, next)
-        x0 = prediction.x0_step
         d = midpoint(x0, h, state, self.limit)
-        moved = rows.where(last, x0, d + like(torch.exp(-h), x) * (ve - d))
-        return corruption.from_ve(moved, next), prediction, state.then(x0, h)
+        moved = d + like(torch.exp(-h), x) * (x - d)
+        return rows.where(last, x0, moved), state.then(x0, h)
 
 
-class DPM3M(Sampler):
+class DPM3M(MultistepSampler):
     """DPM-Solver++(3M): the parabola through three predictions (2211.01095, section 4.2 and B).
 
     With divided differences d0 = (x0 - x0_1) h / h_1, d1 = (x0_1 - x0_2) h / h_2 and
@@ -121,35 +112,19 @@ class DPM3M(Sampler):
     this form is of order 3.1 once started, and that one of 2.4.
     """
 
-    def __init__(self, config: configs.Multistep, context: BuildContext) -> None:
-        self.limit = config.max_growth
+    name = "dpm-3m"
 
-    def init(self, x: Tensor) -> History:
-        return History.empty(x)
-
-    def step(
-        self,
-        denoise: BoundDenoise,
-        corruption: Corruption,
-        x: Tensor,
-        here: Level,
-        next: Level,
-        state: History,
-        noise: Noise,
-        previous: Any,
-    ) -> tuple[Tensor, Prediction, History]:
-        corruption = gaussian(corruption, "sampler dpm-3m")
-        prediction = denoise(x, here, previous)
-        ve, _ = corruption.to_ve(x, here)
+    def move(
+        self, x: Tensor, x0: Tensor, here: Level, next: Level, state: History, noise: Noise
+    ) -> tuple[Tensor, History]:
         h, last = log_step(here, next)
-        x0, (x1, x2), (h1, h2) = prediction.x0_step, state.x0, state.h
+        (x1, x2), (h1, h2) = state.x0, state.h
         second = (state.taken > 0) & gentle(h, h1, self.limit)
         third = second & (state.taken > 1) & gentle(h1, h2, self.limit)
         d0, d1 = like(h / h1, x) * (x0 - x1), like(h / h2, x) * (x1 - x2)
         curve = rows.where(third, like(h / (h1 + h2), x) * (d0 - d1), torch.zeros_like(x0))
         slope = rows.where(second, d0 + like(h1 / h, x) * curve, torch.zeros_like(x0))
-        moved = rows.where(last, x0, integrate(ve, h, x0, slope, curve))
-        return corruption.from_ve(moved, next), prediction, state.then(x0, h)
+        return rows.where(last, x0, integrate(x, h, x0, slope, curve)), state.then(x0, h)
 
 
 class UniPCState(NamedTuple):
@@ -159,7 +134,7 @@ class UniPCState(NamedTuple):
     history: History
 
 
-class UniPC(Sampler):
+class UniPC(MultistepSampler):
     """UniPC-2 with data prediction (2302.04867, algorithms 5 and 7, B(h) = e^h - 1).
 
     The prediction made at a point first corrects x there (UniC-2: the parabola through it and the
@@ -167,32 +142,20 @@ class UniPC(Sampler):
     DPM-Solver++(2M)). No evaluation is added: the prediction is that of the uncorrected x.
     """
 
-    def __init__(self, config: configs.Multistep, context: BuildContext) -> None:
-        self.limit = config.max_growth
+    name = "unipc"
 
     def init(self, x: Tensor) -> UniPCState:
         return UniPCState(torch.zeros_like(x), History.empty(x))
 
-    def step(
-        self,
-        denoise: BoundDenoise,
-        corruption: Corruption,
-        x: Tensor,
-        here: Level,
-        next: Level,
-        state: UniPCState,
-        noise: Noise,
-        previous: Any,
-    ) -> tuple[Tensor, Prediction, UniPCState]:
-        corruption = gaussian(corruption, "sampler unipc")
-        prediction = denoise(x, here, previous)
-        ve, _ = corruption.to_ve(x, here)
+    def move(
+        self, x: Tensor, x0: Tensor, here: Level, next: Level, state: UniPCState, noise: Noise
+    ) -> tuple[Tensor, UniPCState]:
         h, last = log_step(here, next)
-        x0, history = prediction.x0_step, state.history
-        ve = rows.where(history.taken > 0, self.corrected(state, x0), ve)
+        history = state.history
+        x = rows.where(history.taken > 0, self.corrected(state, x0), x)
         d = midpoint(x0, h, history, self.limit)
-        moved = rows.where(last, x0, d + like(torch.exp(-h), x) * (ve - d))
-        return corruption.from_ve(moved, next), prediction, UniPCState(ve, history.then(x0, h))
+        moved = d + like(torch.exp(-h), x) * (x - d)
+        return rows.where(last, x0, moved), UniPCState(x, history.then(x0, h))
 
     def corrected(self, state: UniPCState, ahead: Tensor) -> Tensor:
         """The last step again, now that the prediction ``ahead`` at its end is known."""
@@ -205,37 +168,25 @@ class UniPC(Sampler):
         return integrate(state.x, h, x0, rise - curve, curve)
 
 
-class DPM2MSDE(Sampler):
+class DPM2MSDE(MultistepSampler):
     """SDE-DPM-Solver++(2M) (2211.01095, section 4.3 and appendix B), scaled by eta as k-diffusion.
 
     x' = r e^(-eta h) x + (1 - e^(-(1 + eta) h)) D + s' sqrt(1 - e^(-2 eta h)) z: at eta 1 the SDE,
     at eta 0 DPM-Solver++(2M).
     """
 
+    name = "dpm-2m-sde"
+
     def __init__(self, config: configs.MultistepSDE, context: BuildContext) -> None:
-        self.eta, self.limit = config.eta, config.max_growth
+        super().__init__(config, context)
+        self.eta = config.eta
 
-    def init(self, x: Tensor) -> History:
-        return History.empty(x)
-
-    def step(
-        self,
-        denoise: BoundDenoise,
-        corruption: Corruption,
-        x: Tensor,
-        here: Level,
-        next: Level,
-        state: History,
-        noise: Noise,
-        previous: Any,
-    ) -> tuple[Tensor, Prediction, History]:
-        corruption = gaussian(corruption, "sampler dpm-2m-sde")
-        prediction = denoise(x, here, previous)
-        ve, _ = corruption.to_ve(x, here)
+    def move(
+        self, x: Tensor, x0: Tensor, here: Level, next: Level, state: History, noise: Noise
+    ) -> tuple[Tensor, History]:
         h, last = log_step(here, next)
-        x0 = prediction.x0_step
         d = midpoint(x0, h, state, self.limit)
         fresh = ratio(next, x) * like(torch.sqrt(-torch.expm1(-2.0 * self.eta * h)), x)
-        moved = d + like(torch.exp(-(1.0 + self.eta) * h), x) * (ve - d)
+        moved = d + like(torch.exp(-(1.0 + self.eta) * h), x) * (x - d)
         moved = moved + fresh * noise.normal(0, x.shape[1:], x.dtype)
-        return corruption.from_ve(rows.where(last, x0, moved), next), prediction, state.then(x0, h)
+        return rows.where(last, x0, moved), state.then(x0, h)

@@ -6,6 +6,7 @@ import pytest
 
 from dlmkit.cli.app import main
 from dlmkit.evaluation.certificate import Certificate
+from dlmkit.models import open_model
 from dlmkit.sampling.trace_file import load_trace
 
 STEPS, LENGTH, TEXTS = 6, 32, 80
@@ -83,6 +84,22 @@ def test_a_trace_is_what_sample_writes(model, trace, call):
     assert [entry["text"] for entry in json.loads(out)] == [
         decode(ids) for ids in load_trace(trace).full[:4].tolist()
     ]
+
+
+def test_the_test_bed_is_traced_and_sampled_by_name(tmp_path, call):
+    out, words = tmp_path / "m.trace", ["--set", "length=8", "--steps", 4, "-n", 3]
+    assert call("trace", "markov", *words, "--out", out)[0] == 0
+    held = load_trace(out)
+    assert held.about["reference"] == "markov"
+    code, printed, _ = call("sample", "markov", *words, "--exit", "none", "--json")
+    assert code == 0
+    tokenizer = open_model("markov", ["length=8"]).assembly.tokenizer
+    texts = [tokenizer.decode(ids.tolist()) for ids in held.ids[:, -1]]
+    assert [text["text"] for text in json.loads(printed)] == texts
+    code, _, err = call("trace", "ddlm_grammar", "--out", tmp_path / "g.trace")
+    assert code == 2
+    assert "must be trained first: run 'dlmkit train ddlm_grammar'" in err
+    assert call("sample", "markov", "--weights", "raw")[0] == 2
 
 
 def test_trace_options(model, tmp_path, call):

@@ -1,10 +1,12 @@
 """Short forms of parts."""
 
+import re
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dlmkit.errors import UsageError
+from dlmkit.errors import RecipeError, UsageError
 from dlmkit.plugin import Part
 from dlmkit.recipe.load import resolve_text
 from dlmkit.recipe.short import overrides, parse_part, parse_parts
@@ -122,3 +124,23 @@ def test_what_is_not_said_stays():
     assert config.exit is None
     assert config.guidance == []
     assert resolved().exit.options == {"step": 3}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"exit": "entrpy"}, "--exit entrpy: exit.use: nobody provides an exit named 'entrpy'"),
+        ({"exit": "entropy"}, "--exit entropy: exit.with.threshold: is missing"),
+        ({"grid": "karras:rho=x"}, "--grid karras:rho=x: grid.with.rho: expected a number"),
+        ({"sampler": "none"}, "--sampler none: sampler: "),
+        (
+            {"guidance": ["classifier-free:scale=1", "score-temprature"]},
+            "--guidance classifier-free:scale=1 --guidance score-temprature: guidance.1.use: ",
+        ),
+        ({"exit": "entropy:"}, "--exit 'entropy:': expected a name"),
+        ({"guidance": ["none", "x:=1"]}, "--guidance 'x:=1': expected option=value"),
+    ],
+)
+def test_errors_name_the_option_that_was_typed(words, message):
+    with pytest.raises((RecipeError, UsageError), match=re.escape(message)):
+        resolved(**words)

@@ -1,0 +1,168 @@
+"""Options that several commands share, and what their words mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    import torch
+
+    from dlmkit.models import Model
+
+
+class Weights(StrEnum):
+    """Which of a checkpoint's two sets of weights."""
+
+    ema = "ema"
+    raw = "raw"
+
+
+PART = "NAME[:OPTION=VALUE;...]"
+
+Trained = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A run's folder, a checkpoint, an exported folder, or a model that a plugin ships.",
+    ),
+]
+Sampled = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A run's folder, a checkpoint, an exported folder, a model that a plugin ships, or a "
+        "recipe with nothing to train, such as `markov`.",
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(min=0, max=2**63 - 1, help="Text i depends on it and i alone.  [default: 0]"),
+]
+BatchSize = Annotated[
+    int | None, typer.Option(min=1, help="Texts side by side.  [default: the recipe's]")
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Points of the grid, t_max to t_min; the last step ends clean.  "
+        "[default: the recipe's]",
+    ),
+]
+Prompt = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TEXT", help="What a text begins with; repeatable: in turns."),
+]
+Infill = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TEXT",
+        help="A text with gaps, each marked by ___; they share what is left of its length "
+        "as evenly as can be; repeatable.",
+    ),
+]
+Prompts = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="A prompt a line; a line with ___ is one to fill in."),
+]
+Length = Annotated[
+    list[int] | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Tokens of a text; several, repeated, take turns.  [default: the model's]",
+    ),
+]
+Sampler = Annotated[
+    str | None,
+    typer.Option(
+        metavar=PART, help="Such as dpm-2m or ancestral:eta=0.5.  [default: the recipe's]"
+    ),
+]
+Grid = Annotated[
+    str | None,
+    typer.Option(
+        metavar=PART, help="Such as sqrt-entropic or karras:rho=3.  [default: the recipe's]"
+    ),
+]
+Exit = Annotated[
+    str | None,
+    typer.Option(metavar=PART, help="When a text halts: entropy:threshold=0.05; or none."),
+]
+Guidance = Annotated[
+    list[str] | None,
+    typer.Option(metavar=PART, help="Innermost first, repeatable; or none."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY.PATH=VALUE",
+        help="Override one of the recipe's sampling keys, such as sampler.use=ancestral; "
+        "repeatable, and stronger than the options above.",
+    ),
+]
+Held = Annotated[
+    Weights | None,
+    typer.Option(
+        "--weights",
+        help="The moving average of the weights, or the last ones.  [default: the average, or "
+        "what an exported model holds]",
+    ),
+]
+Device = Annotated[
+    str, typer.Option(metavar="cpu|cuda|auto", help="Where to compute; auto: cuda if any.")
+]
+
+
+def held_as(weights: Weights | None) -> Literal["ema", "raw"] | None:
+    """The same for the library; None: what the model holds."""
+    return None if weights is None else weights.value
+
+
+def seed_of(model: Model, seed: int | None, overrides: Sequence[str]) -> int:
+    """--seed, or else --set seed=, or else 0: never the seed that the model was trained with."""
+    if seed is not None:
+        return seed
+    given = any(override.partition("=")[0].strip() == "seed" for override in overrides)
+    return model.config.seed if given else 0
+
+
+def device_of(name: str) -> torch.device:
+    """What --device means. Raises UsageError if torch cannot use it here."""
+    import torch
+
+    from dlmkit.errors import UsageError
+    from dlmkit.training.parallel import pick_device
+
+    if name == "auto":
+        return pick_device()
+    if name.partition(":")[0] not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"--device {name}: expected cpu, cuda, mps or auto")
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--device {name}: torch cannot use it here: {reason}") from error
+    return pick_device() if name == "cuda" else torch.device(name)
+
+
+def lines_of(file: Path | None) -> list[str]:
+    """What --prompts asks for, a line each. Raises UsageError if the file holds nothing."""
+    from dlmkit.errors import UsageError
+
+    if file is None:
+        return []
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--prompts {file}: cannot be read: {error}") from error
+    lines = [line for line in lines if line.strip()]
+    if not lines:
+        raise UsageError(f"--prompts {file}: the file is empty; expected a prompt a line")
+    return lines
