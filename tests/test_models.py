@@ -10,9 +10,12 @@ import pytest
 import torch
 
 import dlmkit
+from dlmkit import hookimpl
+from dlmkit.bench.subject import default_model, open_subject
 from dlmkit.cli.app import main
 from dlmkit.errors import PluginError, RecipeError
 from dlmkit.models import Model
+from dlmkit.plugin import ShippedModel
 from dlmkit.recipe.assemble import assemble
 from dlmkit.recipe.load import load_recipe
 from dlmkit.registry import Registry
@@ -20,6 +23,7 @@ from dlmkit.training.checkpoint import publish
 from dlmkit.training.loop import Learner
 from dlmkit.training.parallel import Single
 from dlmkit.training.state import capture, write_checkpoint
+from dlmkit_ddlm import plugin as ddlm
 
 PLUGIN = """
     from pathlib import Path
@@ -76,6 +80,18 @@ def test_it_is_listed_and_found_by_name(ship, toy, capsys):
         assert model.folder == toy
     assert main(["sample", "toy", "-n", "2", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 2
+
+
+def test_the_default_of_the_bench_is_a_model_of_dlmkits_own(ship, toy, monkeypatch):
+    before = default_model()
+    ship("dlmkit-acme", "acme")
+    assert default_model() == before  # what somebody else ships changes nothing
+    shipped = ShippedModel("a-toy", "a toy", toy)
+    monkeypatch.setattr(ddlm, "register_models", hookimpl(lambda: [shipped]), raising=False)
+    assert default_model() == "ddlm:a-toy"
+    model = open_subject(None)
+    assert model.name == "ddlm:a-toy"
+    assert model.config.length == 32
 
 
 def test_a_name_of_two_plugins(ship):

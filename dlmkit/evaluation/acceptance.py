@@ -214,6 +214,25 @@ def passed(document: Document) -> bool:
     return all(word == "better" for word in (*levels, *texts))
 
 
+def shortfalls(document: Document) -> list[str]:
+    """What keeps the model from passing, and where it is not surely the better one: Markdown
+    lines of a list."""
+    found = []
+    for word, what in (("worse", "is above"), ("undecided", "is not surely below")):
+        at = [f"{one['sigma']:.2f}" for one in document["levels"] if one["verdict"] == word]
+        if at:
+            found.append(
+                f"- Its cross-entropy {what} the exact bigram denoiser's at noise-to-signal ratio "
+                f"{', '.join(at)}."
+            )
+    texts = document["frontier"]["at_human"][ENTROPIES[0]]["verdicts"]
+    for word, what in (("worse", "less likely"), ("undecided", "not surely likelier")):
+        names = [f"a {name} sampler's" for name, one in texts.items() if one == word]
+        if names:
+            found.append(f"- At human entropy its texts are {what} than {' and '.join(names)}.")
+    return found
+
+
 def markdown(document: Document) -> str:
     """The document as tables."""
     return "\n\n".join([_levels(document), _texts(document), _infilling(document)])

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_ROUNDS = 40
+_ROUNDS = 200
 
 
 def interpolated(
