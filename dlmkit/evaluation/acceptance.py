@@ -245,7 +245,7 @@ def _levels(document: Document) -> str:
             f"{one['sigma']:.2f}",
             *(f"{one[name]:.4f}" for name in ("context_free", "bigram", "trigram", "model")),
             between(one["model_minus_bigram"], 4),
-            between(one["share"], 2),
+            between(one["share"], 2) if one["verdict"] else "",
             one["verdict"] or "not judged",
         )
         for one in document["levels"]
@@ -355,11 +355,11 @@ def _draw_frontier(axes: Axes, frontier: Mapping[str, Any]) -> None:
             )
     at = human[entropy]["value"], human[QUALITY]["value"]
     axes.axvline(at[0], ls=":", lw=1.2, color=COLOURS[6])
-    axes.plot(*at, ls="none", marker="X", ms=10, color=COLOURS[3], label="held-out text")
+    axes.plot(*at, ls="none", marker="X", ms=10, color=COLOURS[1], label="held-out text")
     axes.set(
         xlabel="entropy of pooled character 4-grams, nats",
         ylabel="nats a character under the judge",
-        title="Free texts over temperature",
+        title="Free texts; the numbers are temperatures",
     )
 
 

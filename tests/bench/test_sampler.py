@@ -13,9 +13,9 @@ from bench_toy import TOY
 
 from dlmkit.bench import device, html, plots
 from dlmkit.bench.subject import default_model, open_subject
-from dlmkit.registry import Registry
 from dlmkit.cli.app import main
 from dlmkit.errors import UsageError
+from dlmkit.registry import Registry
 
 KEYS = {
     "sampler",
