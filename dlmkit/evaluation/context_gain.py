@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dlmkit.core.data import Data
@@ -76,7 +76,7 @@ def _shares(counts: Tensor) -> Tensor:
     return ((counts + FLOOR) / (counts + FLOOR).sum(dim=-1, keepdim=True)).float()
 
 
-def _counted(batch: Batch, size: int, n: int) -> Float[Tensor, "V^n"]:
+def _counted(batch: Batch, size: int, n: int) -> Int[Tensor, "grams"]:
     """How often each run of ``n`` tokens occurs, padding left out."""
     length = batch.ids.shape[1] - n + 1
     gram = torch.zeros_like(batch.ids[:, :length])
