@@ -73,7 +73,8 @@ def test_it_is_listed_and_found_by_name(ship, toy, capsys):
     package = "dlmkit-acme 1.0"
     assert entry == {"name": "acme:toy", "summary": "a toy", "package": package, "path": str(toy)}
     assert main(["models", "list"]) == 0
-    assert "acme:toy  dlmkit-acme 1.0  a toy" in capsys.readouterr().out
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["acme:toy", "dlmkit-acme", "1.0", "a", "toy"] in lines
     for name in ("toy", "acme:toy"):
         model = dlmkit.load(name)
         assert isinstance(model, Model)
