@@ -98,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--infilled", type=int, default=128, help="held-out rows to fill in")
     made.add_argument(
         "--temperatures",
-        type=lambda words: [float(word) for word in words.split(",")],
+        type=temperatures,
         default=TEMPERATURES,
         help="of the model's score, in ascending order",
     )
@@ -107,6 +107,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE")
     made.add_argument("--quick", action="store_true", help="little of all; its figures say nothing")
     return made
+
+
+def temperatures(words: str) -> list[float]:
+    """Numbers separated by commas."""
+    return [float(word) for word in words.split(",")]
 
 
 def texts(word: str) -> int:
