@@ -33,6 +33,7 @@ import torch
 from dlmkit.bench.document import versions
 from dlmkit.bench.subject import Subject, open_subject
 from dlmkit.conditions import conditions
+from dlmkit.core.data import Data
 from dlmkit.core.metric import Metric
 from dlmkit.core.objective import Batch
 from dlmkit.errors import DlmkitError, UsageError
@@ -58,6 +59,8 @@ METRICS = (Part(use="text:ngram-judge"), Part(use="text:ngram-entropy"))
 TEMPERATURES = (0.7, 0.8, 0.9, 1.0, 1.1)
 SOFTMAX = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1)
 ORDERS = {"bigram": 2, "trigram": 3}
+COUNTED = 2_000_000
+"""Tokens of training text behind the exact denoisers, at most."""
 SHOWN = 20
 QUICK = {"rows": 16, "count": SHOWN, "infilled": 16, "temperatures": [0.8, 1.0]}
 
@@ -137,7 +140,8 @@ class Acceptance:
     def of(options: argparse.Namespace) -> Acceptance:
         """Raises UsageError for a vocabulary that is too large for the trigram denoiser."""
         subject = open_subject(options.model, options.set)
-        frequencies = Frequencies.count(subject.data, order=3)
+        tokens = min(COUNTED, once(subject.data))
+        frequencies = Frequencies.count(subject.data, tokens, rows=64, order=3)
         if frequencies.second is None:
             raise UsageError(
                 f"{options.model}: {subject.data.tokenizer.vocab_size} tokens are too many for the "
@@ -261,6 +265,11 @@ class Acceptance:
             points[name] = scored.point(self.intervals)
         human = Scored.of([judge], self.decoded(batch.ids)).point(self.intervals)
         return acceptance.infilled(points, human, self.intervals)
+
+
+def once(data: Data) -> int:
+    """How many tokens the training text has: what is read twice would be trusted too much."""
+    return sum(len(data.tokenizer.encode(text)) + 1 for text in data.texts("train"))
 
 
 def requests_of(batch: Batch, given: torch.Tensor) -> list[Request]:
