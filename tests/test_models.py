@@ -10,9 +10,12 @@ import pytest
 import torch
 
 import dlmkit
+from dlmkit import hookimpl
+from dlmkit.bench.subject import default_model, open_subject
 from dlmkit.cli.app import main
 from dlmkit.errors import PluginError, RecipeError
 from dlmkit.models import Model
+from dlmkit.plugin import ShippedModel
 from dlmkit.recipe.assemble import assemble
 from dlmkit.recipe.load import load_recipe
 from dlmkit.registry import Registry
@@ -20,6 +23,7 @@ from dlmkit.training.checkpoint import publish
 from dlmkit.training.loop import Learner
 from dlmkit.training.parallel import Single
 from dlmkit.training.state import capture, write_checkpoint
+from dlmkit_ddlm import plugin as ddlm
 
 PLUGIN = """
     from pathlib import Path
@@ -69,13 +73,26 @@ def test_it_is_listed_and_found_by_name(ship, toy, capsys):
     package = "dlmkit-acme 1.0"
     assert entry == {"name": "acme:toy", "summary": "a toy", "package": package, "path": str(toy)}
     assert main(["models", "list"]) == 0
-    assert "acme:toy  dlmkit-acme 1.0  a toy" in capsys.readouterr().out
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["acme:toy", "dlmkit-acme", "1.0", "a", "toy"] in lines
     for name in ("toy", "acme:toy"):
         model = dlmkit.load(name)
         assert isinstance(model, Model)
         assert model.folder == toy
     assert main(["sample", "toy", "-n", "2", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 2
+
+
+def test_the_default_of_the_bench_is_a_model_of_dlmkits_own(ship, toy, monkeypatch):
+    before = default_model()
+    ship("dlmkit-acme", "acme")
+    assert default_model() == before  # what somebody else ships changes nothing
+    shipped = ShippedModel("a-toy", "a toy", toy)
+    monkeypatch.setattr(ddlm, "register_models", hookimpl(lambda: [shipped]), raising=False)
+    assert default_model() == "ddlm:a-toy"
+    model = open_subject(None)
+    assert model.name == "ddlm:a-toy"
+    assert model.config.length == 32
 
 
 def test_a_name_of_two_plugins(ship):

@@ -27,11 +27,13 @@ TEST_BED = "markov"
 
 
 def default_model() -> str:
-    """What is measured when no model is named.
-
-    The model that ships with dlmkit will be; none ships yet, so it is the exact test-bed.
+    """What is measured when no model is named: the first model that ships with dlmkit itself, or
+    the exact test-bed where none does. Installing another package's model changes nothing.
     """
-    return TEST_BED
+    registry = Registry.load()
+    own = {plugin.name for plugin in registry.plugins if plugin.distribution == "dlmkit"}
+    names = sorted(name for name in registry.models() if name.partition(":")[0] in own)
+    return names[0] if names else TEST_BED
 
 
 @dataclass(frozen=True)

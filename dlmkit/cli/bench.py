@@ -25,7 +25,7 @@ def sampler(
         typer.Argument(
             metavar="[MODEL]",
             help="A run's folder, one of its checkpoints, or `markov`: the exact test-bed.  "
-            "[default: the model that ships with dlmkit once there is one, and markov until then]",
+            "[default: the model that ships with dlmkit, or markov if none does]",
         ),
     ] = None,
     early_exit: Annotated[

@@ -33,6 +33,16 @@ def export(
     weights: Set = None,
     name: Name = None,
     licence: Licence = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What dlmkit eval --out wrote of it, for the card."),
+    ] = None,
+    acceptance: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="What benchmarks/acceptance.py --out wrote of it, for the card."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a model as a folder of the Hugging Face hub.
@@ -41,7 +51,7 @@ def export(
     sha256 of every file but the card. dlmkit sample, dlmkit.load and transformers' AutoModel
     (after import dlmkit.hf) read it.
     """
-    _export(model, weights, name, licence).write(folder)
+    _export(model, weights, name, licence, record, acceptance).write(folder)
     files = sorted(path.name for path in folder.iterdir())
     _tell({"folder": str(folder), "files": files}, f"{folder}: {', '.join(files)}", as_json)
 
@@ -83,10 +93,16 @@ def pull(
     _tell({"repo": repo, "commit": commit, "folder": str(folder)}, str(folder), as_json)
 
 
-def _export(model: str, weights: Weights | None, name: str | None, licence: str | None) -> Export:
+def _export(
+    model: str,
+    weights: Weights | None,
+    name: str | None,
+    licence: str | None,
+    *evidence: Path | None,
+) -> Export:
     from dlmkit.hub.folder import Export
 
-    return Export.of(model, held_as(weights), name, licence)
+    return Export.of(model, held_as(weights), name, licence, *evidence)
 
 
 def _tell(values: dict[str, Any], words: str, as_json: bool) -> None:

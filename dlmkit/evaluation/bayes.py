@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.schedule import Level
-from dlmkit.types import Logits
+from dlmkit.types import Ids, Logits
 
 
 def log_likelihood(space: EmbeddingSpace, x: Tensor, level: Level) -> Logits | None:
@@ -50,6 +50,84 @@ def bigram(
     stacked = torch.stack(posterior[::-1], dim=1)
     total = stacked.sum(dim=-1, keepdim=True).clamp(min=_tiny(stacked))
     return (stacked / total).clamp(min=_tiny(stacked)).log()
+
+
+def trigram(
+    likelihood: Logits,
+    unigram: Float[Tensor, "V"],
+    transition: Float[Tensor, "V V"],
+    second: Float[Tensor, "V V V"],
+) -> Logits:
+    """log p(token | the whole row's x) for a chain of order 2, by forward-backward over pairs.
+
+    ``second[a, b, c]`` = p(c | a, b); the first two tokens are drawn as :func:`bigram` draws them.
+    A row costs 2 L V^3 products, and L V^2 numbers of memory: pass few rows at a time.
+    """
+    if likelihood.shape[1] == 1:
+        return context_free(likelihood, unigram)
+    evidence = (likelihood - likelihood.amax(dim=-1, keepdim=True)).exp()
+    pairs = _filtered(evidence, unigram, transition, second)
+    later = second.permute(1, 2, 0).contiguous()  # [b, c, a]
+    message, posterior = torch.ones_like(pairs[-1]), [pairs[-1].sum(dim=0)]
+    for position in range(len(pairs) - 1, 0, -1):
+        seen = (message * evidence[:, position + 1]).contiguous()  # [b, row, c]
+        message = torch.bmm(seen, later).permute(2, 1, 0)
+        message = message / message.amax(dim=(0, 2), keepdim=True).clamp(min=_tiny(message))
+        posterior.append((pairs[position - 1] * message).sum(dim=0))
+    posterior.append((pairs[0] * message).sum(dim=2).T)
+    stacked = torch.stack(posterior[::-1], dim=1)
+    total = stacked.sum(dim=-1, keepdim=True).clamp(min=_tiny(stacked))
+    return (stacked / total).clamp(min=_tiny(stacked)).log()
+
+
+def completions(
+    likelihood: Logits,
+    unigram: Float[Tensor, "V"],
+    transition: Float[Tensor, "V V"],
+    second: Float[Tensor, "V V V"],
+    uniform: Float[Tensor, "B L"],
+) -> Ids:
+    """A whole row of tokens drawn from each posterior of :func:`trigram`, L at least 2.
+
+    Tokens are drawn from the last to the first, each given those after it, by inverting its
+    distribution at ``uniform`` in [0, 1). A chain of order 1 is one whose ``second`` ignores a.
+    """
+    evidence = (likelihood - likelihood.amax(dim=-1, keepdim=True)).exp()
+    pairs = _filtered(evidence, unigram, transition, second)
+    rows = torch.arange(len(evidence), device=evidence.device)
+    size = evidence.shape[-1]
+    last = _invert(pairs[-1].permute(1, 0, 2).flatten(1), uniform[:, -1])
+    drawn = [last % size, last // size]
+    for position in range(len(pairs) - 2, -1, -1):
+        after, own = drawn[-2], drawn[-1]
+        weights = pairs[position][:, rows, own] * second[:, own, after]
+        drawn.append(_invert(weights.T, uniform[:, position]))
+    return torch.stack(drawn[::-1], dim=1)
+
+
+def _filtered(
+    evidence: Tensor, unigram: Tensor, transition: Tensor, second: Tensor
+) -> list[Float[Tensor, "V B V"]]:
+    """p(token i - 1 = a, token i = b | x up to i) as [a, row, b], for i = 1 to L - 1."""
+    first = _normalised(unigram * evidence[:, 0], (1,))
+    pairs = [_normalised(first.T[..., None] * transition[:, None] * evidence[:, 1], (0, 2))]
+    earlier = second.permute(1, 0, 2).contiguous()  # [b, a, c]
+    for position in range(2, evidence.shape[1]):
+        message = torch.bmm(pairs[-1].permute(2, 1, 0).contiguous(), earlier)
+        pairs.append(_normalised(message * evidence[:, position], (0, 2)))
+    return pairs
+
+
+def _normalised(x: Tensor, over: tuple[int, ...]) -> Tensor:
+    return x / x.sum(dim=over, keepdim=True).clamp(min=_tiny(x))
+
+
+def _invert(weights: Float[Tensor, "B K"], uniform: Float[Tensor, "B"]) -> Tensor:
+    """The index at which the share of ``weights`` up to it first exceeds ``uniform``."""
+    shares = weights.double().cumsum(dim=1)
+    wanted = (uniform.double() * shares[:, -1])[:, None]
+    index = torch.searchsorted(shares.contiguous(), wanted, right=True)[:, 0]
+    return index.clamp(max=weights.shape[1] - 1)
 
 
 def _tiny(x: Tensor) -> float:

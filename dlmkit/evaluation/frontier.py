@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -71,6 +72,16 @@ def _pick(record: Record, option: str, asked: str | None, usual: Sequence[str]) 
 
 def _number(record: Record, name: Name) -> Mapping[str, Any]:
     return record.results[name[0]][name[1]]
+
+
+def crossing(points: Sequence[tuple[float, float]], at: float) -> float | None:
+    """Where the line through ``points`` (entropy, quality), in their order, first has the entropy
+    ``at``: its quality there, between two points linearly. None if it does not."""
+    for (x, y), (next_x, next_y) in pairwise(points):
+        if min(x, next_x) <= at <= max(x, next_x):
+            share = (at - x) / (next_x - x) if next_x != x else 0.5
+            return y + share * (next_y - y)
+    return None
 
 
 def plot(frontier: Frontier) -> Figure:

@@ -76,8 +76,12 @@ def check_new(*paths: Path | None) -> None:
             raise UsageError(f"there is no folder {path.absolute().parent} to write {path.name} to")
 
 
-def read(path: Path, kind: str) -> dict[str, Any]:
-    """The document of ``kind`` in ``path``, verified."""
+def read(path: Path, kind: str, writer: str = "dlmkit eval MODEL --out FILE") -> dict[str, Any]:
+    """The document of ``kind`` in ``path``, which ``writer`` writes, verified.
+
+    Raises UsageError if there is none or it is of another format, CheckpointError if it is
+    truncated or altered.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -85,7 +89,7 @@ def read(path: Path, kind: str) -> dict[str, Any]:
     except ValueError as error:
         raise CheckpointError(f"{path} is truncated or not JSON: {error}") from error
     if not isinstance(content, dict) or kind not in content:
-        raise UsageError(f"{path} is no {kind}: 'dlmkit eval MODEL --out FILE' writes records")
+        raise UsageError(f"{path} is no {kind}: '{writer}' writes one")
     if content[kind] != FORMAT:
         software = content.get("protocol", {}).get("software", {}).get("dlmkit", "another dlmkit")
         raise UsageError(

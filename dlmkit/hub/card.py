@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
 from dlmkit import __version__
 from dlmkit.evaluation.plots import read_metrics
+from dlmkit.hub.evidence import Evidence
 from dlmkit.models import Model
 from dlmkit.recipe.load import Resolved
 from dlmkit.training.checkpoint import saved_step
@@ -23,7 +25,9 @@ WEIGHTS = {"ema": "the moving average of the weights", "raw": "the last weights"
 Record = Mapping[str, Any]
 
 
-def card(model: Model, source: Path, weights: str, name: str, licence: str | None) -> str:
+def card(
+    model: Model, source: Path, weights: str, name: str, licence: str | None, evidence: Evidence
+) -> str:
     """The card of ``model``, whose checkpoint is ``source``, as Markdown with its metadata.
 
     Says nothing that is not in the recipe, the run's records or the weights themselves. Without
@@ -48,7 +52,8 @@ def card(model: Model, source: Path, weights: str, name: str, licence: str | Non
         f"## Training\n\n{_training(model, source, records)}",
         _curve([record for record in records if record["kind"] == "validation"], source),
         _metrics(records),
-        f"## Limits\n\n{_limits(model, licence)}",
+        *evidence.sections(),
+        f"## Limits\n\n{_limits(model, licence, evidence)}",
         f"## Recipe\n\n```yaml\n{recipe.strip()}\n```",
     ]
     return str(ModelCard("\n\n".join(filter(None, sections)) + "\n"))
@@ -100,8 +105,11 @@ remote code."""
 def _data(model: Model, source: Path) -> str:
     described = environment_of(source).get("data")
     options = ", ".join(f"{key}: {value}" for key, value in model.config.data.options.items())
-    words = f"`{model.config.data.use}`{f' with {options}' if options else ''}."
-    return f"{words} The run said: {described}." if described else words
+    about = cleandoc(
+        model.assembly.registry.find("data", model.config.data.use).component.config.__doc__ or ""
+    )
+    words = f"`{model.config.data.use}`{f' with {options}' if options else ''}. {about}\n\n"
+    return f"{words}The run said: {described}." if described else words.strip()
 
 
 def _training(model: Model, source: Path, records: Sequence[Record]) -> str:
@@ -158,13 +166,14 @@ def _metrics(records: Sequence[Record]) -> str:
     return f"## Evaluation\n\nOf {measured[-1]['texts']} texts at the end of training.\n\n{table}"
 
 
-def _limits(model: Model, licence: str | None) -> str:
+def _limits(model: Model, licence: str | None, evidence: Evidence) -> str:
     lines = [
         f"- It writes texts of 1 to {model.config.length} tokens, in the alphabet of its "
         "tokenizer, and continues or fills in text of that kind only.",
         "- It repeats what its training text says, mistakes and prejudices included, and knows "
         "nothing else; nothing it writes has been checked for truth.",
         "- Figures hold for the sampler, grid and steps of the recipe below.",
+        *evidence.limits(),
     ]
     if licence is None:
         lines.append("- No licence has been chosen for these weights yet.")

@@ -3,7 +3,8 @@
 ``model.safetensors`` (one set of weights), ``config.json`` (``model_type: dlmkit``), the
 tokenizer's files, ``recipe.yaml`` (the resolved recipe), ``environment.json`` (the packages whose
 plugins it needs), ``README.md`` (the model card), ``curves.png`` if the run drew one, and
-``manifest.json`` with size and sha256 of all of them but the card, which may be edited.
+``manifest.json`` with size and sha256 of all of them but the card, which may be edited. Where the
+model was measured, ``evaluation.json`` and ``acceptance.json`` with its pictures as well.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from safetensors.torch import save_file
 from dlmkit import __version__
 from dlmkit.errors import UsageError
 from dlmkit.hub.card import card
+from dlmkit.hub.evidence import Evidence
 from dlmkit.models import Model, load_model
 from dlmkit.recipe.load import Resolved
 from dlmkit.training.checkpoint import place, saved_step
@@ -48,6 +50,7 @@ class Export:
 
     ``source`` is the checkpoint that it comes from, ``weights`` which of its weights it has.
     ``licence`` is an identifier of the hub such as ``apache-2.0``; None leaves the field out.
+    ``record`` and ``acceptance`` are what was measured of it (:mod:`dlmkit.hub.evidence`).
     """
 
     model: Model
@@ -55,6 +58,8 @@ class Export:
     weights: str
     name: str
     licence: str | None = None
+    record: Path | None = None
+    acceptance: Path | None = None
 
     @staticmethod
     def of(
@@ -62,6 +67,8 @@ class Export:
         weights: Weights | None = None,
         name: str | None = None,
         licence: str | None = None,
+        record: Path | None = None,
+        acceptance: Path | None = None,
     ) -> Export:
         """The model that ``reference`` means, loaded and verified as for sampling."""
         model = load_model(reference, weights=weights)
@@ -69,7 +76,8 @@ class Export:
         assert source is not None
         held = weights or ("ema" if (source / EMA).is_file() else exported(source))
         run = run_of(source)
-        return Export(model, source, held, name or (run or source).name, licence)
+        title = name or (run or source).name
+        return Export(model, source, held, title, licence, record, acceptance)
 
     def write(self, destination: Path) -> None:
         """Make the folder ``destination``. Raises UsageError if it is there and not empty."""
@@ -97,14 +105,17 @@ class Export:
         curves = (run_of(self.source) or self.source) / CURVES
         if curves.is_file():
             shutil.copyfile(curves, folder / CURVES)
-        (folder / CARD).write_text(self._card(), encoding="utf-8")
+        evidence = Evidence.of(self.model, self.source, self.record, self.acceptance)
+        evidence.write(folder)
+        (folder / CARD).write_text(self._card(evidence), encoding="utf-8")
 
-    def _card(self) -> str:
-        """The card of a folder that was exported before may have been edited: it is kept."""
-        before = self.source / CARD
-        if before.is_file() and run_of(self.source) is None and self.licence is None:
+    def _card(self, evidence: Evidence) -> str:
+        """The card of a folder that was exported before may have been edited: it is kept, unless
+        something new is to stand in it."""
+        before, new = self.source / CARD, (self.licence, self.record, self.acceptance)
+        if before.is_file() and run_of(self.source) is None and not any(new):
             return before.read_text(encoding="utf-8")
-        return card(self.model, self.source, self.weights, self.name, self.licence)
+        return card(self.model, self.source, self.weights, self.name, self.licence, evidence)
 
     def _config(self) -> dict[str, Any]:
         tokenizer, config = self.model.assembly.tokenizer, self.model.config

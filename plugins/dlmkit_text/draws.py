@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from dlmkit.noise import Noise
-from dlmkit_text.ngrams import Ints, count
+from dlmkit_text.ngrams import Grams, Ints, count
 from dlmkit_text.pieces import SEPARATOR
 from dlmkit_text.symbols import Alphabet
 
@@ -43,30 +43,45 @@ class NgramSampler:
         circle = np.concatenate((stream, stream[: order - 1]))
         self.grams = count(circle, len(self.alphabet), order)
 
-    def sample(self, count: int, length: int, seed: int) -> list[str]:
-        """``count`` texts of ``length`` units."""
+    def sample(self, count: int, length: int, seed: int, temperature: float = 1.0) -> list[str]:
+        """``count`` texts of ``length`` units.
+
+        Every unit is drawn from probabilities to the power 1 / ``temperature``, normalised.
+        """
         noise = Noise.keyed(seed, torch.arange(count), 0).fork(_DOMAIN)
         u = noise.uniform(0, (length,), torch.float64).numpy()
         drawn = np.empty((count, length), dtype=np.int64)
         gram = np.zeros(count, dtype=np.int64)
+        weights = [_shares(level) ** (1.0 / temperature) for level in self.grams]
         for position in range(length):
-            level = self.grams[min(position, self.order - 1)]
-            gram = _draw(level.prefix, level.counts, gram, u[:, position])
+            at = min(position, self.order - 1)
+            level = self.grams[at]
+            gram = _draw(level.prefix, weights[at], gram, u[:, position])
             drawn[:, position] = level.last[gram]
             if position >= self.order - 1:
                 gram = level.suffix[gram]
         return ["".join(self.alphabet.units[i] for i in row) for row in drawn]
 
 
-def _draw(prefix: Ints, counts: Ints, context: Ints, u: NDArray[np.float64]) -> Ints:
-    """An n-gram that begins with each context, with a probability proportional to its count.
+def _shares(level: Grams) -> NDArray[np.float64]:
+    """The relative frequency of each n-gram among those that begin alike."""
+    shares: NDArray[np.float64] = (
+        level.counts / np.bincount(level.prefix, level.counts)[level.prefix]
+    )
+    return shares
+
+
+def _draw(
+    prefix: Ints, weights: NDArray[np.float64], context: Ints, u: NDArray[np.float64]
+) -> Ints:
+    """An n-gram that begins with each context, with a probability proportional to its weight.
 
     ``prefix`` is sorted, so the n-grams of a context are neighbours.
     """
-    ends = np.cumsum(counts)
+    ends = np.cumsum(weights)
     low = np.searchsorted(prefix, context, side="left")
     high = np.searchsorted(prefix, context, side="right") - 1
-    before = ends[low] - counts[low]
-    target = before + np.floor(u * (ends[high] - before)).astype(np.int64)
-    drawn: Ints = np.searchsorted(ends, target, side="right")
+    before = np.where(low > 0, ends[low - 1], 0.0)
+    target = before + u * (ends[high] - before)
+    drawn: Ints = np.clip(np.searchsorted(ends, target, side="right"), low, high)
     return drawn

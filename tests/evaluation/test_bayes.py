@@ -34,11 +34,11 @@ def setting():
 
 def brute_force(space, prior, x, level):
     """Posterior marginals by summing prior(sequence) x Gaussian density over all V^L sequences."""
-    table = space.table()
-    result = torch.zeros(len(x), L, V, dtype=torch.float64)
+    table, length = space.table(), x.shape[1]
+    result = torch.zeros(len(x), length, V, dtype=torch.float64)
     for row in range(len(x)):
         alpha, sigma = level.alpha[row], level.sigma[row]
-        for word in itertools.product(range(V), repeat=L):
+        for word in itertools.product(range(V), repeat=length):
             distance = (x[row] - alpha * table[list(word)]).square().sum()
             weight = prior(word) * torch.exp(-distance / (2 * sigma**2))
             for position, token in enumerate(word):
@@ -67,6 +67,89 @@ def test_bigram_posterior(setting):
 
     guess = bayes.bigram(bayes.log_likelihood(space, x, level), unigram, transition)
     torch.testing.assert_close(guess.exp(), brute_force(space, prior, x, level))
+
+
+@pytest.fixture
+def second():
+    table = torch.rand(V, V, V, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    return table / table.sum(-1, keepdim=True)
+
+
+def of_order_2(unigram, transition, second):
+    def prior(word):
+        chance = unigram[word[0]]
+        if len(word) > 1:
+            chance = chance * transition[word[0], word[1]]
+        for a, b, c in zip(word, word[1:], word[2:], strict=False):
+            chance = chance * second[a, b, c]
+        return chance
+
+    return prior
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, L])
+def test_trigram_posterior(setting, second, length):
+    space, unigram, transition, x, level = setting
+    likelihood = bayes.log_likelihood(space, x[:, :length], level)
+    guess = bayes.trigram(likelihood, unigram, transition, second)
+    prior = of_order_2(unigram, transition, second)
+    torch.testing.assert_close(guess.exp(), brute_force(space, prior, x[:, :length], level))
+
+
+def test_a_trigram_that_ignores_its_first_token_is_a_bigram(setting):
+    space, unigram, transition, x, level = setting
+    likelihood = bayes.log_likelihood(space, x, level)
+    guess = bayes.trigram(likelihood, unigram, transition, transition.expand(V, V, V))
+    torch.testing.assert_close(guess, bayes.bigram(likelihood, unigram, transition))
+
+
+def test_single_precision_survives_almost_clean_rows(setting, second):
+    space, unigram, transition, _, _ = setting
+    ids = torch.randint(0, V, (2, 40))
+    level = Level(torch.ones(2).double(), torch.full((2,), 1e-3).double())
+    likelihood = bayes.log_likelihood(space, space.embed(ids), level).float()
+    tables = [table.float() for table in (unigram, transition, second)]
+    guess = bayes.trigram(likelihood, *tables)
+    assert torch.equal(guess.argmax(-1), ids)
+    assert torch.isfinite(guess).all()
+    assert torch.equal(bayes.completions(likelihood, *tables, torch.rand(2, 40)), ids)
+
+
+def test_completions_are_drawn_from_the_posterior_of_whole_rows(setting, second):
+    """Over an even grid of uniform numbers each row occurs as often as its posterior says."""
+    _, unigram, transition, _, _ = setting
+    length, fine = 3, 40
+    likelihood = torch.tensor([[0.0, -1.0, 0.5, 0.2], [0.0] * V, [0.0, -2.0, -0.3, 0.1]]).double()
+    at = (torch.arange(fine) + 0.5) / fine
+    uniform = torch.cartesian_prod(at, torch.zeros(1), (torch.arange(1600) + 0.5) / 1600)
+    rows = likelihood.expand(len(uniform), length, V)
+    drawn = bayes.completions(rows, unigram, transition, second, uniform)
+    found = torch.bincount(drawn @ torch.tensor([V * V, V, 1]), minlength=V**length)
+    prior = of_order_2(unigram, transition, second)
+    exact = torch.stack(
+        [
+            prior(word) * sum(likelihood[i, v] for i, v in enumerate(word)).exp()
+            for word in itertools.product(range(V), repeat=length)
+        ]
+    )
+    # the last two tokens are drawn together at 1600 points, the first at 40
+    assert (found / len(uniform) - exact / exact.sum()).abs().max() < 1 / fine / 2
+    torch.testing.assert_close(
+        found.view(V, V * V).sum(0) / len(uniform),
+        (exact / exact.sum()).view(V, V * V).sum(0).float(),
+        atol=1 / 1600,
+        rtol=0.0,
+    )
+
+
+def test_completions_keep_what_is_given(setting, second):
+    _, unigram, transition, _, _ = setting
+    ids = torch.randint(0, V, (6, L))
+    given = torch.rand(6, L) < 0.5
+    known = torch.nn.functional.one_hot(ids, V).bool() | ~given[..., None]
+    likelihood = torch.where(known, 0.0, -torch.inf).double()
+    drawn = bayes.completions(likelihood, unigram, transition, second, torch.rand(6, L))
+    assert torch.equal(drawn[given], ids[given])
 
 
 def test_bigram_survives_almost_clean_rows(setting):

@@ -143,6 +143,15 @@ def test_conditional_frequencies_are_the_texts():
     assert drawn["b"] / drawn.total() == pytest.approx(0.75, abs=0.03)
 
 
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_a_temperature_is_a_power_of_probabilities(temperature: float):
+    sampler = NgramSampler(["abacabab"] * 50, order=2)
+    texts = sampler.sample(300, 40, 0, temperature)
+    drawn = Counter(text[i + 1] for text in texts for i in range(39) if text[i] == "a")
+    odds = (0.75 / 0.25) ** (1.0 / temperature)
+    assert drawn["b"] / drawn.total() == pytest.approx(odds / (1.0 + odds), abs=0.03)
+
+
 def test_a_sample_depends_on_its_seed_and_place_alone():
     sampler = NgramSampler([TEXT], 2)
     assert sampler.sample(2, 30, 1) == sampler.sample(5, 30, 1)[:2]

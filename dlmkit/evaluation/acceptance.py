@@ -1,0 +1,381 @@
+"""How good a model is beside exact n-gram models of its own text: one document, one judgement.
+
+The document says by noise level how the model's cross-entropy compares with that of the exact
+denoisers; how likely its free texts are under a judge at the entropy of human text; and how well
+it fills in. Everything has an interval by resampling texts, and what the intervals leave open is
+called undecided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from dlmkit.core.metric import Measured, Metric
+from dlmkit.evaluation.frontier import crossing
+from dlmkit.evaluation.intervals import resamplings
+from dlmkit.evaluation.measure import Intervals, Number, number
+from dlmkit.evaluation.record import read
+from dlmkit.report import COLOURS, MARKERS, plain_numbers, themed
+
+ACCEPTANCE = "dlmkit-acceptance"
+JUDGED = 0.02
+"""Nats a token that the bigram denoiser must gain on the unigram for a level to be judged."""
+
+NAMES = ("model", "context_free", "bigram", "trigram")
+ENTROPIES = ("entropy_4", "entropy_1")
+"""At equal values of which likelihoods are compared; the first one is judged."""
+
+QUALITY = "nll_per_character"
+
+PICTURES = {"light": ".png", "dark": "-dark.png"}
+"""How the picture's file ends in each theme."""
+
+Document = Mapping[str, Any]
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The document in ``path``. Raises what :func:`dlmkit.evaluation.record.read` raises."""
+    return read(path, ACCEPTANCE, "benchmarks/acceptance.py MODEL --out FILE")
+
+
+def verdict(lead: Mapping[str, float | None]) -> str:
+    """Whether a difference, model minus other, of something better when low is surely so."""
+    low, high = lead["low"], lead["high"]
+    if low is None or high is None:
+        return "undecided"
+    return "better" if high < 0.0 else "worse" if low > 0.0 else "undecided"
+
+
+def level(
+    sigma: float, scores: Float[Tensor, "B 4"], tokens: Float[Tensor, "B"], intervals: Intervals
+) -> dict[str, Any]:
+    """One noise level, from each row's nats by :data:`NAMES` and its number of tokens.
+
+    ``share`` is the model's gain over the context-free denoiser in that of the trigram. The
+    verdict is None where the bigram hardly gains.
+    """
+
+    def numbers(rows: Tensor) -> Tensor:
+        model, free, bigram, trigram = scores[rows].sum(dim=0) / tokens[rows].sum()
+        return torch.stack([model - bigram, (free - model) / (free - trigram)])
+
+    every = torch.arange(len(scores))
+    drawn = torch.stack([numbers(rows) for rows in _resampled(len(scores), intervals)])
+    lead, share = (
+        number(float(value), draws.tolist(), intervals)
+        for value, draws in zip(numbers(every), drawn.T, strict=True)
+    )
+    means = dict(zip(NAMES, (scores.sum(dim=0) / tokens.sum()).tolist(), strict=True))
+    judged = means["context_free"] - means["bigram"] > JUDGED
+    found = {"sigma": sigma, **means, "model_minus_bigram": lead, "share": share}
+    return {**found, "verdict": verdict(lead) if judged else None}
+
+
+def _resampled(count: int, intervals: Intervals) -> Iterator[Tensor]:
+    return resamplings(count, intervals.draws, intervals.seed)
+
+
+@dataclass(frozen=True)
+class Point:
+    """The numbers of one set of texts, and of its resamplings, name by name."""
+
+    values: Mapping[str, float]
+    draws: Sequence[Mapping[str, float]]
+
+    def numbers(self, intervals: Intervals) -> dict[str, Number]:
+        """Every number with its interval."""
+        return {n: number(v, [d[n] for d in self.draws], intervals) for n, v in self.values.items()}
+
+    def moved(self, name: str) -> Tensor:
+        """The draws of a number, shifted so that their mean is its value."""
+        draws = torch.tensor([draw[name] for draw in self.draws], dtype=torch.float64)
+        return draws - draws.mean() + self.values[name]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Texts measured once, and means of what else is known of each: float64[B] by name."""
+
+    count: int
+    measured: Sequence[Measured]
+    each: Mapping[str, Tensor]
+
+    @staticmethod
+    def of(
+        metrics: Iterable[Metric], texts: Sequence[str], each: Mapping[str, Tensor] | None = None
+    ) -> Scored:
+        """``texts`` under fitted ``metrics``."""
+        return Scored(len(texts), [metric.evaluate(texts) for metric in metrics], each or {})
+
+    def point(self, intervals: Intervals) -> Point:
+        """Resampled by the same rows as any other of as many texts, so that they pair up."""
+        draws = [self._of(rows) for rows in _resampled(self.count, intervals)]
+        return Point(self._of(None), draws)
+
+    def _of(self, rows: Tensor | None) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for one in self.measured:
+            assert one.again is not None
+            numbers = one.numbers if rows is None else one.again(rows.tolist())
+            found |= {k: v for k, v in numbers.items() if not k.startswith("human_")}
+        means = {n: float((v if rows is None else v[rows]).mean()) for n, v in self.each.items()}
+        return found | means
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The likelihood at which a curve of points reaches human entropy, and its draws."""
+
+    value: float | None
+    draws: Sequence[float | None]
+
+    def number(self, intervals: Intervals) -> Number:
+        """With its interval; null where the curve does not get there."""
+        kept = [draw for draw in self.draws if draw is not None]
+        return number(float("nan") if self.value is None else self.value, kept, intervals)
+
+    def minus(self, other: Reading, intervals: Intervals) -> Number:
+        """The difference, the two being of texts drawn independently."""
+        mine, theirs = self.number(intervals), other.number(intervals)
+        if mine["value"] is None or theirs["value"] is None:
+            return {"value": None, "low": None, "high": None, "error": None}
+        pairs = zip(self.draws, reversed(other.draws), strict=True)
+        draws = [a - b for a, b in pairs if a is not None and b is not None]
+        return number(mine["value"] - theirs["value"], draws, intervals)
+
+
+def reading(points: Sequence[Point], human: Point, entropy: str) -> Reading:
+    """Where the line through ``points``, in their order, reaches the entropy of ``human``."""
+    own = [(point.values[entropy], point.values[QUALITY]) for point in points]
+    moved = [(point.moved(entropy).tolist(), point.moved(QUALITY).tolist()) for point in points]
+    draws = [
+        crossing([(x[k], y[k]) for x, y in moved], at)
+        for k, at in enumerate(human.moved(entropy).tolist())
+    ]
+    return Reading(crossing(own, human.values[entropy]), draws)
+
+
+def frontier(
+    writers: Mapping[str, Mapping[float, Point]], human: Point, intervals: Intervals
+) -> dict[str, Any]:
+    """The curve of every writer over its temperatures, and where they stand at human entropy.
+
+    ``writers`` holds ``model`` and whom it is compared with.
+    """
+    found: dict[str, Any] = {"human": human.numbers(intervals), "writers": {}, "at_human": {}}
+    for name, curve in writers.items():
+        found["writers"][name] = [
+            {"temperature": t, **point.numbers(intervals)} for t, point in curve.items()
+        ]
+    for entropy in ENTROPIES:
+        at = {name: reading([*c.values()], human, entropy) for name, c in writers.items()}
+        leads = {n: at["model"].minus(at[n], intervals) for n in writers if n != "model"}
+        found["at_human"][entropy] = {
+            **{name: one.number(intervals) for name, one in at.items()},
+            "model_minus": leads,
+            "verdicts": {name: verdict(lead) for name, lead in leads.items()},
+        }
+    return found
+
+
+def infilled(points: Mapping[str, Point], human: Point, intervals: Intervals) -> dict[str, Any]:
+    """Each writer's numbers, and the model's minus those of the others on the same rows."""
+    own = points["model"]
+    leads = {
+        name: {
+            key: number(
+                own.values[key] - value,
+                [a[key] - b[key] for a, b in zip(own.draws, point.draws, strict=True)],
+                intervals,
+            )
+            for key, value in point.values.items()
+        }
+        for name, point in points.items()
+        if name != "model"
+    }
+    writers = {name: point.numbers(intervals) for name, point in points.items()}
+    return {"writers": {**writers, "human": human.numbers(intervals)}, "model_minus": leads}
+
+
+def passed(document: Document) -> bool:
+    """Whether the model is surely below the bigram at every judged level, and its texts surely
+    likelier than all others' at human entropy."""
+    levels = [level["verdict"] for level in document["levels"] if level["verdict"] is not None]
+    texts = document["frontier"]["at_human"][ENTROPIES[0]]["verdicts"].values()
+    return all(word == "better" for word in (*levels, *texts))
+
+
+def shortfalls(document: Document) -> list[str]:
+    """What keeps the model from passing, and where it is not surely the better one: Markdown
+    lines of a list."""
+    found = []
+    for word, what in (("worse", "is above"), ("undecided", "is not surely below")):
+        at = [f"{one['sigma']:.2f}" for one in document["levels"] if one["verdict"] == word]
+        if at:
+            found.append(
+                f"- Its cross-entropy {what} the exact bigram denoiser's at noise-to-signal ratio "
+                f"{', '.join(at)}."
+            )
+    texts = document["frontier"]["at_human"][ENTROPIES[0]]["verdicts"]
+    for word, what in (("worse", "less likely"), ("undecided", "not surely likelier")):
+        names = [f"a {name} sampler's" for name, one in texts.items() if one == word]
+        if names:
+            found.append(f"- At human entropy its texts are {what} than {' and '.join(names)}.")
+    return found
+
+
+def markdown(document: Document) -> str:
+    """The document as tables."""
+    return "\n\n".join([_levels(document), _texts(document), _infilling(document)])
+
+
+def _levels(document: Document) -> str:
+    names = ("sigma", "context-free", "bigram", "trigram", "model")
+    rows = [
+        (
+            f"{one['sigma']:.2f}",
+            *(f"{one[name]:.4f}" for name in ("context_free", "bigram", "trigram", "model")),
+            between(one["model_minus_bigram"], 4),
+            between(one["share"], 2) if one["verdict"] else "",
+            one["verdict"] or "not judged",
+        )
+        for one in document["levels"]
+    ]
+    head = (*names, "model - bigram", "share of the trigram's gain", "verdict")
+    return (
+        f"Cross-entropy, nats a token, on {document['protocol']['rows']} held-out rows, beside the "
+        "exact Bayes denoisers that know how frequent tokens are (context-free), and how often "
+        "they follow one (bigram) or two others (trigram). A level is judged where the bigram "
+        f"gains more than {JUDGED:g} on the context-free.\n\n" + table(head, rows)
+    )
+
+
+def _texts(document: Document) -> str:
+    found = document["frontier"]
+    rows = []
+    for name in found["writers"]:
+        cells = []
+        for entropy in ENTROPIES:
+            at = found["at_human"][entropy]
+            lead = f" ({at['verdicts'][name]})" if name in at["verdicts"] else ""
+            cells.append(between(at[name], 2) + lead)
+        rows.append((name, *cells))
+    human = between(found["human"][QUALITY], 2)
+    return (
+        f"Free texts, {document['protocol']['texts']} of each writer, their temperatures moved: "
+        "nats a character under the judge where a writer's texts have the entropy of human text; "
+        "in brackets what the model is beside it.\n\n"
+        + table(
+            ("writer", "at equal 4-gram entropy", "at equal 1-gram entropy"),
+            [*rows, ("human", human, human)],
+        )
+    )
+
+
+def _infilling(document: Document) -> str:
+    rows = [
+        (
+            name,
+            *(between(one[key], 3) if key in one else "" for key in ("likeliest", "drawn")),
+            between(one[QUALITY], 3) if QUALITY in one else "",
+        )
+        for name, one in document["infilling"]["writers"].items()
+    ]
+    return (
+        f"Half of the tokens of {document['protocol']['infilled']} held-out rows given, at random "
+        "places: share of the others that is the text's own, by the likeliest token of each place "
+        "and by a completion drawn; nats a character of the completed texts.\n\n"
+        + table(("writer", "accuracy, likeliest", "accuracy, drawn", "nats a character"), rows)
+    )
+
+
+def between(one: Mapping[str, float | None], digits: int) -> str:
+    """A number with its interval, as words."""
+    value, low, high = (one[key] for key in ("value", "low", "high"))
+    if value is None:
+        return "not reached"
+    ends = "" if low is None or high is None else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{value:.{digits}f}{ends}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, numbers to the right."""
+    lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def draw(document: Document, theme: str) -> Figure:
+    """Left, the gain on the context-free denoiser by noise level; right, the frontiers."""
+    with themed(theme):
+        figure = Figure(figsize=(11.5, 4.6), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        _draw_levels(left, document["levels"])
+        _draw_frontier(right, document["frontier"])
+        for axes in (left, right):
+            axes.grid(alpha=0.25)
+            axes.legend(frameon=False)
+    return figure
+
+
+def _draw_levels(axes: Axes, levels: Sequence[Mapping[str, Any]]) -> None:
+    sigma = [level["sigma"] for level in levels]
+    for name in ("model", "bigram", "trigram"):
+        gain = [level["context_free"] - level[name] for level in levels]
+        axes.plot(sigma, gain, label=_LABELS[name], **_look(name))
+    axes.set(
+        xlabel=r"noise-to-signal ratio $\sigma$",
+        ylabel="gain on the context-free denoiser, nats a token",
+        title="Denoising held-out text",
+        xscale="log",
+    )
+    plain_numbers(axes.xaxis)
+
+
+def _draw_frontier(axes: Axes, frontier: Mapping[str, Any]) -> None:
+    """Every writer's line over its temperatures, and human text as a cross on a dotted line."""
+    entropy, human = ENTROPIES[0], frontier["human"]
+    for name, points in frontier["writers"].items():
+        x, y = ([point[key]["value"] for point in points] for key in (entropy, QUALITY))
+        bars = [_ends([point[key] for point in points]) for key in (entropy, QUALITY)]
+        look = _look(name)
+        axes.errorbar(x, y, xerr=bars[0], yerr=bars[1], capsize=2, label=_WRITERS[name], **look)
+        for place in (0, -1):
+            words = f"{points[place]['temperature']:g}"
+            axes.annotate(
+                words, (x[place], y[place]), (5, -11), textcoords="offset points", fontsize=8
+            )
+    at = human[entropy]["value"], human[QUALITY]["value"]
+    axes.axvline(at[0], ls=":", lw=1.2, color=COLOURS[6])
+    axes.plot(*at, ls="none", marker="X", ms=10, color=COLOURS[1], label="held-out text")
+    axes.set(
+        xlabel="entropy of pooled character 4-grams, nats",
+        ylabel="nats a character under the judge",
+        title="Free texts; the numbers are temperatures",
+    )
+
+
+_LABELS = {"model": "model", "bigram": "exact bigram", "trigram": "exact trigram"}
+_WRITERS = {"model": "model", "bigram": "bigram sampler", "trigram": "trigram sampler"}
+
+
+def _look(name: str) -> dict[str, Any]:
+    place = NAMES.index(name)
+    style = {"model": "-", "bigram": "--", "trigram": "-."}[name]
+    return {"color": COLOURS[place], "marker": MARKERS[place], "ls": style, "ms": 5, "lw": 1.6}
+
+
+def _ends(numbers: Sequence[Mapping[str, Any]]) -> list[list[float]]:
+    """How far each interval reaches below and above its value."""
+    return [
+        [max(one["value"] - one["low"], 0.0) for one in numbers],
+        [max(one["high"] - one["value"], 0.0) for one in numbers],
+    ]

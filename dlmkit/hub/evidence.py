@@ -1,0 +1,129 @@
+"""What was measured of a model, carried in its folder and shown in its card.
+
+``evaluation.json`` is a record of `dlmkit eval`, ``acceptance.json`` what benchmarks/acceptance.py
+wrote, with its pictures. Both name the model by the sha256 of its weights and options, so no card
+shows another model's figures.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlmkit.conditions import model_digest
+from dlmkit.errors import UsageError
+from dlmkit.evaluation import acceptance
+from dlmkit.evaluation.record import RECORD, read
+from dlmkit.models import Model
+
+EVALUATION, ACCEPTANCE = "evaluation.json", "acceptance.json"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Documents and the files that they came from; None where there is none."""
+
+    record: Mapping[str, Any] | None
+    acceptance: Mapping[str, Any] | None
+    files: Mapping[str, Path]
+
+    @staticmethod
+    def of(
+        model: Model, source: Path, record: Path | None = None, accepted: Path | None = None
+    ) -> Evidence:
+        """Of the files asked for, or else of those in the folder ``source``.
+
+        Raises UsageError for one asked for that is of another model, and what reading raises.
+        One in ``source`` that is of other weights (which were trained since) is left behind.
+        """
+        digest, files, found = model_digest(model), {}, {}
+        for name, asked in ((EVALUATION, record), (ACCEPTANCE, accepted)):
+            path = asked or source / name
+            if asked is None and not path.is_file():
+                continue
+            content = read(path, RECORD) if name == EVALUATION else acceptance.load(path)
+            if content["subject"]["sha256"] == digest:
+                found[name], files[name] = content, path
+            elif asked is not None:
+                raise UsageError(
+                    f"{path} is of another model ({content['subject']['name']}): its weights or "
+                    "options differ from those to export; measure this one"
+                )
+        if ACCEPTANCE in files:
+            files |= _pictures(files[ACCEPTANCE])
+        return Evidence(found.get(EVALUATION), found.get(ACCEPTANCE), files)
+
+    def write(self, folder: Path) -> None:
+        """Copy the files into ``folder`` under their names."""
+        for name, path in self.files.items():
+            shutil.copyfile(path, folder / name)
+
+    def sections(self) -> list[str]:
+        """The card's chapters on what there is."""
+        found = [] if self.record is None else [_record(self.record)]
+        if self.acceptance is not None:
+            found += [_acceptance(self.acceptance, self.files), _samples(self.acceptance)]
+        return found
+
+    def limits(self) -> list[str]:
+        """What was measured and falls short."""
+        return [] if self.acceptance is None else acceptance.shortfalls(self.acceptance)
+
+
+def _pictures(document: Path) -> dict[str, Path]:
+    """The pictures that were drawn beside ``document``, by their names in the folder."""
+    stem, own = document.with_suffix(""), Path(ACCEPTANCE).stem
+    drawn = {f"{own}{end}": Path(f"{stem}{end}") for end in acceptance.PICTURES.values()}
+    return {name: path for name, path in drawn.items() if path.is_file()}
+
+
+def _record(record: Mapping[str, Any]) -> str:
+    protocol, samples = record["protocol"], record["samples"]
+    under = protocol["sampling"]
+    rows = [
+        (
+            f"{metric}, {name}",
+            acceptance.between(one, 4),
+            acceptance.between(numbers[f"human_{name}"], 4) if f"human_{name}" in numbers else "",
+        )
+        for metric, numbers in record["results"].items()
+        for name, one in numbers.items()
+        if not name.startswith("human_")
+    ]
+    return (
+        f"## Evaluation record\n\n`{EVALUATION}` pins all that moves these numbers: "
+        f"{samples['count']} texts of seed {under['seed']}, {under['steps']} steps of "
+        f"`{under['sampler']['use']}` on `{under['grid']['use']}`. Intervals: 95 %, by resampling "
+        "texts.\n\n" + acceptance.table(("number", "value", "human text"), rows)
+    )
+
+
+def _acceptance(document: Mapping[str, Any], files: Mapping[str, Path]) -> str:
+    light, dark = (f"acceptance{acceptance.PICTURES[theme]}" for theme in ("light", "dark"))
+    picture = ""
+    if light in files and dark in files:
+        words = "Gain by noise level, and likelihood by entropy"
+        picture = (
+            f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+            f'<img src="{light}" alt="{words}"></picture>\n\n'
+        )
+    met = "met" if acceptance.passed(document) else "not met"
+    return (
+        "## Beside n-gram models of the same text\n\nThe bar: surely below the bigram denoiser at "
+        "every judged level, and free texts surely likelier than both samplers' at equal 4-gram "
+        f"entropy. It is {met}.\n\n{picture}{acceptance.markdown(document)}"
+    )
+
+
+def _samples(document: Mapping[str, Any]) -> str:
+    texts: Sequence[str] = document["samples"]
+    body = "\n".join(f"--- {index}\n{text}" for index, text in enumerate(texts))
+    fence = "```" + max(re.findall("`+", body), default="", key=len)
+    return (
+        f"## Samples\n\nTexts 0 to {len(texts) - 1} of seed {document['protocol']['seed']}, none "
+        f"picked.\n\n{fence}text\n{body}\n{fence}"
+    )
