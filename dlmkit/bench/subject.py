@@ -19,6 +19,7 @@ from dlmkit.recipe import short
 from dlmkit.recipe.assemble import Assembly, assemble_sampling
 from dlmkit.recipe.load import Resolved, resolve_text
 from dlmkit.recipe.schema import RecipeConfig
+from dlmkit.registry import Registry
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.training.environment import attention_used
 

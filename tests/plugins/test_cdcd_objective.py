@@ -280,7 +280,7 @@ def test_fresh_network_predicts_the_uniform_distribution():
 @pytest.mark.parametrize("query_bias", [True, False])
 def test_with_query_bias_a_head_that_reads_nothing_still_tells_offsets(query_bias):
     torch.manual_seed(0)
-    config = configs.Transformer(width=16, blocks=1, heads=2, query_bias=query_bias, rotary_base=100)
+    config = configs.Transformer(width=16, blocks=1, heads=2, query_bias=query_bias)
     context = replace(CONTEXT, parts={"space": space()})
     network = Transformer(config, context).double()
     block = network.blocks[0]
@@ -288,8 +288,8 @@ def test_with_query_bias_a_head_that_reads_nothing_still_tells_offsets(query_bia
         block.qkv.weight[:32] = 0
     h = torch.randn(1, L, 16, dtype=torch.float64)
     swapped = h[:, [0, 2, 1, *range(3, L)]]
-    time, everything = torch.zeros(1, 1, 128, dtype=torch.float64), torch.ones(1, L, dtype=torch.bool)
-    before, after = (block(each, time, network.rotation, everything)[0, 0] for each in (h, swapped))
+    time, attend = torch.zeros(1, 1, 128, dtype=torch.float64), torch.ones(1, L, dtype=torch.bool)
+    before, after = (block(each, time, network.rotation, attend)[0, 0] for each in (h, swapped))
     assert bool((before - after).abs().max() > 1e-6) is query_bias
 
 
