@@ -21,8 +21,12 @@ from dlmkit_mdlm.space import TokenSpace
 
 CORRUPTION, MASKING = range(2)
 
-IMPOSSIBLE = -1e6
-"""The log-probability of what cannot be: finite, so that differences of two are defined."""
+IMPOSSIBLE = -104.0
+"""The log-probability of what cannot be: the highest whose exponential is 0 in single precision.
+
+It is finite, so that divergences between two steps are, and of the size of other log-probabilities:
+a token that is uncovered moves a symmetric divergence by about a hundred nats, not a million.
+"""
 
 
 class MaskedDenoise(Denoise):
