@@ -79,7 +79,8 @@ class Exact(ScoreNetwork):
         self.silent = False
         said = self.posterior(noisy, level, conditioning)
         self.answered, self.noised = said, conditioning.attend & ~conditioning.given
-        return ((said - self.space.logits(alone).double()) @ self.queries).to(x.dtype)
+        query: Query = (said - self.space.logits(alone).double()) @ self.queries
+        return query.to(x.dtype)
 
     def _noisy(self, read: Embedded) -> Tensor:
         for made, x in reversed(self.read):
