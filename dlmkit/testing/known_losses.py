@@ -94,7 +94,7 @@ class Exact(ScoreNetwork):
         if likelihood is None:
             raise NotApplicable("its corruption has no likelihood in closed form")
         if self.uniform:
-            return torch.zeros_like(likelihood).double()
+            return torch.zeros_like(likelihood, dtype=torch.float64)
         ids = self.batch.ids[: len(x)]
         known = nn.functional.one_hot(ids, self.space.vocab_size).double().log()
         likelihood = torch.where(conditioning.given[..., None], known, likelihood.double())
@@ -113,7 +113,8 @@ def _inverse(space: EmbeddingSpace) -> Tensor:
     matrix = (space.logits(each) - space.logits(nothing))[0].double()
     if torch.linalg.matrix_rank(matrix) < space.vocab_size - 1:
         raise NotApplicable("its space cannot say every distribution")
-    return torch.linalg.pinv(matrix)
+    inverse: Tensor = torch.linalg.pinv(matrix)
+    return inverse
 
 
 def exact(subject: Subject, rows: int, uniform: bool = False) -> tuple[Objective, Exact, Batch]:
