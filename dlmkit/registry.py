@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -109,21 +109,30 @@ class Registry:
         Raises RecipeError if there is none or several, PluginError if its plugin is not usable.
         """
         models = self.models()
-        matches = [key for key in models if name in (key, key.rpartition(":")[2])]
+        return models[self._shipped("model", models, "models", name)]
+
+    def benchmark(self, name: str) -> str:
+        """The ``plugin:name`` of the bench case that ``name`` means; raises as :meth:`model`."""
+        return self._shipped("bench case", self.benchmarks(), "benchmarks", name)
+
+    def _shipped(self, what: str, there: Mapping[str, Any], field: str, name: str) -> str:
+        """Which of ``there`` is meant by ``name``; ``field`` of a plugin holds what it declares."""
+        matches = [key for key in there if name in (key, key.rpartition(":")[2])]
         if len(matches) == 1:
-            return models[matches[0]]
+            return matches[0]
         if matches:
             owners = " or ".join(map(repr, matches))
-            raise RecipeError(f"model {name!r} is shipped by several plugins: write {owners}")
+            raise RecipeError(f"{what} {name!r} is shipped by several plugins: write {owners}")
         owner, _, short = name.rpartition(":")
         for plugin in self.loaded:
-            declares = any(model.name == short for model in plugin.models)
+            declares = any(item.name == short for item in getattr(plugin, field))
             if plugin.state != "ok" and (owner == plugin.name if owner else declares):
-                raise PluginError(f"model {name!r}: {unusable(plugin)}")
+                raise PluginError(f"{what} {name!r}: {unusable(plugin)}")
         if owner and "/" not in name and owner not in {p.name for p in self.loaded}:
             raise PluginError(self._absent(owner))
-        there = f"shipped models are {', '.join(models)}" if models else "no model is shipped"
-        raise RecipeError(f"there is no model {name!r}{did_you_mean(name, models)}; {there}")
+        guess = did_you_mean(name, [*there, *(key.rpartition(":")[2] for key in there)])
+        listed = f"shipped {what}s are {', '.join(there)}" if there else f"no {what} is shipped"
+        raise RecipeError(f"there is no {what} {name!r}{guess}; {listed}")
 
     def _absent(self, plugin: str) -> str:
         return (

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from dlmkit.bench.cases import Case
+from dlmkit.bench.flops import level_dtype, unconditional
 from dlmkit.bench.subject import Subject
 from dlmkit.bench.timing import interleaved
-from dlmkit.core.network import Conditioning
 from dlmkit.noise import Noise
 from dlmkit.sampling.levels import levels
 from dlmkit.sampling.parts import SamplingParts
@@ -34,16 +34,15 @@ def step_breakdown(
     table = levels(parts, case.steps)
     middle = (case.steps - 1) // 2
     here, there = (
-        type(table)(*(v[k].to(clean.dtype).expand(len(rows)).to(device) for v in table))
+        type(table)(*(v[k].to(level_dtype(clean)).expand(len(rows)).to(device) for v in table))
         for k in (middle, middle + 1)
     )
     noise = Noise.keyed(0, rows, 0)
     x = space.corruption.corrupt(clean, here, noise)
-    everywhere = torch.ones_like(ids, dtype=torch.bool)
-    conditioning = Conditioning.of(clean, ~everywhere, everywhere)
+    read = space.corruption.input(x, here)
+    conditioning = unconditional(read)
     previous = parts.denoise.start(x)
     prediction = parts.denoise(x, here, previous, conditioning)
-    read = space.corruption.input(x, here)
     network = subject.assembly.network
     has_before = torch.ones_like(rows, dtype=torch.bool)
     runs: dict[str, Callable[[], Any]] = {
@@ -61,7 +60,8 @@ def step_breakdown(
         ),
     }
     for name, statistic in parts.statistics.items():
-        runs[name] = partial(statistic, space, prediction, prediction, has_before, everywhere)
+        rest = prediction, prediction, has_before, conditioning.attend
+        runs[name] = partial(statistic, space, *rest)
     for run in runs.values():
         run()
     return {

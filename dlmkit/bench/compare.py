@@ -15,12 +15,13 @@ from dlmkit.errors import UsageError
 class Change:
     """One case before and after. ``slower`` and ``more`` are relative: 0.05 is 5 % worse.
 
-    Time is compared by the fastest round, which other load on the machine disturbs least.
+    Time is compared by the fastest round, which other load on the machine disturbs least. A
+    plugin's case counts no ``evaluations``.
     """
 
     name: str
     seconds: tuple[float, float]
-    evaluations: tuple[float, float]
+    evaluations: tuple[float, float] | None
     quality: tuple[Mapping[str, float], Mapping[str, float]]
 
     @property
@@ -29,9 +30,9 @@ class Change:
         return self.seconds[1] / self.seconds[0] - 1.0
 
     @property
-    def more(self) -> float:
-        """Growth of the evaluations, which are exact."""
-        return self.evaluations[1] / self.evaluations[0] - 1.0
+    def more(self) -> float | None:
+        """Growth of the evaluations, which are exact; None where none are counted."""
+        return self.evaluations[1] / self.evaluations[0] - 1.0 if self.evaluations else None
 
     @property
     def worse_nll(self) -> float | None:
@@ -96,10 +97,9 @@ def compare(before: Document, after: Document) -> Comparison:
 
 
 def _change(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Change:
-    both = before, after
-    seconds = [e["stats"]["min"] for e in both]
-    evaluations = [e["extra_info"]["evaluations_mean"] for e in both]
-    quality = [headline(e["extra_info"]["quality"]) for e in both]
-    return Change(
-        name, (seconds[0], seconds[1]), (evaluations[0], evaluations[1]), (quality[0], quality[1])
-    )
+    seconds = before["stats"]["min"], after["stats"]["min"]
+    old, new = before["extra_info"], after["extra_info"]
+    counted = "evaluations_mean" in old and "evaluations_mean" in new
+    evaluations = (old["evaluations_mean"], new["evaluations_mean"]) if counted else None
+    quality = headline(old.get("quality", {})), headline(new.get("quality", {}))
+    return Change(name, seconds, evaluations, quality)

@@ -48,12 +48,13 @@ def entry(
     params: Mapping[str, Any],
     seconds: Sequence[float],
     extra: Mapping[str, Any],
+    command: str = "sampler",
 ) -> dict[str, Any]:
-    """One entry of ``benchmarks[]``."""
+    """One entry of ``benchmarks[]``, made by ``dlmkit bench`` and ``command``."""
     return {
         "group": group,
         "name": name,
-        "fullname": f"dlmkit bench sampler::{name}",
+        "fullname": f"dlmkit bench {command}::{name}",
         "params": dict(params),
         "param": None,
         "extra_info": dict(extra),
@@ -102,6 +103,13 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
+def refuse_unwritable(*paths: Path | None) -> None:
+    """Raise UsageError, before the work, for what could not be written after it."""
+    for path in paths:
+        if path is not None and not path.absolute().parent.is_dir():
+            raise UsageError(f"there is no folder {path.absolute().parent} to write {path.name} to")
+
+
 def write(content: Document, path: Path) -> None:
     """Write ``content`` as JSON. Raises UsageError if the file cannot be written."""
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
@@ -122,7 +130,7 @@ def read(path: Path) -> Document:
     own = content.get("dlmkit") if isinstance(content, dict) else None
     if not isinstance(own, dict) or "protocol" not in own:
         raise UsageError(
-            f"{path} was not written by 'dlmkit bench sampler --json FILE': it says no protocol"
+            f"{path} was not written by 'dlmkit bench ... --json FILE': it says no protocol"
         )
     if own.get("format") != FORMAT:
         raise UsageError(f"{path} is of format {own.get('format')}; this dlmkit reads {FORMAT}")

@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dlmkit.core.attention import Attention, reference
 from dlmkit.core.network import Conditioning
 from dlmkit.core.schedule import Level
 from dlmkit.sampling.parts import SamplingParts
+from dlmkit.types import Embedded
 
 
 def evaluation_flops(parts: SamplingParts, network: nn.Module, length: int) -> int:
@@ -26,9 +27,8 @@ def evaluation_flops(parts: SamplingParts, network: nn.Module, length: int) -> i
     device = parts.device
     ids = torch.zeros(1, length, dtype=torch.int64, device=device)
     x = parts.space.embed(ids)
-    everywhere = torch.ones_like(ids, dtype=torch.bool)
-    level = Level(*torch.ones(2, 1, device=device, dtype=x.dtype).unbind())
-    conditioning = Conditioning.of(x, ~everywhere, everywhere)
+    level = Level(*torch.ones(2, 1, device=device, dtype=level_dtype(x)).unbind())
+    conditioning = unconditional(parts.space.corruption.input(x, level))
     mapping: dict[Any, Callable[..., int]] = {
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _flash,
         torch.ops.aten.addmm_: _addmm,
@@ -40,6 +40,17 @@ def evaluation_flops(parts: SamplingParts, network: nn.Module, length: int) -> i
         with counter:
             parts.denoise(*inputs)
     return int(counter.get_total_flops())
+
+
+def level_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of levels beside ``x``, which may hold token ids."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def unconditional(read: Embedded) -> Conditioning:
+    """Nothing is given and nothing is padding, in rows of which the network gets ``read``."""
+    everywhere = torch.ones(read.shape[:2], dtype=torch.bool, device=read.device)
+    return Conditioning(~everywhere, torch.zeros_like(read), everywhere)
 
 
 def _flash(

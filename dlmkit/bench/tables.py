@@ -181,8 +181,8 @@ def comparison(found: Comparison) -> Table:
             change.name,
             *(f"{value:.3g}" for value in change.seconds),
             f"{100 * change.slower:+.1f}",
-            *(f"{value:.2f}" for value in change.evaluations),
-            f"{100 * change.more:+.1f}",
+            *(f"{value:.2f}" for value in change.evaluations or ()),
+            *(("", "", "") if change.more is None else (f"{100 * change.more:+.1f}",)),
             *nll,
         )
     return table

@@ -134,7 +134,8 @@ def fixed_steps(calibration: Trace, bucket: Index, bound: float) -> dict[int, in
 
 def sentence(verdict: Verdict, regridded: tuple[int, float] | None = None) -> str:
     """One plain line. ``regridded``: steps of a coarser full run, and its disagreement."""
-    saving, low, high = (100.0 * value for value in (verdict.saving, *verdict.interval))
+    # a sum with 0 has no negative zero
+    saving, low, high = (round(100.0 * v, 1) + 0.0 for v in (verdict.saving, *verdict.interval))
     rule = titled(verdict.rule, verdict.threshold)
     over = (
         "the best fixed exit at equal disagreement "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dlmkit.cli.bench_cases import list_cases, run_cases
 from dlmkit.cli.output import result, say
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from dlmkit.bench.subject import Subject
 
 bench = typer.Typer(help="Measure sampling, and compare measurements.", no_args_is_help=True)
+bench.command("list")(list_cases)
+bench.command("run")(run_cases)
 
 PARTS = "[default: the recipe's, and more with --full]"
 
@@ -137,7 +140,7 @@ def sampler(
 
     keep_freed()
     chosen = machine.choose(device)
-    _writable(json_file, html)
+    document.refuse_unwritable(json_file, html)
     subject = open_subject(model, overrides or (), chosen)
     lists = {"sampler": samplers, "grid": grids, "steps": steps, "batch_size": batch_size}
     lists |= {
@@ -183,15 +186,6 @@ def _plan(
     )
 
 
-def _writable(*paths: Path | None) -> None:
-    """Refuse before the work what could not be written after it."""
-    from dlmkit.errors import UsageError
-
-    for path in paths:
-        if path is not None and not path.absolute().parent.is_dir():
-            raise UsageError(f"there is no folder {path.absolute().parent} to write {path.name} to")
-
-
 def _show(content: Any) -> None:
     from rich.console import Console
 
@@ -215,7 +209,7 @@ def _draw(content: Any, plots: Path | None, html: Path | None) -> None:
 
 @bench.command()
 def compare(
-    before: Annotated[Path, typer.Argument(help="A file of `dlmkit bench sampler --json`.")],
+    before: Annotated[Path, typer.Argument(help="A --json file of `dlmkit bench sampler` or run.")],
     after: Annotated[Path, typer.Argument(help="Another, made by the same protocol.")],
     fail_over: Annotated[
         str | None,

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Denoise
 from dlmkit.core.embedding import EmbeddingSpace
+from dlmkit.core.masking import Masking
 from dlmkit.core.network import ScoreNetwork
 from dlmkit.core.schedule import NoiseSchedule
 from dlmkit.noise import Noise
@@ -54,6 +56,19 @@ class LossParts:
     pdf: PerRow
     unconditional: Rows
 
+    @staticmethod
+    def of(totals: PerRow, given: Mask, attend: Mask, t: PerRow, pdf: PerRow) -> LossParts:
+        """From each row's loss, summed over the noised positions: neither given nor padding."""
+        count = (attend & ~given).sum(dim=1)
+        return LossParts(
+            loss_sum=totals.sum(),
+            count=count.sum().to(totals.dtype),
+            per_row=totals.detach() / count.clamp(min=1),
+            t=t,
+            pdf=pdf,
+            unconditional=~given.any(dim=1),
+        )
+
 
 class Objective(nn.Module, ABC):
     """A loss over a space, a network and a schedule, which are its sub-modules.
@@ -72,3 +87,16 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def denoise(self) -> Denoise:
         """The denoiser that this objective trains, for sampling and evaluation."""
+
+
+class RecipeObjective(Objective):
+    """One that holds the recipe's space, network, schedule and masking under their kinds' names."""
+
+    masking: Masking
+
+    def __init__(self, context: BuildContext) -> None:
+        super().__init__()
+        self.space = context.part("space")
+        self.network = context.part("network")
+        self.schedule = context.part("schedule")
+        self.masking = context.part("masking")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,7 +17,7 @@ from dlmkit.rows import take
 from dlmkit.testing.compare import Exercise, agree, copied, finite, pure, require
 from dlmkit.testing.parts import LENGTH, WORDS
 from dlmkit.testing.subject import Subject
-from dlmkit.testing.suite import NotApplicable, check
+from dlmkit.testing.suite import check
 from dlmkit.types import Embedded, Query
 
 KIND = "objective"
@@ -128,16 +127,6 @@ def oracle_has_no_loss(subject: Subject) -> None:
     """A network that knows every token has a loss of nearly nothing"""
     loss = mean(with_network(subject, Oracle)(batch(), draws()))
     require(abs(loss) < 0.02, f"its loss is {loss:.3g} nats a position")
-
-
-@check(KIND)
-def ignorance_costs_log_v(subject: Subject) -> None:
-    """Where it provides cross-entropy, knowing nothing costs log V nats a noised position"""
-    if "cross-entropy" not in subject.component.provides:
-        raise NotApplicable("its loss is no plain cross-entropy, or it does not say so")
-    objective = with_network(subject, Uniform)
-    loss, expected = mean(objective(batch(), draws())), math.log(objective.space.vocab_size)
-    require(abs(loss - expected) < 1e-3, f"its loss is {loss:.5g}, and log V is {expected:.5g}")
 
 
 @check(KIND)

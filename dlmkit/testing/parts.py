@@ -18,7 +18,7 @@ from dlmkit.core.denoise import ModelDenoise
 from dlmkit.core.embedding import EmbeddingSpace, GaussianCorruption
 from dlmkit.core.masking import Masking
 from dlmkit.core.network import Conditioning, ScoreNetwork
-from dlmkit.core.objective import Batch, Draws, LossParts, Objective
+from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
 from dlmkit.core.schedule import Level, NoiseSchedule
 from dlmkit.core.tokenizer import PAD, UNKNOWN, Tokenizer
 from dlmkit.loading import Loaded
@@ -175,15 +175,11 @@ class Half(Masking):
         return (attend.long().cumsum(dim=1) <= half) & attend
 
 
-class CrossEntropy(Objective):
+class CrossEntropy(RecipeObjective):
     """Cross-entropy of the tokens at noised positions."""
 
     def __init__(self, config: Nothing, context: BuildContext) -> None:
-        super().__init__()
-        self.space = context.part("space")
-        self.network = context.part("network")
-        self.schedule = context.part("schedule")
-        self.masking = context.part("masking")
+        super().__init__(context)
 
     def denoise(self) -> ModelDenoise:
         return ModelDenoise(self.space, self.network)
@@ -200,16 +196,8 @@ class CrossEntropy(Objective):
         entropy = F.cross_entropy(
             self.space.logits(query).transpose(1, 2), batch.ids, reduction="none"
         )
-        noised = batch.attend & ~given
-        per_row, count = torch.where(noised, entropy, 0.0).sum(dim=1), noised.sum(dim=1)
-        return LossParts(
-            loss_sum=per_row.sum(),
-            count=count.sum().to(per_row.dtype),
-            per_row=per_row.detach() / count.clamp(min=1),
-            t=t,
-            pdf=self.schedule.pdf(t),
-            unconditional=~given.any(dim=1),
-        )
+        totals = torch.where(batch.attend & ~given, entropy, 0.0).sum(dim=1)
+        return LossParts.of(totals, given, batch.attend, t, self.schedule.pdf(t))
 
 
 def _part(kind: str, name: str, target: type, *provides: str) -> Component:

@@ -58,6 +58,7 @@ _MODULES = (
     "spaces",
     "networks",
     "objectives",
+    "known_losses",
     "maskings",
     "samplers",
     "grids",

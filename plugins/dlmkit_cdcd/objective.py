@@ -12,9 +12,8 @@ from torch import Tensor
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Denoise, ModelDenoise, Prediction
-from dlmkit.core.masking import Masking
 from dlmkit.core.network import Conditioning
-from dlmkit.core.objective import Batch, Draws, LossParts, Objective
+from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
 from dlmkit.core.schedule import Level
 from dlmkit.rows import take
 from dlmkit.types import Embedded, PerRow
@@ -23,7 +22,7 @@ from dlmkit_cdcd import configs
 CORRUPTION, MASKING, DROPOUT = range(3)
 
 
-class ScoreInterpolation(Objective):
+class ScoreInterpolation(RecipeObjective):
     """Score interpolation trained end to end by one loss, embeddings included.
 
     The mean embedding under the predicted distribution interpolates the score (equations 6 and
@@ -33,12 +32,8 @@ class ScoreInterpolation(Objective):
     """
 
     def __init__(self, config: configs.ScoreInterpolation, context: BuildContext) -> None:
-        super().__init__()
+        super().__init__(context)
         self.config = config
-        self.space = context.part("space")
-        self.network = context.part("network")
-        self.schedule = context.part("schedule")
-        self.masking: Masking = context.part("masking")
 
     def denoise(self) -> Denoise:
         model = ModelDenoise(self.space, self.network)
@@ -57,16 +52,8 @@ class ScoreInterpolation(Objective):
         logits = self.space.logits(query).float()
         entropy = F.cross_entropy(logits.flatten(0, 1), batch.ids.flatten(), reduction="none")
         noised = batch.attend & ~given
-        per_row = torch.where(noised, entropy.view(batch.ids.shape), 0.0).sum(dim=1)
-        count = noised.sum(dim=1)
-        return LossParts(
-            loss_sum=per_row.sum(),
-            count=count.sum().to(per_row.dtype),
-            per_row=per_row.detach() / count.clamp(min=1),
-            t=t,
-            pdf=self.schedule.pdf(t),
-            unconditional=~given.any(dim=1),
-        )
+        totals = torch.where(noised, entropy.view(batch.ids.shape), 0.0).sum(dim=1)
+        return LossParts.of(totals, given, batch.attend, t, self.schedule.pdf(t))
 
     def _drop(self, conditioning: Conditioning, draws: Draws) -> Conditioning:
         dropped: PerRow = draws.noise.fork(DROPOUT).uniform(0)

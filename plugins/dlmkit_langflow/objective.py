@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlmkit.core.context import BuildContext
-from dlmkit.core.masking import Masking
 from dlmkit.core.network import Conditioning
-from dlmkit.core.objective import Batch, Draws, LossParts, Objective
+from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
 from dlmkit.core.schedule import Level
 from dlmkit.rows import take
 from dlmkit.types import Embedded
@@ -21,7 +20,7 @@ from dlmkit_plaid.denoise import OutputPrior, risen
 CORRUPTION, MASKING = range(2)
 
 
-class SkippedCrossEntropy(Objective):
+class SkippedCrossEntropy(RecipeObjective):
     """Cross-entropy of the noised tokens; the schedule weighs the noise levels.
 
     The logits get the noisy token's own likelihood, as in `plaid`, which rises over ``ramp`` steps.
@@ -31,12 +30,8 @@ class SkippedCrossEntropy(Objective):
     """
 
     def __init__(self, config: configs.CrossEntropy, context: BuildContext) -> None:
-        super().__init__()
+        super().__init__(context)
         self.config = config
-        self.space = context.part("space")
-        self.network = context.part("network")
-        self.schedule = context.part("schedule")
-        self.masking: Masking = context.part("masking")
 
     def denoise(self) -> OutputPrior:
         return OutputPrior(self.space, self.network)
@@ -54,15 +49,8 @@ class SkippedCrossEntropy(Objective):
         logits = self.space.logits(query).float()
         entropy = F.cross_entropy(logits.transpose(1, 2), batch.ids, reduction="none")
         noised = batch.attend & ~given
-        per_row, count = torch.where(noised, entropy, 0.0).sum(dim=1), noised.sum(dim=1)
-        return LossParts(
-            loss_sum=per_row.sum(),
-            count=count.sum().to(per_row.dtype),
-            per_row=per_row.detach() / count.clamp(min=1),
-            t=t,
-            pdf=self.schedule.pdf(t),
-            unconditional=~given.any(dim=1),
-        )
+        totals = torch.where(noised, entropy, 0.0).sum(dim=1)
+        return LossParts.of(totals, given, batch.attend, t, self.schedule.pdf(t))
 
     @torch.no_grad()
     def _first_predictions(

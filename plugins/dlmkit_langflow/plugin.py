@@ -29,6 +29,7 @@ def register_components() -> Sequence[Component]:
             summary="cross-entropy with a skip from the noisy input to the embedding table",
             config=configs.CrossEntropy,
             target="dlmkit_langflow.objective:SkippedCrossEntropy",
+            provides=frozenset({"cross-entropy"}),
             requires=frozenset({"gaussian", "tied"}),
         ),
     ]

@@ -11,9 +11,8 @@ from torch import Tensor
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Denoise, Prediction
 from dlmkit.core.embedding import EmbeddingSpace
-from dlmkit.core.masking import Masking
 from dlmkit.core.network import Conditioning, ScoreNetwork
-from dlmkit.core.objective import Batch, Draws, LossParts, Objective
+from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
 from dlmkit.core.schedule import Level
 from dlmkit_mdlm import configs
 from dlmkit_mdlm.schedule import masking_rate
@@ -21,8 +20,12 @@ from dlmkit_mdlm.space import TokenSpace
 
 CORRUPTION, MASKING = range(2)
 
-IMPOSSIBLE = -1e6
-"""The log-probability of what cannot be: finite, so that differences of two are defined."""
+IMPOSSIBLE = -104.0
+"""The log-probability of what cannot be: the highest whose exponential is 0 in single precision.
+
+It is finite, so that divergences between two steps are, and of the size of other log-probabilities:
+a token that is uncovered moves a symmetric divergence by about a hundred nats, not a million.
+"""
 
 
 class MaskedDenoise(Denoise):
@@ -57,7 +60,7 @@ class MaskedDenoise(Denoise):
         return MaskedDenoise(space, network(self.network), self.mask)
 
 
-class MaskedBound(Objective):
+class MaskedBound(RecipeObjective):
     """E over t of m'(t) / m(t) times the cross-entropy of the masked tokens, over t's density.
 
     m is the share of masked tokens. The bound leaves out times below the schedule's t_min.
@@ -66,11 +69,7 @@ class MaskedBound(Objective):
     space: TokenSpace
 
     def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
-        super().__init__()
-        self.space = context.part("space")
-        self.network = context.part("network")
-        self.schedule = context.part("schedule")
-        self.masking: Masking = context.part("masking")
+        super().__init__(context)
 
     def denoise(self) -> MaskedDenoise:
         return MaskedDenoise(self.space, self.network, self.space.corruption.mask)
@@ -86,16 +85,7 @@ class MaskedBound(Objective):
         denoise = self.denoise()
         query = denoise(x, level, denoise.start(x), conditioning).query
         entropy = F.cross_entropy(query.float().transpose(1, 2), batch.ids, reduction="none")
-        noised = batch.attend & ~given
         weight = masking_rate(self.schedule, t) / pdf
-        masked = noised & (x == denoise.mask)
-        per_row = weight * torch.where(masked, entropy, 0.0).sum(dim=1)
-        count = noised.sum(dim=1)
-        return LossParts(
-            loss_sum=per_row.sum(),
-            count=count.sum().to(per_row.dtype),
-            per_row=per_row.detach() / count.clamp(min=1),
-            t=t,
-            pdf=pdf,
-            unconditional=~given.any(dim=1),
-        )
+        masked = batch.attend & ~given & (x == denoise.mask)
+        totals = weight * torch.where(masked, entropy, 0.0).sum(dim=1)
+        return LossParts.of(totals, given, batch.attend, t, pdf)

@@ -39,6 +39,7 @@ def register_components() -> Sequence[Component]:
             summary="a bound on the likelihood: cross-entropy of masked tokens, weighted by time",
             config=configs.Nothing,
             target="dlmkit_mdlm.objective:MaskedBound",
+            provides=frozenset({"likelihood-bound"}),
             requires=MASKED,
         ),
         Component(

@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlmkit.core.context import BuildContext
-from dlmkit.core.masking import Masking
 from dlmkit.core.network import Conditioning
-from dlmkit.core.objective import Batch, Draws, LossParts, Objective
+from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
 from dlmkit.core.schedule import Level
 from dlmkit.rows import take
 from dlmkit.types import Embedded, PerPosition, PerRow
@@ -27,7 +26,7 @@ from dlmkit_plaid.schedule import Monotone, preserving
 CORRUPTION, MASKING, ROLE = range(3)
 
 
-class LikelihoodBound(Objective):
+class LikelihoodBound(RecipeObjective):
     """An unbiased estimate of the bound. Each row draws which of its two costly terms it is.
 
     The ends of the schedule follow the bound. The network between them does not change it: it
@@ -39,12 +38,8 @@ class LikelihoodBound(Objective):
     schedule: Monotone
 
     def __init__(self, config: configs.Bound, context: BuildContext) -> None:
-        super().__init__()
+        super().__init__(context)
         self.config = config
-        self.space = context.part("space")
-        self.network = context.part("network")
-        self.schedule = context.part("schedule")
-        self.masking: Masking = context.part("masking")
 
     def denoise(self) -> OutputPrior:
         return OutputPrior(self.space, self.network)
@@ -72,17 +67,10 @@ class LikelihoodBound(Objective):
             lowest[:, None], entropy / share, 0.5 * weight[:, None] * error / (1.0 - share)
         )
         noised = batch.attend & ~given
-        per_row = torch.where(noised, terms + self._prior(x0), 0.0).sum(dim=1)
-        count = noised.sum(dim=1)
-        factor.append(2.0 * per_row.detach() / count.clamp(min=1))
-        return LossParts(
-            loss_sum=per_row.sum(),
-            count=count.sum().to(per_row.dtype),
-            per_row=per_row.detach() / count.clamp(min=1),
-            t=t,
-            pdf=self.schedule.pdf(t),
-            unconditional=~given.any(dim=1),
-        )
+        totals = torch.where(noised, terms + self._prior(x0), 0.0).sum(dim=1)
+        parts = LossParts.of(totals, given, batch.attend, t, self.schedule.pdf(t))
+        factor.append(2.0 * parts.per_row)
+        return parts
 
     def _gamma(self, t: PerRow, lowest: Tensor) -> tuple[PerRow, PerRow, list[Tensor]]:
         """(gamma, its slope, and a list for what its network's gradient is multiplied by)."""

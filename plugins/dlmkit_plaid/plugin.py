@@ -30,6 +30,7 @@ def register_components() -> Sequence[Component]:
             summary="a bound on the negative log-likelihood, in nats a token",
             config=configs.Bound,
             target="dlmkit_plaid.objective:LikelihoodBound",
+            provides=frozenset({"likelihood-bound"}),
             requires=frozenset({"gaussian", "tied", "learned-gamma"}),
         ),
     ]

@@ -11,9 +11,8 @@ from torch import Tensor
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Denoise, Prediction
 from dlmkit.core.embedding import EmbeddingSpace
-from dlmkit.core.masking import Masking
 from dlmkit.core.network import Conditioning, ScoreNetwork
-from dlmkit.core.objective import Batch, Draws, LossParts, Objective
+from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
 from dlmkit.core.schedule import Level
 from dlmkit.types import Mask
 from dlmkit_ssd import configs
@@ -45,7 +44,7 @@ class SimplexDenoise(Denoise):
         return SimplexDenoise(space, network(self.network))
 
 
-class CrossEntropy(Objective):
+class CrossEntropy(RecipeObjective):
     """Cross-entropy at noised positions, all noise levels alike.
 
     With blocks, a row ends after one of its blocks, drawn uniformly, and all before that block
@@ -53,12 +52,8 @@ class CrossEntropy(Objective):
     """
 
     def __init__(self, config: configs.CrossEntropy, context: BuildContext) -> None:
-        super().__init__()
+        super().__init__(context)
         self.config = config
-        self.space = context.part("space")
-        self.network = context.part("network")
-        self.schedule = context.part("schedule")
-        self.masking: Masking = context.part("masking")
 
     def denoise(self) -> SimplexDenoise:
         return SimplexDenoise(self.space, self.network)
@@ -75,15 +70,8 @@ class CrossEntropy(Objective):
         logits = denoise(x, level, denoise.start(x), conditioning).query.float()
         entropy = F.cross_entropy(logits.transpose(1, 2), batch.ids, reduction="none")
         noised = attend & ~given
-        per_row, count = torch.where(noised, entropy, 0.0).sum(dim=1), noised.sum(dim=1)
-        return LossParts(
-            loss_sum=per_row.sum(),
-            count=count.sum().to(per_row.dtype),
-            per_row=per_row.detach() / count.clamp(min=1),
-            t=t,
-            pdf=self.schedule.pdf(t),
-            unconditional=~given.any(dim=1),
-        )
+        totals = torch.where(noised, entropy, 0.0).sum(dim=1)
+        return LossParts.of(totals, given, attend, t, self.schedule.pdf(t))
 
     def _block(self, attend: Mask, draws: Draws) -> tuple[Mask, Mask]:
         """(positions up to the end of each row's block, those before the block)."""

@@ -22,6 +22,7 @@ from dlmkit.testing import parts
 from dlmkit.testing.parts import Nothing
 from dlmkit_cdcd.configs import TimeWarpTable as WarpOptions
 from dlmkit_cdcd.schedules import TimeWarpTable
+from dlmkit_mdlm.objective import MaskedBound
 
 
 @dataclass(frozen=True)
@@ -584,7 +585,14 @@ class Loss(parts.CrossEntropy):
         return loss
 
 
-@mutant("objective", "oracle-has-no-loss", "given-does-not-count", "ignorance-costs-log-v", **CROSS)
+@mutant(
+    "objective",
+    "oracle-has-no-loss",
+    "given-does-not-count",
+    "ignorance-costs-log-v",
+    "posterior-costs-its-entropy",
+    **CROSS,
+)
 class AddsAConstant(Loss):
     """A constant is left in the loss."""
 
@@ -592,11 +600,40 @@ class AddsAConstant(Loss):
         return replace(loss, loss_sum=loss.loss_sum + 0.1 * loss.count, per_row=loss.per_row + 0.1)
 
 
-@mutant("objective", "ignorance-costs-log-v", **CROSS)
+@mutant("objective", "ignorance-costs-log-v", "posterior-costs-its-entropy", **CROSS)
 class Halved(Loss):
     """The loss is half the cross-entropy."""
 
     def change(self, loss, batch, draws):
+        return replace(loss, loss_sum=0.5 * loss.loss_sum, per_row=0.5 * loss.per_row)
+
+
+@mutant("objective", "posterior-costs-its-entropy", **CROSS)
+class TellsAnotherLevel(parts.CrossEntropy):
+    """The network is told of half the noise that there is."""
+
+    def forward(self, batch, draws):
+        network = self.network
+        self.network = _Bare(
+            lambda x, level, *rest: network(x, Level(level.alpha, 0.5 * level.sigma), *rest)
+        )
+        try:
+            return super().forward(batch, draws)
+        finally:
+            self.network = network
+
+
+@mutant(
+    "objective",
+    "bound-is-the-entropy",
+    provides=frozenset({"likelihood-bound"}),
+    requires=frozenset({"masked"}),
+)
+class HalfTheBound(MaskedBound):
+    """The loss is half the bound that it calls itself."""
+
+    def forward(self, batch, draws):
+        loss = super().forward(batch, draws)
         return replace(loss, loss_sum=0.5 * loss.loss_sum, per_row=0.5 * loss.per_row)
 
 
@@ -609,7 +646,7 @@ class PaddingLeaks(Loss):
         return replace(loss, loss_sum=loss.loss_sum * leak, per_row=loss.per_row * leak)
 
 
-@mutant("objective", "given-does-not-count", **CROSS)
+@mutant("objective", "given-does-not-count", "posterior-costs-its-entropy", **CROSS)
 class GivenCounts(parts.CrossEntropy):
     """Given positions are counted like noised ones."""
 
@@ -636,7 +673,13 @@ class GivenCounts(parts.CrossEntropy):
         )
 
 
-@mutant("objective", "counts-noised-positions", "ignorance-costs-log-v", **CROSS)
+@mutant(
+    "objective",
+    "counts-noised-positions",
+    "ignorance-costs-log-v",
+    "posterior-costs-its-entropy",
+    **CROSS,
+)
 class CountsTokens(Loss):
     """count holds every token, given ones too."""
 
@@ -652,7 +695,7 @@ class KeepsTheGraph(Loss):
         return replace(loss, per_row=loss.per_row + 0.0 * loss.loss_sum)
 
 
-@mutant("objective", "losses-add-up", **CROSS)
+@mutant("objective", "losses-add-up", "posterior-costs-its-entropy", **CROSS)
 class MeanOfTheBatch(Loss):
     """loss_sum is divided by the rows of this pass."""
 

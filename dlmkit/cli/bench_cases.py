@@ -1,0 +1,67 @@
+"""``dlmkit bench list`` and ``run``: the bench cases of plugins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dlmkit.cli.output import columns, result, result_json, say
+from dlmkit.errors import UsageError
+
+NONE = "no installed plugin brings a bench case (CONTRIBUTING.md: register_benchmarks)"
+
+
+def list_cases(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="A list of {name, summary, package}.")
+    ] = False,
+) -> None:
+    """List the bench cases of plugins, and the package that brought each."""
+    from dlmkit.registry import Registry
+
+    registry = Registry.load()
+    packages = {plugin.name: plugin.package for plugin in registry.loaded}
+    found = [
+        {"name": name, "summary": case.summary, "package": packages[name.partition(":")[0]]}
+        for name, case in sorted(registry.benchmarks().items())
+    ]
+    if as_json:
+        result_json(found)
+    elif found:
+        rows = [(case["name"], case["package"], case["summary"]) for case in found]
+        result(columns([("NAME", "PACKAGE", "SUMMARY"), *rows]))
+    else:
+        say(NONE)
+
+
+def run_cases(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PLUGIN:CASE]...", help="Cases.  [default: all]"),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Timing rounds, interleaved.")] = 7,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Write it as pytest-benchmark's JSON."),
+    ] = None,
+) -> None:
+    """Time the bench cases of plugins: all are set up and called once before the first round.
+
+    The code of plugins runs as it is. Two files of --json go into `dlmkit bench compare`.
+    """
+    from dlmkit.bench import document
+    from dlmkit.bench.plugin_cases import measure, plugin_cases, rows
+    from dlmkit.memory import keep_freed
+    from dlmkit.registry import Registry
+
+    keep_freed()
+    document.refuse_unwritable(json_file)
+    cases = plugin_cases(Registry.load(), names or ())
+    if not cases:
+        raise UsageError(NONE)
+    content = measure(cases, rounds)
+    result(columns(list(rows(content))))
+    if json_file is not None:
+        document.write(content, json_file)
