@@ -75,8 +75,14 @@ def words(config: configs.WordEmbeddings, context: BuildContext) -> Tensor:
 
 
 def save(described: Any, folder: Path) -> None:
-    """Write the encoder's config into ``folder``."""
-    text = json.dumps(described.to_diff_dict() | {"model_type": described.model_type}, indent=1)
+    """Write the encoder's config into ``folder``, without keys that its type does not read.
+
+    Real folders hold such keys (MiniLM's ``gradient_checkpointing``), which a recipe's
+    architecture may not.
+    """
+    known = type(described)().to_dict()
+    keys = {key: value for key, value in described.to_diff_dict().items() if key in known}
+    text = json.dumps(keys | {"model_type": described.model_type}, indent=1)
     (folder / FILE).write_text(text + "\n", encoding="utf-8")
 
 

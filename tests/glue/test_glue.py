@@ -33,10 +33,12 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("glue")
     text = folder / "text"
     text.mkdir()
-    (text / "a.txt").write_text("\n\n".join([f"{GOOD} {BAD} {WORDS}"] * 40))
+    (text / "a.txt").write_text(
+        "\n\n".join(f"{WORDS[i:]} {GOOD} {BAD} {WORDS[:i]}" * 3 for i in range(25))
+    )
     recipe = {
         "length": 32,
-        "data": {"use": "text:files", "with": {"path": str(text)}},
+        "data": {"use": "text:text", "with": {"paths": [str(text)], "validation": 0.3}},
         "schedule": {"use": "time-warp-table", "with": {"t_min": 0.4, "t_max": 20.0}},
         "space": {"use": "normalised", "with": {"dim": 16}},
         "network": {"use": "transformer", "with": {"width": 32, "blocks": 1, "heads": 2}},
