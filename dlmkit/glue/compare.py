@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlmkit.glue.metrics import Predictions, score
 from dlmkit.glue.tasks import Task
@@ -62,7 +63,7 @@ def _deltas(
     return {name: [_minus(a[name], b[name]) for a, b in pairs] for name in task.figures}
 
 
-def _resampled(truth: Predictions) -> Sequence[Predictions]:
+def _resampled(truth: Predictions) -> list[dict[str, NDArray[np.int64]]]:
     generator = np.random.default_rng(0)
     return [
         {split: generator.integers(len(part), size=len(part)) for split, part in truth.items()}

@@ -46,7 +46,6 @@ class HeadObjective(Objective):
         self.register_buffer("labels", labels, persistent=False)
         ids = torch.zeros(1, 2, dtype=torch.int64, device=labels.device)
         with torch.no_grad():
-            self.head = nn.Identity()
             noise = Noise.keyed(0, torch.zeros(1, dtype=torch.int64, device=labels.device), 0)
             width = self._pooled(ids, torch.ones_like(ids, dtype=torch.bool), noise).shape[-1]
         linear = nn.Linear(width, task.classes)

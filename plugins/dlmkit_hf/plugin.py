@@ -17,7 +17,7 @@ def register_components() -> Sequence[Component]:
             summary="the word embeddings of an encoder, fixed (SED), with a tied head",
             config=configs.WordEmbeddings,
             target="dlmkit_hf.space:WordEmbeddings",
-            provides=frozenset({"gaussian"}),
+            provides=frozenset({"gaussian", "tied"}),
             example={"dim": 6},
         ),
         Component(
