@@ -21,6 +21,7 @@ ALLOWED = {
     "training": {"core", "sampling", "evaluation", "recipe"},
     "bench": {"core", "sampling", "evaluation", "recipe", "training"},
     "analysis": {"core", "sampling", "evaluation", "recipe", "training"},
+    "glue": {"core", "sampling", "evaluation", "recipe", "training"},
     "hub": {"core", "sampling", "evaluation", "recipe", "training"},
     "cli": set(FOLDERS),
 }
@@ -76,6 +77,7 @@ LIGHT = [
     "trace --help",
     "exit calibrate --help",
     "bench sampler --help",
+    "glue --help",
     "export --help",
     "push --help",
     "pull --help",

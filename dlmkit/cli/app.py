@@ -19,6 +19,7 @@ from dlmkit.cli.doctor import doctor
 from dlmkit.cli.eval import evaluation
 from dlmkit.cli.exit import exit_app
 from dlmkit.cli.extra import Program
+from dlmkit.cli.glue import glue
 from dlmkit.cli.hub import export, pull, push
 from dlmkit.cli.models import models
 from dlmkit.cli.output import result, say
@@ -57,6 +58,7 @@ app.add_typer(models, name="models")
 app.add_typer(exit_app, name="exit")
 app.add_typer(bench, name="bench")
 app.add_typer(evaluation, name="eval")
+app.command()(glue)
 app.add_typer(recipe, name="recipe")
 app.add_typer(components, name="components")
 app.add_typer(plugins, name="plugins")

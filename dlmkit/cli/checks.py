@@ -39,6 +39,8 @@ OPTIONAL: Mapping[str, tuple[str, str]] = {
     "xformers": ("attention: xformers", "xformers"),
     "tensorboard": ("tracker tensorboard", "tensorboard"),
     "trackio": ("tracker trackio", "trackio"),
+    "scikit-learn": ("dlmkit glue", "glue"),
+    "scipy": ("dlmkit glue", "glue"),
     "pytest": ("the tests", "test"),
 }
 """Optional packages: what each is for, and the extra that brings it."""

@@ -42,3 +42,23 @@ class HfEncoder(Config):
         if self.time_features % 2:
             raise ValueError(f"time_features ({self.time_features}) must be even")
         return self
+
+
+class WordEmbeddings(Config):
+    """The word embeddings of an encoder of transformers, fixed."""
+
+    name: str | None = Field(
+        None, description="a folder here, or a model's name on the Hugging Face hub"
+    )
+    revision: str | None = Field(None, description="of a model of the hub: a commit, branch or tag")
+    dim: PositiveInt | None = Field(
+        None, description="instead of name: random points of so many channels, to compare with"
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.name is None) == (self.dim is None):
+            raise ValueError("give name (an encoder's word embeddings) or dim (random points)")
+        if self.name is None and self.revision is not None:
+            raise ValueError("revision goes with name")
+        return self

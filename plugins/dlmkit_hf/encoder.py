@@ -19,6 +19,7 @@ from dlmkit.errors import DataError
 from dlmkit.types import Embedded, Query
 from dlmkit_cdcd.network import TimeFeatures
 from dlmkit_hf import configs, pretrained
+from dlmkit_hf.space import WordEmbeddings
 
 
 class HfEncoder(ScoreNetwork):
@@ -28,8 +29,10 @@ class HfEncoder(ScoreNetwork):
     The streams are those of CDCD's transformer: noisy x, clean embeddings, the mask, the previous
     prediction. The level is added to every position behind the projection (as Diffusion-LM and
     SSD-LM do), from a layer that starts at zero, so that the encoder starts as it was trained.
-    The projection starts with the scale of the word embeddings that it stands for. Both are our
-    choice. Dropout is off: every draw of a run is keyed, and torch's dropout is not.
+    The projection starts with the scale of the word embeddings that it stands for; in a space of
+    the word embeddings themselves it starts by giving them back, so that clean text is read as
+    the encoder was trained to read it. All of this is our choice. Dropout is off: every draw of a
+    run is keyed, and torch's dropout is not.
     """
 
     def __init__(self, config: configs.HfEncoder, context: BuildContext) -> None:
@@ -44,6 +47,8 @@ class HfEncoder(ScoreNetwork):
             # two of the streams have unit variance where the third is zero
             self.inputs.weight.normal_().mul_(scale[:, None] * (2 * space.dim + 1) ** -0.5)
             self.inputs.bias.zero_()
+        if isinstance(space, WordEmbeddings) and space.dim == embedded:
+            space.start(self.inputs)
         self.time = TimeFeatures(config.time_features, config.time_bandwidth)
         self.shift = nn.Linear(config.time_features, embedded)
         self.query = nn.Linear(hidden, space.query_dim, bias=False)

@@ -12,6 +12,15 @@ from dlmkit_hf import configs
 def register_components() -> Sequence[Component]:
     return [
         Component(
+            kind="space",
+            name="word-embeddings",
+            summary="the word embeddings of an encoder, fixed (SED), with a tied head",
+            config=configs.WordEmbeddings,
+            target="dlmkit_hf.space:WordEmbeddings",
+            provides=frozenset({"gaussian", "tied"}),
+            example={"dim": 6},
+        ),
+        Component(
             kind="network",
             name="hf-encoder",
             summary="any encoder of transformers (BERT, RoBERTa, MiniLM), pretrained or fresh",
@@ -30,5 +39,5 @@ def register_components() -> Sequence[Component]:
                 },
                 "time_features": 8,
             },
-        )
+        ),
     ]

@@ -52,9 +52,37 @@ def encoder(config: configs.HfEncoder, context: BuildContext) -> tuple[Any, Tens
     return body, scale
 
 
+def words(config: configs.WordEmbeddings, context: BuildContext) -> Tensor:
+    """The word embeddings (V, E) of an encoder: random ones where a checkpoint's will follow.
+
+    Raises DataError if it cannot be had.
+    """
+    from transformers import AutoModel
+
+    saved = None if context.folder is None else context.folder / FILE
+    if config.dim is None and saved is not None and saved.is_file():
+        described = _described(_read(saved), str(saved))
+        width = getattr(described, "embedding_size", described.hidden_size)
+        return torch.randn(context.vocab_size, width)
+    if config.name is None:
+        return torch.randn(context.vocab_size, config.dim or 0)
+    with _quiet(), _explained(config.name):
+        model = AutoModel.from_pretrained(
+            _place(config.name), revision=config.revision, use_safetensors=True
+        )
+    table: Tensor = model.get_input_embeddings().weight.detach()
+    return table.to(context.dtype).clone()
+
+
 def save(described: Any, folder: Path) -> None:
-    """Write the encoder's config into ``folder``."""
-    text = json.dumps(described.to_diff_dict() | {"model_type": described.model_type}, indent=1)
+    """Write the encoder's config into ``folder``, without keys that its type does not read.
+
+    Real folders hold such keys (MiniLM's ``gradient_checkpointing``), which a recipe's
+    architecture may not.
+    """
+    known = type(described)().to_dict()
+    keys = {key: value for key, value in described.to_diff_dict().items() if key in known}
+    text = json.dumps(keys | {"model_type": described.model_type}, indent=1)
     (folder / FILE).write_text(text + "\n", encoding="utf-8")
 
 
@@ -136,7 +164,7 @@ def _explained(name: str) -> Iterator[None]:
             "it is a folder here" if Path(name).expanduser().is_dir() else "it is no folder here"
         )
         raise DataError(
-            f"network.name: the encoder {name} cannot be had: {where}, and {_words(error)}\n"
+            f"the encoder {name} cannot be had: {where}, and {_words(error)}\n"
             f"models of the hub are kept in {folders.hub()} (HF_HOME); to use one without a "
             "connection, name its folder: --set network.with.name=DIR"
         ) from error

@@ -12,6 +12,7 @@ from dlmkit.cli.app import main
 from dlmkit.core.network import Conditioning
 from dlmkit.core.schedule import Level
 from dlmkit.errors import DataError
+from dlmkit.glue.head import features
 from dlmkit.models import compose
 
 SIZES = {
@@ -165,3 +166,32 @@ def test_an_attention_that_transformers_has_not(bert, capsys, tmp_path):
     words = [word for override in sets for word in ("--set", override)]
     assert main(["train", "ddlm_grammar", "--out", str(tmp_path / "run"), *words]) == 3
     assert "hf-encoder has no attention 'xformers': set auto" in capsys.readouterr().err
+
+
+def test_in_a_space_of_its_word_embeddings_clean_text_is_read_as_trained(tmp_path):
+    """Given tokens give exactly what the encoder itself makes of their ids."""
+    torch.manual_seed(5)
+    bert = tmp_path / "bert"
+    sizes = {**SIZES, "vocab_size": 200}
+    BertModel(BertConfig(**sizes, max_position_embeddings=40)).save_pretrained(bert)
+    config = {"use": "word-embeddings", "with": {"name": str(bert)}}
+    found = compose(
+        length=12,
+        data={"use": "grammar"},
+        schedule={"use": "time-warp", "with": {"t_max": 20.0}},
+        space=config,
+        network={"use": "hf-encoder", "with": {"time_features": 8, "name": str(bert)}},
+        masking="cdcd:none",
+        objective="score-interpolation",
+        train={"steps": 2, "batch_size": 2},
+    )
+    objective = found.assembly.objective
+    ids = torch.arange(24).view(2, 12) % objective.space.vocab_size
+    given = torch.ones_like(ids, dtype=torch.bool)
+    x0 = objective.space.embed(ids)
+    known = Conditioning.of(x0, given, given)
+    network = objective.network
+    ours = features(network, x0, at(1.0), known, torch.zeros_like(x0))
+    theirs = AutoModel.from_pretrained(bert).eval()(input_ids=ids).last_hidden_state
+    torch.testing.assert_close(ours, theirs)
+    assert not any(p.requires_grad for p in objective.space.parameters())

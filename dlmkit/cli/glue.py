@@ -1,0 +1,179 @@
+"""``dlmkit glue``: fine-tune a model on a task of GLUE, against honest baselines."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dlmkit.cli.output import columns, result, result_json, say
+from dlmkit.cli.sample import PART
+
+
+class Way(StrEnum):
+    """How a label is read off a model."""
+
+    head = "head"
+    infill = "infill"
+
+
+RATES = {Way.head: 1e-3, Way.infill: 1e-3}
+
+
+def glue(
+    task: Annotated[
+        str,
+        typer.Argument(
+            metavar="TASK", help="cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte or wnli."
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL|RECIPE",
+            help="A run's folder, a checkpoint, an exported folder or a shipped model; or a recipe "
+            "whose network starts from an encoder (hf-encoder), without diffusion training.",
+        ),
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="DIR/TASK/{train,validation}.jsonl (mnli: validation_matched, "
+            "validation_mismatched).  [default: nyu-mll/glue of the hub]",
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Fine-tune this often.")] = 5,
+    max_train: Annotated[
+        int | None,
+        typer.Option(min=1, help="Training rows, drawn anew by each seed.  [default: all]"),
+    ] = None,
+    way: Annotated[
+        Way, typer.Option(help="A head on features, or labels generated as text.")
+    ] = Way.head,
+    epochs: Annotated[float, typer.Option(min=0.0, help="Passes over the rows.")] = 3.0,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option("--lr", help="AdamW's highest, of all weights.  [default: 1e-3]"),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows of a training step.")] = 32,
+    noise: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="Of --way head: the level, sigma / alpha, at which the text is read; 0: as it is.",
+        ),
+    ] = 0.0,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Of --way infill: points of the sampling grid.")
+    ] = 16,
+    exit: Annotated[
+        str | None,
+        typer.Option(metavar=PART, help="Of --way infill: when a label halts, as in sample."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY.PATH=VALUE",
+            help="A sampling key of the model, or any key of a recipe; repeatable.",
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="cpu|cuda|auto")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="The record on stdout.")] = False,
+) -> None:
+    """Fine-tune MODEL on a task of GLUE, and score it on validation rows.
+
+    Beside it: the same architecture from fresh weights, fine-tuned alike; TF-IDF with logistic
+    (stsb: ridge) regression; the most frequent label. Needs the extra: pip install 'dlmkit[glue]'.
+    """
+    from dlmkit.cli.sample import _device
+    from dlmkit.errors import UsageError
+    from dlmkit.glue import data as rows_of
+    from dlmkit.glue.metrics import require
+    from dlmkit.glue.run import Settings, check, run
+    from dlmkit.glue.source import Source, temporary
+    from dlmkit.glue.tasks import task as named
+    from dlmkit.memory import keep_freed
+    from dlmkit.recipe import short
+    from dlmkit.training.parallel import pick_device
+
+    chosen = named(task)
+    if way is Way.head and exit is not None:
+        raise UsageError("--exit halts labels that are generated: it goes with --way infill")
+    if epochs <= 0 or (learning_rate is not None and not learning_rate > 0):
+        raise UsageError("--epochs and --lr are to be above 0")
+    require()
+    keep_freed()
+    rate = RATES[way] if learning_rate is None else learning_rate
+    settings = Settings(way.value, seeds, max_train, epochs, batch_size, rate, noise, steps)
+    set_ = [*short.overrides(exit=exit), *(overrides or ())]
+    rows = rows_of.load(chosen, data)
+    place = pick_device() if device == "auto" else _device(device)
+    with temporary() as folder:
+        source = Source.of(model, set_, Path(folder), place)
+        check(settings, source)
+        record = run(chosen, rows, source, settings, say)
+    if as_json:
+        result_json(record)
+    else:
+        result(_table(record))
+
+
+def _table(record: dict[str, Any]) -> str:
+    names = list(record["rows"][0]["metrics"])
+    lines = [["system", *names, "seeds"]]
+    for row in record["rows"]:
+        cells = [_cell(row["metrics"][n], row["deviation"][n]) for n in names]
+        lines.append([row["system"], *cells, str(row["seeds"])])
+    return "\n".join([columns(lines), "", *_difference(record), *_notes(record)])
+
+
+def _cell(mean: float | None, deviation: float | None) -> str:
+    if mean is None:
+        return "undefined"
+    return f"{mean:.4f}" + ("" if deviation is None else f" +- {deviation:.4f}")
+
+
+def _difference(record: dict[str, Any]) -> list[str]:
+    found = record["difference"]
+    return [
+        f"{found['of']}, {name}: {mean:+.4f}, 95 % over seeds {_ends(found['over_seeds'][name])}, "
+        f"over validation rows {_ends(found['over_rows'][name])}"
+        for name, mean in found["mean"].items()
+        if mean is not None
+    ]
+
+
+def _ends(interval: list[float] | None) -> str:
+    return "none" if interval is None else "[{:+.4f}, {:+.4f}]".format(*interval)
+
+
+def _notes(record: dict[str, Any]) -> list[str]:
+    data, text, length = record["data"], record["text"], record["model"]["length"]
+    used = f"all {data['train']:,}"
+    if data["train_used"] < data["train"]:
+        used = f"{data['train_used']:,} of {data['train']:,}, another draw for each seed"
+    notes = [f"{record['task']} by {record['way']}: training rows {used}; scores on validation"]
+    if text["cut"]:
+        notes.append(
+            f"{text['cut']:,} of {text['rows']:,} rows are longer than the model's {length} tokens "
+            f"and were cut, by {text['dropped'] / text['tokens']:.1%} of all tokens"
+        )
+    if text["lowered"]:
+        notes.append(f"{text['lowered']:,} texts were read in lower case, which fits the model")
+    if text["unknown"]:
+        notes.append(
+            f"{text['unknown']:,} texts hold characters that the tokenizer does not know, which "
+            "were left out"
+        )
+    for row in record["rows"]:
+        if "generation" in row:
+            took = row["generation"]
+            notes.append(
+                f"{row['system']}: {took['spelled']:.1%} of labels spelled exactly (others count "
+                f"as the nearest), {took['halted']:.1%} halted early, {took['steps']:.1f} steps"
+            )
+    return notes

@@ -1,0 +1,1 @@
+"""GLUE: fine-tuning a model on its nine tasks, against honest baselines."""

@@ -1,0 +1,158 @@
+"""Texts as rows of ids: what a tokenizer does not know, what is cut, and batches by length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from dlmkit.core.data import Stream
+from dlmkit.core.objective import Batch
+from dlmkit.core.tokenizer import Tokenizer
+from dlmkit.errors import UsageError
+from dlmkit.glue.data import Example
+from dlmkit.types import Index
+
+_FEWEST = 4
+_CHUNK = 32  # batches whose rows are sorted by length together
+
+
+@dataclass
+class Tally:
+    """What encoding did: ``cut`` of ``rows`` lost ``dropped`` of all ``tokens``; ``lowered`` texts
+    were read in lower case, and ``unknown`` ones hold characters that were left out."""
+
+    rows: int = 0
+    tokens: int = 0
+    cut: int = 0
+    dropped: int = 0
+    lowered: int = 0
+    unknown: int = 0
+
+
+@dataclass
+class Encoder:
+    """Examples to ids: text, separator, second text, separator; at most ``length`` tokens.
+
+    The separator is the token that ends the tokenizer's documents, else a newline, else a space,
+    whichever it knows first. A text with characters that the tokenizer does not know is read in
+    lower case if that has fewer of them; those that are left are left out, as they are of the
+    texts that small vocabularies are trained on. Where a row is too long, tokens are cut from
+    the end of its longer text. ``tally`` counts all of it.
+    """
+
+    tokenizer: Tokenizer
+    length: int
+    tally: Tally = field(default_factory=Tally)
+
+    def __post_init__(self) -> None:
+        if self.length < _FEWEST:
+            raise UsageError(
+                f"the model's texts leave {self.length} tokens for a row; GLUE needs {_FEWEST} or "
+                "more: train one of a greater length"
+            )
+
+    def __call__(self, example: Example) -> list[int]:
+        """The ids of ``example``, at least one."""
+        separator = self._separator()
+        texts = [self._known(text) for text in example.texts]
+        room = self.length - len(separator) * len(texts)
+        surplus = max(0, sum(map(len, texts)) - room)
+        self.tally.rows += 1
+        self.tally.tokens += sum(map(len, texts))
+        self.tally.cut += surplus > 0
+        self.tally.dropped += surplus
+        for _ in range(surplus):
+            max(texts, key=len).pop()
+        return [token for text in texts for token in (*text, *separator)]
+
+    def spell(self, word: str) -> list[int]:
+        """The ids of one word."""
+        return self._known(word)
+
+    def _separator(self) -> list[int]:
+        if self.tokenizer.separator_id is not None:
+            return [self.tokenizer.separator_id]
+        found = next(filter(None, (self._raw(mark)[:1] for mark in ("\n", " "))), [])
+        return found or [self.tokenizer.pad_id]
+
+    def _known(self, text: str) -> list[int]:
+        ids, whole = self._raw(text), self._count(text)
+        if len(ids) < whole:
+            lower = text.lower()
+            if self._count(lower) - len(self._raw(lower)) < whole - len(ids):
+                ids, whole = self._raw(lower), self._count(lower)
+                self.tally.lowered += 1
+        self.tally.unknown += len(ids) < whole
+        return ids
+
+    def _count(self, text: str) -> int:
+        return len(self.tokenizer.backend.encode(text, add_special_tokens=False).ids)
+
+    def _raw(self, text: str) -> list[int]:
+        """The ids of ``text`` without unknown ones."""
+        ids: list[int] = self.tokenizer.backend.encode(text, add_special_tokens=False).ids
+        return [token for token in ids if token != self.tokenizer.unknown_id]
+
+
+def padded(rows: Sequence[Sequence[int]], pad: int) -> Batch:
+    """``rows`` as one batch, as long as the longest."""
+    size = max(map(len, rows))
+    ids = torch.tensor([[*row, *[pad] * (size - len(row))] for row in rows])
+    lengths = torch.tensor([len(row) for row in rows])
+    return Batch(ids, torch.arange(size) < lengths[:, None])
+
+
+def by_length(rows: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
+    """Indices of ``rows`` in batches of ``size``, the shortest rows first."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    for first in range(0, len(order), size):
+        yield order[first : first + size]
+
+
+class Epochs(Stream):
+    """Every row once an epoch, in an order that the seed fixes, in batches of like length.
+
+    Each epoch is shuffled, sorted by length within every 32 batches, and its batches are shuffled
+    again. With ``numbered``, a column before the tokens holds the row's index, unattended: what
+    an objective finds its label by. Rows are not padded beyond the longest of their batch.
+    """
+
+    def __init__(
+        self, rows: Sequence[Sequence[int]], size: int, pad: int, seed: int, numbered: bool
+    ) -> None:
+        self.rows, self.pad, self.seed, self.numbered = rows, pad, seed, numbered
+        self.size = min(size, len(rows))
+        self.per_epoch = len(rows) // self.size
+        self._epoch, self._batches = -1, [[0]]
+
+    def read(self, step: int, slots: Index) -> Batch:
+        epoch, place = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._batches = epoch, self._shuffled(epoch)
+        chosen = [self._batches[place][slot] for slot in slots.tolist()]
+        batch = padded([self.rows[i] for i in chosen], self.pad)
+        if not self.numbered:
+            return batch
+        number = torch.tensor(chosen)[:, None]
+        unseen = torch.zeros_like(number, dtype=torch.bool)
+        return Batch(torch.cat((number, batch.ids), 1), torch.cat((unseen, batch.attend), 1))
+
+    def _shuffled(self, epoch: int) -> list[list[int]]:
+        generator = torch.Generator().manual_seed(hash((self.seed, epoch)) % 2**63)
+        order = torch.randperm(len(self.rows), generator=generator).tolist()
+        order = order[: self.per_epoch * self.size]
+        batches = []
+        for first in range(0, len(order), _CHUNK * self.size):
+            chunk = order[first : first + _CHUNK * self.size]
+            chunk.sort(key=lambda i: len(self.rows[i]))
+            batches += [chunk[i : i + self.size] for i in range(0, len(chunk), self.size)]
+        return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+    def state(self) -> Mapping[str, Any]:
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Nothing: rows are a function of the step."""
