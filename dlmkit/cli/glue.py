@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from dlmkit.cli.options import PART
 from dlmkit.cli.output import columns, result, result_json, say
-from dlmkit.cli.sample import PART
 
 
 class Way(StrEnum):
@@ -89,7 +89,7 @@ def glue(
     Beside it: the same architecture from fresh weights, fine-tuned alike; TF-IDF with logistic
     (stsb: ridge) regression; the most frequent label. Needs the extra: pip install 'dlmkit[glue]'.
     """
-    from dlmkit.cli.sample import _device
+    from dlmkit.cli.options import device_of
     from dlmkit.errors import UsageError
     from dlmkit.glue import data as rows_of
     from dlmkit.glue.metrics import require
@@ -98,7 +98,6 @@ def glue(
     from dlmkit.glue.tasks import task as named
     from dlmkit.memory import keep_freed
     from dlmkit.recipe import short
-    from dlmkit.training.parallel import pick_device
 
     chosen = named(task)
     if way is Way.head and exit is not None:
@@ -111,7 +110,7 @@ def glue(
     settings = Settings(way.value, seeds, max_train, epochs, batch_size, rate, noise, steps)
     set_ = [*short.overrides(exit=exit), *(overrides or ())]
     rows = rows_of.load(chosen, data)
-    place = pick_device() if device == "auto" else _device(device)
+    place = device_of(device)
     with temporary() as folder:
         source = Source.of(model, set_, Path(folder), place)
         check(settings, source)
