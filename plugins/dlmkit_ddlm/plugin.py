@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from dlmkit import Component, hookimpl
+from dlmkit.plugin import ShippedModel
 from dlmkit_ddlm import configs
 
 
@@ -19,3 +21,9 @@ def register_components() -> Sequence[Component]:
             target="dlmkit_ddlm.masking:SpanMasking",
         )
     ]
+
+
+@hookimpl
+def register_models() -> Sequence[ShippedModel]:
+    folder = Path(__file__).parent / "models" / "ddlm-mini"
+    return [ShippedModel("ddlm-mini", "the King James Bible in 128 pieces of text", folder)]
