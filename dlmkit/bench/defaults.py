@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dlmkit.bench.cases import Lists, numbers, precisions, words
+from dlmkit.bench.flops import evaluation_flops
 from dlmkit.bench.rules import families
 from dlmkit.bench.subject import Subject
 from dlmkit.errors import UsageError
@@ -14,6 +15,17 @@ from dlmkit.recipe.write import inline
 
 STEPS = "16,32,64"
 FULL_STEPS = "8,16,32,64,128"
+QUICK_FLOPS = 8e11
+"""Of all texts of one row of --quick; with the 24 or so runs of a case, minutes on two cores."""
+
+
+def quick_size(subject: Subject, chosen: Lists) -> tuple[int, int]:
+    """(texts, timing rounds) of --quick: 256 and 3, or fewer and 1 where a text costs too much."""
+    case = max(chosen.cases(), key=lambda case: case.steps)
+    network, length = subject.assembly.network, subject.config.length
+    flops = case.steps * evaluation_flops(subject.parts(case), network, length)
+    texts = min(256, max(32, int(QUICK_FLOPS / max(flops, 1)) // 32 * 32))
+    return texts, 3 if texts == 256 else 1
 
 
 def lists(subject: Subject, texts: Mapping[str, str | None], full: bool, early: bool) -> Lists:

@@ -96,7 +96,9 @@ def sampler(
     ] = None,
     count: Annotated[
         int | None,
-        typer.Option("-n", "--count", min=8, help="Texts reported on.  [default: 256 or 2000]"),
+        typer.Option(
+            "-n", "--count", min=8, help="Texts reported on.  [default: at most 256, or 2000]"
+        ),
     ] = None,
     bound: Annotated[
         float,
@@ -114,7 +116,8 @@ def sampler(
     ] = "0",
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of all texts.")] = 0,
     rounds: Annotated[
-        int | None, typer.Option(min=1, help="Timing rounds, interleaved.  [default: 3 or 7]")
+        int | None,
+        typer.Option(min=1, help="Timing rounds, interleaved.  [default: at most 3, or 7]"),
     ] = None,
     json_file: Annotated[
         Path | None,
@@ -169,16 +172,18 @@ def _plan(
     facts: dict[str, Any],
 ) -> Plan:
     from dlmkit.bench.cases import words
-    from dlmkit.bench.defaults import lists, percentages, rules
+    from dlmkit.bench.defaults import lists, percentages, quick_size, rules
     from dlmkit.bench.plan import Plan
 
-    number = count or (2000 if full else 256)
     chosen = rules(subject, texts["exit"], facts["early_exit"])
+    cases = lists(subject, texts, full, facts["early_exit"])
+    default = (2000, 7) if full else quick_size(subject, cases)
+    number = count or default[0]
     return Plan(
-        lists=lists(subject, texts, full, facts["early_exit"]),
+        lists=cases,
         texts=number,
         calibration=number if chosen else min(number, 128),
-        rounds=rounds or (7 if full else 3),
+        rounds=rounds or default[1],
         rules=tuple(chosen),
         freeze=tuple(words("--freeze", texts["freeze"]) if texts["freeze"] else ()),
         given=tuple(percentages("--given", texts["given"] or "0")),

@@ -1,0 +1,13 @@
+"""What stands in for words that a command does not say."""
+
+from dlmkit.bench.defaults import lists, quick_size
+
+SILENT = dict.fromkeys(("sampler", "grid", "steps", "batch_size", "guidance", "precision"))
+
+
+def test_quick_reports_on_fewer_texts_where_a_text_costs_more(toy):
+    sizes = [
+        quick_size(toy, lists(toy, SILENT | {"steps": steps}, full=False, early=False))
+        for steps in ("8", f"8,{10**9}")
+    ]
+    assert sizes == [(256, 3), (32, 1)]
