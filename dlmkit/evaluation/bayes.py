@@ -34,7 +34,7 @@ def bigram(
     ``transition[a, b]`` = p(b | a); the first token is drawn from ``unigram``. Messages are
     normalised at every position, so nothing under- or overflows.
     """
-    evidence = (likelihood - likelihood.amax(dim=-1, keepdim=True)).exp()
+    evidence = _evidence(likelihood)
     length = evidence.shape[1]
     forward, message = [], unigram.expand_as(evidence[:, 0])
     for position in range(length):
@@ -47,9 +47,7 @@ def bigram(
         message = (message * evidence[:, position + 1]) @ transition.T
         message = message / message.sum(dim=-1, keepdim=True).clamp(min=_tiny(message))
         posterior.append(forward[position] * message)
-    stacked = torch.stack(posterior[::-1], dim=1)
-    total = stacked.sum(dim=-1, keepdim=True).clamp(min=_tiny(stacked))
-    return (stacked / total).clamp(min=_tiny(stacked)).log()
+    return _log_shares(torch.stack(posterior[::-1], dim=1))
 
 
 def trigram(
@@ -65,7 +63,7 @@ def trigram(
     """
     if likelihood.shape[1] == 1:
         return context_free(likelihood, unigram)
-    evidence = (likelihood - likelihood.amax(dim=-1, keepdim=True)).exp()
+    evidence = _evidence(likelihood)
     pairs = _filtered(evidence, unigram, transition, second)
     later = second.permute(1, 2, 0).contiguous()  # [b, c, a]
     message, posterior = torch.ones_like(pairs[-1]), [pairs[-1].sum(dim=0)]
@@ -75,9 +73,7 @@ def trigram(
         message = message / message.amax(dim=(0, 2), keepdim=True).clamp(min=_tiny(message))
         posterior.append((pairs[position - 1] * message).sum(dim=0))
     posterior.append((pairs[0] * message).sum(dim=2).T)
-    stacked = torch.stack(posterior[::-1], dim=1)
-    total = stacked.sum(dim=-1, keepdim=True).clamp(min=_tiny(stacked))
-    return (stacked / total).clamp(min=_tiny(stacked)).log()
+    return _log_shares(torch.stack(posterior[::-1], dim=1))
 
 
 def completions(
@@ -92,7 +88,7 @@ def completions(
     Tokens are drawn from the last to the first, each given those after it, by inverting its
     distribution at ``uniform`` in [0, 1). A chain of order 1 is one whose ``second`` ignores a.
     """
-    evidence = (likelihood - likelihood.amax(dim=-1, keepdim=True)).exp()
+    evidence = _evidence(likelihood)
     pairs = _filtered(evidence, unigram, transition, second)
     rows = torch.arange(len(evidence), device=evidence.device)
     size = evidence.shape[-1]
@@ -128,6 +124,17 @@ def _invert(weights: Float[Tensor, "B K"], uniform: Float[Tensor, "B"]) -> Tenso
     wanted = (uniform.double() * shares[:, -1])[:, None]
     index = torch.searchsorted(shares.contiguous(), wanted, right=True)[:, 0]
     return index.clamp(max=weights.shape[1] - 1)
+
+
+def _evidence(likelihood: Logits) -> Tensor:
+    """p(x | token), of the likeliest token 1."""
+    return (likelihood - likelihood.amax(dim=-1, keepdim=True)).exp()
+
+
+def _log_shares(weights: Tensor) -> Logits:
+    """The log of each weight's share of its position."""
+    total = weights.sum(dim=-1, keepdim=True).clamp(min=_tiny(weights))
+    return (weights / total).clamp(min=_tiny(weights)).log()
 
 
 def _tiny(x: Tensor) -> float:

@@ -105,12 +105,26 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
-class Transformer(ScoreNetwork):
-    """Noisy x, clean embeddings, the mask and the previous prediction, concatenated by position.
+def streams(x: Embedded, conditioning: Conditioning, previous: Tensor) -> Tensor:
+    """Noisy x, clean embeddings, the mask and the previous prediction by position (B, L, 3D + 1).
 
     At given positions the noisy and the previous stream are zero; elsewhere the clean stream is.
-    The mask stream is 1 at noised and 0 at given positions. The output starts at zero, so that
-    a fresh model predicts the uniform distribution.
+    The mask stream is 1 at noised and 0 at given positions.
+    """
+    noised = ~conditioning.given[..., None]
+    parts = (
+        torch.where(noised, x, 0.0),
+        conditioning.clean,
+        noised.to(x.dtype),
+        torch.where(noised, previous, 0.0),
+    )
+    return torch.cat(parts, dim=-1)
+
+
+class Transformer(ScoreNetwork):
+    """Reads the four :func:`streams`.
+
+    The output starts at zero, so that a fresh model predicts the uniform distribution.
     """
 
     rotation: Tensor
@@ -133,14 +147,7 @@ class Transformer(ScoreNetwork):
     def forward(
         self, x: Embedded, level: Level, conditioning: Conditioning, previous: Tensor
     ) -> Query:
-        noised = ~conditioning.given[..., None]
-        streams = (
-            torch.where(noised, x, 0.0),
-            conditioning.clean,
-            noised.to(x.dtype),
-            torch.where(noised, previous, 0.0),
-        )
-        h = self.inputs(torch.cat(streams, dim=-1))
+        h = self.inputs(streams(x, conditioning, previous))
         time = self.time(level)
         for block in self.blocks:
             h = block(h, time, self.rotation, conditioning.attend)

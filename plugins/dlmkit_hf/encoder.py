@@ -17,7 +17,7 @@ from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.schedule import Level
 from dlmkit.errors import DataError
 from dlmkit.types import Embedded, Query
-from dlmkit_cdcd.network import TimeFeatures
+from dlmkit_cdcd.network import TimeFeatures, streams
 from dlmkit_hf import configs, pretrained
 from dlmkit_hf.space import WordEmbeddings
 
@@ -59,14 +59,7 @@ class HfEncoder(ScoreNetwork):
     def forward(
         self, x: Embedded, level: Level, conditioning: Conditioning, previous: Tensor
     ) -> Query:
-        noised = ~conditioning.given[..., None]
-        streams = (
-            torch.where(noised, x, 0.0),
-            conditioning.clean,
-            noised.to(x.dtype),
-            torch.where(noised, previous, 0.0),
-        )
-        h = self.inputs(torch.cat(streams, dim=-1)) + self.shift(self.time(level))
+        h = self.inputs(streams(x, conditioning, previous)) + self.shift(self.time(level))
         out = self.encoder(inputs_embeds=h, attention_mask=conditioning.attend.long())
         query: Tensor = self.query(out.last_hidden_state)
         return query
