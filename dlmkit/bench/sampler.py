@@ -11,59 +11,37 @@ import torch
 from dlmkit.bench import device as machine
 from dlmkit.bench import document
 from dlmkit.bench.breakdown import step_breakdown
-from dlmkit.bench.cases import FULL, Case, titled
+from dlmkit.bench.cases import FULL, Case
 from dlmkit.bench.exits import Choice, Recorded, record
 from dlmkit.bench.flops import evaluation_flops
-from dlmkit.bench.measure import Outcome, Work, against, barrier_row_steps, row_steps
+from dlmkit.bench.measure import Outcome, Work, against
 from dlmkit.bench.plan import Plan
 from dlmkit.bench.quality import Quality
+from dlmkit.bench.rows import (
+    FIXED,
+    ORACLE,
+    REGRIDDED,
+    Measured,
+    Row,
+    agreement,
+    compaction,
+    disagreement,
+    evaluations,
+    verdict,
+)
 from dlmkit.bench.rules import Family, Scheduled
 from dlmkit.bench.subject import Subject
 from dlmkit.bench.timing import interleaved
-from dlmkit.bench.verdict import Verdict, judge, sentence
+from dlmkit.bench.verdict import Verdict, judge
 from dlmkit.evaluation.intervals import binomial_cdf
-from dlmkit.evaluation.replay import Replay
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import Request
-from dlmkit.sampling.slots import constant, halves
-
-FIXED, ORACLE, REGRIDDED = "fixed", "oracle-exit", "regridded"
-"""What the column ``exit`` says of baselines; else it is ``none`` or the rule's name."""
 
 EPSILON, DELTA = 0.05, 0.05
 """A certificate says, at confidence 1 - delta over all rules, that at most this share of texts
 differs from the full run: the exact binomial test over texts."""
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of the table: a case, what it is called, and how it is run anew each time."""
-
-    case: Case
-    exit: str
-    threshold: float | None
-    base: Case
-    recorded: Recorded
-    run: Callable[[], Outcome]
-    replayed: Replay | None = None
-
-    @property
-    def name(self) -> str:
-        """Unique in a run."""
-        return self.case.name(titled(self.exit, self.threshold))
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A row, what came out, and what it took."""
-
-    row: Row
-    outcome: Outcome
-    score: Replay
-    quality: dict[str, float]
-    memory: int | None
 
 
 @dataclass
@@ -234,11 +212,11 @@ class Bench:
             entries,
             {
                 "matmul_peak": self.peaks,
-                "verdicts": [_verdict(case, found, measured) for case, found in self.verdicts],
+                "verdicts": [verdict(case, found, measured) for case, found in self.verdicts],
                 "risk": self.risk,
                 "notes": self.notes,
                 "breakdown": self._breakdowns(),
-                "compaction": _compaction(measured),
+                "compaction": compaction(measured),
             },
         )
 
@@ -270,8 +248,8 @@ class Bench:
             "dtype": dtype,
             "kernel": self.subject.kernel(row.base),
             "texts": len(m.outcome.samples),
-            **_evaluations(m.outcome),
-            **_disagreement(m.score),
+            **evaluations(m.outcome),
+            **disagreement(m.score),
             "speedup": m.score.saving,
             "speedup_interval": list(m.score.saving_interval()),
             "speedup_wall": full / best,
@@ -284,7 +262,7 @@ class Bench:
             "peak_memory_bytes": m.memory,
             "quality": m.quality,
             "certificate": self._certificate(m),
-            "replay_agreement": _agreement(m),
+            "replay_agreement": agreement(m),
         }
         params = {key: value for key, value in asdict(row.case).items() if key != "exit"}
         group = row.base.name(FULL)
@@ -305,78 +283,6 @@ class Bench:
             "p_value": p_value,
             "holds": p_value <= DELTA / rules,
         }
-
-
-def _evaluations(outcome: Outcome) -> dict[str, Any]:
-    spent = outcome.evaluations.double()
-    p50, p95 = torch.quantile(spent, torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist()
-    counts = torch.bincount(outcome.steps)
-    return {
-        "evaluations_mean": float(spent.mean()),
-        "evaluations_p50": p50,
-        "evaluations_p95": p95,
-        "evaluations_max": float(spent.max()),
-        "row_evaluations": outcome.executed,
-        "row_evaluations_needed": int(spent.sum()),
-        "exit_steps": {str(step): int(n) for step, n in enumerate(counts.tolist()) if n},
-    }
-
-
-def _disagreement(score: Replay) -> dict[str, Any]:
-    return {
-        "token_disagreement": score.token_disagreement,
-        "token_disagreement_interval": list(score.token_interval()),
-        "row_disagreement": score.row_disagreement(),
-        "row_disagreement_interval": list(score.row_interval()),
-    }
-
-
-def _agreement(m: Measured) -> float | None:
-    """The share of tokens that the real run has in common with what the trace foretold."""
-    if m.row.replayed is None:
-        return None
-    return float((m.score.ids == m.row.replayed.ids).double().mean())
-
-
-def _verdict(case: Case, found: Verdict, measured: Sequence[Measured]) -> dict[str, Any]:
-    """``found`` beside the coarser full run nearest to it in evaluations."""
-    coarse = [
-        (abs(float(m.score.evaluations.double().mean()) - found.evaluations), m)
-        for m in measured
-        if m.row.base == case and m.row.exit in (REGRIDDED, FULL)
-    ]
-    _, nearest = min(coarse, key=lambda pair: pair[0])
-    regridded = nearest.row.case.steps, nearest.score.token_disagreement
-    return {
-        "case": case.name(FULL),
-        **asdict(found),
-        "interval": list(found.interval),
-        "gain": found.gain,
-        "regridded_steps": regridded[0],
-        "regridded_disagreement": regridded[1],
-        "sentence": sentence(found, None if regridded[0] == case.steps else regridded),
-    }
-
-
-def _compaction(measured: Sequence[Measured]) -> list[dict[str, Any]]:
-    """Row steps needed per row step executed, by batch size, counted for each way to halt."""
-    found = []
-    for m in measured:
-        steps = m.outcome.steps.tolist()
-        if m.row.exit in (FULL, REGRIDDED) or len(set(steps)) == 1:
-            continue
-        sizes = [size for size in (1, 2, 4, 8, 16, 32, 64, 128, 256) if size <= len(steps)]
-        points = [
-            {
-                "batch": size,
-                "barrier": sum(steps) / barrier_row_steps(steps, size),
-                "constant": sum(steps) / row_steps(steps, size, constant),
-                "halves": sum(steps) / row_steps(steps, size, halves),
-            }
-            for size in sizes
-        ]
-        found.append({"case": m.row.base.name(FULL), "exit": m.row.exit, "points": points})
-    return found
 
 
 def run(subject: Subject, plan: Plan, say: Say = lambda line: None) -> Mapping[str, Any]:

@@ -76,8 +76,8 @@ class Verdict:
 
     @property
     def gain(self) -> bool:
-        """Whether the whole interval lies above 0."""
-        return self.interval.low > 0.0
+        """Whether the whole interval lies above 0 as it is printed, in tenths of a percent."""
+        return round(100.0 * self.interval.low, 1) > 0.0
 
 
 def judge(

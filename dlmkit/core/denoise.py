@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.schedule import Level
 from dlmkit.core.vocabulary import Top
+from dlmkit.rows import take
 from dlmkit.types import PerPosition, Query
 
 
@@ -64,29 +66,55 @@ class ModelDenoise(Denoise):
     """Score interpolation by a space and a network (CDCD, equations 6 and 8).
 
     x0_hat is the mean of the embeddings under the predicted distribution; given positions are
-    known, so there it is their own embedding.
+    known, so there it is their own embedding. Without ``feedback`` no call sees a prediction of
+    the one before.
     """
 
-    def __init__(self, space: EmbeddingSpace, network: ScoreNetwork) -> None:
+    def __init__(self, space: EmbeddingSpace, network: ScoreNetwork, feedback: bool = True) -> None:
         self.space = space
         self.network = network
+        self.feedback = feedback
 
     def start(self, x: Tensor) -> Tensor:
         return x.new_zeros((*x.shape[:2], self.space.dim))
 
+    def query(self, x: Tensor, level: Level, previous: Tensor, conditioning: Conditioning) -> Query:
+        """What the space reads logits from, (B, L, query_dim)."""
+        read = self.space.corruption.input(x, level)
+        query: Query = self.network(read, level, conditioning, previous)
+        return query
+
     def __call__(
         self, x: Tensor, level: Level, previous: Tensor, conditioning: Conditioning
     ) -> Prediction:
-        read = self.space.corruption.input(x, level)
-        query = self.network(read, level, conditioning, previous)
+        query = self.query(x, level, previous, conditioning)
         x0, lse = self.space.read(query)
         x0_step = torch.where(conditioning.given[..., None], conditioning.clean.to(x0.dtype), x0)
-        return Prediction(x0_step, query.to(x0.dtype), lse, x0, x0_step)
+        feedback = x0_step if self.feedback else previous
+        return Prediction(x0_step, query.to(x0.dtype), lse, x0, feedback)
+
+    @torch.no_grad()
+    def first_predictions(
+        self, rows: int, x: Tensor, level: Level, conditioning: Conditioning
+    ) -> Tensor:
+        """``previous`` of a second call: that of the first ``rows`` rows predicted, without
+        gradient, the others' as at the start (self-conditioning, 2208.04202, section 3.2).
+
+        A fixed count: every process of a sharded run makes the same passes.
+        """
+        previous = self.start(x)
+        if rows:
+            first = torch.arange(rows, device=x.device)
+            seen = take((x, level, previous, conditioning), first)
+            previous[:rows] = self(*seen).feedback
+        return previous
 
     def prepared(
         self, space: EmbeddingSpace, network: Callable[[ScoreNetwork], ScoreNetwork]
     ) -> ModelDenoise:
-        return ModelDenoise(space, network(self.network))
+        other = copy.copy(self)
+        other.space, other.network = space, network(self.network)
+        return other
 
 
 class CountingDenoise(Denoise):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -36,8 +38,9 @@ class Tally:
 class Encoder:
     """Examples to ids: text, separator, second text, separator; at most ``length`` tokens.
 
-    The separator is the token that ends the tokenizer's documents, else a newline, else a space,
-    whichever it knows first. A text with characters that the tokenizer does not know is read in
+    A tokenizer with a template of its own ([CLS] text [SEP]) is asked for it. For others, the
+    separator is the token that ends documents, else a newline, else a space, whichever it knows
+    first. A text with characters that the tokenizer does not know is read in
     lower case if that has fewer of them; those that are left are left out, as they are of the
     texts that small vocabularies are trained on. Where a row is too long, tokens are cut from
     the end of its longer text. ``tally`` counts all of it.
@@ -56,9 +59,9 @@ class Encoder:
 
     def __call__(self, example: Example) -> list[int]:
         """The ids of ``example``, at least one."""
-        separator = self._separator()
         texts = [self._known(text) for text in example.texts]
-        room = self.length - len(separator) * len(texts)
+        frame = self._frame(len(texts))
+        room = self.length - (len(frame) - len(texts))
         surplus = max(0, sum(map(len, texts)) - room)
         self.tally.rows += 1
         self.tally.tokens += sum(map(len, texts))
@@ -66,11 +69,25 @@ class Encoder:
         self.tally.dropped += surplus
         for _ in range(surplus):
             max(texts, key=len).pop()
-        return [token for text in texts for token in (*text, *separator)]
+        rest = iter(texts)
+        return [token for mark in frame for token in (next(rest) if mark is None else [mark])]
 
     def spell(self, word: str) -> list[int]:
         """The ids of one word."""
         return self._known(word)
+
+    def _frame(self, texts: int) -> list[int | None]:
+        """The tokens around ``texts`` texts, for each of which stands a None."""
+        backend = self.tokenizer.backend
+        if not backend.num_special_tokens_to_add(texts == 2):
+            return [None, *self._separator()] * texts
+        found = backend.encode("a", "a" if texts == 2 else None, add_special_tokens=True)
+        runs = groupby(zip(found.ids, found.sequence_ids, strict=True), key=itemgetter(1))
+        return [
+            mark
+            for text, run in runs
+            for mark in ([None] if text is not None else [token for token, _ in run])
+        ]
 
     def _separator(self) -> list[int]:
         if self.tokenizer.separator_id is not None:

@@ -23,7 +23,7 @@ from dlmkit.loading import describe
 
 T = TypeVar("T")
 _PATIENCE = timedelta(days=30)  # the first process may tokenise, validate and sample for hours
-_POLL = 0.005  # seconds between looks whether the others have come
+_POLL = 0.005  # at most so many seconds between looks whether the others have come
 
 
 class World(ABC):
@@ -236,8 +236,10 @@ class Replicated(World):
         """The sum of every process's CPU tensor, waited for in steps that let signals in."""
         work = dist.all_reduce(value, group=self._words, async_op=True)
         assert work is not None
+        pause = _POLL / 128
         while not work.is_completed():
-            time.sleep(_POLL)
+            time.sleep(pause)
+            pause = min(2 * pause, _POLL)
         work.wait()
         return value
 

@@ -11,9 +11,6 @@ from torch import Tensor
 from dlmkit.core.context import BuildContext
 from dlmkit.core.network import Conditioning
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
-from dlmkit.core.schedule import Level
-from dlmkit.rows import take
-from dlmkit.types import Embedded
 from dlmkit_langflow import configs
 from dlmkit_plaid.denoise import OutputPrior, risen
 
@@ -33,8 +30,9 @@ class SkippedCrossEntropy(RecipeObjective):
         super().__init__(context)
         self.config = config
 
-    def denoise(self) -> OutputPrior:
-        return OutputPrior(self.space, self.network)
+    def denoise(self, strength: float | Tensor = 1.0) -> OutputPrior:
+        told = self.config.self_conditioning > 0
+        return OutputPrior(self.space, self.network, told, strength)
 
     def forward(self, batch: Batch, draws: Draws) -> LossParts:
         given = self.masking.draw(batch.attend, draws.noise.fork(MASKING))
@@ -43,22 +41,11 @@ class SkippedCrossEntropy(RecipeObjective):
         x0 = self.space.embed(batch.ids)
         x = self.space.corruption.corrupt(x0, level, draws.noise.fork(CORRUPTION))
         conditioning = Conditioning.of(x0, given, batch.attend)
-        denoise = OutputPrior(self.space, self.network, risen(draws.step, self.config.ramp))
-        previous = self._first_predictions(denoise, x, level, conditioning)
-        query = denoise.query(x, level, previous, conditioning)
-        logits = self.space.logits(query).float()
+        denoise = self.denoise(risen(draws.step, self.config.ramp))
+        told = math.ceil(self.config.self_conditioning * len(x))
+        previous = denoise.first_predictions(told, x, level, conditioning)
+        logits = self.space.logits(denoise.query(x, level, previous, conditioning)).float()
         entropy = F.cross_entropy(logits.transpose(1, 2), batch.ids, reduction="none")
         noised = batch.attend & ~given
         totals = torch.where(noised, entropy, 0.0).sum(dim=1)
         return LossParts.of(totals, given, batch.attend, t, self.schedule.pdf(t))
-
-    @torch.no_grad()
-    def _first_predictions(
-        self, denoise: OutputPrior, x: Tensor, level: Level, conditioning: Conditioning
-    ) -> Embedded:
-        previous = denoise.start(x)
-        rows = torch.arange(math.ceil(self.config.self_conditioning * len(x)), device=x.device)
-        if len(rows):
-            first = denoise(*take((x, level, previous, conditioning), rows))
-            previous[: len(rows)] = first.feedback
-        return previous

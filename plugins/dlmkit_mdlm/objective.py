@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dlmkit.core.context import BuildContext
-from dlmkit.core.denoise import Denoise, Prediction
-from dlmkit.core.embedding import EmbeddingSpace
+from dlmkit.core.denoise import ModelDenoise, Prediction
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
 from dlmkit.core.schedule import Level
@@ -28,16 +25,15 @@ a token that is uncovered moves a symmetric divergence by about a hundred nats, 
 """
 
 
-class MaskedDenoise(Denoise):
+class MaskedDenoise(ModelDenoise):
     """Predicts masked tokens; the uncovered ones are carried over (SUBS, section 3.2.3).
 
     It reads no previous prediction.
     """
 
-    def __init__(self, space: EmbeddingSpace, network: ScoreNetwork, mask: int) -> None:
-        self.space = space
-        self.network = network
-        self.mask = mask
+    def __init__(self, space: TokenSpace, network: ScoreNetwork) -> None:
+        super().__init__(space, network)
+        self.mask = space.corruption.mask
 
     def start(self, x: Tensor) -> Tensor:
         dtype = next(self.network.parameters()).dtype
@@ -46,18 +42,12 @@ class MaskedDenoise(Denoise):
     def __call__(
         self, x: Tensor, level: Level, previous: Tensor, conditioning: Conditioning
     ) -> Prediction:
-        read = self.space.corruption.input(x, level)
-        query = self.network(read, level, conditioning, previous).to(read.dtype)
+        query = self.query(x, level, previous, conditioning).to(previous.dtype)
         settled = (x != self.mask)[..., None]
         certain = torch.arange(self.space.vocab_size, device=x.device) == x[..., None]
         query = torch.where(settled, torch.where(certain, 0.0, IMPOSSIBLE), query)
         x0, lse = self.space.read(query)
         return Prediction(x0, query, lse, x0, previous)
-
-    def prepared(
-        self, space: EmbeddingSpace, network: Callable[[ScoreNetwork], ScoreNetwork]
-    ) -> MaskedDenoise:
-        return MaskedDenoise(space, network(self.network), self.mask)
 
 
 class MaskedBound(RecipeObjective):
@@ -72,7 +62,7 @@ class MaskedBound(RecipeObjective):
         super().__init__(context)
 
     def denoise(self) -> MaskedDenoise:
-        return MaskedDenoise(self.space, self.network, self.space.corruption.mask)
+        return MaskedDenoise(self.space, self.network)
 
     def forward(self, batch: Batch, draws: Draws) -> LossParts:
         given = self.masking.draw(batch.attend, draws.noise.fork(MASKING))

@@ -16,8 +16,6 @@ from torch import Tensor
 from dlmkit.core.context import BuildContext
 from dlmkit.core.network import Conditioning
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
-from dlmkit.core.schedule import Level
-from dlmkit.rows import take
 from dlmkit.types import Embedded, PerPosition, PerRow
 from dlmkit_plaid import configs
 from dlmkit_plaid.denoise import OutputPrior, risen
@@ -41,21 +39,23 @@ class LikelihoodBound(RecipeObjective):
         super().__init__(context)
         self.config = config
 
-    def denoise(self) -> OutputPrior:
-        return OutputPrior(self.space, self.network)
+    def denoise(self, strength: float | Tensor = 1.0) -> OutputPrior:
+        told = self.config.self_conditioning > 0
+        return OutputPrior(self.space, self.network, told, strength)
 
     def forward(self, batch: Batch, draws: Draws) -> LossParts:
         given = self.masking.draw(batch.attend, draws.noise.fork(MASKING))
         t = self.schedule.quantile(draws.u)
-        told = torch.arange(len(t), device=t.device) < self._told(len(t))
+        rows = self._told(len(t))
+        told = torch.arange(len(t), device=t.device) < rows
         lowest = draws.noise.fork(ROLE).uniform(0) < self.config.reconstruction
         gamma, slope, factor = self._gamma(t, lowest)
         level = preserving(torch.where(told, gamma.detach(), gamma))
         x0 = self.space.embed(batch.ids)
         x = self.space.corruption.corrupt(x0, level, draws.noise.fork(CORRUPTION))
         conditioning = Conditioning.of(x0, given, batch.attend)
-        denoise = OutputPrior(self.space, self.network, risen(draws.step, self.config.ramp))
-        previous = self._first_predictions(denoise, x, level, conditioning)
+        denoise = self.denoise(risen(draws.step, self.config.ramp))
+        previous = denoise.first_predictions(rows, x, level, conditioning)
         logits = self.space.logits(denoise.query(x, level, previous, conditioning))
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         error = (x0 - self.space.expect(logits.softmax(dim=-1))).square().sum(dim=-1)
@@ -91,16 +91,6 @@ class LikelihoodBound(RecipeObjective):
         return 0.5 * each.sum(dim=-1)
 
     def _told(self, rows: int) -> int:
-        """How many rows see a first prediction; all do where the bound is evaluated."""
-        return math.ceil(self.config.self_conditioning * rows) if self.training else rows
-
-    @torch.no_grad()
-    def _first_predictions(
-        self, denoise: OutputPrior, x: Tensor, level: Level, conditioning: Conditioning
-    ) -> Embedded:
-        previous = denoise.start(x)
-        rows = torch.arange(self._told(len(x)), device=x.device)
-        if len(rows):
-            first = denoise(*take((x, level, previous, conditioning), rows))
-            previous[: len(rows)] = first.feedback
-        return previous
+        """How many rows see a first prediction: where the bound is evaluated, all or none."""
+        share = self.config.self_conditioning
+        return math.ceil((share if self.training else float(share > 0)) * rows)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dlmkit.core.context import BuildContext
-from dlmkit.core.denoise import Denoise, Prediction
-from dlmkit.core.embedding import EmbeddingSpace
-from dlmkit.core.network import Conditioning, ScoreNetwork
+from dlmkit.core.denoise import ModelDenoise, Prediction
+from dlmkit.core.network import Conditioning
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
 from dlmkit.core.schedule import Level
 from dlmkit.types import Mask
@@ -20,28 +17,15 @@ from dlmkit_ssd import configs
 CORRUPTION, MASKING, BLOCK = range(3)
 
 
-class SimplexDenoise(Denoise):
+class SimplexDenoise(ModelDenoise):
     """The mean of the simplex under the prediction. It reads no previous prediction."""
-
-    def __init__(self, space: EmbeddingSpace, network: ScoreNetwork) -> None:
-        self.space = space
-        self.network = network
-
-    def start(self, x: Tensor) -> Tensor:
-        return x.new_zeros((*x.shape[:2], self.space.dim))
 
     def __call__(
         self, x: Tensor, level: Level, previous: Tensor, conditioning: Conditioning
     ) -> Prediction:
-        read = self.space.corruption.input(x, level)
-        query = self.network(read, level, conditioning, previous).to(x.dtype)
+        query = self.query(x, level, previous, conditioning).to(x.dtype)
         x0, lse = self.space.read(query)
         return Prediction(x0, query, lse, x0, previous)
-
-    def prepared(
-        self, space: EmbeddingSpace, network: Callable[[ScoreNetwork], ScoreNetwork]
-    ) -> SimplexDenoise:
-        return SimplexDenoise(space, network(self.network))
 
 
 class CrossEntropy(RecipeObjective):

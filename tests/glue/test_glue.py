@@ -217,6 +217,23 @@ def test_rows_are_cut_and_unknown_characters_left_out_and_both_are_counted():
         encode.Encoder(tokenizer("ab"), 2)
 
 
+def test_a_tokenizers_own_template_stands_around_the_texts():
+    from tokenizers.processors import TemplateProcessing
+
+    letters = tokenizer("abc<>|")
+    start, end, between = (letters.encode(mark)[0] for mark in "<>|")
+    letters.backend.post_processor = TemplateProcessing(
+        single="< $A >",
+        pair="< $A | $B >",
+        special_tokens=[("<", start), (">", end), ("|", between)],
+    )
+    encoder = encode.Encoder(letters, 7)
+    a, b = letters.encode("ab")
+    assert encoder(data.Example(("ab",), 0.0)) == [start, a, b, end]
+    assert encoder(data.Example(("ab", "bbb"), 0.0)) == [start, a, b, between, b, b, end]
+    assert encoder.tally.dropped == 1
+
+
 def test_every_row_comes_once_an_epoch_with_its_number():
     rows = [[2] * (1 + i % 5) for i in range(70)]
     epochs = encode.Epochs(rows, 10, 0, seed=3, numbered=True)

@@ -329,3 +329,15 @@ def test_a_model_trained_without_self_conditioning_is_never_shown_a_prediction()
         first = denoise(x, level, denoise.start(x), nothing)
         denoise(x, level, first.feedback, nothing)
         assert bool(network.seen[1][2].any()) is shown
+
+
+def test_a_denoiser_is_prepared_whether_or_not_it_is_shown_predictions():
+    other = Oracle()
+    for share in (0.0, 0.5):
+        denoise = objective(
+            NoMasking(configs.Nothing(), CONTEXT), network=Oracle(), self_conditioning=share
+        ).denoise()
+        prepared = denoise.prepared(denoise.space.prepared(), lambda network: other)
+        assert prepared.network is other
+        assert prepared.feedback is denoise.feedback
+        assert denoise.network is not other

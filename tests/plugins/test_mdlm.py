@@ -124,7 +124,7 @@ def chain_law(times):
 def test_sampler_has_the_law_of_the_chain(context, times):
     n = 20_000
     space = context.part("space")
-    denoise = MaskedDenoise(space, context.part("network"), MASK)
+    denoise = MaskedDenoise(space, context.part("network"))
     sampler = Ancestral(configs.Nothing(), context)
     x = torch.full((n, L), MASK)
     known = Conditioning(x < 0, torch.zeros(n, L, space.dim), x >= 0)
@@ -152,7 +152,7 @@ def test_uncovered_tokens_are_carried_over(context):
     known = Conditioning(x < 0, torch.zeros(1, L, 4), x >= 0)
     level = Level(torch.tensor([0.5]), torch.tensor([0.5]))
     with torch.no_grad():
-        prediction = MaskedDenoise(*parts, MASK)(x, level, torch.zeros(1, L, 4), known)
+        prediction = MaskedDenoise(*parts)(x, level, torch.zeros(1, L, 4), known)
     p = prediction.query.softmax(dim=-1)[0]
     assert p[0].tolist() == [0.0, 1.0, 0.0]
     torch.testing.assert_close(p[1].double(), exact((1, MASK))[1], atol=1e-6, rtol=0)
