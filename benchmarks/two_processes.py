@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; returns the exit code."""
     options = parser().parse_args(arguments)
     if options.worker is not None:
-        print(json.dumps(work(options)))
+        # not printed: two processes of torchrun may print into one another's lines
+        result = options.worker.parent / f"{os.getpid()}.json"
+        result.write_text(json.dumps(work(options)))
         return 0
     rounds = [measured(options) for _ in range(options.rounds)]
     found = {
@@ -132,34 +134,34 @@ def meet(folder: Path) -> None:
 
 
 def launch(options: argparse.Namespace, before: Sequence[str], meeting: Path) -> Any:
-    """A process that runs :func:`work`."""
+    """A process, or torchrun's two, that run :func:`work`."""
     sets = [argument for value in options.set for argument in ("--set", value)]
     recipe = ("--recipe", options.recipe, "--steps", str(options.steps))
     command = (*before, __file__, "--worker", str(meeting), *recipe, *sets)
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ONE_THREAD)
+    return subprocess.Popen(command, env=ONE_THREAD)
 
 
-def results(processes: Sequence[Any]) -> Iterator[dict[str, float]]:
-    """What the workers printed. Raises CalledProcessError if one failed."""
-    for process in processes:
-        out, _ = process.communicate()
-        if process.returncode:
-            raise subprocess.CalledProcessError(process.returncode, process.args)
-        yield from (json.loads(line) for line in out.splitlines() if line.startswith("{"))
+def workers(
+    options: argparse.Namespace, starts: Sequence[Sequence[str]], processes: int
+) -> list[Any]:
+    """Start every command at once, ``processes`` workers in all, and wait for their results.
 
-
-def round_of(options: argparse.Namespace, starts: Sequence[Sequence[str]]) -> list[Any]:
-    """Start every command at once, two processes in all, and wait for their results."""
+    Raises CalledProcessError if one failed.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        meeting = Path(folder) / "2"
+        meeting = Path(folder) / str(processes)
         meeting.mkdir()
-        return list(results([launch(options, before, meeting) for before in starts]))
+        started = [launch(options, before, meeting) for before in starts]
+        for process in started:
+            if process.wait():
+                raise subprocess.CalledProcessError(process.returncode, process.args)
+        return [json.loads(path.read_text()) for path in Path(folder).glob("*.json")]
 
 
 def measured(options: argparse.Namespace) -> dict[str, Any]:
     """One round: tokens per second of both processes, in one run and in two."""
-    together = round_of(options, [TORCHRUN])
-    apart = round_of(options, [(sys.executable,)] * 2)
+    together = workers(options, [TORCHRUN], 2)
+    apart = workers(options, [(sys.executable,)] * 2, 2)
     return {
         "together": sum(r["tokens"] / r["seconds"] for r in together),
         "apart": sum(r["tokens"] / r["seconds"] for r in apart),
@@ -199,10 +201,7 @@ def memory(options: argparse.Namespace) -> dict[str, float]:
         stdout=subprocess.PIPE,
         env=ONE_THREAD,
     )
-    with tempfile.TemporaryDirectory() as folder:
-        meeting = Path(folder) / "1"
-        meeting.mkdir()
-        (worker,) = results([launch(options, (sys.executable,), meeting)])
+    (worker,) = workers(options, [(sys.executable,)], 1)
     estimate = json.loads(done.stdout)["memory_bytes"]
     peak = worker["peak_bytes"]
     return {"estimate_bytes": estimate, "peak_bytes": peak, "ratio": peak / estimate}

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlmkit.core.data import Stream
@@ -28,6 +29,8 @@ from dlmkit.training.feed import Rows as FeedRows
 from dlmkit.training.optimiser import build_optimiser, learning_rate
 from dlmkit.training.parallel import World
 from dlmkit.types import Index, PerRow, Rows
+
+_COLUMNS = 5  # of a row in Observed
 
 
 @dataclass(frozen=True)
@@ -141,12 +144,11 @@ class _Run:
         # a power of two, so that scaling there and back changes no bit
         scale = 2.0 ** -(self.config.batch_size * batch.ids.shape[1]).bit_length()
         parts = self._backward(step, batch, scale)
-        loss_sum, count, tokens = self._totals(parts, batch)
+        (loss_sum, count, tokens), observed = self._gathered(parts, batch)
         weights = self.learner.objective.parameters()
         gradients = [self.world.local(p.grad) for p in weights if p.grad is not None]
         to_mean = self.world.size / (scale * count)
         norm = self.world.norm(gradients).double() * to_mean
-        observed = self._observed(parts)
         numbers = torch.stack((loss_sum / count, norm, tokens)).tolist()  # the step's one wait
         if not all(map(math.isfinite, numbers)):
             raise NonFiniteLossError(_complaint(step + 1, numbers[0], numbers[1], observed))
@@ -177,23 +179,26 @@ class _Run:
             device = self.world.device
             yield Batch(ids.to(device, non_blocking=True), attend.to(device, non_blocking=True))
 
-    def _totals(self, parts: list[LossParts], batch: Batch) -> tuple[Tensor, ...]:
-        """(loss sum, noised positions, tokens) of the global batch."""
+    def _gathered(self, parts: list[LossParts], batch: Batch) -> tuple[Tensor, Observed]:
+        """Of the global batch: (loss sum, noised positions, tokens), and its rows."""
         loss_sum = torch.stack([part.loss_sum.detach().double() for part in parts]).sum()
         count = torch.stack([part.count.double() for part in parts]).sum()
         tokens = torch.full_like(count, int(batch.attend.sum()))
-        loss_sum, count, tokens = self.world.sum(torch.stack((loss_sum, count, tokens))).unbind()
-        return loss_sum, count.clamp(min=1), tokens
-
-    def _observed(self, parts: list[LossParts]) -> Observed:
+        own = F.pad(torch.stack((loss_sum, count, tokens)), (0, _COLUMNS - 3))
         rows = [
             torch.stack([column.double() for column in columns], dim=1)
             for slots, part in zip(self.slots, parts, strict=True)
             for columns in [(slots, part.t, part.per_row, part.pdf, part.unconditional)]
         ]
-        table = self.world.gather(torch.cat(rows))
+        size = self.world.size
+        dealt = [len(range(rank, self.config.batch_size, size)) for rank in range(size)]
+        # one collective a step, not one for the totals and two for the rows
+        found = self.world.gather(torch.cat((own[None], *rows)), [1 + n for n in dealt])
+        totals = torch.stack([each[0, :3] for each in found]).sum(dim=0)
+        table = torch.cat([each[1:] for each in found])
         slot, t, loss, pdf, unconditional = table[table[:, 0].argsort()].unbind(dim=1)
-        return Observed(slot.long(), t, loss, pdf, unconditional.bool())
+        totals[1].clamp_(min=1)
+        return totals, Observed(slot.long(), t, loss, pdf, unconditional.bool())
 
     def _apply(self, step: int, observed: Observed) -> None:
         """The optimiser's step, then what follows the weights: the learned schedule and the EMA."""

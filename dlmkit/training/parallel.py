@@ -55,12 +55,8 @@ class World(ABC):
         """Around every pass of a step, the ``last`` of which leaves the averaged gradients."""
 
     @abstractmethod
-    def sum(self, value: Tensor) -> Tensor:
-        """The sum of every process's ``value``. Collective."""
-
-    @abstractmethod
-    def gather(self, rows: Tensor) -> Tensor:
-        """All processes' rows, one process after the other. Lengths may differ. Collective."""
+    def gather(self, rows: Tensor, counts: Sequence[int]) -> list[Tensor]:
+        """Every process's ``rows``, ``counts`` of them by rank. Collective."""
 
     @abstractmethod
     def any(self, flag: bool) -> bool:
@@ -164,11 +160,8 @@ class Single(World):
     def accumulating(self, wrapped: nn.Module, last: bool) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def sum(self, value: Tensor) -> Tensor:
-        return value
-
-    def gather(self, rows: Tensor) -> Tensor:
-        return rows
+    def gather(self, rows: Tensor, counts: Sequence[int]) -> list[Tensor]:
+        return [rows]
 
     def any(self, flag: bool) -> bool:
         return flag
@@ -200,20 +193,12 @@ class Replicated(World):
         assert isinstance(wrapped, DistributedDataParallel)
         return nullcontext() if last else wrapped.no_sync()
 
-    def sum(self, value: Tensor) -> Tensor:
-        total = value.clone()
-        dist.all_reduce(total)
-        return total
-
-    def gather(self, rows: Tensor) -> Tensor:
-        counts = torch.zeros(self.size, dtype=torch.int64, device=rows.device)
-        counts[self.rank] = len(rows)
-        sizes = self.sum(counts).tolist()
-        padded = rows.new_zeros((max(sizes), *rows.shape[1:]))
+    def gather(self, rows: Tensor, counts: Sequence[int]) -> list[Tensor]:
+        padded = rows.new_zeros((max(counts), *rows.shape[1:]))
         padded[: len(rows)] = rows
-        parts = [torch.empty_like(padded) for _ in sizes]
+        parts = [torch.empty_like(padded) for _ in counts]
         dist.all_gather(parts, padded)
-        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+        return [part[:count] for part, count in zip(parts, counts, strict=True)]
 
     def any(self, flag: bool) -> bool:
         return bool(self._meet(torch.tensor([int(flag)])).item())
@@ -287,7 +272,9 @@ class Sharded(Replicated):
         return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
 
     def norm(self, gradients: Sequence[Tensor]) -> Tensor:
-        return self.sum(super().norm(gradients).square()).sqrt()
+        total = super().norm(gradients).square()
+        dist.all_reduce(total)
+        return total.sqrt()
 
 
 LAYOUTS: dict[str, type[Replicated]] = {kind.layout: kind for kind in (Replicated, Sharded)}
