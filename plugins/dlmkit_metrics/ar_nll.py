@@ -19,7 +19,7 @@ from dlmkit.core.metric import Measured, Metric, Numbers
 from dlmkit.errors import DataError, UsageError
 from dlmkit_metrics import pretrained
 from dlmkit_metrics.configs import ArNll
-from dlmkit_text.metrics import held_out
+from dlmkit_text.cut import held_out
 from dlmkit_text.pooling import Pool, entropy
 
 Rows = Sequence[Sequence[int]]

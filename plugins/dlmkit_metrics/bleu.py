@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dlmkit_metrics.configs import SelfBleu
-from dlmkit_metrics.cut import CutMetric
+from dlmkit_text.cut import CutMetric
 
 Gram = tuple[str, ...]
 

@@ -16,7 +16,7 @@ from dlmkit.core.metric import Measured, Metric, Numbers
 from dlmkit.errors import DataError, PluginError
 from dlmkit_metrics import pretrained
 from dlmkit_metrics.configs import Mauve
-from dlmkit_text.metrics import held_out
+from dlmkit_text.cut import held_out
 
 PACKAGES = ("mauve-text", "faiss-cpu", "scikit-learn")
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlmkit_metrics.configs import Repetition, Zipf
-from dlmkit_metrics.cut import CutMetric
+from dlmkit_text.cut import CutMetric
 from dlmkit_text.pooling import Pool
 
 

@@ -10,8 +10,9 @@ from dlmkit.core.data import Data
 from dlmkit.core.tokenizer import PAD, UNKNOWN
 from dlmkit.errors import UsageError
 from dlmkit_text.configs import NgramEntropy, NgramJudge
+from dlmkit_text.cut import held_out
 from dlmkit_text.draws import NgramSampler
-from dlmkit_text.metrics import NgramEntropyMetric, NgramJudgeMetric, held_out
+from dlmkit_text.metrics import NgramEntropyMetric, NgramJudgeMetric
 from dlmkit_text.symbols import cutter
 
 

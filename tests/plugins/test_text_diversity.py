@@ -34,10 +34,6 @@ class Fixed(Data):
 DATA = Fixed(train=["a b a b a b c d"], validation=["a b c", "b c"])
 
 
-def cut(*texts: str) -> list[list[str]]:
-    return [text.split() for text in texts]
-
-
 def distance(**options: object) -> NgramDistanceMetric:
     made = NgramDistanceMetric(NgramDistance.model_validate(options), CONTEXT)
     made.fit(DATA)
@@ -46,14 +42,14 @@ def distance(**options: object) -> NgramDistanceMetric:
 
 def test_distance_is_half_the_absolute_difference_of_shares():
     # validation: a 1/5, b 2/5, c 2/5 and the pairs ab 1/3, bc 2/3
-    found = distance(orders=[1, 2]).score(cut("a a b c", "d"))
+    found = distance(orders=[1, 2]).score(["a a b c", "d"])
     assert found["ngram_tv_1"] == pytest.approx((1 / 5 + 1 / 5 + 1 / 5 + 1 / 5) / 2)
     assert found["ngram_tv_2"] == pytest.approx((1 / 3 + 0 + 1 / 3) / 2)
 
 
 def test_pairs_do_not_cross_texts():
-    assert distance(orders=[2]).score(cut("a b c", "b c")) == {"ngram_tv_2": pytest.approx(0.0)}
-    assert distance(orders=[2]).score(cut("a b c b c"))["ngram_tv_2"] > 0
+    assert distance(orders=[2]).score(["a b c", "b c"]) == {"ngram_tv_2": pytest.approx(0.0)}
+    assert distance(orders=[2]).score(["a b c b c"])["ngram_tv_2"] > 0
 
 
 def test_distance_bounds_and_what_humans_show():
@@ -64,7 +60,7 @@ def test_distance_bounds_and_what_humans_show():
 
 def test_repetition_is_far_however_likely():
     metric = distance(orders=[1])
-    varied, looped = metric.score(cut("a b c b c")), metric.score(cut("b b b b b"))
+    varied, looped = metric.score(["a b c b c"]), metric.score(["b b b b b"])
     assert varied["ngram_tv_1"] == pytest.approx(0.0)
     assert looped["ngram_tv_1"] == pytest.approx(0.6)
 
@@ -72,7 +68,7 @@ def test_repetition_is_far_however_likely():
 def test_distinct_counts_pooled_ngrams():
     metric = DistinctMetric(Distinct(), CONTEXT)
     metric.fit(DATA)
-    found = metric.score(cut("a b a b", "a b"))
+    found = metric.score(["a b a b", "a b"])
     assert found["distinct_1"] == pytest.approx(2 / 6)
     assert found["distinct_2"] == pytest.approx(2 / 4)
     assert found["entropy_1"] == pytest.approx(math.log(2))

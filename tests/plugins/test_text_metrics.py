@@ -9,8 +9,9 @@ from dlmkit.core.context import BuildContext
 from dlmkit.errors import DataError, UsageError
 from dlmkit_text.compare import compare
 from dlmkit_text.configs import NgramEntropy, NgramJudge, TextFiles
+from dlmkit_text.cut import held_out
 from dlmkit_text.data import PackedText, text
-from dlmkit_text.metrics import NgramEntropyMetric, NgramJudgeMetric, held_out
+from dlmkit_text.metrics import NgramEntropyMetric, NgramJudgeMetric
 
 CONTEXT = BuildContext(length=16)
 
