@@ -44,15 +44,15 @@ def quality(content: Document) -> Figure | None:
 def _series(content: Document) -> list[tuple[str, list[Mapping[str, Any]]]]:
     """Entries that belong on one line: the same parts and exit, at different steps."""
     found: dict[str, list[Mapping[str, Any]]] = {}
-    samplers = {
-        (e["extra_info"]["sampler"], e["extra_info"]["grid"]) for e in content["benchmarks"]
-    }
+    differ = [
+        key
+        for key in ("sampler", "grid")
+        if len({e["extra_info"][key] for e in content["benchmarks"]}) > 1
+    ]
     for entry in content["benchmarks"]:
         info = entry["extra_info"]
         name = info["exit"] if info["exit"] != "none" else "full run"
-        if len(samplers) > 1:
-            name = f"{info['sampler']}, {info['grid']}, {name}"
-        found.setdefault(name, []).append(entry)
+        found.setdefault(", ".join((*(info[key] for key in differ), name)), []).append(entry)
     return list(found.items())
 
 
@@ -236,7 +236,8 @@ def _plot(
     panel.plot(
         *zip(*points, strict=True),
         color=COLOURS[index % len(COLOURS)],
-        marker=MARKERS[index % len(MARKERS)],
+        # another marker where colours begin again
+        marker=MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],
         ms=6,
         lw=1.6,
         ls=line,
@@ -252,7 +253,10 @@ def _plain_ticks(panel: Axes) -> None:
 
 
 def _legend_below(figure: Figure, panel: Axes) -> None:
+    """In as many columns as fit; the figure grows by what it takes beyond three lines."""
     handles, names = panel.get_legend_handles_labels()
-    figure.legend(
-        handles, names, loc="outside lower center", ncols=min(4, max(len(names), 1)), frameon=False
-    )
+    inches = 0.6 + 0.09 * max(map(len, names), default=0)
+    columns = max(1, min(4, len(names), int(figure.get_figwidth() / inches)))
+    lines = -(-len(names) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.22 * max(0, lines - 3))
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
