@@ -239,9 +239,10 @@ class Bench:
         """Fork ``dlmkit train --resume auto``; its process id. ``before`` runs in it first."""
         sets = [word for change in changes for word in ("--set", change)]
         words = ["train", str(self.recipe), "--out", str(run), "--resume", "auto", *sets]
+        # opened here, since the child may be killed before it opens anything
+        log = os.open(self.log(run), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         child = os.fork()
         if child == 0:
-            log = os.open(self.log(run), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(log, 1), os.dup2(log, 2)
             code = 99
             try:
@@ -249,6 +250,7 @@ class Bench:
                 code = importlib.import_module("dlmkit.cli.app").main(words)
             finally:
                 os._exit(code)
+        os.close(log)
         return child
 
     def log(self, run: Path) -> Path:
