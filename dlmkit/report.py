@@ -120,6 +120,15 @@ def panel(size: tuple[float, float] = (8.4, 4.6)) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
+def legend_below(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
+    """In as many columns as fit; the figure grows by what it takes beyond three lines."""
+    inches = 0.6 + 0.09 * max(map(len, names), default=0)
+    columns = max(1, min(4, len(names), int(figure.get_figwidth() / inches)))
+    lines = -(-len(names) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.22 * max(0, lines - 3))
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
+
+
 def plain_numbers(*axes: matplotlib.axis.Axis) -> None:
     """Numbers instead of powers of ten on logarithmic axes, and few enough to be read."""
     for axis in axes:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dlmkit.analysis.summary import name
-from dlmkit.report import MARKERS
+from dlmkit.report import MARKERS, legend_below
 
 Entry = Mapping[str, Any]
 Curve = Mapping[str, Sequence[float | None]]
@@ -86,7 +86,4 @@ def legend(figure: Figure, panels: Sequence[Axes]) -> None:
         for handle, word in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(word, handle)
     if len(found) > 1:
-        handles, words = list(found.values()), list(found)
-        figure.legend(
-            handles, words, loc="outside lower center", ncols=min(4, len(words)), frameon=False
-        )
+        legend_below(figure, list(found.values()), list(found))

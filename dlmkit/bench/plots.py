@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from dlmkit.bench.document import Document
 from dlmkit.bench.quality import headline
 from dlmkit.errors import UsageError
-from dlmkit.report import COLOURS, MARKERS, themed
+from dlmkit.report import COLOURS, MARKERS, legend_below, themed
 
 
 def quality(content: Document) -> Figure | None:
@@ -253,10 +253,4 @@ def _plain_ticks(panel: Axes) -> None:
 
 
 def _legend_below(figure: Figure, panel: Axes) -> None:
-    """In as many columns as fit; the figure grows by what it takes beyond three lines."""
-    handles, names = panel.get_legend_handles_labels()
-    inches = 0.6 + 0.09 * max(map(len, names), default=0)
-    columns = max(1, min(4, len(names), int(figure.get_figwidth() / inches)))
-    lines = -(-len(names) // columns)
-    figure.set_figheight(figure.get_figheight() + 0.22 * max(0, lines - 3))
-    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
+    legend_below(figure, *panel.get_legend_handles_labels())

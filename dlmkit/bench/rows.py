@@ -49,6 +49,7 @@ class Measured:
 
 
 def evaluations(outcome: Outcome) -> dict[str, Any]:
+    """How many evaluations each text took, how many rows were computed, and where texts ended."""
     spent = outcome.evaluations.double()
     p50, p95 = torch.quantile(spent, torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist()
     counts = torch.bincount(outcome.steps)
@@ -64,6 +65,7 @@ def evaluations(outcome: Outcome) -> dict[str, Any]:
 
 
 def disagreement(score: Replay) -> dict[str, Any]:
+    """Shares of tokens and of rows that differ from the full run, with intervals."""
     return {
         "token_disagreement": score.token_disagreement,
         "token_disagreement_interval": list(score.token_interval()),

@@ -35,6 +35,11 @@ def micro_batches(batch_size: int, micro: int | None, size: int, rank: int) -> l
     return [torch.arange(rank + size * i, batch_size, size * passes) for i in range(passes)]
 
 
+def dealt(batch_size: int, size: int) -> list[int]:
+    """How many rows :func:`micro_batches` gives to each of ``size`` processes."""
+    return [len(range(rank, batch_size, size)) for rank in range(size)]
+
+
 def stratified(seed: int, step: int, size: int, device: torch.device) -> PerRow:
     """u of every slot of a global batch of ``size``: one in each of ``size`` equal intervals.
 

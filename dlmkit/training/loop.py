@@ -22,7 +22,7 @@ from dlmkit.core.objective import Batch, LossParts, Objective
 from dlmkit.core.schedule import LearnedSchedule
 from dlmkit.errors import NonFiniteLossError
 from dlmkit.recipe.schema import TrainConfig
-from dlmkit.training.draws import draws, micro_batches, stratified
+from dlmkit.training.draws import dealt, draws, micro_batches, stratified
 from dlmkit.training.ema import Ema
 from dlmkit.training.feed import Feed, feed
 from dlmkit.training.feed import Rows as FeedRows
@@ -190,10 +190,9 @@ class _Run:
             for slots, part in zip(self.slots, parts, strict=True)
             for columns in [(slots, part.t, part.per_row, part.pdf, part.unconditional)]
         ]
-        size = self.world.size
-        dealt = [len(range(rank, self.config.batch_size, size)) for rank in range(size)]
         # one collective a step, not one for the totals and two for the rows
-        found = self.world.gather(torch.cat((own[None], *rows)), [1 + n for n in dealt])
+        counts = [1 + count for count in dealt(self.config.batch_size, self.world.size)]
+        found = self.world.gather(torch.cat((own[None], *rows)), counts)
         totals = torch.stack([each[0, :3] for each in found]).sum(dim=0)
         table = torch.cat([each[1:] for each in found])
         slot, t, loss, pdf, unconditional = table[table[:, 0].argsort()].unbind(dim=1)

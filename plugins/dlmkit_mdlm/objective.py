@@ -33,7 +33,7 @@ class MaskedDenoise(ModelDenoise):
 
     def __init__(self, space: TokenSpace, network: ScoreNetwork) -> None:
         super().__init__(space, network)
-        self.mask = space.corruption.mask
+        self.mask, self.table = space.corruption.mask, space.table
 
     def start(self, x: Tensor) -> Tensor:
         dtype = next(self.network.parameters()).dtype
@@ -42,7 +42,7 @@ class MaskedDenoise(ModelDenoise):
     def __call__(
         self, x: Tensor, level: Level, previous: Tensor, conditioning: Conditioning
     ) -> Prediction:
-        query = self.query(x, level, previous, conditioning).to(previous.dtype)
+        query = self.query(x, level, previous, conditioning).to(self.table.weight.dtype)
         settled = (x != self.mask)[..., None]
         certain = torch.arange(self.space.vocab_size, device=x.device) == x[..., None]
         query = torch.where(settled, torch.where(certain, 0.0, IMPOSSIBLE), query)

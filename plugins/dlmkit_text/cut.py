@@ -44,7 +44,7 @@ class CutMetric(Metric, Generic[Options, Table]):
     ) -> Measured:
         """:meth:`numbers` of all texts, and ``human_*``, the same of as much real text."""
         own = self.table(texts)
-        beside = {f"human_{key}": value for key, value in self.human(texts).items()}
+        beside = {f"human_{key}": value for key, value in self.human(texts, own).items()}
         return Measured(
             {**self.numbers(own, range(len(texts))), **beside},
             lambda chosen: self.numbers(own, chosen),
@@ -54,8 +54,8 @@ class CutMetric(Metric, Generic[Options, Table]):
         """The numbers of ``texts`` alone."""
         return self.numbers(self.table(texts), range(len(texts)))
 
-    def human(self, texts: Sequence[str]) -> dict[str, float]:
-        """The numbers of as much validation text as ``texts``."""
+    def human(self, texts: Sequence[str], own: Table) -> dict[str, float]:
+        """The numbers of as much validation text as ``texts``, whose table is ``own``."""
         return self.score(held_out(self.data, texts))
 
     @abstractmethod

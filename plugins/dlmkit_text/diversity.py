@@ -36,8 +36,8 @@ class DistinctMetric(CutMetric[Distinct, Pools]):
         super().fit(data)
         self.documents = [self.cut(text) for text in data.texts("validation")]
 
-    def human(self, texts: Sequence[str]) -> dict[str, float]:
-        rows = drawn(self.documents, [self.cut(text) for text in texts])
+    def human(self, texts: Sequence[str], own: Pools) -> dict[str, float]:
+        rows = drawn(self.documents, own.lengths)
         return self.numbers(self._pools(rows), range(len(rows)))
 
     def table(self, texts: Sequence[str]) -> Pools:
@@ -79,8 +79,8 @@ class NgramDistanceMetric(CutMetric[NgramDistance, Sequence[Units]]):
         rows = [self.cut(text) for text in data.texts("validation")]
         self.reference = {n: pooled(rows, n) for n in self.config.orders}
 
-    def human(self, texts: Sequence[str]) -> dict[str, float]:
-        rows = drawn(self.documents, self.table(texts))
+    def human(self, texts: Sequence[str], own: Sequence[Units]) -> dict[str, float]:
+        rows = drawn(self.documents, [*map(len, own)])
         return self.numbers(rows, range(len(rows)))
 
     def table(self, texts: Sequence[str]) -> Sequence[Units]:
@@ -98,16 +98,16 @@ def pooled(rows: Iterable[Units], n: int) -> Grams:
     return Counter(gram for row in rows for gram in zip(*(row[i:] for i in range(n)), strict=False))
 
 
-def drawn(documents: Sequence[Units], rows: Sequence[Units]) -> list[Units]:
-    """Beginnings of ``documents``, in a fixed random order, of as many units in all as ``rows``.
+def drawn(documents: Sequence[Units], lengths: Sequence[int]) -> list[Units]:
+    """Beginnings of ``documents``, in a fixed random order, of ``lengths`` units in all.
 
-    Each row gets whole documents but for the last, which stay apart; they repeat once used up.
+    Each length gets whole documents but for the last, which stay apart; they repeat once used up.
     """
     order = [document for document in documents if document]
     random.Random(0).shuffle(order)
     found: list[Units] = []
     endless = cycle(order)
-    for left in map(len, rows) if order else ():
+    for left in lengths if order else ():
         while left > 0:
             found.append(next(endless)[:left])
             left -= len(found[-1])

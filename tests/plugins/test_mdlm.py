@@ -158,6 +158,16 @@ def test_uncovered_tokens_are_carried_over(context):
     torch.testing.assert_close(p[1].double(), exact((1, MASK))[1], atol=1e-6, rtol=0)
 
 
+def test_logits_are_as_precise_as_the_table_whatever_the_network_computes_in(context):
+    denoise = MaskedDenoise(context.part("space"), context.part("network"))
+    x = torch.tensor([[1, MASK]])
+    known = Conditioning(x < 0, torch.zeros(1, L, 4), x >= 0)
+    level = Level(torch.tensor([0.5]), torch.tensor([0.5]))
+    narrow = torch.zeros(1, L, 4, dtype=torch.bfloat16)  # the start of a run in bf16
+    with torch.no_grad():
+        assert denoise(x, level, narrow, known).query.dtype == torch.float32
+
+
 def test_rare_tokens_can_win():
     """u = 1 - 2^-40 is a Gumbel of 27.7; in single precision it would round to 1 (2409.02908)."""
     log_p = torch.tensor([0.0, -25.0])

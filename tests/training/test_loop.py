@@ -16,7 +16,7 @@ from dlmkit.recipe.assemble import assemble
 from dlmkit.recipe.load import load_recipe
 from dlmkit.recipe.schema import TrainConfig
 from dlmkit.registry import Registry
-from dlmkit.training.draws import draws, micro_batches, stratified
+from dlmkit.training.draws import dealt, draws, micro_batches, stratified
 from dlmkit.training.ema import Ema, warmed
 from dlmkit.training.loop import Learner, train
 from dlmkit.training.optimiser import build_optimiser, learning_rate
@@ -253,6 +253,12 @@ def test_passes_partition_the_batch_and_share_its_first_rows_evenly(size, micro)
     if all(len(p) % 2 == 0 for p in passes):
         first = torch.cat([p[: len(p) // 2] for p in passes])
         assert torch.equal(first.sort().values, torch.arange(12))
+
+
+@pytest.mark.parametrize(("rows", "size", "micro"), [(24, 3, 4), (23, 3, None), (9, 4, 2)])
+def test_every_process_knows_how_many_rows_the_others_have(rows, size, micro):
+    counts = [sum(map(len, micro_batches(rows, micro, size, rank))) for rank in range(size)]
+    assert dealt(rows, size) == counts
 
 
 def test_more_processes_than_rows_are_refused():
