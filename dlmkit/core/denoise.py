@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,6 +36,17 @@ class Prediction:
     x0_mean: Tensor
     feedback: Any
     top: Top | None = None
+
+
+class Shown(NamedTuple):
+    """The first ``rows`` of a pass see a first prediction, of which ``made`` are computed.
+
+    ``made`` is ``rows``, or 1 where this process has none and another has some at the same time:
+    every process of a sharded run makes the same calls of the network.
+    """
+
+    rows: int
+    made: int
 
 
 class Denoise(ABC):
@@ -95,18 +106,16 @@ class ModelDenoise(Denoise):
 
     @torch.no_grad()
     def first_predictions(
-        self, rows: int, x: Tensor, level: Level, conditioning: Conditioning
+        self, shown: Shown, x: Tensor, level: Level, conditioning: Conditioning
     ) -> Tensor:
-        """``previous`` of a second call: that of the first ``rows`` rows predicted, without
-        gradient, the others' as at the start (self-conditioning, 2208.04202, section 3.2).
-
-        A fixed count: every process of a sharded run makes the same passes.
+        """``previous`` of a second call: that of the rows ``shown`` predicted, without gradient,
+        the others' as at the start (self-conditioning, 2208.04202, section 3.2).
         """
         previous = self.start(x)
-        if rows:
-            first = torch.arange(rows, device=x.device)
-            seen = take((x, level, previous, conditioning), first)
-            previous[:rows] = self(*seen).feedback
+        if shown.made:
+            first = torch.arange(shown.made, device=x.device)
+            predicted = self(*take((x, level, previous, conditioning), first)).feedback
+            previous[: shown.rows] = predicted[: shown.rows]
         return previous
 
     def prepared(

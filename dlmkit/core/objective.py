@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from dlmkit.core.context import BuildContext
-from dlmkit.core.denoise import Denoise
+from dlmkit.core.denoise import Denoise, Shown
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.masking import Masking
 from dlmkit.core.network import ScoreNetwork
@@ -27,17 +29,55 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Slots:
+    """The slots of a global batch of ``batch`` rows that the rows of one forward pass have.
+
+    They are ``first``, ``first + passes``, ``first + 2 passes``, ...; ``passes`` counts the
+    passes of all processes. ``earliest`` is the lowest ``first`` of the passes that the processes
+    make at the same time.
+    """
+
+    batch: int
+    first: int = 0
+    passes: int = 1
+    earliest: int = 0
+
+    def __len__(self) -> int:
+        return len(range(self.first, self.batch, self.passes))
+
+    def index(self, device: torch.device | None = None) -> Index:
+        """The slots in ascending order."""
+        return torch.arange(self.first, self.batch, self.passes, device=device)
+
+    def shown(self, share: float) -> Shown:
+        """Which rows see a first prediction, if a ``share`` of the global batch does.
+
+        Those of its first ceil(``share`` times ``batch``) slots, whatever the passes and the
+        processes. That u comes in a random order of slots keeps them spread over noise levels.
+        """
+        below = math.ceil(share * self.batch - 1e-9)  # 0.55 x 100 is above 55 in floating point
+        rows = len(range(self.first, below, self.passes))
+        return Shown(rows, rows or int(self.earliest < below))
+
+
+@dataclass(frozen=True)
 class Draws:
     """The randomness of a batch's rows.
 
     ``u`` in [0, 1) is stratified over the *global* batch of the optimiser step; ``noise`` is
     keyed by (seed, step, slot of the global batch). ``step`` counts the optimiser steps done, one
-    number for all rows, for a loss that is annealed; None: nothing is being trained.
+    number for all rows, for a loss that is annealed; None: nothing is being trained. ``slots``
+    are where the rows stand in the global batch; None: they are all of it.
     """
 
     u: PerRow
     noise: Noise
     step: Index | None = None
+    slots: Slots | None = None
+
+    def shown(self, share: float) -> Shown:
+        """Which of the rows see a first prediction: a ``share`` of the global batch."""
+        return (self.slots or Slots(len(self.u))).shown(share)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dlmkit.core.network import Conditioning, ScoreNetwork
-from dlmkit.core.objective import Batch, Draws, LossParts, Objective
+from dlmkit.core.objective import Batch, Draws, LossParts, Objective, Slots
 from dlmkit.core.schedule import Level
 from dlmkit.noise import Noise
 from dlmkit.rows import take
@@ -67,6 +67,16 @@ class Uniform(Oracle):
         self, x: Embedded, level: Level, conditioning: Conditioning, previous: Tensor
     ) -> Query:
         return self.queries.new_zeros(*x.shape[:2], self.queries.shape[1]) * self.scale
+
+
+class Reading(Oracle):
+    """Knows nothing, and answers by how large the previous prediction is."""
+
+    def forward(
+        self, x: Embedded, level: Level, conditioning: Conditioning, previous: Tensor
+    ) -> Query:
+        seen = previous.to(x.dtype).abs().mean(dim=-1, keepdim=True)
+        return (self.queries[2] * seen + self.queries[3]) * self.scale
 
 
 def batch(rows: int = ROWS) -> Batch:
@@ -171,15 +181,22 @@ def rows_report_detached(subject: Subject) -> None:
 
 @check(KIND)
 def losses_add_up(subject: Subject) -> None:
-    """The loss sum and count of a batch are those of its parts, added"""
-    objective = with_network(subject, Uniform)
+    """The loss sum and count of a batch are those of its passes, added, however many there are"""
+    objective = with_network(subject, Reading)
     whole = objective(batch(), draws())
-    halves = [
-        objective(*take((batch(), draws()), torch.arange(start, start + ROWS // 2)))
-        for start in (0, ROWS // 2)
-    ]
-    agree(sum(half.loss_sum for half in halves), whole.loss_sum, "the halves' sum and it", 1e-5)
-    agree(sum(half.count for half in halves), whole.count, "the halves' counts and it")
+    for count in (2, ROWS):
+        parts = [_part(objective, Slots(ROWS, first, count, first)) for first in range(count)]
+        what = f"of {count} passes (see Draws.shown if the objective shows first predictions)"
+        agree(
+            sum(part.loss_sum for part in parts), whole.loss_sum, f"its loss and that {what}", 1e-5
+        )
+        agree(sum(part.count for part in parts), whole.count, f"its count and that {what}")
+
+
+def _part(objective: Objective, slots: Slots) -> LossParts:
+    rows, keys = take((batch(), draws()), slots.index())
+    parts: LossParts = objective(rows, replace(keys, slots=slots))
+    return parts
 
 
 @check(KIND)

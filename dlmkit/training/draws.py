@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from dlmkit.core.objective import Draws
+from dlmkit.core.objective import Draws, Slots
 from dlmkit.errors import RecipeError
 from dlmkit.noise import Noise
-from dlmkit.types import Index, PerRow
+from dlmkit.types import PerRow
 
 TRAINING = 0x7241
 """The domain that keeps training's noise apart from sampling's and validation's."""
@@ -18,12 +18,12 @@ TRAINING = 0x7241
 _ROWS, _ORDER, _OFFSET = range(3)
 
 
-def micro_batches(batch_size: int, micro: int | None, size: int, rank: int) -> list[Index]:
+def micro_batches(batch_size: int, micro: int | None, size: int, rank: int) -> list[Slots]:
     """The slots of each forward pass of process ``rank`` of ``size``, at most ``micro`` in each.
 
-    Passes are dealt like cards: pass j of all K takes the slots j, j + K, j + 2K, ... A share of
-    the first rows of every pass is then the same share of the first slots, however many passes
-    and processes there are. Raises RecipeError if some process would get an empty pass.
+    Passes are dealt like cards: pass j of all K takes the slots j, j + K, j + 2K, ..., so that
+    each has about the same share of the first slots, and with it the same work. Raises
+    RecipeError if some process would get an empty pass.
     """
     rows = math.ceil(batch_size / size)
     passes = math.ceil(rows / (micro or rows))
@@ -32,7 +32,10 @@ def micro_batches(batch_size: int, micro: int | None, size: int, rank: int) -> l
             f"train.batch_size: {batch_size} rows cannot be dealt to {size} processes in "
             f"{passes} passes each; take a multiple of {size * passes}"
         )
-    return [torch.arange(rank + size * i, batch_size, size * passes) for i in range(passes)]
+    return [
+        Slots(batch_size, first=rank + turn, passes=size * passes, earliest=turn)
+        for turn in range(0, size * passes, size)
+    ]
 
 
 def dealt(batch_size: int, size: int) -> list[int]:
@@ -54,7 +57,8 @@ def stratified(seed: int, step: int, size: int, device: torch.device) -> PerRow:
     return u.clamp(max=1.0 - 2.0**-24)
 
 
-def draws(seed: int, step: int, slots: Index, u: Tensor) -> Draws:
+def draws(seed: int, step: int, slots: Slots, u: Tensor) -> Draws:
     """The randomness of ``slots``; ``u`` is that of the whole batch."""
-    noise = Noise.keyed(seed, slots, step).fork(TRAINING).fork(_ROWS)
-    return Draws(u[slots], noise, torch.full_like(slots, step))
+    index = slots.index(u.device)
+    noise = Noise.keyed(seed, index, step).fork(TRAINING).fork(_ROWS)
+    return Draws(u[slots.first :: slots.passes], noise, torch.full_like(index, step), slots)

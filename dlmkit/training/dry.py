@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import nn
 
-from dlmkit.core.objective import Batch, Objective
+from dlmkit.core.objective import Batch, Objective, Slots
 from dlmkit.core.units import probe_compile
 from dlmkit.errors import RecipeError
 from dlmkit.recipe.assemble import Assembly, assemble
@@ -177,9 +177,8 @@ def _layouts(sizes: Sizes, train: TrainConfig) -> list[Layout]:
 def _activations(assembly: Assembly, train: TrainConfig, rows: int) -> Activations:
     objective: Objective = assembly.objective
     device, length = assembly.context.device, assembly.config.length
-    slots = torch.arange(rows, device=device)
     u = stratified(assembly.config.seed, 0, rows, device)
     ids = torch.zeros(rows, length, dtype=torch.int64, device=device)
     batch = Batch(ids, torch.ones_like(ids, dtype=torch.bool))
-    keys = draws(assembly.config.seed, 0, slots, u)
+    keys = draws(assembly.config.seed, 0, Slots(rows), u)
     return measure(objective, batch, keys, train, device)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlmkit.core.data import Stream
-from dlmkit.core.objective import Batch, LossParts, Objective
+from dlmkit.core.objective import Batch, LossParts, Objective, Slots
 from dlmkit.core.schedule import LearnedSchedule
 from dlmkit.errors import NonFiniteLossError
 from dlmkit.recipe.schema import TrainConfig
@@ -94,9 +94,9 @@ def train(
     them (dropout) repeats itself after a resume; nothing here draws from them.
     """
     slots = micro_batches(config.batch_size, config.micro_batch_size, world.size, world.rank)
-    run = _Run(learner, config, seed, world, [part.to(world.device) for part in slots])
+    run = _Run(learner, config, seed, world, slots, [s.index(world.device) for s in slots])
     steps = range(learner.step, config.steps)
-    with feed(stream, torch.cat(slots), steps, world.device) as ahead:
+    with feed(stream, torch.cat([s.index() for s in slots]), steps, world.device) as ahead:
         for step in steps:
             began = time.perf_counter()
             rows, failed = _next(ahead, stop)
@@ -131,13 +131,15 @@ def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManage
 
 @dataclass(frozen=True)
 class _Run:
-    """What stays the same from step to step. ``slots`` are those of each forward pass."""
+    """What stays the same from step to step. ``slots`` are those of each forward pass, ``index``
+    the same on the device."""
 
     learner: Learner
     config: TrainConfig
     seed: int
     world: World
-    slots: list[Index]
+    slots: list[Slots]
+    index: list[Index]
 
     def update(self, step: int, batch: Batch) -> tuple[float, float, int]:
         """One optimiser step: (loss, gradient norm, tokens)."""
@@ -187,7 +189,7 @@ class _Run:
         own = F.pad(torch.stack((loss_sum, count, tokens)), (0, _COLUMNS - 3))
         rows = [
             torch.stack([column.double() for column in columns], dim=1)
-            for slots, part in zip(self.slots, parts, strict=True)
+            for slots, part in zip(self.index, parts, strict=True)
             for columns in [(slots, part.t, part.per_row, part.pdf, part.unconditional)]
         ]
         # one collective a step, not one for the totals and two for the rows

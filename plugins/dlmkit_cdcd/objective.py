@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 
@@ -21,8 +19,8 @@ class ScoreInterpolation(RecipeObjective):
     """Score interpolation trained end to end by one loss, embeddings included.
 
     The mean embedding under the predicted distribution interpolates the score (equations 6 and
-    8), so the cross-entropy alone trains it; given positions do not enter the loss. The first
-    ``self_conditioning`` share of a batch's rows sees a first prediction made without gradient;
+    8), so the cross-entropy alone trains it; given positions do not enter the loss. A
+    ``self_conditioning`` share of the global batch sees a first prediction made without gradient;
     without any such row, sampling shows the network none either.
     """
 
@@ -31,8 +29,7 @@ class ScoreInterpolation(RecipeObjective):
         self.config = config
 
     def denoise(self) -> ModelDenoise:
-        told = self.config.self_conditioning > 0
-        return ModelDenoise(self.space, self.network, feedback=told)
+        return ModelDenoise(self.space, self.network, feedback=self.config.self_conditioning > 0)
 
     def forward(self, batch: Batch, draws: Draws) -> LossParts:
         given = self.masking.draw(batch.attend, draws.noise.fork(MASKING))
@@ -42,8 +39,8 @@ class ScoreInterpolation(RecipeObjective):
         x = self.space.corruption.corrupt(x0, level, draws.noise.fork(CORRUPTION))
         conditioning = self._drop(Conditioning.of(x0, given, batch.attend), draws)
         denoise = self.denoise()
-        told = math.ceil(self.config.self_conditioning * len(x))
-        previous = denoise.first_predictions(told, x, level, conditioning)
+        shown = draws.shown(self.config.self_conditioning)
+        previous = denoise.first_predictions(shown, x, level, conditioning)
         logits = self.space.logits(denoise.query(x, level, previous, conditioning)).float()
         entropy = F.cross_entropy(logits.flatten(0, 1), batch.ids.flatten(), reduction="none")
         noised = batch.attend & ~given

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,7 +20,7 @@ class SkippedCrossEntropy(RecipeObjective):
 
     The logits get the noisy token's own likelihood, as in `plaid`, which rises over ``ramp`` steps.
 
-    The first ``self_conditioning`` share of a batch's rows sees a first prediction made without
+    A ``self_conditioning`` share of the global batch sees a first prediction made without
     gradient, as in `cdcd`.
     """
 
@@ -31,8 +29,8 @@ class SkippedCrossEntropy(RecipeObjective):
         self.config = config
 
     def denoise(self, strength: float | Tensor = 1.0) -> OutputPrior:
-        told = self.config.self_conditioning > 0
-        return OutputPrior(self.space, self.network, told, strength)
+        feedback = self.config.self_conditioning > 0
+        return OutputPrior(self.space, self.network, feedback, strength)
 
     def forward(self, batch: Batch, draws: Draws) -> LossParts:
         given = self.masking.draw(batch.attend, draws.noise.fork(MASKING))
@@ -42,8 +40,8 @@ class SkippedCrossEntropy(RecipeObjective):
         x = self.space.corruption.corrupt(x0, level, draws.noise.fork(CORRUPTION))
         conditioning = Conditioning.of(x0, given, batch.attend)
         denoise = self.denoise(risen(draws.step, self.config.ramp))
-        told = math.ceil(self.config.self_conditioning * len(x))
-        previous = denoise.first_predictions(told, x, level, conditioning)
+        shown = draws.shown(self.config.self_conditioning)
+        previous = denoise.first_predictions(shown, x, level, conditioning)
         logits = self.space.logits(denoise.query(x, level, previous, conditioning)).float()
         entropy = F.cross_entropy(logits.transpose(1, 2), batch.ids, reduction="none")
         noised = batch.attend & ~given

@@ -7,8 +7,6 @@ over t of gamma'(t) / 2 exp(-gamma) |x0 - x0_hat|^2, with gamma = log(sigma^2 / 
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -40,27 +38,27 @@ class LikelihoodBound(RecipeObjective):
         self.config = config
 
     def denoise(self, strength: float | Tensor = 1.0) -> OutputPrior:
-        told = self.config.self_conditioning > 0
-        return OutputPrior(self.space, self.network, told, strength)
+        feedback = self.config.self_conditioning > 0
+        return OutputPrior(self.space, self.network, feedback, strength)
 
     def forward(self, batch: Batch, draws: Draws) -> LossParts:
         given = self.masking.draw(batch.attend, draws.noise.fork(MASKING))
         t = self.schedule.quantile(draws.u)
-        rows = self._told(len(t))
-        told = torch.arange(len(t), device=t.device) < rows
+        shown = draws.shown(self._share())
+        seen = torch.arange(len(t), device=t.device) < shown.rows
         lowest = draws.noise.fork(ROLE).uniform(0) < self.config.reconstruction
         gamma, slope, factor = self._gamma(t, lowest)
-        level = preserving(torch.where(told, gamma.detach(), gamma))
+        level = preserving(torch.where(seen, gamma.detach(), gamma))
         x0 = self.space.embed(batch.ids)
         x = self.space.corruption.corrupt(x0, level, draws.noise.fork(CORRUPTION))
         conditioning = Conditioning.of(x0, given, batch.attend)
         denoise = self.denoise(risen(draws.step, self.config.ramp))
-        previous = denoise.first_predictions(rows, x, level, conditioning)
+        previous = denoise.first_predictions(shown, x, level, conditioning)
         logits = self.space.logits(denoise.query(x, level, previous, conditioning))
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         error = (x0 - self.space.expect(logits.softmax(dim=-1))).square().sum(dim=-1)
         weight = slope * torch.exp(-gamma)
-        weight = torch.where(told, weight.detach(), weight)
+        weight = torch.where(seen, weight.detach(), weight)
         entropy = F.cross_entropy(logits.transpose(1, 2), batch.ids, reduction="none")
         share = self.config.reconstruction
         terms = torch.where(
@@ -90,7 +88,7 @@ class LikelihoodBound(RecipeObjective):
         each = variance + (alpha * x0).square() - 1.0 - variance.log()
         return 0.5 * each.sum(dim=-1)
 
-    def _told(self, rows: int) -> int:
-        """How many rows see a first prediction: where the bound is evaluated, all or none."""
+    def _share(self) -> float:
+        """Of rows that see a first prediction: where the bound is evaluated, all or none."""
         share = self.config.self_conditioning
-        return math.ceil((share if self.training else float(share > 0)) * rows)
+        return share if self.training else float(share > 0)

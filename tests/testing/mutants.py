@@ -20,7 +20,9 @@ from dlmkit.core.schedule import Level
 from dlmkit.plugin import Component, Config
 from dlmkit.testing import parts
 from dlmkit.testing.parts import Nothing
+from dlmkit_cdcd.configs import ScoreInterpolation as ScoreOptions
 from dlmkit_cdcd.configs import TimeWarpTable as WarpOptions
+from dlmkit_cdcd.objective import ScoreInterpolation
 from dlmkit_cdcd.schedules import TimeWarpTable
 from dlmkit_mdlm.objective import MaskedBound
 
@@ -702,6 +704,17 @@ class MeanOfTheBatch(Loss):
     def change(self, loss, batch, draws):
         rows = len(batch.ids) / 8
         return replace(loss, loss_sum=loss.loss_sum / rows)
+
+
+@mutant("objective", "losses-add-up", **CROSS)
+class ShowsHalfOfEachPass(ScoreInterpolation):
+    """Half of the rows of this pass see a first prediction, however few they are."""
+
+    def __init__(self, config, context):
+        super().__init__(ScoreOptions(conditioning_dropout=0.0), context)
+
+    def forward(self, batch, draws):
+        return super().forward(batch, replace(draws, slots=None))
 
 
 @mutant("objective", "times-follow-the-schedule", **CROSS)

@@ -1,5 +1,6 @@
 """The loop: exact means over passes and processes, draws, the learned schedule, the average."""
 
+import itertools
 import math
 
 import pytest
@@ -9,9 +10,10 @@ from torch import nn
 from dlmkit.core.context import BuildContext
 from dlmkit.core.data import Stream
 from dlmkit.core.network import ScoreNetwork
-from dlmkit.core.objective import Batch, LossParts, Objective
+from dlmkit.core.objective import Batch, LossParts, Objective, Slots
 from dlmkit.core.schedule import LearnedSchedule
 from dlmkit.errors import NonFiniteLossError, RecipeError
+from dlmkit.noise import Noise
 from dlmkit.recipe.assemble import assemble
 from dlmkit.recipe.load import load_recipe
 from dlmkit.recipe.schema import TrainConfig
@@ -121,9 +123,8 @@ def by_hand(**changes):
     optimiser = build_optimiser(objective, options)
     losses, norms = [], []
     for step in range(options.steps):
-        everything = torch.arange(G)
         u = stratified(3, step, G, CPU)
-        parts = objective(Rows().read(step, everything), draws(3, step, everything, u))
+        parts = objective(Rows().read(step, torch.arange(G)), draws(3, step, Slots(G), u))
         loss = parts.loss_sum / parts.count
         loss.backward()
         clip = options.clip or math.inf
@@ -147,14 +148,57 @@ def test_the_gradient_is_that_of_the_mean_over_all_noised_positions(micro, clip)
     torch.testing.assert_close(objective.state_dict(), expected.state_dict(), rtol=1e-10, atol=0.0)
 
 
-@pytest.mark.parametrize("micro", [6, 4, 2])
-def test_accumulation_equals_one_big_batch_with_self_conditioning(micro):
-    overrides = [
-        "space.with.dim=8", "network.with.width=16", "network.with.heads=2",
-        "network.with.blocks=1", "schedule.use=time-warp-table",
-    ]  # fmt: skip
+SMALL = (
+    "space.with.dim=8",
+    "network.with.width=16",
+    "network.with.heads=2",
+    "network.with.blocks=1",
+)
+
+
+@pytest.mark.parametrize("recipe", ["ddlm_grammar", "langflow_grammar", "plaid_grammar"])
+def test_the_gradient_is_that_of_one_pass_whatever_the_passes_processes_and_shares(recipe):
+    """In float64 and of every parameter, learned schedules' included.
+
+    A process is told its rank and size alone: what those of a step find is added, as they add it.
+    """
     registry = Registry.load(third_party=False)
-    resolved = load_recipe("ddlm_grammar", overrides, registry).config
+    resolved = load_recipe(recipe, [*SMALL, "length=12", "masking.use=prefix"], registry).config
+    parts = assemble(resolved, registry)
+    objective = parts.objective.train().double()
+    with torch.no_grad():  # what starts at 0, such as the reading of first predictions, would hide
+        for i, parameter in enumerate(objective.parameters()):
+            key = Noise.keyed(7, torch.tensor([i]), 0)
+            parameter += 0.1 * key.normal(0, parameter.shape, parameter.dtype)[0]
+    rows = parts.data.stream(0, G)
+    u = stratified(0, 0, G, CPU).double()
+
+    def gradients(micro, size):
+        objective.zero_grad(set_to_none=True)
+        for rank in range(size):
+            for slots in micro_batches(G, micro, size, rank):
+                objective(rows.read(0, slots.index()), draws(0, 4000, slots, u)).loss_sum.backward()
+        return {name: p.grad for name, p in objective.named_parameters() if p.grad is not None}
+
+    seen = []
+    for share in (0.0, 0.25, 0.3, 0.5, 1.0):
+        options = objective.config.model_copy(update={"self_conditioning": share})
+        objective.config = options
+        whole = gradients(None, 1)
+        for micro, size in itertools.product((1, 2, 5, None), (1, 2, 3)):
+            torch.testing.assert_close(gradients(micro, size), whole, rtol=1e-9, atol=1e-11)
+        seen.append(whole)
+    for one, other in itertools.pairwise(seen):  # the share is no matter of indifference
+        assert any(not torch.allclose(one[name], other[name], rtol=1e-3) for name in one)
+    if recipe == "plaid_grammar":
+        assert [bool(each["schedule.inner"].any()) for each in seen] == [True] * 4 + [False]
+
+
+@pytest.mark.parametrize("micro", [6, 5, 1])
+def test_accumulation_equals_one_big_batch_with_self_conditioning(micro):
+    registry = Registry.load(third_party=False)
+    changes = [*SMALL, "schedule.use=time-warp-table"]
+    resolved = load_recipe("ddlm_grammar", changes, registry).config
     ends = []
     for size in (None, micro):
         parts = assemble(resolved, registry)
@@ -247,12 +291,36 @@ def test_u_has_one_value_in_every_interval_in_an_unbiased_order(size):
 @pytest.mark.parametrize("micro", [None, 1, 3, 4, 100])
 def test_passes_partition_the_batch_and_share_its_first_rows_evenly(size, micro):
     passes = [p for rank in range(size) for p in micro_batches(24, micro, size, rank)]
-    assert torch.equal(torch.cat(passes).sort().values, torch.arange(24))
+    slots = [p.index() for p in passes]
+    assert torch.equal(torch.cat(slots).sort().values, torch.arange(24))
     assert all(1 <= len(p) <= (micro or 24) for p in passes)
+    assert [*map(len, slots)] == [*map(len, passes)]
     assert len({len(micro_batches(24, micro, size, rank)) for rank in range(size)}) == 1
-    if all(len(p) % 2 == 0 for p in passes):
-        first = torch.cat([p[: len(p) // 2] for p in passes])
-        assert torch.equal(first.sort().values, torch.arange(12))
+    for share in (0.0, 0.25, 0.3, 0.5, 1.0):
+        shown = [p.shown(share).rows for p in passes]
+        first = torch.cat([s[:rows] for s, rows in zip(slots, shown, strict=True)])
+        assert torch.equal(first.sort().values, torch.arange(math.ceil(share * 24)))
+        assert max(shown) - min(shown) <= 1
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("micro", [None, 1, 2])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5, 1.0])
+def test_every_process_makes_first_predictions_in_the_same_passes(size, micro, share):
+    passes = [micro_batches(30, micro, size, rank) for rank in range(size)]
+    extra = 0
+    for together in zip(*passes, strict=True):
+        shown = [each.shown(share) for each in together]
+        assert len({each.made > 0 for each in shown}) == 1
+        assert any(each.rows for each in shown) or not any(each.made for each in shown)
+        extra += sum(each.made - each.rows for each in shown)
+    assert extra < size  # rows that are computed for the sake of keeping step, in a whole batch
+
+
+def test_a_share_of_a_batch_is_exact_though_its_product_is_not():
+    assert 0.55 * 100 > 55
+    assert Slots(100).shown(0.55) == (55, 55)
+    assert Slots(100).shown(0.551) == (56, 56)
 
 
 @pytest.mark.parametrize(("rows", "size", "micro"), [(24, 3, 4), (23, 3, None), (9, 4, 2)])
@@ -268,10 +336,10 @@ def test_more_processes_than_rows_are_refused():
 
 def test_noise_depends_on_the_slot_and_not_on_the_pass():
     u = stratified(1, 4, 8, CPU)
-    whole = draws(1, 4, torch.arange(8), u)
-    some = draws(1, 4, torch.tensor([6, 1]), u)
-    assert torch.equal(some.u, whole.u[[6, 1]])
-    assert torch.equal(some.noise.normal(0, (3,)), whole.noise.normal(0, (3,))[[6, 1]])
+    whole = draws(1, 4, Slots(8), u)
+    some = draws(1, 4, Slots(8, first=1, passes=5), u)
+    assert torch.equal(some.u, whole.u[[1, 6]])
+    assert torch.equal(some.noise.normal(0, (3,)), whole.noise.normal(0, (3,))[[1, 6]])
 
 
 def test_the_rate_warms_up_and_follows_a_cosine():
@@ -326,7 +394,7 @@ def test_gradients_averaged_over_processes_become_those_of_the_global_mean():
     objective, (record,) = trained(world=Twin(CPU), steps=1)
     rows = micro_batches(G, None, 2, 0)[0]
     alone = Toy()
-    parts = alone(Rows().read(0, rows), draws(3, 0, rows, stratified(3, 0, G, CPU)))
+    parts = alone(Rows().read(0, rows.index()), draws(3, 0, rows, stratified(3, 0, G, CPU)))
     mean = parts.loss_sum / parts.count
     mean.backward()
     norm = nn.utils.get_total_norm([alone.table.grad, alone.bias.grad])
