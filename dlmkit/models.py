@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from dlmkit import files
 from dlmkit.errors import CheckpointError, PluginError, RecipeError, UsageError
 from dlmkit.plugin import KINDS
 from dlmkit.prompts import GAP, beginning, gaps
@@ -296,6 +297,6 @@ def model_folder(reference: str, registry: Registry) -> Path:
 
 def _recipe(folder: Path) -> str:
     try:
-        return (folder / RECIPE).read_text(encoding="utf-8")
+        return files.read_text(folder / RECIPE)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder / RECIPE} cannot be read: {error}") from error

@@ -6,6 +6,7 @@ import re
 
 from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.errors import UsageError
+from dlmkit.files import quoted
 
 GAP = re.compile("_{3,}")
 """What marks a gap in a text to be filled in."""
@@ -16,7 +17,7 @@ def beginning(prompt: str, tokenizer: Tokenizer, length: int) -> list[int]:
     ids = tokenizer.encode(prompt)
     if len(ids) >= length:
         raise UsageError(
-            f"the prompt {_short(prompt)} has {len(ids)} tokens, and its text is to have "
+            f"the prompt {quoted(prompt)} has {len(ids)} tokens, and its text is to have "
             f"{length}: shorten it to {length - 1} or fewer"
         )
     return ids
@@ -28,17 +29,12 @@ def gaps(text: str, tokenizer: Tokenizer, length: int) -> list[list[int]]:
     Raises UsageError unless there is a gap and room for a token in each.
     """
     if GAP.search(text) is None:
-        raise UsageError(f"{text!r} has no gap to fill in: mark one or more by ___")
+        raise UsageError(f"{quoted(text)} has no gap to fill in: mark one or more by ___")
     pieces = [tokenizer.encode(piece) for piece in GAP.split(text)]
     known, count = sum(map(len, pieces)), len(pieces) - 1
     if known + count > length:
         raise UsageError(
-            f"the text around the gaps of {_short(text)} has {known} tokens, of {length} in all: "
+            f"the text around the gaps of {quoted(text)} has {known} tokens, of {length} in all: "
             f"that leaves no token for {'the gap' if count == 1 else 'each gap'}"
         )
     return pieces
-
-
-def _short(text: str) -> str:
-    """``text`` in quotes, cut where it is long."""
-    return repr(text if len(text) <= 40 else f"{text[:37]}...")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dlmkit import files
 from dlmkit.core.context import BuildContext
 from dlmkit.errors import DataError, UsageError
 from dlmkit.evaluate import Evaluated, chosen_metrics, of_texts
@@ -37,7 +38,7 @@ def read_texts(path: Path) -> list[str]:
     Raises DataError for anything else, and for no texts at all.
     """
     try:
-        whole = path.read_text(encoding="utf-8")
+        whole = files.read_text(path, files.TEXTS)
         lines = [line for line in whole.splitlines() if line.strip()]
         items = [*map(json.loads, lines)] if path.suffix == ".jsonl" else json.loads(whole)
     except OSError as error:

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dlmkit import __version__
+from dlmkit import __version__, files
 from dlmkit.bench.timing import summary
 from dlmkit.errors import UsageError
 
@@ -122,7 +122,7 @@ def write(content: Document, path: Path) -> None:
 def read(path: Path) -> Document:
     """A document that :func:`write` wrote. Raises UsageError for any other file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(files.read_text(path))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:

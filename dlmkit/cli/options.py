@@ -154,14 +154,17 @@ def device_of(name: str) -> torch.device:
 
 def lines_of(file: Path | None) -> list[str]:
     """What --prompts asks for, a line each. Raises UsageError if the file holds nothing."""
+    from dlmkit import files
     from dlmkit.errors import UsageError
 
     if file is None:
         return []
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--prompts {file}: cannot be read: {error}") from error
+        lines = files.read_text(file).splitlines()
+    except OSError as error:
+        raise UsageError(f"--prompts {file}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"--prompts {file}: not UTF-8 text: {error}") from error
     lines = [line for line in lines if line.strip()]
     if not lines:
         raise UsageError(f"--prompts {file}: the file is empty; expected a prompt a line")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import tokenizers
 
+from dlmkit import files
 from dlmkit.errors import DataError
 
 FILE = "tokenizer.json"
@@ -86,7 +87,7 @@ class Tokenizer:
         if not (folder / ROLES).is_file():  # saved by a version that knew one set of names
             return Tokenizer(backend)
         try:
-            roles = json.loads((folder / ROLES).read_text(encoding="utf-8"))
+            roles = json.loads(files.read_text(folder / ROLES))
             pad, unknown, separator = map(roles.get, ("pad_token", "unk_token", "eos_token"))
         except (OSError, ValueError, AttributeError) as error:
             raise DataError(f"{folder / ROLES} cannot be read: {error}") from error

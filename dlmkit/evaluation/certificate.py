@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dlmkit import files
 from dlmkit.errors import CheckpointError, UsageError
 
 FORMAT = 1
@@ -46,7 +47,7 @@ class Certificate:
         Raises UsageError if there is none, CheckpointError if it is truncated or altered.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(files.read_text(path))
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {error.strerror}") from error
         except ValueError as error:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dlmkit import files
 from dlmkit.errors import CheckpointError, UsageError
 
 FORMAT = 1
@@ -83,7 +84,7 @@ def read(path: Path, kind: str, writer: str = "dlmkit eval MODEL --out FILE") ->
     truncated or altered.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(files.read_text(path))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:

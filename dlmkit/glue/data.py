@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dlmkit import folders
+from dlmkit import files, folders
 from dlmkit.errors import DataError
 from dlmkit.glue.tasks import Task
 
@@ -67,7 +67,7 @@ def _from_folder(task: Task, folder: Path) -> dict[str, list[Example]]:
 
 def _lines(file: Path) -> list[Any]:
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = files.read_text(file, files.TEXTS).splitlines()
     except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read: {error}") from error
     found = []

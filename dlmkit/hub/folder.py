@@ -18,7 +18,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from dlmkit import __version__
+from dlmkit import __version__, files
 from dlmkit.errors import UsageError
 from dlmkit.hub.card import card
 from dlmkit.hub.evidence import Evidence
@@ -114,7 +114,7 @@ class Export:
         something new is to stand in it."""
         before, new = self.source / CARD, (self.licence, self.record, self.acceptance)
         if before.is_file() and run_of(self.source) is None and not any(new):
-            return before.read_text(encoding="utf-8")
+            return files.read_text(before)
         return card(self.model, self.source, self.weights, self.name, self.licence, evidence)
 
     def _config(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dlmkit import folders
+from dlmkit import files, folders
 from dlmkit.errors import CheckpointError, DataError, UsageError
 from dlmkit.hub.folder import Export
 from dlmkit.training.checkpoint import MANIFEST, listed, verify
@@ -131,15 +131,15 @@ def refuse_code(origin: str, files: Iterable[str]) -> None:
 
 def check_folder(folder: Path, origin: str) -> None:
     """Raise CheckpointError unless ``folder`` is an exported model, byte for byte."""
-    files = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
-    refuse_code(origin, files)
+    names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
+    refuse_code(origin, names)
     try:
         verify(folder)
-        config: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config: Any = json.loads(files.read_text(folder / CONFIG))
     except (CheckpointError, ValueError) as error:
         words = str(error).replace(f"{folder}/", "")
         raise CheckpointError(f"{origin}: {words}; fetch it again, or ask its author") from error
-    for name in sorted(set(files) - listed(folder) - {MANIFEST}):
+    for name in sorted(set(names) - listed(folder) - {MANIFEST}):
         if PurePosixPath(name).suffix in LOADED:
             raise CheckpointError(f"{origin} holds {name}, which its manifest does not vouch for")
     if "auto_map" in config:

@@ -25,6 +25,7 @@ from ruamel.yaml.events import (
 )
 from ruamel.yaml.reader import ReaderError
 
+from dlmkit import files
 from dlmkit.errors import RecipeError
 from dlmkit.recipe.problems import Mark, Path, Problem, report
 from dlmkit.recipe.tree import Node
@@ -62,16 +63,13 @@ def read_file(path: FilePath, problems: list[Problem], order: int = 0) -> Node:
 
     Raises RecipeError if the file cannot be read, is not YAML, or is not a mapping.
     """
-    if path.is_dir():
-        raise RecipeError(f"{path} is a folder, not a recipe file")
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise RecipeError(f"{path} is larger than {MAX_BYTES} bytes: not a recipe")
-        text = path.read_bytes().decode("utf-8-sig")
+        text = files.read_bytes(path, MAX_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not UTF-8 text (byte {error.start}: {error.reason})") from error
     except OSError as error:
-        raise RecipeError(f"{path}: cannot be read: {error.strerror or error}") from error
+        why = error.strerror or error
+        raise RecipeError(f"{path} cannot be read as a recipe: {why}") from error
     return read_text(text, str(path), problems, order)
 
 
@@ -90,7 +88,7 @@ def kind_of(value: Any) -> str:
     """The YAML word for the type of a value, with the value where it is short."""
     if isinstance(value, dict | list):
         return "a mapping" if isinstance(value, dict) else "a list"
-    return "nothing" if value is None else repr(value)
+    return "nothing" if value is None else files.quoted(value)
 
 
 def parse(text: str, mark: Callable[[int, int], Mark], problems: list[Problem]) -> Node | None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dlmkit import files
 from dlmkit.errors import CheckpointError
 
 MANIFEST = "manifest.json"
@@ -147,11 +148,11 @@ def _manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path} is missing: the checkpoint is not complete")
     try:
-        text = path.read_bytes().decode()
+        text = files.read_bytes(path).decode()
         content: dict[str, Any] = json.loads(text)
         sizes = [(entry["size"], entry["sha256"]) for entry in content["files"].values()]
         intact = text == _manifest_text({k: v for k, v in content.items() if k != "sha256"})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     if not intact or not sizes:
         raise CheckpointError(f"{path} has been altered: its sha256 is not the saved one")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from dlmkit import files
 from dlmkit.errors import CheckpointError, UsageError
 
 METRICS, ENVIRONMENT, RECIPE = "metrics.jsonl", "environment.json", "recipe.yaml"
@@ -45,7 +46,7 @@ class RunFolder:
     def read_environment(self) -> dict[str, Any]:
         """What the last session of this run was in; empty if that is not known."""
         with suppress(OSError, ValueError):
-            content: dict[str, Any] = json.loads((self.path / ENVIRONMENT).read_text())
+            content: dict[str, Any] = json.loads(files.read_text(self.path / ENVIRONMENT))
             return content
         return {}
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from dlmkit import files
 from dlmkit.recipe.problems import Problem
 from dlmkit.recipe.yaml import read_text
 from dlmkit.registry import Registry
@@ -25,7 +26,7 @@ def environment_of(folder: Path) -> dict[str, Any]:
     run = run_of(folder)
     for place in (folder, *((run,) if run else ())):
         with suppress(OSError, ValueError):
-            content: dict[str, Any] = json.loads((place / ENVIRONMENT).read_text(encoding="utf-8"))
+            content: dict[str, Any] = json.loads(files.read_text(place / ENVIRONMENT))
             return content
     return {}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from dlmkit import files
 from dlmkit.errors import CheckpointError, UsageError
 from dlmkit.recipe.compare import differences
 from dlmkit.recipe.load import Resolved, resolve_text
@@ -115,7 +116,7 @@ def _check_recipe(resolved: Resolved, checkpoint: Path, registry: Registry) -> N
     path = checkpoint / RECIPE
     if not path.is_file():
         raise CheckpointError(f"{path} is missing")
-    saved = resolve_text(path.read_text(encoding="utf-8"), path, (), registry)
+    saved = resolve_text(files.read_text(path), path, (), registry)
     before, now = (r.config.model_dump(mode="json", by_alias=True) for r in (saved, resolved))
     changed = [d for d in differences(before, now) if not _changeable(d.path)]
     if changed:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dlmkit import files
 from dlmkit.core.network import ScoreNetwork
 from dlmkit.core.objective import Objective
 from dlmkit.core.tokenizer import Tokenizer
@@ -92,7 +93,7 @@ def restore(learner: Learner, folder: Path, world: World) -> dict[str, Any]:
         learner.ema.copy_buffers()
     _restore_optimiser(learner, folder / OPTIMISER, world)
     try:
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        state = json.loads(files.read_text(folder / STATE))
         learner.step, learner.stream_state = int(state["step"]), dict(state["stream"])
         progress: dict[str, Any] = state["progress"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -120,7 +121,7 @@ def weights_file(folder: Path, weights: Weights | None = None) -> Path:
 def exported(folder: Path) -> str:
     """Which weights the exported ``folder`` holds. Raises CheckpointError if it is none."""
     try:
-        held: str = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["weights"]
+        held: str = json.loads(files.read_text(folder / CONFIG))["weights"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{folder} holds neither {EMA} nor a {CONFIG} that says which weights it has: it is "

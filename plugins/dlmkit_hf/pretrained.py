@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlmkit import folders
+from dlmkit import files, folders
 from dlmkit.core.context import BuildContext
 from dlmkit.errors import CheckpointError, DataError, RecipeError
 from dlmkit_hf import configs
@@ -88,7 +88,7 @@ def save(described: Any, folder: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(files.read_text(path))
         _ = content["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error

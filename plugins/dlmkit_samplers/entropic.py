@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dlmkit import files
 from dlmkit.core.context import BuildContext
 from dlmkit.core.grid import Grid
 from dlmkit.core.schedule import Level, NoiseSchedule
@@ -123,7 +124,7 @@ def recorded(path: Path) -> tuple[Edges, Edges]:
 
 
 def _json(path: Path) -> dict[str, Tensor]:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = json.loads(files.read_text(path))
     if not isinstance(content, dict):
         raise ValueError("it is no mapping of names to numbers")
     return {key: torch.tensor(value, dtype=torch.float64) for key, value in content.items()}

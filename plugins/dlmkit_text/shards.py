@@ -11,7 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from dlmkit.errors import DataError
+from dlmkit.files import MIB, opened
 from dlmkit_text import sources
+
+_LONGEST = 256 * MIB
+"""The most bytes of a line: a few packed kilobytes may unpack to any number."""
 
 
 class Shards(ABC):
@@ -97,8 +101,13 @@ class JsonShards(Shards):
 def _lines(path: Path) -> Iterator[bytes]:
     lines = 0
     try:
-        with gzip.open(path) as file:
-            for line in file:
+        with opened(path) as raw, gzip.GzipFile(fileobj=raw) as file:
+            while line := file.readline(_LONGEST + 1):
+                if len(line) > _LONGEST:
+                    raise DataError(
+                        f"{path}, line {lines + 1} unpacks to more than {_LONGEST:,} bytes: it is "
+                        "no document"
+                    )
                 lines += 1
                 yield line
     except EOFError as error:

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from dlmkit import files
 from dlmkit.errors import DataError
 
 _SENTENCE_END = re.compile(r"(?<=[.?!]) +")
@@ -33,7 +34,7 @@ def package_file(package: str, name: str) -> Path:
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file. Raises DataError naming the file."""
     try:
-        return path.read_text(encoding="utf-8")
+        return files.read_text(path, limit=None)
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path} is not UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}; "

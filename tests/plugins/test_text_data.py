@@ -83,7 +83,7 @@ def test_a_folder_without_text_is_named(tmp_path: Path):
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path):
-    with pytest.raises(DataError, match=f"{tmp_path.name} cannot be read: Is a directory"):
+    with pytest.raises(DataError, match=f"{tmp_path.name} cannot be read: it is a folder"):
         sources.read_text(tmp_path)
 
 

@@ -211,7 +211,7 @@ def test_a_validator_that_breaks_is_the_plugins_fault(changed, registry):
             "r.yaml:2:1: not YAML: found character '\\t' that cannot start any token "
             "(while scanning for the next token)",
         ),
-        (b"#" * 1_000_001, "r.yaml is larger than 1000000 bytes: not a recipe"),
+        (b"#" * 1_000_001, "r.yaml cannot be read as a recipe: it has more than 1,000,000 bytes"),
     ],
 )
 def test_what_is_no_recipe_at_all(write, registry, content, message):
@@ -249,7 +249,9 @@ def test_a_folder_is_no_recipe(write, registry):
     write()
     Path("folder.yaml").mkdir()
     Path("folder").mkdir()
-    assert problems("folder.yaml", registry)[1] == ["folder.yaml is a folder, not a recipe file"]
+    assert problems("folder.yaml", registry)[1] == [
+        "folder.yaml cannot be read as a recipe: it is a folder, not a file"
+    ]
     assert problems("folder", registry)[1][0].endswith(
         "; folder is a folder, and a recipe is a file"
     )

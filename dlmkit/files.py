@@ -1,0 +1,77 @@
+"""Which files may be read at all: those that a recipe, an option or a folder of a stranger names.
+
+Regular files alone, since a device never ends and a pipe may never begin, and no further than to
+a limit. What a message quotes of one is a line at most. Imports nothing of dlmkit.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Any, BinaryIO
+
+MIB = 2**20
+
+DOCUMENT = 64 * MIB
+"""The most bytes of a document that is read as a whole: JSON, a list of prompts."""
+
+TEXTS = 2048 * MIB
+"""The most bytes of a file of texts that are to be measured or learned from, read as a whole."""
+
+_QUOTED = 60
+_KINDS = (
+    (stat.S_ISDIR, "it is a folder"),
+    (stat.S_ISFIFO, "it is a pipe"),
+    (stat.S_ISSOCK, "it is a socket"),
+)
+
+
+def opened(path: Path) -> BinaryIO:
+    """The regular file ``path`` (or what a link there leads to), open for reading.
+
+    Raises OSError, whose ``strerror`` is a sentence, for whatever else is there; never waits.
+    """
+    try:
+        # without O_NONBLOCK, opening a pipe waits for who writes into it
+        descriptor = os.open(path, os.O_RDONLY | _flag("O_NONBLOCK") | _flag("O_BINARY"))
+    except ValueError as error:  # a null character, or half a surrogate pair
+        raise OSError(errno.EINVAL, "no file can have this name", str(path)) from error
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            what = next((words for is_it, words in _KINDS if is_it(mode)), "it is a device")
+            raise OSError(errno.EINVAL, f"{what}, not a file", str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _flag(name: str) -> int:
+    return int(getattr(os, name, 0))  # not every platform has each
+
+
+def read_bytes(path: Path, limit: int | None = DOCUMENT) -> bytes:
+    """All of the regular file ``path``. Raises OSError as :func:`opened`, or if it has more than
+    ``limit`` bytes; no more than that is read."""
+    with opened(path) as file:
+        if limit is None:
+            return file.read()
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"it has more than {limit:,} bytes", str(path))
+    return content
+
+
+def read_text(path: Path, limit: int | None = DOCUMENT) -> str:
+    """The same as UTF-8 text, with line ends as Python has them. Raises UnicodeDecodeError too."""
+    return read_bytes(path, limit).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def quoted(value: Any) -> str:
+    """``value`` as a message may quote it: its repr, printable, and cut where it is long."""
+    # the repr of half a line is enough to cut, whatever the length of the whole
+    text = repr(value[: 2 * _QUOTED] if isinstance(value, str | bytes) else value)
+    return text if len(text) <= _QUOTED else f"{text[: _QUOTED - 4]}...{text[-1]}"
