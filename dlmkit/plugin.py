@@ -48,7 +48,11 @@ class Config(BaseModel):
     """Base of every component's options: frozen, closed, without torch."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", populate_by_name=True, ser_json_inf_nan="constants"
+        frozen=True,
+        extra="forbid",
+        populate_by_name=True,
+        ser_json_inf_nan="constants",
+        defer_build=True,  # most commands read the options of few parts, or of none
     )
 
     def capabilities(self) -> frozenset[str]:

@@ -58,7 +58,7 @@ def analyze(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The whole analysis as JSON.")] = False,
 ) -> None:
-    """Look at what a model has learned and does: pictures, one HTML report, and data as JSON.
+    """Look at what a model has learned and does: pictures, an HTML report, data as JSON.
 
     Loss and context gain by noise level; where training times were drawn; token switches,
     entropy, KL, margin, norms and the turning of the score along the way; when tokens settle;

@@ -12,25 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from dlmkit import __version__
-from dlmkit.cli.analyze import analyze
-from dlmkit.cli.bench import bench
-from dlmkit.cli.components import components
-from dlmkit.cli.doctor import doctor
-from dlmkit.cli.eval import evaluation
-from dlmkit.cli.exit import exit_app
-from dlmkit.cli.extra import Program
-from dlmkit.cli.glue import glue
-from dlmkit.cli.hub import export, pull, push
-from dlmkit.cli.models import models
+from dlmkit.cli.commands import Program
 from dlmkit.cli.output import result, say
-from dlmkit.cli.plugins import plugins
-from dlmkit.cli.recipe import recipe
-from dlmkit.cli.sample import sample
-from dlmkit.cli.trace import trace
-from dlmkit.cli.train import train
-from dlmkit.cli.view import view
 from dlmkit.errors import DlmkitError, Preempted
-from dlmkit.recipe.problems import InvalidRecipe, UnusableRecipe
 
 EXIT_CODES = """Exit codes: 0 done, 1 unexpected, 2 usage, 3 recipe missing or invalid or a name
 nobody provides, 4 a known name whose plugin failed or is absent, 5 data or hub, 6 checkpoint,
@@ -46,23 +30,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(train)
-app.command()(sample)
-app.command()(trace)
-app.command()(view)
-app.command()(analyze)
-app.command()(export)
-app.command()(push)
-app.command()(pull)
-app.add_typer(models, name="models")
-app.add_typer(exit_app, name="exit")
-app.add_typer(bench, name="bench")
-app.add_typer(evaluation, name="eval")
-app.command()(glue)
-app.add_typer(recipe, name="recipe")
-app.add_typer(components, name="components")
-app.add_typer(plugins, name="plugins")
-app.command()(doctor)
 
 
 def _no_plugins(value: bool) -> None:
@@ -148,6 +115,8 @@ def _failed(error: Exception, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     elif isinstance(error, DlmkitError):
+        from dlmkit.recipe.problems import InvalidRecipe, UnusableRecipe
+
         bare = isinstance(error, InvalidRecipe | UnusableRecipe | Preempted)
         say(str(error) if bare else f"error: {error}")
     else:

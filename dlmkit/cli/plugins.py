@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlmkit.cli.extra import unreachable
+from dlmkit.cli.commands import OWN, unreachable
 from dlmkit.cli.output import columns, result, result_json, say
 
 if TYPE_CHECKING:
@@ -24,14 +24,13 @@ def _group() -> None: ...
 
 @plugins.command("list")
 def list_plugins(
-    context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
 ) -> None:
     """List every plugin: loaded, failed or blocked, and why. Exits 0 whatever failed."""
     from dlmkit.registry import Registry
 
     registry = Registry.load()
-    hidden = filter(None, (unreachable(plugin, context) for plugin in registry.loaded))
+    hidden = filter(None, (unreachable(plugin) for plugin in registry.loaded))
     for note in (*registry.notes, *hidden):
         say(f"note: {note}")
     if as_json:
@@ -48,7 +47,6 @@ def list_plugins(
 
 @plugins.command()
 def check(
-    context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The plugin's name.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
 ) -> None:
@@ -66,7 +64,7 @@ def check(
             f"no plugin named {name!r} is installed ('dlmkit plugins list' shows what there is)"
         )
     outcomes = run(name, registry)
-    hidden = [unreachable(plugin, context) for plugin in registry.loaded if plugin.name == name]
+    hidden = [unreachable(plugin) for plugin in registry.loaded if plugin.name == name]
     outcomes += [Outcome("plugin", "commands-are-reached", "failed", why) for why in hidden if why]
     if as_json:
         result_json([asdict(outcome) for outcome in outcomes])
@@ -95,7 +93,6 @@ def _report(outcomes: list[Outcome]) -> str:
 
 @plugins.command()
 def new(
-    context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The plugin's name, kept verbatim.")],
     kind: Annotated[str, typer.Option("--kind", help="The kind of its part.")],
 ) -> None:
@@ -108,7 +105,7 @@ def new(
     from dlmkit.scaffold import write
 
     registry = Registry.load()
-    if name in context.find_root().command.commands:  # type: ignore[attr-defined]
+    if name in OWN:
         raise UsageError(f"{name!r} is a command of dlmkit itself; choose another name")
     folder = write(name, kind, registry, Path())
     if name in [plugin.name for plugin in registry.loaded]:

@@ -43,7 +43,7 @@ def view(
     speed: Annotated[float, typer.Option(help="Steps a second.")] = 8.0,
     dark: Annotated[bool, typer.Option("--dark", help="The animation on a dark page.")] = False,
 ) -> None:
-    """Watch one text of a trace: in the terminal, as a GIF, or as an HTML page with a slider.
+    """Watch one text of a trace: in the terminal, as a GIF, or as HTML with a slider.
 
     Where stdout is no terminal, a line a step is printed. Nothing is sampled again: rules are
     replayed on the recorded run, which gives exactly what they would have done.
