@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,17 +75,17 @@ class Model:
         steps: int | None = None,
         batch_size: int | None = None,
         length: int | Sequence[int] | None = None,
+        offset: int = 0,
         world: World | None = None,
     ) -> list[Text]:
         """``n`` texts, or ``n`` of each ``prompt`` and ``infill``, as :meth:`requests` says.
 
         Text i depends on the seed and i alone. ``steps`` and ``batch_size`` default to the
         recipe's. The processes of ``world`` share the texts out, and each returns all of them.
-        Raises UsageError for a request that does not fit, and DataError for characters that the
-        vocabulary lacks.
+        Raises UsageError for a request that does not fit or cannot be written in the vocabulary.
         """
         world = world or Single(self.assembly.context.device)
-        requests = self.requests(n, prompt, infill, length)[world.rank :: world.size]
+        requests = self.requests(n, prompt, infill, length, offset=offset)[world.rank :: world.size]
         turns = self.stream(requests, seed, steps, batch_size)
         return self.texts(gather(turns, world), seed)
 
@@ -112,13 +113,15 @@ class Model:
         infill: str | Sequence[str] | None = None,
         length: int | Sequence[int] | None = None,
         lines: Sequence[str] = (),
+        offset: int = 0,
     ) -> list[Request]:
         """What :meth:`sample` asks the sampling loop for.
 
         A ``prompt`` is what a text begins with; an ``infill`` is a text with gaps, each marked by
         ``___``, which share what is left of its length as evenly as can be. ``lines`` are prompts,
         or texts with gaps where they have one. All of them take turns in this order until there
-        are ``n`` texts of each; so do several lengths in tokens (default: the model's own).
+        are ``n`` texts of each; so do several lengths in tokens (default: the model's own). The
+        texts' indices count from ``offset``: of P prompts, text i answers number i mod P.
         """
         if n < 1:
             raise UsageError(f"cannot draw {n} texts; draw 1 or more")
@@ -132,9 +135,12 @@ class Model:
                 raise UsageError(
                     f"a text of {size} tokens: this model writes 1 to {self.config.length}"
                 )
+        last = offset + n * len(asked) - 1
+        if not 0 <= offset <= last < 2**63:
+            raise UsageError(f"texts {offset} to {last}: indices are 0 to 2^63 - 1")
         return [
-            self._request(row, text, gapped, lengths[row % len(lengths)])
-            for row, (text, gapped) in enumerate(asked * n)
+            self._request(row, *asked[row % len(asked)], lengths[row % len(lengths)])
+            for row in range(offset, last + 1)
         ]
 
     def _request(self, row: int, text: str, gapped: bool, length: int) -> Request:
@@ -289,10 +295,22 @@ def model_folder(reference: str, registry: Registry) -> Path:
     try:
         return registry.model(reference).path
     except RecipeError as error:
-        raise RecipeError(
-            f"{error}, and no folder has that name; train one by 'dlmkit train RECIPE' and name "
-            f"its folder"
-        ) from error
+        raise RecipeError(f"{error}, and no folder has that name; {_how(reference)}") from error
+
+
+_ON_HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+
+
+def _how(reference: str) -> str:
+    """What to do where ``reference`` is no model here."""
+    if _ON_HUB.fullmatch(reference) is None or Path(reference).parent.is_dir():
+        return "train one by 'dlmkit train RECIPE' and name its folder"
+    return (
+        "it may be the name of a repository on the Hugging Face hub: if its model is one of "
+        f"dlmkit's, which 'dlmkit push' sent there, fetch it by 'dlmkit pull {reference}' and name "
+        "the new folder. No other model can be sampled here; an encoder of transformers can be the "
+        "network of a recipe ('dlmkit components show network/hf-encoder')"
+    )
 
 
 def _recipe(folder: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from dlmkit.core.tokenizer import Tokenizer
-from dlmkit.errors import UsageError
+from dlmkit.errors import DataError, UsageError
 from dlmkit.files import quoted
 
 GAP = re.compile("_{3,}")
@@ -13,8 +13,11 @@ GAP = re.compile("_{3,}")
 
 
 def beginning(prompt: str, tokenizer: Tokenizer, length: int) -> list[int]:
-    """The ids of ``prompt``. Raises UsageError unless it leaves room for a token."""
-    ids = tokenizer.encode(prompt)
+    """The ids of ``prompt``.
+
+    Raises UsageError unless the tokenizer knows all of it and it leaves room for a token.
+    """
+    ids = _ids(prompt, tokenizer)
     if len(ids) >= length:
         raise UsageError(
             f"the prompt {quoted(prompt)} has {len(ids)} tokens, and its text is to have "
@@ -26,11 +29,12 @@ def beginning(prompt: str, tokenizer: Tokenizer, length: int) -> list[int]:
 def gaps(text: str, tokenizer: Tokenizer, length: int) -> list[list[int]]:
     """The ids of what stands between the gaps of ``text``.
 
-    Raises UsageError unless there is a gap and room for a token in each.
+    Raises UsageError unless the tokenizer knows all of it and there is a gap and room for a token
+    in each.
     """
     if GAP.search(text) is None:
         raise UsageError(f"{quoted(text)} has no gap to fill in: mark one or more by ___")
-    pieces = [tokenizer.encode(piece) for piece in GAP.split(text)]
+    pieces = [_ids(piece, tokenizer) for piece in GAP.split(text)]
     known, count = sum(map(len, pieces)), len(pieces) - 1
     if known + count > length:
         raise UsageError(
@@ -38,3 +42,10 @@ def gaps(text: str, tokenizer: Tokenizer, length: int) -> list[list[int]]:
             f"that leaves no token for {'the gap' if count == 1 else 'each gap'}"
         )
     return pieces
+
+
+def _ids(text: str, tokenizer: Tokenizer) -> list[int]:
+    try:
+        return tokenizer.encode(text)
+    except DataError as error:  # of data it would be a fault; here it is what was asked for
+        raise UsageError(str(error)) from error

@@ -16,13 +16,23 @@ from dlmkit.plugin import Part
 from dlmkit.recipe.load import load_recipe
 from dlmkit.registry import Registry
 
+_FORMS = {".json": "(one list)", ".jsonl": "(an item a line)"}
 
-def of_file(path: Path, recipe: str, metrics: Sequence[Part], intervals: Intervals) -> Evaluated:
+
+def of_file(
+    path: Path, recipe: str | None, metrics: Sequence[Part], intervals: Intervals
+) -> Evaluated:
     """The texts of a file, measured by a recipe's data, and by its metrics unless some are named.
 
-    Raises what :func:`read_texts`, :func:`chosen_metrics` and loading the recipe raise.
+    Raises UsageError if no recipe is named, and what :func:`read_texts`, :func:`chosen_metrics`
+    and loading the recipe raise.
     """
     texts = read_texts(path)
+    if recipe is None:
+        raise UsageError(
+            f"{path} holds texts alone: name the recipe whose data and metrics they are measured "
+            f"by: --recipe RECIPE"
+        )
     registry = Registry.load()
     config = load_recipe(recipe, (), registry).config
     chosen = chosen_metrics(metrics, config, registry)
@@ -35,10 +45,16 @@ def of_file(path: Path, recipe: str, metrics: Sequence[Part], intervals: Interva
 def read_texts(path: Path) -> list[str]:
     """The texts of a JSON list or of JSON lines: strings, or objects with a ``text``.
 
-    Raises DataError for anything else, and for no texts at all.
+    Raises UsageError for a file that is called neither .json nor .jsonl, and DataError for
+    anything else in it, and for no texts at all.
     """
+    if path.suffix not in _FORMS:
+        raise UsageError(
+            f"{path}: texts are read from {' or '.join(map(' '.join, _FORMS.items()))}; an item is "
+            'a string, or an object with a "text", as sample --json and eval --texts write them'
+        )
     try:
-        whole = files.read_text(path, files.TEXTS)
+        whole = files.read_bytes(path, files.TEXTS)
         lines = [line for line in whole.splitlines() if line.strip()]
         items = [*map(json.loads, lines)] if path.suffix == ".jsonl" else json.loads(whole)
     except OSError as error:
@@ -67,4 +83,8 @@ def _text(path: Path, index: int, item: Any) -> str:
             f"{path}, item {index}: expected a string or an object with a text, not "
             f"{json.dumps(item)[:60]}"
         )
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{path}, item {index}: half of a surrogate pair is not text") from error
     return text

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dlmkit.bench.subject import Subject
     from dlmkit.evaluate import Evaluated, Plan
     from dlmkit.evaluation.frontier import Frontier
-    from dlmkit.evaluation.measure import Gauge, Intervals
+    from dlmkit.evaluation.measure import Gauge
     from dlmkit.models import Model
     from dlmkit.plugin import Part
     from dlmkit.training.parallel import World
@@ -124,8 +124,10 @@ def model(
     from dlmkit.memory import keep_freed
     from dlmkit.models import Model
     from dlmkit.recipe.assemble import assemble_sampling
+    from dlmkit.recipe.shelf import SUFFIXES
     from dlmkit.recipe.short import overrides as short
     from dlmkit.recipe.short import parse_part
+    from dlmkit.texts import of_file
     from dlmkit.training.parallel import world
 
     keep_freed()
@@ -137,9 +139,9 @@ def model(
     intervals = Intervals(draws=resamples)
     parts = [parse_part(word, "--metric") for word in metrics or ()]
     set_ = [*short(sampler, grid, exit, guidance=guidance or ()), *(overrides or ())]
-    if Path(model).is_file() and Path(model).suffix in (".json", ".jsonl"):
+    if Path(model).is_file() and Path(model).suffix not in SUFFIXES:
         _only_of_models(set_, likelihoods, frontier, count, steps, batch_size)
-        _finish(_of_file(Path(model), recipe, parts, intervals), out, texts, as_json)
+        _finish(of_file(Path(model), recipe, parts, intervals), out, texts, as_json)
         return
     _only_of_texts(recipe)
     chosen = [parse_part(word, "--likelihood") for word in likelihoods or ()]
@@ -189,20 +191,6 @@ def _gauges(subject: Subject, parts: Sequence[Part]) -> list[Gauge]:
 
     chosen = chosen_metrics(parts, subject.config, subject.assembly.registry)
     return gauges(subject.build, chosen, subject.data)
-
-
-def _of_file(
-    path: Path, recipe: str | None, parts: Sequence[Part], intervals: Intervals
-) -> Evaluated:
-    from dlmkit.errors import UsageError
-    from dlmkit.texts import of_file
-
-    if recipe is None:
-        raise UsageError(
-            f"{path} holds texts alone: name the recipe whose data and metrics they are measured "
-            f"by: --recipe RECIPE"
-        )
-    return of_file(path, recipe, parts, intervals)
 
 
 def _belongs(fits: bool, **given: Any) -> None:

@@ -76,7 +76,10 @@ def push(
 
 def pull(
     repo: Annotated[str, typer.Argument(metavar="REPO", help="On the hub: user/name.")],
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The new folder.")],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="FOLDER", help="The new folder.  [default: the name in REPO]"),
+    ] = None,
     revision: Annotated[
         str | None, typer.Option(help="A commit, branch or tag.  [default: main]")
     ] = None,
@@ -88,6 +91,7 @@ def pull(
     """
     from dlmkit.hub import transfer
 
+    folder = folder or Path(repo.rpartition("/")[2])
     commit = transfer.pull(repo, folder, revision)
     say(f"{repo} at {commit}: verified")
     _tell({"repo": repo, "commit": commit, "folder": str(folder)}, str(folder), as_json)

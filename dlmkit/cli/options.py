@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -68,7 +69,10 @@ Infill = Annotated[
 ]
 Prompts = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="A prompt a line; a line with ___ is one to fill in."),
+    typer.Option(
+        metavar="FILE",
+        help="A prompt a line; a line with ___ is one to fill in; - reads standard input.",
+    ),
 ]
 Length = Annotated[
     list[int] | None,
@@ -160,12 +164,13 @@ def lines_of(file: Path | None) -> list[str]:
     if file is None:
         return []
     try:
-        lines = files.read_text(file).splitlines()
+        read = sys.stdin.buffer.read() if str(file) == "-" else files.read_bytes(file)
+        lines = read.decode("utf-8-sig").splitlines()
     except OSError as error:
         raise UsageError(f"--prompts {file}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise UsageError(f"--prompts {file}: not UTF-8 text: {error}") from error
     lines = [line for line in lines if line.strip()]
     if not lines:
-        raise UsageError(f"--prompts {file}: the file is empty; expected a prompt a line")
+        raise UsageError(f"--prompts {file}: it is empty; expected a prompt a line")
     return lines

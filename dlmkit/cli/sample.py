@@ -32,6 +32,12 @@ def sample(
         ),
     ] = None,
     seed: options.Seed = None,
+    offset: Annotated[
+        int,
+        typer.Option(
+            min=0, max=2**63 - 1, metavar="I", help="The first text's index: texts I, I+1, ..."
+        ),
+    ] = 0,
     batch_size: options.BatchSize = None,
     prompt: options.Prompt = None,
     infill: options.Infill = None,
@@ -84,7 +90,7 @@ def sample(
     with world(device=options.device_of(device)) as processes:
         held = options.held_as(weights)
         loaded = open_model(model, set_, weights=held, device=processes.device)
-        requests = loaded.requests(count, prompt, infill, length, lines)
+        requests = loaded.requests(count, prompt, infill, length, lines, offset)
         if certificate is not None:
             require(certificate, loaded, requests, steps)
         seed = options.seed_of(loaded, seed, set_)

@@ -43,17 +43,43 @@ class Tokenizer:
         self.vocab_size: int = max(backend.get_vocab().values()) + 1
 
     def encode(self, text: str) -> list[int]:
-        """The ids of ``text``. Raises DataError if some of it is outside the vocabulary."""
-        ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
-        if self.unknown_id is not None and self.unknown_id in ids:
+        """The ids of ``text``. Raises DataError, naming what is outside the vocabulary."""
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
             raise DataError(
-                f"{text!r} holds characters that this model's tokenizer does not know; "
-                f"its vocabulary has {self.vocab_size} tokens"
+                f"{files.quoted(text)} is no text: its character {error.start + 1} is half of a "
+                "UTF-16 pair (a byte that is not UTF-8 is read as one); write it in UTF-8"
+            ) from error
+        encoded = self.backend.encode(text, add_special_tokens=False)
+        ids: list[int] = encoded.ids
+        if self.unknown_id is not None and self.unknown_id in ids:
+            spans = zip(ids, encoded.offsets, strict=True)
+            unknown = dict.fromkeys(text[a:b] for i, (a, b) in spans if i == self.unknown_id)
+            named, more = list(map(files.quoted, unknown))[:9], len(unknown) - 9
+            words = f"{', '.join(named)}{f' and {more} more' if more > 0 else ''}"
+            raise DataError(
+                f"{files.quoted(text)} holds {words}, which this model's tokenizer does not know: "
+                f"leave it out or write it otherwise; {self._known()}"
             )
         return ids
 
+    def _known(self) -> str:
+        """What texts can be written in, cut where it is long."""
+        pieces = sorted(set(self.pieces()) - set(self.roles.values()))
+        letters = [piece for piece in pieces if len(piece) == 1]
+        if any(map(str.isalpha, letters)):
+            return f"it knows the characters {_cut(''.join(letters))}"
+        return f"it knows the words {_cut(' '.join(pieces))}"
+
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ``ids``, special tokens left out."""
+        """The text of ``ids``, special tokens left out. Documents stand on lines of their own."""
+        ends = [i for i, token in enumerate(ids) if token == self.separator_id]
+        bounds = zip([-1, *ends], [*ends, len(ids)], strict=True)
+        documents = [self._decode(ids[start + 1 : end]) for start, end in bounds]
+        return "\n".join(filter(None, documents))
+
+    def _decode(self, ids: Sequence[int]) -> str:
         text: str = self.backend.decode(list(ids), skip_special_tokens=True)
         return text
 
@@ -92,6 +118,10 @@ class Tokenizer:
         except (OSError, ValueError, AttributeError) as error:
             raise DataError(f"{folder / ROLES} cannot be read: {error}") from error
         return Tokenizer(backend, pad=pad or PAD, unknown=unknown, separator=separator)
+
+
+def _cut(text: str, most: int = 200) -> str:
+    return repr(text if len(text) <= most else f"{text[: most - 3]}...")
 
 
 def _id(backend: tokenizers.Tokenizer, token: str, need: str) -> int:

@@ -16,7 +16,7 @@ Record = Mapping[str, Any]
 
 def read_metrics(path: Path) -> list[Record]:
     """The records of a run's metrics.jsonl."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
 def curves(records: Sequence[Record]) -> Figure:

@@ -67,8 +67,8 @@ def _from_folder(task: Task, folder: Path) -> dict[str, list[Example]]:
 
 def _lines(file: Path) -> list[Any]:
     try:
-        lines = files.read_text(file, files.TEXTS).splitlines()
-    except (OSError, ValueError) as error:
+        lines = files.read_bytes(file, files.TEXTS).splitlines()
+    except OSError as error:
         raise DataError(f"{file} cannot be read: {error}") from error
     found = []
     for number, line in enumerate(lines, start=1):

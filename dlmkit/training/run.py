@@ -23,7 +23,7 @@ from dlmkit.training.curves import Curves
 from dlmkit.training.draws import micro_batches
 from dlmkit.training.environment import changed, environment
 from dlmkit.training.evaluate import Evaluator
-from dlmkit.training.folder import MetricsFile, RunFolder
+from dlmkit.training.folder import ENVIRONMENT, MetricsFile, RunFolder
 from dlmkit.training.loop import Learner
 from dlmkit.training.parallel import World, world
 from dlmkit.training.session import Session
@@ -232,8 +232,13 @@ def _open(
 
 def _warn(source: RunFolder, now: dict[str, Any], shown: Display) -> None:
     before = source.read_environment()
-    for note in changed(before, now) if before else ():
-        shown.say(f"note: changed since the run began, so its last bits may differ: {note}")
+    notes = changed(before, now) if before else []
+    if notes:
+        rest = f" and {len(notes) - 3} more" if len(notes) > 3 else ""
+        shown.say(
+            "note: the run began in another environment, so results may differ from those of a "
+            f"straight run: {', '.join(notes[:3])}{rest} ({ENVIRONMENT} holds both)"
+        )
 
 
 def _stopped(name: str, session: Session) -> None:

@@ -8,6 +8,8 @@ import sys
 import pytest
 
 from dlmkit.cli.app import main
+from dlmkit.evaluation.plots import read_metrics
+from dlmkit.texts import read_texts, write_texts
 from dlmkit_markov import data
 
 TOY = [
@@ -156,6 +158,28 @@ def test_files_without_texts(evaluate, tmp_path, content):
     path.write_text(content)
     code, _, err = evaluate("--recipe", "markov", *METRICS, model=str(path), sets=[])
     assert code == 5, err
+
+
+def test_texts_of_another_form_are_refused_with_what_is_read(evaluate, tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("w01 w02")
+    for recipe in ([], ["--recipe", "markov"]):
+        code, _, err = evaluate(*recipe, *METRICS, model=str(path), sets=[])
+        assert code == 2
+        assert "texts are read from .json (one list) or .jsonl (an item a line); an item is" in err
+    path = path.rename(tmp_path / "a.json")
+    path.write_text('["w01 \\ud800"]')
+    code, _, err = evaluate("--recipe", "markov", *METRICS, model=str(path), sets=[])
+    assert (code, "item 0: half of a surrogate pair is not text" in err) == (5, True)
+
+
+def test_lines_end_at_line_feeds_alone(tmp_path):
+    texts = ["a\u2028b\x85c", "d"]
+    write_texts(texts, tmp_path / "a.jsonl")
+    assert read_texts(tmp_path / "a.jsonl") == texts
+    records = [{"kind": "sample", "texts": texts}]
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(records[0], ensure_ascii=False) + "\n")
+    assert read_metrics(tmp_path / "metrics.jsonl") == records
 
 
 def test_a_folder_may_be_called_compare(evaluate):

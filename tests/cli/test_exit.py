@@ -128,7 +128,7 @@ def test_trace_options(model, tmp_path, call):
         (["--set", "exit.use=fixed"], 2, "a trace holds full runs"),
         (["--set", "freeze={use: entropy}"], 2, "a trace holds full runs"),
         (["--sampler", "eulr"], 3, "did you mean 'euler'"),
-        (["--prompt", "xylophone"], 5, "tokenizer does not know"),
+        (["--prompt", "xylophone"], 2, "tokenizer does not know"),
         (["-n", "0"], 2, "greater than or equal to 1"),
     ],
 )

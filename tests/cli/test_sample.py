@@ -1,5 +1,6 @@
 """``dlmkit sample`` and ``dlmkit.load`` on a small model of the toy grammar."""
 
+import io
 import json
 import re
 import shutil
@@ -12,7 +13,7 @@ import torch
 
 import dlmkit
 from dlmkit.cli.app import main
-from dlmkit.errors import CheckpointError, DataError, RecipeError, UsageError
+from dlmkit.errors import CheckpointError, RecipeError, UsageError
 from dlmkit.models import load_model
 from dlmkit.recipe.assemble import assemble
 from dlmkit.recipe.load import load_recipe
@@ -204,6 +205,42 @@ def test_lengths_take_turns(trained):
     assert mixed[0].text == alone.text
 
 
+def test_texts_from_an_index_on_are_the_same_texts(sample, trained):
+    asked = (
+        "--json",
+        "--prompt",
+        "the badger",
+        "--prompt",
+        "the lamp",
+        "--infill",
+        "___ found the lamp .",
+    )
+    whole = json.loads(sample(*asked, "-n", 3)[1])
+    assert [entry["index"] for entry in whole] == list(range(9))
+    assert json.loads(sample(*asked, "-n", 1, "--offset", 4)[1]) == whole[4:7]
+    drawn = load_model(trained).sample(2, offset=2)
+    assert [t.index for t in drawn] == [2, 3]
+    assert drawn == load_model(trained).sample(4)[2:]
+    assert load_model(trained).sample(1, offset=2**63 - 1)[0].index == 2**63 - 1
+    with pytest.raises(UsageError, match="texts -1 to 0"):
+        load_model(trained).sample(2, offset=-1)
+
+
+def test_prompts_are_read_from_standard_input(sample, monkeypatch):
+    given = "\ufeffthe badger\n\nthe lamp ___ .\n".encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+    first, second = texts(sample("--json", "--prompts", "-")[1])
+    assert first.startswith("the badger ")
+    assert re.fullmatch(r"the lamp .* \.", second)
+    for given, message in (
+        (b"", "--prompts -: it is empty"),
+        (b"\xff", "--prompts -: not UTF-8 text"),
+    ):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+        code, _, err = sample("--prompts", "-")
+        assert (code, message in err) == (2, True)
+
+
 def test_exits_say_why(sample):
     rule = "exit={use: any, with: {rules: [{use: fixed, with: {step: 3}}]}}"
     _, out, _ = sample("--json", "-n", 2, "--set", rule)
@@ -259,7 +296,16 @@ def test_averaged_and_raw_weights_differ(sample):
         (["--set", "sampler.use=eulr"], 3, "did you mean 'euler'"),
         (["--set", "sampler.with.eat=3"], 3, "unknown key; there are eta"),
         (["--set", "sampler.use=absent:euler"], 4, "no plugin named 'absent'"),
-        (["--prompt", "the xylophone"], 5, "tokenizer does not know"),
+        (["--offset", -1], 2, "greater than or equal to 0"),
+        (["--offset", 2**63 - 1, "-n", 2], 2, "indices are 0 to 2^63 - 1"),
+        (
+            ["--prompt", "the xylophone found \u2603"],
+            2,
+            "'the xylophone found \u2603' holds 'xylophone', '\u2603', which this model's "
+            "tokenizer does not know: leave it out or write it otherwise; it knows the words '",
+        ),
+        (["--infill", "the gnu ___ ."], 2, "holds 'gnu', which"),
+        (["--prompt", "the \udcff"], 2, "'the \\udcff' is no text: its character 5 is half of"),
     ],
 )
 def test_bad_words_are_refused_in_one_message(sample, options, code, message):
@@ -275,6 +321,9 @@ def test_models_that_are_not_there(sample, tmp_path, trained):
     assert err.endswith(
         "and no folder has that name; train one by 'dlmkit train RECIPE' and name its folder\n"
     )
+    code, _, err = sample(model="someone/gpt2")
+    assert (code, "fetch it by 'dlmkit pull someone/gpt2'" in err) == (3, True)
+    assert "an encoder of transformers can be the network of a recipe" in err
     assert sample(model=tmp_path)[::2] == (6, f"error: {tmp_path} holds no checkpoint\n")
     file = trained / "checkpoints" / "step-00000004" / "recipe.yaml"
     assert sample(model=file)[0] == 2
@@ -316,7 +365,7 @@ def test_from_python(trained):
     for error, call in (
         (UsageError, lambda: model.sample(n=0)),
         (UsageError, lambda: model.sample(n=1, steps=0)),
-        (DataError, lambda: model.sample(n=1, prompt="xylophone")),
+        (UsageError, lambda: model.sample(n=1, prompt="xylophone")),
         (RecipeError, lambda: dlmkit.load("nowhere")),
         (CheckpointError, lambda: dlmkit.load(str(trained.parent))),
     ):

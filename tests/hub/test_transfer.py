@@ -43,6 +43,18 @@ def test_what_is_sent_comes_back(hub, run, exported, fetch, capsys):
     ]
 
 
+def test_without_a_folder_it_takes_the_repositorys_name(
+    hub, exported, tmp_path, monkeypatch, capsys
+):
+    hub.put(REPO, exported)
+    monkeypatch.chdir(tmp_path)
+    assert main(["pull", REPO]) == 0
+    assert capsys.readouterr().out == "tiny\n"
+    assert same(tmp_path / "tiny", exported)
+    assert main(["pull", REPO]) == 2
+    assert "tiny exists already" in capsys.readouterr().err
+
+
 def test_a_branch_is_made_and_fetched(hub, exported, fetch):
     assert main(["push", str(exported), REPO, "--revision", "second"]) == 0
     assert hub.files[REPO]["main"] == {}

@@ -32,6 +32,12 @@ def test_bytes_write_every_text(text: str):
     assert TRAINED.separator_id not in TRAINED.encode(text + "<eos>")
 
 
+def test_documents_stand_on_lines_of_their_own():
+    one, two, end = TRAINED.encode("and"), TRAINED.encode("god"), TRAINED.separator_id
+    assert TRAINED.decode([*one, end, *two]) == "and\ngod"
+    assert TRAINED.decode([end, *one, end, end, *two, end, TRAINED.pad_id]) == "and\ngod"
+
+
 def test_bytes_hold_the_size_asked_for_and_whole_words():
     assert TRAINED.vocab_size <= 300
     assert " harbour" in [TRAINED.decode([i]) for i in range(TRAINED.vocab_size)]

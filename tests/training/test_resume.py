@@ -141,6 +141,23 @@ def test_metrics_are_rewound_to_the_step_and_what_is_pending_there(tmp_path):
     assert kept == [(train, 1), (validation, 1), (sample, 1), (train, 2), (validation, 2)]
 
 
+def test_a_resume_elsewhere_says_in_one_sentence_what_changed(tiny, tmp_path, capsys):
+    run = tmp_path / "moved"
+    assert dlmkit("train", tiny, "--out", run, "--set", "train.stop_after=1") == 0
+    path = run / "environment.json"
+    before = json.loads(path.read_text())
+    packages = {name: "0.0" for name in before["packages"]}
+    path.write_text(json.dumps({**before, "dlmkit": "0.0", "packages": packages}))
+    capsys.readouterr()
+    assert dlmkit("train", tiny, "--out", run, "--resume", "auto") == 0
+    (note,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("note")]
+    assert note.startswith(
+        "note: the run began in another environment, so results may differ from those of a "
+        f"straight run: dlmkit: 0.0 -> {before['dlmkit']}, torch: 0.0 -> "
+    )
+    assert note.endswith(" more (environment.json holds both)")
+
+
 def test_another_process_in_the_same_run_is_refused(tiny, tmp_path, capsys):
     with RunFolder(tmp_path / "busy").locked():
         assert dlmkit("train", tiny, "--out", tmp_path / "busy") == 2
