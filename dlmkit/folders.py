@@ -1,9 +1,18 @@
-"""Folders outside of a run."""
+"""Names of files and folders as users write them, and folders outside of a run."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+
+def expanded(name: str | Path) -> Path:
+    """``name`` with ``~`` as the home folder; of a user that nobody knows it stays as it is.
+
+    Whether something is there, ask ``os.path.exists`` and its kin: unlike ``Path``'s methods they
+    answer for names that no file can have (too long, say) too.
+    """
+    return Path(os.path.expanduser(name))
 
 
 def cache() -> Path:

@@ -7,6 +7,7 @@ No code comes with a model. Imports torch and transformers.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from dlmkit import folders
 from dlmkit.core.network import Conditioning
 from dlmkit.errors import UsageError
 from dlmkit.hub.folder import MODEL_TYPE, Export
@@ -96,8 +98,8 @@ class DlmkitModel(PreTrainedModel):
         """
         _refuse(dtype, options)
         where = str(pretrained_model_name_or_path)
-        folder = Path(where).expanduser()
-        if folder.is_dir():
+        folder = folders.expanded(where)
+        if os.path.isdir(folder):
             check_folder(folder, where)
         else:
             folder = fetched(

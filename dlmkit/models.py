@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from dlmkit import files
+from dlmkit import files, folders
 from dlmkit.errors import CheckpointError, PluginError, RecipeError, UsageError
 from dlmkit.plugin import KINDS
 from dlmkit.prompts import GAP, beginning, gaps
@@ -268,7 +269,7 @@ def open_model(
 
 def _names_recipe(reference: str, registry: Registry) -> bool:
     """Whether ``reference`` is a recipe's file, or its name and no folder's or model's."""
-    if Path(reference).expanduser().is_dir():
+    if os.path.isdir(folders.expanded(reference)):
         return False
     models = {name for key in registry.models() for name in (key, key.rpartition(":")[2])}
     recipes = {name for recipe in shipped(registry) for name in (recipe.name, recipe.qualified)}
@@ -287,10 +288,10 @@ def _only_sampling(overrides: Sequence[str]) -> None:
 
 def model_folder(reference: str, registry: Registry) -> Path:
     """The folder of a run, a checkpoint or a shipped model. Raises RecipeError if there is none."""
-    path = Path(reference).expanduser()
-    if path.is_dir():
+    path = folders.expanded(reference)
+    if os.path.isdir(path):
         return path
-    if path.exists():
+    if os.path.exists(path):
         raise UsageError(f"{path} is a file; a model is a run's folder or a checkpoint's")
     try:
         return registry.model(reference).path

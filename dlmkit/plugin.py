@@ -23,6 +23,13 @@ API = 1
 A plugin's module names it, ``api = 1``; one that does not was written for 1.
 """
 
+MOST = 2**20
+"""The largest :data:`Size`."""
+
+Size = Annotated[int, Field(gt=0, le=MOST)]
+"""The type of an option that says how many of something are held in memory at once: rows,
+positions, channels, blocks. What several sizes take together is reckoned before it is allocated."""
+
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
@@ -51,6 +58,7 @@ class Config(BaseModel):
         frozen=True,
         extra="forbid",
         populate_by_name=True,
+        allow_inf_nan=False,  # an option that infinity suits says so: Field(allow_inf_nan=True)
         ser_json_inf_nan="constants",
         defer_build=True,  # most commands read the options of few parts, or of none
     )

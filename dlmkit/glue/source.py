@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dlmkit import folders
 from dlmkit.conditions import model_digest
 from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.errors import RecipeError, UsageError
@@ -88,7 +90,7 @@ class Source:
 def _model(
     reference: str, overrides: Sequence[str], registry: Registry, device: torch.device
 ) -> Model:
-    if is_path(reference) and Path(reference).expanduser().is_file():
+    if is_path(reference) and os.path.isfile(folders.expanded(reference)):
         return _started(reference, overrides, registry, device)
     try:
         model_folder(reference, registry)

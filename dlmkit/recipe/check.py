@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import operator
 import re
 from collections.abc import Mapping
 from typing import Any, get_args
@@ -53,7 +56,7 @@ class Checker:
     def config(self, model: type[Config], data: Any, path: Path = ()) -> Any:
         """``data`` with defaults and qualified names, as far as it is valid."""
         try:
-            checked = model.model_validate_json(to_json(data), strict=True)
+            checked = _validated(model, data)
             data = checked.model_dump(mode="json", by_alias=True)
         except ValidationError as error:
             for details in error.errors():
@@ -126,6 +129,27 @@ class Checker:
             self.note(full, "is missing, and has no default")
         else:
             self.note(found if len(found) >= len(path) else path, _message(details))
+
+
+def _validated(model: type[Config], data: Any) -> Config:
+    """``data`` as ``model``; 1e5 is an integer where one is meant, as JSON Schema has it."""
+    try:
+        return model.model_validate_json(to_json(data), strict=True)
+    except ValidationError as error:
+        whole = [
+            details["loc"]
+            for details in error.errors()
+            if details["type"] == "int_type"
+            and isinstance(details["input"], float)
+            and details["input"].is_integer()
+        ]
+        if not whole:
+            raise
+    data = copy.deepcopy(data)
+    for *parents, last in whole:
+        holder = functools.reduce(operator.getitem, parents, data)
+        holder[last] = int(holder[last])
+    return model.model_validate_json(to_json(data), strict=True)
 
 
 def _siblings(model: type[Config], loc: tuple[str | int, ...]) -> list[str]:

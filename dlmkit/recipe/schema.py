@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from dlmkit.plugin import Config, Part, part_of
+from dlmkit.plugin import Config, Part, Size, part_of
 
-Share = Field(ge=0.0, le=1.0)
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class TrainConfig(Config):
@@ -18,8 +18,8 @@ class TrainConfig(Config):
     stop_after: PositiveInt | None = Field(
         None, description="end early, with a checkpoint, after this step"
     )
-    batch_size: PositiveInt = Field(32, description="rows of the global batch of one step")
-    micro_batch_size: PositiveInt | None = Field(
+    batch_size: Size = Field(32, description="rows of the global batch of one step")
+    micro_batch_size: Size | None = Field(
         None, description="rows of one forward pass of one process; default: all of its rows"
     )
     parallel: Literal["ddp", "fsdp"] = Field(
@@ -29,18 +29,20 @@ class TrainConfig(Config):
     warmup_steps: int = Field(100, ge=0, description="steps of linear warm-up")
     decay: Literal["cosine", "constant"] = Field("cosine", description="the rate after warm-up")
     final_rate: float = Field(0.0, ge=0.0, le=1.0, description="end of cosine, as a share of peak")
-    betas: tuple[float, float] = Field((0.9, 0.99), description="AdamW's moment decays")
+    betas: tuple[Decay, Decay] = Field((0.9, 0.99), description="AdamW's moment decays")
     weight_decay: float = Field(0.01, ge=0.0, description="on matrices only")
     clip: PositiveFloat | None = Field(1.0, description="largest gradient norm")
     ema: float = Field(0.999, ge=0.0, lt=1.0, description="decay of the weights' moving average")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="dtype of the network's passes")
     activation_checkpointing: bool = Field(False, description="trade compute for memory")
     compile: bool = Field(False, description="torch.compile the network's blocks")
-    threads: PositiveInt | None = Field(None, description="CPU threads; default: torch's own")
+    threads: PositiveInt | None = Field(
+        None, le=1024, description="CPU threads; default: torch's own"
+    )
     checkpoint_every: PositiveInt = Field(500, description="steps between checkpoints")
     keep_last: PositiveInt = Field(2, description="checkpoints to keep, beside the best")
     validate_every: PositiveInt = Field(500, description="steps between validations")
-    validation_rows: PositiveInt = Field(256, description="held-out rows per noise level")
+    validation_rows: Size = Field(256, description="held-out rows per noise level")
     sample_every: PositiveInt = Field(500, description="steps between samples")
     log_every: PositiveInt = Field(10, description="steps between log lines")
 
@@ -48,12 +50,12 @@ class TrainConfig(Config):
 class SampleConfig(Config):
     """How this model is sampled unless the command says otherwise."""
 
-    count: PositiveInt = Field(4, description="texts to draw while training")
-    measured: PositiveInt = Field(
+    count: Size = Field(4, description="texts to draw while training")
+    measured: Size = Field(
         64, description="texts that the recipe's metrics measure when training ends"
     )
-    steps: PositiveInt = Field(64, description="points of the grid: evaluations of a 1-NFE sampler")
-    batch_size: PositiveInt = Field(32, description="rows sampled side by side")
+    steps: Size = Field(64, description="points of the grid: evaluations of a 1-NFE sampler")
+    batch_size: Size = Field(32, description="rows sampled side by side")
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="the network and the vocabulary step; fp32: as the weights are"
     )
@@ -68,12 +70,16 @@ class SampleConfig(Config):
         return self
 
 
+TOKENS = 2**32
+"""Positions that one step of training, or one turn of sampling, can ask for."""
+
+
 class RecipeConfig(Config):
     """A resolved recipe: one part of each kind, and how to train and sample."""
 
     summary: str = Field("", description="one line for `dlmkit recipe ls`")
     seed: int = Field(0, ge=0, lt=2**63, description="the seed of everything")
-    length: PositiveInt = Field(64, description="L, positions of a row")
+    length: Size = Field(64, description="L, positions of a row")
     attention: Literal["auto", "sdpa", "xformers", "flex"] = Field(
         "auto", description="attention backend; a named one that cannot run is an error"
     )
@@ -93,3 +99,13 @@ class RecipeConfig(Config):
     tracker: list[part_of("tracker")] = Field(default_factory=list)
     train: TrainConfig
     sample: SampleConfig = SampleConfig()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for where, rows in (("train", self.train.batch_size), ("sample", self.sample.batch_size)):
+            if rows * self.length > TOKENS:
+                raise ValueError(
+                    f"{where}.batch_size x length = {rows:,} x {self.length:,} = "
+                    f"{rows * self.length:,} positions at once; the most is {TOKENS:,}"
+                )
+        return self

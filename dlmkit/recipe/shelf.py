@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from dlmkit import folders
 from dlmkit.declarations import did_you_mean
 from dlmkit.errors import PluginError, RecipeError
 from dlmkit.plugin import PROJECT
 from dlmkit.registry import Registry, unusable
 
 SUFFIXES = (".yaml", ".yml")
+LONGEST = 1000
+"""Characters of a reference that a message still quotes whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +68,13 @@ def locate(reference: str, registry: Registry, base: Path | None = None) -> Path
 
 
 def _file(reference: str, registry: Registry, base: Path) -> Path:
-    path = base / Path(reference).expanduser()
-    if path.exists():
+    path = base / folders.expanded(reference)
+    if os.path.exists(path):
         return path
+    if len(reference) > LONGEST:
+        raise RecipeError(
+            f"there is no recipe file {reference[:20]}...: its name has {len(reference)} characters"
+        )
     stem = Path(reference).stem
     names = [recipe.name for recipe in shipped(registry)]
     hint = f"; the shipped recipe is called {stem!r}" if stem in names else ""
@@ -90,9 +98,9 @@ def _named(name: str, registry: Registry) -> Shipped:
 
 
 def _on_disk(name: str) -> str:
-    if Path(name).is_dir():
+    if os.path.isdir(name):
         return f"; {name} is a folder, and a recipe is a file"
-    return f"; to use the file, write ./{name}" if Path(name).is_file() else ""
+    return f"; to use the file, write ./{name}" if os.path.isfile(name) else ""
 
 
 def _refuse_plugin(name: str, registry: Registry) -> None:

@@ -93,7 +93,7 @@ class Merger:
     def _items(self, parent: Node, child: Node, path: Path) -> Node:
         items = list(parent.value)
         for key, node in sorted(child.value.items(), key=lambda item: (len(item[0]), item[0])):
-            if not (key.isdecimal() and int(key) <= len(items)):
+            if not (key.isdecimal() and len(key) < 10 and int(key) <= len(items)):
                 what = f"{key!r} is not one of the {len(items)} items, which count from 0"
                 self.problems.append(Problem(node.mark, path, what))
             elif int(key) == len(items):

@@ -6,6 +6,7 @@ documents, keys that are not text. Nothing in a file is ever executed.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path as FilePath
@@ -112,6 +113,11 @@ def parse(text: str, mark: Callable[[int, int], Mark], problems: list[Problem]) 
     return reader.root
 
 
+def _shown(text: str) -> str:
+    """``text`` in a few characters."""
+    return text if len(text) <= 24 else f"{text[:12]}... ({len(text)} characters)"
+
+
 class _Reader:
     """Builds a tree from parse events, without recursion, noting every problem."""
 
@@ -136,9 +142,20 @@ class _Reader:
             self._start(Node({} if isinstance(event, MappingStartEvent) else [], mark))
         elif isinstance(event, ScalarEvent):
             text = _SURROGATE.sub("?", event.value)
-            self._add(Node(scalar(text) if event.style is None else text, mark))
+            self._add(Node(self._number(text, mark) if event.style is None else text, mark))
         elif isinstance(event, AliasEvent):
             self._add(Node(None, mark))
+
+    def _number(self, text: str, mark: Mark) -> Any:
+        """What a plain scalar means; numbers that no option can hold are problems."""
+        value = scalar(text)
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            self._problem(mark, f"integers have 64 bits, and {_shown(text)} has more")
+            return 0
+        if isinstance(value, float) and math.isinf(value) and text not in _SPECIAL:
+            self._problem(mark, f"{_shown(text)} is larger than numbers can be (about 1.8e308)")
+            return 0
+        return value
 
     def _refuse(self, event: Event, mark: Mark) -> None:
         if isinstance(event, DocumentStartEvent):

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from dlmkit import Config, part_of
+from dlmkit.plugin import Size
 
 
 class Times(Config):
@@ -33,7 +34,7 @@ class VarianceExploding(Times):
 class TimeWarp(Times):
     """CDCD, appendix A."""
 
-    bins: PositiveInt = Field(100, description="pieces of the CDF (CDCD: 100)")
+    bins: Size = Field(100, description="pieces of the CDF (CDCD: 100)")
     learning_rate: PositiveFloat = Field(1e-2, description="Adam's rate for the CDF (our choice)")
     floor: PositiveFloat = Field(
         1e-4, description="added to every width before normalising (CDCD gives no value)"
@@ -46,7 +47,7 @@ class TimeWarp(Times):
 class TimeWarpTable(Times):
     """A table of losses by noise level with a short memory."""
 
-    bins: PositiveInt = Field(100, description="bins, log-spaced in t")
+    bins: Size = Field(100, description="bins, log-spaced in t")
     memory: PositiveFloat = Field(50.0, description="samples that a bin remembers")
     fade: PositiveInt = Field(200, description="updates over which log-uniform draws fade")
     log_uniform_mix: float = Field(
@@ -57,14 +58,14 @@ class TimeWarpTable(Times):
 class Normalised(Config):
     """Embeddings are normalised at every use, so their size cannot grow or collapse."""
 
-    dim: PositiveInt = Field(256, description="d, channels of an embedding (CDCD: 256)")
+    dim: Size = Field(256, description="d, channels of an embedding (CDCD: 256)")
     init_std: PositiveFloat = Field(
         1e-3, description="of the raw table (CDCD: 0.001; large values learn slowly)"
     )
     head: Literal["tied", "untied"] = Field(
         "tied", description="logits by the embeddings themselves, or by a matrix of their own"
     )
-    head_width: PositiveInt | None = Field(
+    head_width: Size | None = Field(
         None, description="channels the untied head reads; usually the network's width"
     )
 
@@ -81,10 +82,10 @@ class Normalised(Config):
 class Transformer(Config):
     """CDCD states 8 blocks of 1024 units with RoPE; heads and feed-forward are our choice."""
 
-    width: PositiveInt = Field(1024, description="channels of a block (CDCD base: 1024)")
-    blocks: PositiveInt = Field(8, description="transformer blocks (CDCD base: 8)")
-    heads: PositiveInt = Field(16, description="attention heads (our choice)")
-    feed_forward: PositiveInt = Field(4, description="hidden width as a multiple of width")
+    width: Size = Field(1024, description="channels of a block (CDCD base: 1024)")
+    blocks: Size = Field(8, description="transformer blocks (CDCD base: 8)")
+    heads: Size = Field(16, description="attention heads (our choice)")
+    feed_forward: Size = Field(4, description="hidden width as a multiple of width")
     normalise_queries: bool = Field(
         True, description="RMS-normalise queries and keys (our choice: stable at high rates)"
     )
@@ -96,7 +97,7 @@ class Transformer(Config):
     rotary_base: PositiveFloat = Field(
         10000.0, description="longest wavelength of RoPE over 2 pi (RoFormer: 10000; short: 100)"
     )
-    time_features: PositiveInt = Field(128, description="Fourier features, MLP units (CDCD: 128)")
+    time_features: Size = Field(128, description="Fourier features, MLP units (CDCD: 128)")
     time_bandwidth: PositiveFloat = Field(
         1.0, description="std of the Fourier frequencies over log noise-to-signal (our choice)"
     )

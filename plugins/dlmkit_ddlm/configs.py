@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from dlmkit import Config
+from dlmkit.plugin import Size
 
 
 class Span(Config):
     """Given positions come in runs of a fixed length (our definition)."""
 
-    span: PositiveInt = Field(4, description="positions of one run")
+    span: Size = Field(4, description="positions of one run")

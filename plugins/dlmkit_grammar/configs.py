@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from dlmkit import Config
+from dlmkit.plugin import Size
 
 
 class GrammarRows(Config):
     """Rows of the toy grammar."""
 
-    rows: PositiveInt | None = Field(
+    rows: Size | None = Field(
         None, description="repeat this many training rows for ever; default: never repeat one"
     )
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from dlmkit import Config
+from dlmkit.plugin import Size
+from dlmkit_hf import encoders
 
 
 class HfEncoder(Config):
@@ -24,9 +26,7 @@ class HfEncoder(Config):
     from_scratch: bool = Field(
         False, description="the architecture of name with fresh weights, to compare with"
     )
-    time_features: PositiveInt = Field(
-        128, description="Fourier features of the level (our choice)"
-    )
+    time_features: Size = Field(128, description="Fourier features of the level (our choice)")
     time_bandwidth: PositiveFloat = Field(
         1.0, description="std of the Fourier frequencies over log noise-to-signal (our choice)"
     )
@@ -37,8 +37,8 @@ class HfEncoder(Config):
             raise ValueError("give name (a pretrained encoder) or architecture (a fresh one)")
         if self.name is None and (self.from_scratch or self.revision is not None):
             raise ValueError("from_scratch and revision go with name")
-        if self.architecture is not None and "model_type" not in self.architecture:
-            raise ValueError("architecture needs model_type, such as bert")
+        if self.architecture is not None:
+            encoders.check(self.architecture)
         if self.time_features % 2:
             raise ValueError(f"time_features ({self.time_features}) must be even")
         return self
@@ -51,7 +51,7 @@ class WordEmbeddings(Config):
         None, description="a folder here, or a model's name on the Hugging Face hub"
     )
     revision: str | None = Field(None, description="of a model of the hub: a commit, branch or tag")
-    dim: PositiveInt | None = Field(
+    dim: Size | None = Field(
         None, description="instead of name: random points of so many channels, to compare with"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from dlmkit import files, folders
 from dlmkit.core.context import BuildContext
 from dlmkit.errors import CheckpointError, DataError, RecipeError
-from dlmkit_hf import configs
+from dlmkit_hf import configs, encoders
 
 FILE = "encoder.json"
 """In a checkpoint: the encoder's config, all that building it takes beside the weights."""
@@ -49,6 +50,9 @@ def encoder(config: configs.HfEncoder, context: BuildContext) -> tuple[Any, Tens
     scale = table.detach().std(dim=0)
     body = model.base_model
     body.set_input_embeddings(nn.Identity())  # the streams stand for it, and nothing reads it
+    positions = min(context.length, 8)
+    if positions > 1 and not encoders.sees_all(body, len(scale), positions):
+        raise RecipeError(f"network: {described.model_type} is a decoder here: {encoders.DECODER}")
     return body, scale
 
 
@@ -126,6 +130,10 @@ def _found(config: configs.HfEncoder) -> tuple[Any, str | None]:
     name = str(config.name)
     with _explained(name):
         found = AutoConfig.from_pretrained(_place(name), revision=config.revision)
+    if encoders.masked() and found.model_type not in encoders.masked():
+        raise RecipeError(
+            f"network: {name} is a {found.model_type}, which is no encoder: {encoders.DECODER}"
+        )
     return _still(found), None if config.from_scratch else _place(name)
 
 
@@ -151,8 +159,8 @@ def _model(
 
 
 def _place(name: str) -> str:
-    folder = Path(name).expanduser()
-    return str(folder) if folder.is_dir() else name
+    folder = folders.expanded(name)
+    return str(folder) if os.path.isdir(folder) else name
 
 
 @contextmanager
@@ -160,9 +168,8 @@ def _explained(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the libraries raise a dozen kinds, their own and the network's
-        where = (
-            "it is a folder here" if Path(name).expanduser().is_dir() else "it is no folder here"
-        )
+        there = os.path.isdir(folders.expanded(name))
+        where = "it is a folder here" if there else "it is no folder here"
         raise DataError(
             f"the encoder {name} cannot be had: {where}, and {_words(error)}\n"
             f"models of the hub are kept in {folders.hub()} (HF_HOME); to use one without a "

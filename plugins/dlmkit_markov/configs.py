@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from dlmkit import Config
+from dlmkit.plugin import Size
 
 
 class MarkovText(Config):
@@ -22,7 +23,7 @@ class MarkovText(Config):
 class MarkovSpace(Config):
     """Fixed random embeddings."""
 
-    dim: PositiveInt = Field(16, description="D, channels of an embedding of norm sqrt(D)")
+    dim: Size = Field(16, description="D, channels of an embedding of norm sqrt(D)")
     seed: int = Field(0, ge=0, description="which embeddings")
 
 
@@ -36,7 +37,7 @@ class ExactWarp(Config):
     t_min: PositiveFloat = Field(0.05, description="smallest noise")
     t_max: PositiveFloat = Field(30.0, description="largest noise")
     levels: int = Field(48, ge=2, description="noise levels at which it is measured")
-    rows: PositiveInt = Field(128, description="texts that it is measured on")
+    rows: Size = Field(128, description="texts that it is measured on")
 
     @model_validator(mode="after")
     def _order(self) -> Self:
@@ -51,6 +52,4 @@ class ExactMetric(Config):
     blocks: int = Field(
         20, ge=2, description="groups of texts that the jackknife leaves out one by one"
     )
-    draws: PositiveInt = Field(
-        20, description="samples of the chain that say what finite samples show"
-    )
+    draws: Size = Field(20, description="samples of the chain that say what finite samples show")

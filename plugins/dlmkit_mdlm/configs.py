@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from dlmkit import Config
+from dlmkit.plugin import Size
 
 
 class Nothing(Config):
@@ -22,4 +23,4 @@ class LogLinear(Config):
 class Tokens(Config):
     """Token ids, and a mask."""
 
-    dim: PositiveInt = Field(768, description="channels that the network reads of a token")
+    dim: Size = Field(768, description="channels that the network reads of a token")

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from dlmkit import Config
+from dlmkit.plugin import Size
 
 Unit = Literal["characters", "tokens", "words"]
 
@@ -18,7 +19,7 @@ class Pretrained(Config):
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="what its weights are loaded as, whatever they are saved as"
     )
-    batch_size: PositiveInt = Field(
+    batch_size: Size = Field(
         16, description="texts side by side; the last batch may be smaller, none is dropped"
     )
     device: str = Field("cpu", description="where it runs")
@@ -28,7 +29,7 @@ class ArNll(Pretrained):
     """Likelihood under a causal language model."""
 
     judge: str = Field(description="a from_pretrained folder, or a name on the Hugging Face hub")
-    context: PositiveInt | None = Field(
+    context: Size | None = Field(
         None, description="longest text in the judge's tokens, the rest is cut (null: its limit)"
     )
     begin: Literal["none", "bos", "eos"] = Field(
@@ -42,16 +43,16 @@ class ArNll(Pretrained):
         description="texts are cut by the judge's tokenizer; false: it gets the ids that the model "
         "wrote, which needs one and the same vocabulary",
     )
-    orders: list[PositiveInt] = Field([1, 2, 3, 4], min_length=1, description="n of distinct_n")
+    orders: list[Size] = Field([1, 2, 3, 4], min_length=1, description="n of distinct_n")
 
 
 class Mauve(Pretrained):
     """MAUVE (2102.01454) between texts and held-out text, on features of an encoder."""
 
     encoder: str = Field(description="a from_pretrained folder, or a name on the hub")
-    context: PositiveInt = Field(256, description="longest text in the encoder's tokens")
+    context: Size = Field(256, description="longest text in the encoder's tokens")
     scale: PositiveFloat = Field(5.0, description="c, the scaling factor of the divergences")
-    buckets: PositiveInt | None = Field(
+    buckets: Size | None = Field(
         None, description="clusters (null: a tenth of the texts on each side, at least 2)"
     )
     seed: PositiveInt = Field(25, description="of the clustering")
@@ -66,7 +67,7 @@ class Units(Config):
 class SelfBleu(Units):
     """BLEU of every text against all others (1802.01886)."""
 
-    order: PositiveInt = Field(4, description="longest n-gram, all weighted equally")
+    order: Size = Field(4, description="longest n-gram, all weighted equally")
     epsilon: float = Field(
         0.1, ge=0.0, description="matches that an order without any is given; 0: the text scores 0"
     )
@@ -76,12 +77,12 @@ class Zipf(Units):
     """The slope of log frequency over log rank."""
 
     unit: Unit = Field("words", description="what is counted")
-    top: PositiveInt = Field(5000, description="ranks that the line is fitted to")
+    top: Size = Field(5000, description="ranks that the line is fitted to")
 
 
 class Repetition(Units):
     """How texts repeat themselves."""
 
-    orders: list[PositiveInt] = Field([1, 2, 3, 4], min_length=1, description="every n")
-    phrase: PositiveInt = Field(2, description="shortest phrase of a loop")
+    orders: list[Size] = Field([1, 2, 3, 4], min_length=1, description="every n")
+    phrase: Size = Field(2, description="shortest phrase of a loop")
     times: int = Field(3, ge=2, description="how often it must stand at the end of a text")

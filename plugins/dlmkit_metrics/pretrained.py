@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +54,8 @@ def load(name: str, what: str, auto: str, config: Pretrained) -> Reader:
     """
     import transformers
 
-    folder = Path(name).expanduser()
-    local = folder.is_dir()
+    folder = folders.expanded(name)
+    local = os.path.isdir(folder)
     source, revision = (str(folder), None) if local else (name, config.revision)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=revision)

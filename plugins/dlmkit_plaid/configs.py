@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, PositiveInt, model_validator
 
 from dlmkit import Config
+from dlmkit.plugin import Size
 
 
 class Monotone(Config):
@@ -18,7 +19,7 @@ class Monotone(Config):
     gamma_max: float = Field(
         6.0, description="highest, learned (Plaid: 6 at norm 1; add log d for norm sqrt(d))"
     )
-    units: PositiveInt = Field(1024, description="tanh units of the monotone network (Plaid: 1024)")
+    units: Size = Field(1024, description="tanh units of the monotone network (Plaid: 1024)")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

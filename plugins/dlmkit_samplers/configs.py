@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 
 from dlmkit import Config, part_of
+from dlmkit.plugin import Size
 
 
 class Nothing(Config):
@@ -26,7 +27,9 @@ class EDMChurn(Config):
 
     s_churn: float = Field(10.0, ge=0.0, description="noise added in all; 0 is Heun (our choice)")
     s_tmin: float = Field(0.0, ge=0.0, description="lowest noise-to-signal ratio to add it at")
-    s_tmax: float = Field(math.inf, ge=0.0, description="highest noise-to-signal ratio")
+    s_tmax: float = Field(
+        math.inf, ge=0.0, allow_inf_nan=True, description="highest noise-to-signal ratio"
+    )
     s_noise: float = Field(1.0, ge=0.0, description="standard deviation of the noise added")
 
 
@@ -104,7 +107,7 @@ class TokenSwitches(Config):
     """Halts a row whose likeliest tokens have stopped changing."""
 
     most: float = Field(0, ge=0, description="s, changed tokens of the row allowed at a step")
-    steps: PositiveInt = Field(3, description="k, steps in a row")
+    steps: Size = Field(3, description="k, steps in a row")
 
 
 class StableAndConfident(Config):
@@ -113,13 +116,13 @@ class StableAndConfident(Config):
     threshold: PositiveFloat = Field(
         description="mean entropy in nats a position (DiffusionGemma: 0.005)", examples=[0.005]
     )
-    steps: PositiveInt = Field(1, description="steps in a row without a changed token (there: 1)")
+    steps: Size = Field(1, description="steps in a row without a changed token (there: 1)")
 
 
 class FixedStep(Config):
     """Halts every row after the same number of steps."""
 
-    step: PositiveInt = Field(description="grid steps to take", examples=[3])
+    step: Size = Field(description="grid steps to take", examples=[3])
 
 
 _FIXED = {"use": "samplers:fixed", "with": {"step": 3}}
@@ -138,14 +141,14 @@ class Patience(Config):
     """A rule must hold several steps in a row."""
 
     rule: part_of("exit") = Field(description="the rule that must hold", examples=[_ENTROPY])
-    steps: PositiveInt = Field(2, description="steps in a row")
+    steps: Size = Field(2, description="steps in a row")
 
 
 class After(Config):
     """A rule that counts only from some step on."""
 
     rule: part_of("exit") = Field(description="the rule that then counts", examples=[_ENTROPY])
-    step: PositiveInt = Field(description="grid steps to take before it may halt", examples=[4])
+    step: Size = Field(description="grid steps to take before it may halt", examples=[4])
 
 
 class ScoreTemperature(Config):
@@ -176,5 +179,8 @@ class Below(Config):
     """Projects the predicted x0."""
 
     below: float = Field(
-        math.inf, ge=0.0, description="only at noise-to-signal ratios up to this one"
+        math.inf,
+        ge=0.0,
+        allow_inf_nan=True,
+        description="only at noise-to-signal ratios up to this one",
     )

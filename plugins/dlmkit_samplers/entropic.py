@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dlmkit import files
+from dlmkit import files, folders
 from dlmkit.core.context import BuildContext
 from dlmkit.core.grid import Grid
 from dlmkit.core.schedule import Level, NoiseSchedule
@@ -98,7 +98,7 @@ class Fitted(Grid):
 
     def __init__(self, config: configs.Fitted, context: BuildContext) -> None:
         self.mix = config.log_uniform_mix
-        self.log_s, self.profile = recorded(Path(config.path).expanduser())
+        self.log_s, self.profile = recorded(folders.expanded(config.path))
 
     def points(self, schedule: NoiseSchedule, n: int) -> Points:
         log_s = log_ratios(schedule)

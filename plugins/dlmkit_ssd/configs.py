@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 
 from dlmkit import Config
+from dlmkit.plugin import Size
 
 
 class Cosine(Config):
     """The cosine schedule."""
 
     offset: float = Field(1e-4, ge=0.0, lt=1.0, description="s of the cosine (SSD-LM: 1e-4)")
-    steps: PositiveInt = Field(
+    steps: Size = Field(
         5000, gt=2, description="T: times lie between 1 / T and 1 - 1 / T (SSD-LM: 5000)"
     )
 
@@ -19,14 +20,14 @@ class Cosine(Config):
 class Simplex(Config):
     """Almost one-hot logits."""
 
-    dim: PositiveInt = Field(1024, description="channels that the network reads of a token")
+    dim: Size = Field(1024, description="channels that the network reads of a token")
     scale: PositiveFloat = Field(5.0, description="K: tokens are logits of +K and -K (SSD-LM: 5)")
 
 
 class CrossEntropy(Config):
     """Whole rows, and rows that end after one block."""
 
-    block: PositiveInt | None = Field(
+    block: Size | None = Field(
         None, description="B, positions of a block (SSD-LM: 25); default: no blocks"
     )
     whole: float = Field(

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from dlmkit import Config
+from dlmkit.plugin import Size
 
 _NORMALISED = ("characters", "pieces")
 _NORMALISED_DEFAULTS: Mapping[str, Any] = {"lowercase": True, "fold": True, "rare": 1e-5}
@@ -22,7 +23,7 @@ class Tokens(Config):
         description="one id a character; byte-pair pieces of words; byte-level BPE; or the "
         "transformers tokenizer called name. The first three are trained on the run's text",
     )
-    size: PositiveInt | None = Field(
+    size: Size | None = Field(
         None, description="V of pieces or bytes, special tokens included (bytes: 258 or more)"
     )
     lowercase: bool | None = Field(
@@ -107,10 +108,10 @@ class Sharded(Source):
     documents: PositiveInt | None = Field(
         None, description="prepared: at most this many training documents (default: all)"
     )
-    shuffle: PositiveInt = Field(
+    shuffle: Size = Field(
         1024, description="stream: documents are shuffled in blocks of this many (1: in order)"
     )
-    lanes: PositiveInt = Field(
+    lanes: Size = Field(
         8,
         description="stream: streams that the rows of a batch are dealt to; each process reads "
         "those of its own rows only, so take a multiple of the number of processes",
@@ -185,7 +186,7 @@ class TextFiles(Source):
 class NgramJudge(Config):
     """A Kneser-Ney model fitted to the training text."""
 
-    order: PositiveInt = Field(6, description="longest n-gram")
+    order: Size = Field(6, description="longest n-gram")
     unit: Literal["characters", "tokens"] = Field(
         "characters", description="what it counts; characters compare models of any vocabulary"
     )
@@ -205,7 +206,7 @@ class Distinct(Config):
     unit: Literal["characters", "tokens", "words"] = Field(
         "words", description="what the n-grams are made of"
     )
-    orders: list[PositiveInt] = Field([1, 2, 3, 4], min_length=1, description="every n")
+    orders: list[Size] = Field([1, 2, 3, 4], min_length=1, description="every n")
 
 
 class NgramDistance(Config):
@@ -214,4 +215,4 @@ class NgramDistance(Config):
     unit: Literal["characters", "tokens", "words"] = Field(
         "words", description="what the n-grams are made of"
     )
-    orders: list[PositiveInt] = Field([1, 2, 3], min_length=1, description="every n")
+    orders: list[Size] = Field([1, 2, 3], min_length=1, description="every n")

@@ -6,6 +6,7 @@ raises a dozen kinds of error, its own, pyarrow's and the file system's.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +35,7 @@ class HubShards(Shards):
         self.name = f"{path}{f' ({config})' if config else ''}, split {split}"
         self.path, self.config, self.split, self.revision = path, config, split, revision
         self.column = column
-        files, facts = _files(Path(path).expanduser()), (config, split, column, revision)
+        files, facts = _files(folders.expanded(path)), (config, split, column, revision)
         named = () if files else (path,)
         self.identity, self.files = (
             fingerprint(files, times, *facts, *named) for times in (True, False)
@@ -89,32 +90,32 @@ def _open(path: str, config: str | None, split: str, revision: str | None) -> An
     """The split as an iterable dataset."""
     import datasets
 
-    local = Path(path).expanduser()
-    if (local / "state.json").is_file() or (local / "dataset_dict.json").is_file():
+    local = folders.expanded(path)
+    if any(os.path.isfile(local / name) for name in ("state.json", "dataset_dict.json")):
         saved = datasets.load_from_disk(str(local))
         if isinstance(saved, datasets.DatasetDict):
             if split not in saved:
                 raise ValueError(f"there is no split {split!r}; there are {', '.join(saved)}")
             saved = saved[split]
         return saved.to_iterable_dataset(num_shards=max(1, len(saved.cache_files)))
-    if local.is_file():
+    if os.path.isfile(local):
         builder = next((_BUILDERS[s] for s in local.suffixes if s in _BUILDERS), None)
         if builder is None:
             raise ValueError(f"the file's name has to end in one of {', '.join(_BUILDERS)}")
         files = {split: str(local)}
         return datasets.load_dataset(builder, data_files=files, split=split, streaming=True)
-    name = str(local) if local.is_dir() else path
+    name = str(local) if os.path.isdir(local) else path
     return datasets.load_dataset(name, config, split=split, revision=revision, streaming=True)
 
 
 def _files(path: Path) -> list[Path]:
     """What lies at a local path; nothing for a dataset of the hub."""
-    found = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return [file for file in found if file.is_file()]
+    found = sorted(path.rglob("*")) if os.path.isdir(path) else [path]
+    return [file for file in found if os.path.isfile(file)]
 
 
 def _cannot_open(path: str, name: str, error: Exception) -> str:
-    if Path(path).expanduser().exists():
+    if os.path.exists(folders.expanded(path)):
         return f"{name} cannot be opened: {_words(error)}"
     message = (
         f"{name} cannot be opened: it is no folder or file here, and the hub gave {_words(error)}\n"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from dlmkit import folders
 from dlmkit.errors import DataError
 from dlmkit.files import MIB, opened
 from dlmkit_text import sources
@@ -139,8 +141,8 @@ def json_shards(folder: Path) -> tuple[JsonShards, JsonShards | None]:
 
     Raises DataError if the folder is missing or holds none.
     """
-    folder = folder.expanduser()
-    if not folder.is_dir():
+    folder = folders.expanded(folder)
+    if not os.path.isdir(folder):
         raise DataError(f"{folder} is no folder (relative paths start at {Path.cwd()})")
     paths = sorted(path for path in folder.glob("*.json.gz") if path.is_file())
     held_out = [path for path in paths if "-validation." in path.name]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import csv
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from dlmkit import files
+from dlmkit import files, folders
 from dlmkit.errors import DataError
 
 _SENTENCE_END = re.compile(r"(?<=[.?!]) +")
@@ -110,8 +111,8 @@ def _documents(text: str, document: Literal["paragraph", "line", "file"]) -> lis
 
 
 def _files(root: Path) -> list[Path]:
-    root = root.expanduser()
-    if not root.exists():
+    root = folders.expanded(root)
+    if not os.path.exists(root):
         raise DataError(f"{root} does not exist (relative paths start at {Path.cwd()})")
     if not root.is_dir():
         return [root]

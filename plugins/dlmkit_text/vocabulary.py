@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -132,14 +133,14 @@ def pretrained(name: str, options: Tokens) -> Tokenizer:
 def _load(name: str, revision: str | None) -> Any:
     from transformers import AutoTokenizer
 
-    folder = Path(name).expanduser()
+    folder = folders.expanded(name)
     try:
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             folder = Path(_fetch(name, revision))
         return AutoTokenizer.from_pretrained(str(folder))
     except Exception as error:  # the libraries raise a dozen kinds, their own and the network's
         first = f"{type(error).__name__}: {error}".splitlines()[0]
-        where = "it is a folder here" if folder.is_dir() else "it is no folder here"
+        where = "it is a folder here" if os.path.isdir(folder) else "it is no folder here"
         raise DataError(
             f"tokenizer.name: {name} cannot be loaded: {where}, and {first}\n"
             f"tokenizers of the hub are kept in {folders.hub()} (HF_HOME); to use one without a "

@@ -5,15 +5,24 @@ import shutil
 
 import pytest
 import torch
-from transformers import AutoModel, BertConfig, BertModel, RobertaConfig, RobertaModel
+from transformers import (
+    AutoModel,
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    GPT2Model,
+    RobertaConfig,
+    RobertaModel,
+)
 
 import dlmkit
 from dlmkit.cli.app import main
 from dlmkit.core.network import Conditioning
 from dlmkit.core.schedule import Level
-from dlmkit.errors import DataError
+from dlmkit.errors import DataError, RecipeError
 from dlmkit.glue.head import features
 from dlmkit.models import compose
+from dlmkit_hf import encoders
 
 SIZES = {
     "hidden_size": 16,
@@ -151,12 +160,29 @@ BERT = {"model_type": "bert", **SIZES}
         ({"architecture": BERT, "from_scratch": True}, 3, "from_scratch and revision go with name"),
         ({"architecture": {"hidden_size": 8}}, 3, "architecture needs model_type"),
         ({"architecture": {**BERT, "hidden_sise": 8}}, 3, "bert has no 'hidden_sise'"),
-        ({"architecture": {**BERT, "model_type": "bart?"}}, 3, "network.with.architecture: "),
+        (
+            {"architecture": {**BERT, "model_type": "bart?"}},
+            3,
+            "architecture.model_type: 'bart?' is no encoder that transformers knows, did you mean",
+        ),
+        ({"architecture": {**BERT, "model_type": 7}}, 3, "architecture needs model_type"),
+        ({"architecture": {**BERT, "pad_token_id": [float("inf")]}}, 3, "expected a finite number"),
+        (
+            {"architecture": {"model_type": "gpt2", "n_embd": 16}},
+            3,
+            "'gpt2' is no encoder that transformers knows, such as bert",
+        ),
+        (
+            {"architecture": {**BERT, "is_decoder": True}},
+            3,
+            "architecture.is_decoder: leave it out: decoders (gpt2 and its kin) read left to right",
+        ),
         ({"name": "/no/such/folder"}, 5, "--set network.with.name=DIR"),
     ],
 )
 def test_bad_options(options, code, words, capsys, tmp_path):
-    sets = ["--set", "network.use=hf-encoder", "--set", f"network.with={json.dumps(options)}"]
+    written = json.dumps(options).replace("Infinity", ".inf")
+    sets = ["--set", "network.use=hf-encoder", "--set", f"network.with={written}"]
     assert main(["train", "ddlm_grammar", "--out", str(tmp_path / "run"), *sets]) == code
     assert words in capsys.readouterr().err
 
@@ -195,3 +221,23 @@ def test_in_a_space_of_its_word_embeddings_clean_text_is_read_as_trained(tmp_pat
     theirs = AutoModel.from_pretrained(bert).eval()(input_ids=ids).last_hidden_state
     torch.testing.assert_close(ours, theirs)
     assert not any(p.requires_grad for p in objective.space.parameters())
+
+
+def test_a_pretrained_decoder_is_refused_whatever_its_type_is(tmp_path):
+    """By its type where transformers has no masked-language head for it, else by trial."""
+    causal = BertConfig(**SIZES, max_position_embeddings=40, is_decoder=True)
+    BertModel(causal).save_pretrained(tmp_path / "causal")
+    with pytest.raises(RecipeError, match="bert is a decoder here"):
+        network({"name": str(tmp_path / "causal")})
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": 30}
+    GPT2Model(GPT2Config(**sizes)).save_pretrained(tmp_path / "gpt2")
+    with pytest.raises(RecipeError, match="is a gpt2, which is no encoder"):
+        network({"name": str(tmp_path / "gpt2")})
+
+
+def test_the_trial_of_an_encoder_uses_up_no_randomness(bert):
+    first = network({"name": str(bert)})
+    body, state = first.encoder.train(), torch.get_rng_state()
+    assert encoders.sees_all(body, 16, 8)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert body.training

@@ -18,7 +18,7 @@ class Nothing(Config):
 
 class Range(Config):
     low: PositiveFloat = 1.0
-    high: PositiveFloat = 300.0
+    high: PositiveFloat = Field(300.0, allow_inf_nan=True)
     shape: Literal["straight", "curved"] = "straight"
 
     @model_validator(mode="after")

@@ -14,8 +14,9 @@ from dlmkit.recipe.write import inline
 from dlmkit.registry import Registry
 
 NAMES = st.from_regex(r"[a-z][a-z0-9.-]{0,8}(:[a-z][a-z0-9-]{0,8})?", fullmatch=True)
+INTEGERS = st.integers(-(2**63), 2**63 - 1)
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    st.none() | st.booleans() | INTEGERS | st.floats(allow_nan=False) | st.text(max_size=8),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(st.from_regex("[a-z]{1,4}", fullmatch=True), inner, max_size=3)
