@@ -9,6 +9,10 @@ class DlmkitError(Exception):
     exit_code = 1
 
 
+class Notice(UserWarning):
+    """What a user should know and nothing stops for; the command line shows it as one line."""
+
+
 class UsageError(DlmkitError):
     """The command's own words are off: a bad option, a folder already in use."""
 

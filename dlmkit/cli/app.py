@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ import typer
 from dlmkit import __version__
 from dlmkit.cli.commands import Program
 from dlmkit.cli.output import result, say
-from dlmkit.errors import DlmkitError, Preempted
+from dlmkit.errors import DlmkitError, Notice, Preempted
 
 EXIT_CODES = """Exit codes: 0 done, 1 unexpected, 2 usage, 3 recipe missing or invalid or a name
 nobody provides, 4 a known name whose plugin failed or is absent, 5 data or hub, 6 checkpoint,
@@ -85,11 +86,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """Undo what options changed in the environment, for callers inside one process."""
-    before = os.environ.get("DLMKIT_PLUGINS")
+    """Undo what options changed in the environment, for callers inside one process.
+
+    Meanwhile a Notice is one line, without the place in the code that other warnings name.
+    """
+    before, worded = os.environ.get("DLMKIT_PLUGINS"), warnings.formatwarning
+
+    def formatted(message: Any, category: type[Warning], *place: Any, **more: Any) -> str:
+        if issubclass(category, Notice):
+            return f"note: {message}\n"
+        return worded(message, category, *place, **more)
+
+    warnings.formatwarning = formatted
     try:
         yield
     finally:
+        warnings.formatwarning = worded
         os.environ.pop("DLMKIT_PLUGINS", None)
         if before is not None:
             os.environ["DLMKIT_PLUGINS"] = before

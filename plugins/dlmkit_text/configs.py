@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from dlmkit import Config
 from dlmkit.plugin import Size
@@ -176,11 +176,29 @@ class TextFiles(Source):
     """Your own text."""
 
     paths: list[Path] = Field(
-        min_length=1, description="UTF-8 files, or folders whose *.txt files are read in order"
+        min_length=1,
+        description="files, or folders whose *.txt files are read in order; a list, or one path",
+    )
+    encoding: str = Field(
+        "utf-8", description="how the files are encoded, as Python calls it: latin-1, cp1252, ..."
     )
     document: Literal["paragraph", "line", "file"] = Field(
         "paragraph", description="what a document is: paragraphs end at blank lines"
     )
+
+    @field_validator("paths", mode="before")
+    @classmethod
+    def _one(cls, given: Any) -> Any:
+        return [given] if isinstance(given, str | Path) else given
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, given: str) -> str:
+        try:
+            "".encode(given)
+        except (LookupError, ValueError) as error:
+            raise ValueError(f"{given!r} is no encoding of text that Python knows") from error
+        return given
 
 
 class NgramJudge(Config):

@@ -180,7 +180,7 @@ def reviews(config: Reviews, context: BuildContext) -> Data:
 
 def text(config: TextFiles, context: BuildContext) -> Data:
     """Local files."""
-    documents = sources.text_files(config.paths, config.document)
+    documents = sources.text_files(config.paths, config.document, config.encoding)
     return _listed(documents, config, context, ", ".join(map(str, config.paths)))
 
 

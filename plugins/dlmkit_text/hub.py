@@ -6,6 +6,7 @@ raises a dozen kinds of error, its own, pyarrow's and the file system's.
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterator
 from functools import cached_property
@@ -102,10 +103,23 @@ def _open(path: str, config: str | None, split: str, revision: str | None) -> An
         builder = next((_BUILDERS[s] for s in local.suffixes if s in _BUILDERS), None)
         if builder is None:
             raise ValueError(f"the file's name has to end in one of {', '.join(_BUILDERS)}")
-        files = {split: str(local)}
-        return datasets.load_dataset(builder, data_files=files, split=split, streaming=True)
-    name = str(local) if os.path.isdir(local) else path
-    return datasets.load_dataset(name, config, split=split, revision=revision, streaming=True)
+        file = {split: glob.escape(str(local))}
+        return datasets.load_dataset(builder, data_files=file, split=split, streaming=True)
+    name, found = (str(local), _patterns(local)) if os.path.isdir(local) else (path, None)
+    return datasets.load_dataset(
+        name, config, data_files=found, split=split, revision=revision, streaming=True
+    )
+
+
+def _patterns(folder: Path) -> dict[str, list[str]] | None:
+    """The files of ``folder`` by split, if its name would be read as a pattern itself."""
+    from datasets.data_files import get_data_patterns
+
+    name = glob.escape(str(folder.absolute()))
+    if not glob.has_magic(str(folder.absolute())):
+        return None
+    found = get_data_patterns(name)
+    return {str(split): [f"{name}/{pattern}" for pattern in own] for split, own in found.items()}
 
 
 def _files(path: Path) -> list[Path]:

@@ -33,7 +33,7 @@ def register_components() -> Sequence[Component]:
         Component(
             kind="data",
             name="text",
-            summary="local UTF-8 text files or folders of them",
+            summary="local text files or folders of them",
             config=configs.TextFiles,
             target="dlmkit_text.data:text",
             example={"paths": [str(Path(__file__))], "document": "line"},

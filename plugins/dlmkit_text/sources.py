@@ -7,13 +7,14 @@ import csv
 import hashlib
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from dlmkit import files, folders
-from dlmkit.errors import DataError
+from dlmkit.errors import DataError, Notice
 
 _SENTENCE_END = re.compile(r"(?<=[.?!]) +")
 _BRACKETS = str.maketrans("", "", "[]")
@@ -32,17 +33,21 @@ def package_file(package: str, name: str) -> Path:
     )
 
 
-def read_text(path: Path) -> str:
-    """The text of a UTF-8 file. Raises DataError naming the file."""
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """The text of a file, with line ends as Python has them. Raises DataError naming the file."""
     try:
-        return files.read_text(path, limit=None)
+        text = files.read_bytes(path, limit=None).decode(encoding)
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path} is not UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}; "
-            "convert it, for example with iconv -t UTF-8"
+            f"{path} is not {encoding.upper()}: byte {error.start} is "
+            f"0x{error.object[error.start]:02x}; say how it is encoded: "
+            "data.with.encoding=latin-1, or cp1252 if it comes from Windows"
         ) from error
+    except UnicodeError as error:
+        raise DataError(f"{path} is not {encoding.upper()}: {error}") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def king_james() -> list[str]:
@@ -90,17 +95,29 @@ def reviews() -> list[str]:
     return sorted(texts, key=digest)
 
 
-def text_files(paths: Sequence[Path], document: Literal["paragraph", "line", "file"]) -> list[str]:
+def text_files(
+    paths: Sequence[Path],
+    document: Literal["paragraph", "line", "file"],
+    encoding: str = "utf-8",
+) -> list[str]:
     """The documents of files, and of the ``*.txt`` files of folders in order of their path.
 
-    Raises DataError naming the file that is missing, empty or not UTF-8.
+    Files without text are left out with a Notice. Raises DataError naming the file that is
+    missing or not in ``encoding``, and if no file has any text.
     """
-    documents = []
+    documents, empty = [], []
     for path in (file for root in paths for file in _files(root)):
-        text = read_text(path).removeprefix("\ufeff")
-        if not text.strip():
-            raise DataError(f"{path} is empty")
-        documents += [part for part in _documents(text, document) if part.strip()]
+        text = read_text(path, encoding).removeprefix("\ufeff")
+        if text.strip():
+            documents += [part for part in _documents(text, document) if part.strip()]
+        else:
+            empty.append(str(path))
+    more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
+    named = f"{', '.join(empty[:3])}{more} {'is' if len(empty) == 1 else 'are'} empty"
+    if not documents:
+        raise DataError(f"{named}: there is no text to learn from")
+    if empty:
+        warnings.warn(f"{named} and left out", Notice, stacklevel=2)
     return documents
 
 
@@ -113,7 +130,10 @@ def _documents(text: str, document: Literal["paragraph", "line", "file"]) -> lis
 def _files(root: Path) -> list[Path]:
     root = folders.expanded(root)
     if not os.path.exists(root):
-        raise DataError(f"{root} does not exist (relative paths start at {Path.cwd()})")
+        raise DataError(
+            f"{root} does not exist (relative paths start at {Path.cwd()}); name your files, or a "
+            "folder of *.txt files: --set data.with.paths=PATH"
+        )
     if not root.is_dir():
         return [root]
     files = sorted(path for path in root.rglob("*.txt") if path.is_file())

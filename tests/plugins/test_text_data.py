@@ -13,7 +13,9 @@ from pydantic import ValidationError
 
 from dlmkit import folders
 from dlmkit.core.context import BuildContext
-from dlmkit.errors import DataError, UsageError
+from dlmkit.errors import DataError, Notice, UsageError
+from dlmkit.recipe.load import load_recipe
+from dlmkit.registry import Registry
 from dlmkit_text import cache, corpus, sources
 from dlmkit_text.configs import KingJames, Reviews, TextFiles, Tokens
 from dlmkit_text.data import PackedText, kjv, reviews, text
@@ -65,7 +67,7 @@ def test_documents_of_files_and_folders(tmp_path: Path):
         (None, "does not exist"),
         (b"", "is empty"),
         (b" \n\t\n", "is empty"),
-        (b"abc \xe9t\xe9", "is not UTF-8: byte 4 is 0xe9"),
+        (b"abc \xe9t\xe9", "is not UTF-8: byte 4 is 0xe9; say how .*data.with.encoding=latin-1"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path: Path, content: bytes | None, message: str):
@@ -74,6 +76,39 @@ def test_a_bad_file_is_named(tmp_path: Path, content: bytes | None, message: str
         path.write_bytes(content)
     with pytest.raises(DataError, match=f"mine.txt.*{message}"):
         sources.text_files([path], "line")
+
+
+def test_a_file_without_text_among_others_is_left_out_and_named(tmp_path: Path):
+    for name, content in (("a", "a b\n"), ("b", " \n"), ("c", "")):
+        (tmp_path / f"{name}.txt").write_text(content)
+    with pytest.warns(Notice, match=r"b.txt, .*c.txt are empty and left out"):
+        assert sources.text_files([tmp_path], "line") == ["a b"]
+
+
+def test_text_in_another_encoding_is_read_by_its_name(tmp_path: Path):
+    for encoding in ("latin-1", "cp1252", "utf-16"):
+        path = tmp_path / f"{encoding}.txt"
+        path.write_bytes("l'\xe9t\xe9\r\nfini".encode(encoding))
+        assert sources.text_files([path], "line", encoding) == ["l'\xe9t\xe9", "fini"]
+    config = TextFiles.model_validate({"paths": str(path), "encoding": "latin-1"})
+    assert (config.paths, config.encoding) == ([path], "latin-1")
+    for unknown in ("latin-77", "hex", ""):
+        with pytest.raises(ValidationError, match="no encoding of text that Python knows"):
+            TextFiles.model_validate({"paths": [path], "encoding": unknown})
+
+
+def test_own_text_is_a_recipe_to_start_from(tmp_path: Path):
+    path = tmp_path / "mine.txt"
+    lines = [line.replace("the", "th\xe9") for line in LINES]
+    path.write_bytes("\n\n".join(lines).encode("latin-1"))
+    words = [f"data.with.paths={path}", "data.with.encoding=latin-1", "length=16"]
+    config = load_recipe("own_text", words, Registry.load(third_party=False)).config
+    data = text(TextFiles.model_validate(config.data.options), BuildContext(length=config.length))
+    assert "\xe9" in "".join(data.tokenizer.pieces())
+    assert {part.use for part in config.metric} >= {"text:ngram-judge", "text:ngram-distance"}
+    missing = TextFiles.model_validate({"paths": ["nowhere"]})
+    with pytest.raises(DataError, match=r"nowhere does not exist .*--set data.with.paths=PATH"):
+        text(missing, BuildContext(length=8))
 
 
 def test_a_folder_without_text_is_named(tmp_path: Path):
