@@ -20,6 +20,7 @@ DOCUMENT = 64 * MIB
 TEXTS = 2048 * MIB
 """The most bytes of a file of texts that are to be measured or learned from, read as a whole."""
 
+_PNG = b"\x89PNG\r\n\x1a\n"
 _QUOTED = 60
 _KINDS = (
     (stat.S_ISDIR, "it is a folder"),
@@ -68,6 +69,15 @@ def read_bytes(path: Path, limit: int | None = DOCUMENT) -> bytes:
 def read_text(path: Path, limit: int | None = DOCUMENT) -> str:
     """The same as UTF-8 text, with line ends as Python has them. Raises UnicodeDecodeError too."""
     return read_bytes(path, limit).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def is_png(path: Path) -> bool:
+    """Whether ``path`` is a picture, and not a link to something else that is to be kept."""
+    try:
+        with opened(path) as file:
+            return file.read(len(_PNG)) == _PNG
+    except OSError:
+        return False
 
 
 def quoted(value: Any) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+MANIFEST, RECIPE = "manifest.json", "recipe.yaml"
+"""In a folder of weights: what else belongs to it, and how its model is built."""
+
 
 def expanded(name: str | Path) -> Path:
     """``name`` with ``~`` as the home folder; of a user that nobody knows it stays as it is.

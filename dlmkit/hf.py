@@ -110,7 +110,7 @@ class DlmkitModel(PreTrainedModel):
                 local_files_only=local_files_only,
             )
         if config is None:
-            config = DlmkitConfig.from_pretrained(folder)
+            config = DlmkitConfig.from_pretrained(folder, trust_remote_code=False)
         model = cls(config, load_model(folder))
         model.name_or_path = where
         model.eval()

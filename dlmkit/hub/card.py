@@ -7,7 +7,7 @@ from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
-from dlmkit import __version__
+from dlmkit import __version__, files
 from dlmkit.evaluation.plots import read_metrics
 from dlmkit.hub.evidence import Evidence
 from dlmkit.models import Model
@@ -15,7 +15,7 @@ from dlmkit.recipe.load import Resolved
 from dlmkit.training.checkpoint import saved_step
 from dlmkit.training.curves import CURVES
 from dlmkit.training.folder import METRICS
-from dlmkit.training.origin import environment_of, plugins_of, run_of
+from dlmkit.training.origin import environment_of, package, plugins_of, run_of
 
 CURVE_ROWS = 12
 """Validations that the card's table shows, at most: evenly spaced, the last among them."""
@@ -83,7 +83,8 @@ def _summary(model: Model, source: Path, weights: str) -> str:
 
 def _use(plugins: Sequence[str], environment: Record) -> str:
     made_with = {entry["name"]: entry["distribution"] for entry in environment.get("plugins", ())}
-    packages = sorted({"dlmkit", *(made_with.get(plugin, "dlmkit") for plugin in plugins)})
+    recorded = (package(made_with.get(plugin, "dlmkit")) for plugin in plugins)
+    packages = sorted({"dlmkit", *filter(None, recorded)})
     return f"""## Use
 
 ```bash
@@ -141,7 +142,7 @@ def _curve(validations: Sequence[Record], source: Path) -> str:
         ["| step | held-out loss, nats a token | context gain |", "|--:|--:|--:|", *lines]
     )
     drawn = (run_of(source) or source) / CURVES
-    picture = f"\n\n![Loss and context gain]({CURVES})" if drawn.is_file() else ""
+    picture = f"\n\n![Loss and context gain]({CURVES})" if files.is_png(drawn) else ""
     return (
         "### Training curve\n\nLoss of the averaged weights on held-out text over fixed noise "
         "levels; the gain is against the best prediction without context, positive where context "

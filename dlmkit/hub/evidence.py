@@ -18,6 +18,7 @@ from dlmkit.conditions import model_digest
 from dlmkit.errors import UsageError
 from dlmkit.evaluation import acceptance
 from dlmkit.evaluation.record import RECORD, read
+from dlmkit.files import is_png
 from dlmkit.models import Model
 
 EVALUATION, ACCEPTANCE = "evaluation.json", "acceptance.json"
@@ -78,7 +79,7 @@ def _pictures(document: Path) -> dict[str, Path]:
     """The pictures that were drawn beside ``document``, by their names in the folder."""
     stem, own = document.with_suffix(""), Path(ACCEPTANCE).stem
     drawn = {f"{own}{end}": Path(f"{stem}{end}") for end in acceptance.PICTURES.values()}
-    return {name: path for name, path in drawn.items() if path.is_file()}
+    return {name: path for name, path in drawn.items() if is_png(path)}
 
 
 def _record(record: Mapping[str, Any]) -> str:

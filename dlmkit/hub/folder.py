@@ -103,7 +103,7 @@ class Export:
         _write_json(folder / CONFIG, self._config())
         _write_json(folder / ENVIRONMENT, self._environment(recipe))
         curves = (run_of(self.source) or self.source) / CURVES
-        if curves.is_file():
+        if files.is_png(curves):
             shutil.copyfile(curves, folder / CURVES)
         evidence = Evidence.of(self.model, self.source, self.record, self.acceptance)
         evidence.write(folder)
@@ -113,7 +113,7 @@ class Export:
         """The card of a folder that was exported before may have been edited: it is kept, unless
         something new is to stand in it."""
         before, new = self.source / CARD, (self.licence, self.record, self.acceptance)
-        if before.is_file() and run_of(self.source) is None and not any(new):
+        if _own(before) and run_of(self.source) is None and not any(new):
             return files.read_text(before)
         return card(self.model, self.source, self.weights, self.name, self.licence, evidence)
 
@@ -144,6 +144,16 @@ class Export:
             **{key: before[key] for key in kept if key in before},
             "plugins": [made_with[name] for name in needed if name in made_with],
         }
+
+
+def _own(path: Path) -> bool:
+    """Whether ``path`` is a file of its folder, or a link into the hub's cache around it.
+
+    The card is in no manifest, and must not carry a file from elsewhere into what is published.
+    """
+    real = path.resolve()
+    cached = real.parent == path.parent.resolve().parent.parent / "blobs"
+    return path.is_file() and (not path.is_symlink() or cached)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -14,16 +14,13 @@ from typing import Any
 from dlmkit import files, folders
 from dlmkit.errors import CheckpointError, DataError, UsageError
 from dlmkit.hub.folder import Export
-from dlmkit.training.checkpoint import MANIFEST, listed, verify
+from dlmkit.training.checkpoint import MANIFEST, verify
 from dlmkit.training.state import CONFIG, RECIPE
 
 LOG_IN = "log in: hf auth login, or HF_TOKEN (to send, a token that may write)"
 
 READ = ("*.safetensors", "*.json", "*.yaml", "*.md", "*.png", "*.txt")
 """The files that are fetched: nothing in these formats runs when it is read."""
-
-LOADED = (".safetensors", ".json", ".yaml")
-"""What is read when a model is loaded: a manifest must vouch for it."""
 
 CODE = (".py", ".pyc", ".so", ".ipynb")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".msgpack")
@@ -137,11 +134,8 @@ def check_folder(folder: Path, origin: str) -> None:
         verify(folder)
         config: Any = json.loads(files.read_text(folder / CONFIG))
     except (CheckpointError, ValueError) as error:
-        words = str(error).replace(f"{folder}/", "")
+        words = str(error).replace(f"{folder}/", "").replace(f"{folder} holds", "it holds")
         raise CheckpointError(f"{origin}: {words}; fetch it again, or ask its author") from error
-    for name in sorted(set(names) - listed(folder) - {MANIFEST}):
-        if PurePosixPath(name).suffix in LOADED:
-            raise CheckpointError(f"{origin} holds {name}, which its manifest does not vouch for")
     if "auto_map" in config:
         raise CheckpointError(f"{origin}: {CONFIG} asks for remote code (auto_map); it is refused")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlmkit.errors import PluginError, RecipeError, UsageError
+from dlmkit.folders import MANIFEST, RECIPE
 from dlmkit.recipe.check import Checker, check_capabilities
 from dlmkit.recipe.problems import Mark, Problem, report
 from dlmkit.recipe.schema import RecipeConfig
@@ -90,6 +91,8 @@ def _parent(reference: Node, files: Sequence[Path], registry: Registry) -> Path:
     def refuse(what: str, plugin: bool = False) -> Exception:
         return report([Problem(reference.mark, ("extends",), what, plugin)])
 
+    if (files[-1].parent / MANIFEST).is_file() and files[-1].name == RECIPE:
+        raise refuse("the recipe of a model is whole, and extends no other: the folder is forged")
     if not isinstance(reference.value, str):
         raise refuse("expected one recipe, a file or a shipped name")
     try:

@@ -14,15 +14,16 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from dlmkit import files
 from dlmkit.errors import CheckpointError
+from dlmkit.folders import MANIFEST as MANIFEST
 
-MANIFEST = "manifest.json"
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{8,})")
+_DOCUMENTS = (".md", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".pdf")
 _SAVING, _REMOVING, _DAMAGED = ".saving-", ".removing-", "damaged-"
 
 
@@ -119,8 +120,20 @@ def _sync(path: Path) -> None:
 
 
 def verify(folder: Path) -> None:
-    """Raise CheckpointError, naming the file, unless ``folder`` is exactly what was saved."""
-    for name, entry in _manifest(folder)["files"].items():
+    """Raise CheckpointError, naming the file, unless ``folder`` is exactly what was saved.
+
+    This is the one door to folders of weights: after it, nothing that could be read as part of
+    the model is there but what the manifest lists, byte for byte. Cards, pictures, licences and
+    hidden files may lie beside it.
+    """
+    entries = _manifest(folder)["files"]
+    for name in _held(folder):
+        if name not in entries:
+            raise CheckpointError(
+                f"{folder} holds {name}, which its manifest does not vouch for: if it is yours, "
+                "move it elsewhere"
+            )
+    for name, entry in entries.items():
         path = folder / name
         if not path.is_file():
             raise CheckpointError(f"{path} is missing")
@@ -129,6 +142,16 @@ def verify(folder: Path) -> None:
             raise CheckpointError(f"{path} has {size} bytes, and was saved with {entry['size']}")
         if _entry(path)["sha256"] != entry["sha256"]:
             raise CheckpointError(f"{path} has been altered: its sha256 is not the saved one")
+
+
+def _held(folder: Path) -> Iterator[str]:
+    """What lies in ``folder`` and could be read as part of a model, as relative paths."""
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        beside = path.suffix.lower() in _DOCUMENTS or path.stem.lower() in ("license", "licence")
+        hidden = any(part.startswith(".") for part in inside.parts)
+        if not (beside or hidden or path.is_dir() or inside.as_posix() == MANIFEST):
+            yield inside.as_posix()
 
 
 def listed(folder: Path) -> frozenset[str]:
@@ -154,6 +177,9 @@ def _manifest(folder: Path) -> dict[str, Any]:
         intact = text == _manifest_text({k: v for k, v in content.items() if k != "sha256"})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
+    strays = [name for name in content["files"] if not _inside(name)]
+    if strays:
+        raise CheckpointError(f"{path} lists {files.quoted(strays[0])}, which is no file inside it")
     if not intact or not sizes:
         raise CheckpointError(f"{path} has been altered: its sha256 is not the saved one")
     if content["format"] != FORMAT:
@@ -163,6 +189,12 @@ def _manifest(folder: Path) -> dict[str, Any]:
     if content["step"] != step_of(folder) and step_of(folder) is not None:
         raise CheckpointError(f"{folder} holds step {content['step']}: it has been renamed")
     return content
+
+
+def _inside(name: str) -> bool:
+    """Whether ``name`` is a relative path that stays where it is read from."""
+    windows = PureWindowsPath(name)  # knows both kinds of separator, and drives
+    return not (windows.anchor or ".." in windows.parts or name in ("", "."))
 
 
 def whole_ones(parent: Path, before: int | None = None) -> Iterator[Path]:

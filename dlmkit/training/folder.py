@@ -12,8 +12,9 @@ from typing import IO, Any
 
 from dlmkit import files
 from dlmkit.errors import CheckpointError, UsageError
+from dlmkit.folders import RECIPE as RECIPE
 
-METRICS, ENVIRONMENT, RECIPE = "metrics.jsonl", "environment.json", "recipe.yaml"
+METRICS, ENVIRONMENT = "metrics.jsonl", "environment.json"
 KINDS = ("train", "validation", "sample", "metric")
 """The kinds of record that metrics.jsonl and trackers get."""
 EMPTY = {".lock", f".{RECIPE}.new"}

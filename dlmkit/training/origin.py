@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,9 @@ from dlmkit.recipe.problems import Problem
 from dlmkit.recipe.yaml import read_text
 from dlmkit.registry import Registry
 from dlmkit.training.folder import ENVIRONMENT
+
+_PACKAGE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+_VERSION = re.compile(r"[0-9][0-9A-Za-z.!+_-]*")
 
 
 def run_of(checkpoint: Path) -> Path | None:
@@ -57,7 +61,21 @@ def advice(folder: Path, recipe: str, registry: Registry) -> str:
     made_with = {entry["name"]: entry for entry in environment_of(folder).get("plugins", ())}
     missing = [made_with[n] for n in plugins_of(recipe) if n not in there and n in made_with]
     return "".join(
-        f"\nthis model was made with plugin {entry['name']!r} of {entry['distribution']} "
-        f"{entry['version']}: pip install '{entry['distribution']}=={entry['version']}'"
-        for entry in missing
+        f"\nthis model was made with plugin {entry['name']!r} of {_how(entry)}" for entry in missing
     )
+
+
+def package(name: Any) -> str | None:
+    """``name`` if it is that of a package, so that no command that holds it means anything else."""
+    return name if isinstance(name, str) and _PACKAGE.fullmatch(name) else None
+
+
+def _how(entry: Mapping[str, Any]) -> str:
+    """The package of a plugin on record, and how to install it, if it can be one."""
+    name, version = package(entry.get("distribution")), entry.get("version")
+    if name is None or not (isinstance(version, str) and _VERSION.fullmatch(version)):
+        return (
+            f"{files.quoted(entry.get('distribution'))} {files.quoted(version)}, which is no name "
+            "and version of a package: ask its author"
+        )
+    return f"{name} {version}: pip install '{name}=={version}'"

@@ -13,10 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dlmkit import files
+from dlmkit.core.finite import refuse_non_finite
 from dlmkit.core.network import ScoreNetwork
 from dlmkit.core.objective import Objective
 from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.errors import CheckpointError, UsageError
+from dlmkit.folders import RECIPE as RECIPE
 from dlmkit.training.loop import Learner
 from dlmkit.training.parallel import World
 
@@ -26,7 +28,7 @@ Weights = Literal["ema", "raw"]
 CONFIG = "config.json"
 """Of an exported folder: what it is, for transformers, and which weights it holds."""
 
-MODEL, EMA, RECIPE = "model.safetensors", "ema.safetensors", "recipe.yaml"
+MODEL, EMA = "model.safetensors", "ema.safetensors"
 OPTIMISER, STATE = "training/optimiser.safetensors", "training/state.json"
 
 
@@ -192,9 +194,11 @@ def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def _load(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
+    refuse_non_finite(tensors.items(), str(path))
+    return tensors
 
 
 def _optimiser_tensors(learner: Learner) -> dict[str, Tensor]:

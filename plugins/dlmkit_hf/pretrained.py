@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dlmkit import files, folders
 from dlmkit.core.context import BuildContext
+from dlmkit.core.finite import refuse_non_finite
 from dlmkit.errors import CheckpointError, DataError, RecipeError
 from dlmkit_hf import configs, encoders
 
@@ -72,8 +73,12 @@ def words(config: configs.WordEmbeddings, context: BuildContext) -> Tensor:
         return torch.randn(context.vocab_size, config.dim or 0)
     with _quiet(), _explained(config.name):
         model = AutoModel.from_pretrained(
-            _place(config.name), revision=config.revision, use_safetensors=True
+            _place(config.name),
+            revision=config.revision,
+            use_safetensors=True,
+            trust_remote_code=False,
         )
+    refuse_non_finite(model.state_dict().items(), config.name)
     table: Tensor = model.get_input_embeddings().weight.detach()
     return table.to(context.dtype).clone()
 
@@ -129,7 +134,9 @@ def _found(config: configs.HfEncoder) -> tuple[Any, str | None]:
 
     name = str(config.name)
     with _explained(name):
-        found = AutoConfig.from_pretrained(_place(name), revision=config.revision)
+        found = AutoConfig.from_pretrained(
+            _place(name), revision=config.revision, trust_remote_code=False
+        )
     if encoders.masked() and found.model_type not in encoders.masked():
         raise RecipeError(
             f"network: {name} is a {found.model_type}, which is no encoder: {encoders.DECODER}"
@@ -146,16 +153,19 @@ def _model(
     with _quiet(), _explained(weights or described.model_type):
         if weights is None:
             return AutoModelForMaskedLM.from_config(
-                described, attn_implementation=attention, dtype=dtype
+                described, attn_implementation=attention, dtype=dtype, trust_remote_code=False
             )
-        return AutoModelForMaskedLM.from_pretrained(
+        model = AutoModelForMaskedLM.from_pretrained(
             weights,
             config=described,
             revision=revision,
             attn_implementation=attention,
             dtype=dtype,
             use_safetensors=True,
+            trust_remote_code=False,
         )
+    refuse_non_finite(model.state_dict().items(), weights)
+    return model
 
 
 def _place(name: str) -> str:

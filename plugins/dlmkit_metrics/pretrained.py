@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dlmkit import folders
+from dlmkit.core.finite import refuse_non_finite
 from dlmkit.errors import DataError
 from dlmkit_metrics.configs import Pretrained
 
@@ -58,7 +59,9 @@ def load(name: str, what: str, auto: str, config: Pretrained) -> Reader:
     local = os.path.isdir(folder)
     source, revision = (str(folder), None) if local else (name, config.revision)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=revision)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            source, revision=revision, trust_remote_code=False
+        )
         model = getattr(transformers, auto).from_pretrained(
             source,
             revision=revision,
@@ -69,6 +72,7 @@ def load(name: str, what: str, auto: str, config: Pretrained) -> Reader:
         model = model.to(config.device).eval()
     except Exception as error:  # the library raises a dozen kinds of error
         raise DataError(_cannot_load(name, what, local, error)) from error
+    refuse_non_finite(model.state_dict().items(), f"{what} {name}")
     identity = {
         "name": folder.name if local else name,
         "sha256": digest(folder) if local else None,

@@ -137,7 +137,7 @@ def _load(name: str, revision: str | None) -> Any:
     try:
         if not os.path.isdir(folder):
             folder = Path(_fetch(name, revision))
-        return AutoTokenizer.from_pretrained(str(folder))
+        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except Exception as error:  # the libraries raise a dozen kinds, their own and the network's
         first = f"{type(error).__name__}: {error}".splitlines()[0]
         where = "it is a folder here" if os.path.isdir(folder) else "it is no folder here"

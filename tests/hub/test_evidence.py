@@ -54,7 +54,7 @@ def measured(run, tmp_path_factory):
     save(record(digest), folder / "eval.json")
     save(acceptance(digest), folder / "accept.json")
     for name in ("accept.png", "accept-dark.png"):
-        (folder / name).write_bytes(name.encode())
+        (folder / name).write_bytes(b"\x89PNG\r\n\x1a\n" + name.encode())
     return folder
 
 

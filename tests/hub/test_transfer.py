@@ -118,7 +118,7 @@ def test_weights_that_nobody_vouches_for(hub, exported, fetch):
     hub.files[REPO]["main"]["LICENSE"] = b"text"
     code, err, _ = fetch()
     assert code == 6
-    assert f"{REPO} holds ema.safetensors, which its manifest does not vouch for" in err
+    assert f"{REPO}: it holds ema.safetensors, which its manifest does not vouch for" in err
 
 
 def test_another_kind_of_repository(hub, tmp_path, fetch):
