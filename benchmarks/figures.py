@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from dlmkit import devices
 from dlmkit.bench import device as machine
 from dlmkit.bench import document
 from dlmkit.bench.cases import Case
@@ -32,7 +33,7 @@ def parser(doc: str | None, texts: int) -> argparse.ArgumentParser:
     made.add_argument("--batch-size", type=int, default=32)
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE")
-    made.add_argument("--device", default="cpu", metavar="cpu|cuda")
+    made.add_argument("--device", default="auto", metavar="auto|cpu|cuda|...")
     made.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
     return made
 
@@ -45,7 +46,7 @@ def run(made: argparse.ArgumentParser, measure: Measure) -> int:
     options = made.parse_args()
     keep_freed()
     try:
-        device = machine.choose(options.device)
+        device = devices.choose(options.device)
         subject = open_subject(options.model, options.set, device)
         found = measure(options, subject)
     except DlmkitError as error:

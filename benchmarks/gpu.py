@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from sampling_step import NETWORKS, a_model
 
+from dlmkit import devices
 from dlmkit.bench import device as machine
 from dlmkit.bench import document
 from dlmkit.bench.defaults import lists, rules
@@ -63,12 +64,13 @@ def main() -> int:
     made.add_argument("-n", "--count", type=int, default=512, help="texts of the exit comparison")
     made.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
     options = made.parse_args()
-    if reason := machine.no_cuda():
+    if not torch.cuda.is_available():
+        reason = f"not measured: torch {torch.__version__} finds no CUDA device on this machine"
         print(reason)
         _write(options, {"measured": False, "reason": reason})
         return 0
     try:
-        return _measure(options, torch.device("cuda"))
+        return _measure(options, devices.choose("cuda"))
     except DlmkitError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from dlmkit import devices
+from dlmkit.errors import UsageError
 from dlmkit.memory import keep_freed
 
 Case = Callable[[], Any]
@@ -44,8 +46,8 @@ def rounds(
 
 
 def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def summary(seconds: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
@@ -75,7 +77,7 @@ def peak_flops(found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
 def machine(device: torch.device, clock: str) -> dict[str, Any]:
     """What a figure was measured on."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    name = devices.card(device) or _processor()
     return {
         "device": str(device),
         "name": name,
@@ -98,7 +100,7 @@ def parser(doc: str) -> argparse.ArgumentParser:
     options.add_argument("--quick", action="store_true", help="small sizes and few rounds")
     options.add_argument("--rounds", type=int, help="rounds; default: 20, or 3 with --quick")
     options.add_argument("--threads", type=int, help="CPU threads; default: torch's own")
-    options.add_argument("--device", default="cpu", help="cpu or cuda")
+    options.add_argument("--device", default="cpu", help="auto, cpu, cuda, ...")
     options.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: on a busy machine")
     options.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
     return options
@@ -112,9 +114,10 @@ def begin(options: argparse.Namespace) -> tuple[torch.device, int]:
     keep_freed()
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise SystemExit("not measured: torch finds no GPU here")
+    try:
+        device = devices.choose(options.device)
+    except UsageError as error:
+        raise SystemExit(f"not measured: {error}") from error
     return device, options.rounds or (3 if options.quick else 20)
 
 

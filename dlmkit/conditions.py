@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from dlmkit import __version__
+from dlmkit import __version__, devices
 from dlmkit.errors import UsageError
 from dlmkit.evaluation.certificate import Certificate
 from dlmkit.models import Model
 from dlmkit.recipe.short import typed
 from dlmkit.recipe.write import inline
 from dlmkit.sampling.requests import Request
-from dlmkit.training.environment import attention_used, device_name
+from dlmkit.training.environment import attention_used
 
 UNCONDITIONAL = "unconditional"
 _MODEL = ("length", "space", "schedule", "network", "objective")
@@ -38,7 +38,7 @@ def conditions(model: Model, requests: Iterable[Request], steps: int | None) -> 
         "freeze": None if config.freeze is None else _plain(config.freeze),
         "length": config.length,
         "dtype": str(model.assembly.context.dtype).removeprefix("torch."),
-        "device": device_name(model.assembly.context.device),
+        "device": devices.label(model.assembly.context.device),
         "kernel": [*attention_used(model.assembly.network), _vocabulary_kernel(model)],
         "prompts": prompts_digest(requests, config.length),
         "versions": {"dlmkit": __version__, "torch": torch.__version__},

@@ -5,10 +5,14 @@ import textwrap
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
+
+if TYPE_CHECKING:
+    import torch
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = [
@@ -96,3 +100,20 @@ def install_folder(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", None) or "").startswith(tuple(map(str, folders))):
             del sys.modules[name]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The pretend accelerator is set up before the first test: no backward pass may come before."""
+    if any("accelerator" in getattr(item, "fixturenames", ()) for item in items):
+        from dlmkit.testing import pretend
+
+        pretend.set_up()
+
+
+@pytest.fixture
+def accelerator() -> Iterator["torch.device"]:
+    """The test runs on a machine with an accelerator: the pretend one, which it gets."""
+    from dlmkit.testing import pretend
+
+    with pretend.accelerator() as device:
+        yield device

@@ -15,6 +15,7 @@ from dlmkit.recipe.write import inline
 
 STEPS = "16,32,64"
 FULL_STEPS = "8,16,32,64,128"
+PRECISIONS = {"cpu": "fp32", "cuda": "fp32,bf16,bf16+graphs"}  # elsewhere fp32,bf16
 QUICK_FLOPS = 8e11
 """Of all texts of one row of --quick; with the 24 or so runs of a case, minutes on two cores."""
 
@@ -32,7 +33,7 @@ def lists(subject: Subject, texts: Mapping[str, str | None], full: bool, early: 
     """The cases that ``texts`` name. Raises UsageError for words that are no list of their kind."""
     config = subject.config
     steps = str(config.sample.steps) if early else (FULL_STEPS if full else STEPS)
-    cuda = subject.assembly.context.device.type == "cuda"
+    device = subject.assembly.context.device.type
     return Lists(
         sampler=_parts(subject, "sampler", texts["sampler"], full and not early),
         grid=_parts(subject, "grid", texts["grid"], full and not early),
@@ -40,7 +41,7 @@ def lists(subject: Subject, texts: Mapping[str, str | None], full: bool, early: 
         batch_size=numbers("--batch-size", texts["batch_size"] or str(config.sample.batch_size)),
         guidance=words("--guidance", texts["guidance"] or NONE),
         precision=precisions(
-            "--precision", texts["precision"] or ("fp32,bf16,bf16+graphs" if cuda else "fp32")
+            "--precision", texts["precision"] or PRECISIONS.get(device, "fp32,bf16")
         ),
     )
 

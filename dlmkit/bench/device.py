@@ -14,33 +14,14 @@ from typing import Any
 import torch
 from torch.utils.benchmark import Timer
 
-from dlmkit.errors import UsageError
+from dlmkit import devices
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-
-
-def choose(name: str) -> torch.device:
-    """The device ``name``. Raises UsageError with the reason if this machine lacks it."""
-    if name not in ("cpu", "cuda"):
-        raise UsageError(f"--device {name}: expected cpu or cuda")
-    if name == "cuda" and (reason := no_cuda()):
-        raise UsageError(f"--device cuda: {reason}; leave the option out to measure on the CPU")
-    return torch.device(name)
-
-
-def no_cuda() -> str | None:
-    """Why nothing can be measured on a CUDA device here; None if it can."""
-    if torch.cuda.is_available():
-        return None
-    if torch.version.cuda is None:
-        return f"not measured: this torch ({torch.__version__}) is built without CUDA"
-    return "not measured: torch finds no CUDA device on this machine"
 
 
 def describe(device: torch.device) -> dict[str, Any]:
     """The machine, in JSON types: what pytest-benchmark calls ``machine_info``."""
     uname = platform.uname()
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "node": "",
         "processor": uname.processor,
@@ -52,8 +33,8 @@ def describe(device: torch.device) -> dict[str, Any]:
         "cpu": {"brand_raw": _cpu(), "count": os.cpu_count()},
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "device": device.type,
-        "gpu": gpu,
+        "device": devices.label(device),
+        "gpu": devices.card(device),
     }
 
 
@@ -67,7 +48,7 @@ def _cpu() -> str:
 
 def matmul_peak(device: torch.device, dtype: torch.dtype, rounds: int = 5) -> float:
     """FLOP/s of the best of a few square matmuls, timed here and now: what 100 % means."""
-    sizes = (4096, 8192) if device.type == "cuda" else (512, 1024)
+    sizes = (512, 1024) if device.type == "cpu" else (4096, 8192)
     best = 0.0
     for size in sizes:
         a, b = torch.ones(2, size, size, device=device, dtype=dtype).unbind()
@@ -87,18 +68,30 @@ class Memory:
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[Memory]:
-    """The peak while the block runs: allocated by torch on CUDA, resident (process) on Linux."""
-    memory = Memory()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        yield memory
-        torch.cuda.synchronize(device)
-        memory.peak = torch.cuda.max_memory_allocated(device)
-        return
-    known = _reset_resident()
+    """The peak while the block runs: what torch has allocated on an accelerator that counts it, or
+    else, on the CPU and Linux, what the process holds.
+    """
+    memory, known = Memory(), _reset(device)
     yield memory
-    memory.peak = _resident() if known else None
+    if known:
+        memory.peak = _resident() if device.type == "cpu" else _allocated(device)
+
+
+def _reset(device: torch.device) -> bool:
+    """Whether the peak can be known, and starts anew."""
+    if device.type == "cpu":
+        return _reset_resident()
+    try:
+        torch.accelerator.synchronize(device)
+        torch.accelerator.reset_peak_memory_stats(device)
+    except RuntimeError:  # an accelerator whose memory torch does not count
+        return False
+    return True
+
+
+def _allocated(device: torch.device) -> int:
+    torch.accelerator.synchronize(device)
+    return int(torch.accelerator.max_memory_allocated(device))
 
 
 def _reset_resident() -> bool:

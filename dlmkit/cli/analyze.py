@@ -65,6 +65,7 @@ def analyze(
     a sweep of the initial noise's scale. Of a run with several checkpoints: how all of it
     changed during training.
     """
+    from dlmkit import devices
     from dlmkit.analysis.html import write
     from dlmkit.analysis.study import Settings, analyse, chosen
     from dlmkit.conditions import names
@@ -84,7 +85,7 @@ def analyze(
         weights=weights.value,
         scales=_scales(scales),
         with_data=not no_data,
-        device=options.device_of(device),
+        device=devices.choose(device),
     )
     reference = model_folder(model, Registry.load())
     folders = chosen(reference, checkpoints)

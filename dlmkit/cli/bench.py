@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dlmkit.cli import options
 from dlmkit.cli.bench_cases import list_cases, run_cases
 from dlmkit.cli.output import result, say
 
@@ -39,7 +40,7 @@ def sampler(
             "the same mean evaluations, and the oracle exit; one verdict a rule.",
         ),
     ] = False,
-    device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where to measure.")] = "cpu",
+    device: options.Device = "auto",
     full: Annotated[
         bool,
         typer.Option(
@@ -87,7 +88,7 @@ def sampler(
         typer.Option(
             metavar="A,B",
             help="fp32, bf16, int8, fp32+compile, bf16+compile, bf16+graphs.  [default: fp32; on "
-            "cuda also bf16 and bf16+graphs]",
+            "an accelerator also bf16, and on cuda bf16+graphs]",
         ),
     ] = None,
     overrides: Annotated[
@@ -135,14 +136,14 @@ def sampler(
     Parts are written name or name:option=value;option=value, lists with commas. Texts depend on
     --seed and their index alone, so every case answers the same requests from the same noise.
     """
-    from dlmkit.bench import device as machine
+    from dlmkit import devices
     from dlmkit.bench import document
     from dlmkit.bench.sampler import run
     from dlmkit.bench.subject import open_subject
     from dlmkit.memory import keep_freed
 
     keep_freed()
-    chosen = machine.choose(device)
+    chosen = devices.choose(device)
     document.refuse_unwritable(json_file, html)
     subject = open_subject(model, overrides or (), chosen)
     lists = {"sampler": samplers, "grid": grids, "steps": steps, "batch_size": batch_size}

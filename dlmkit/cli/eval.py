@@ -116,6 +116,7 @@ def model(
     Two records are compared by `dlmkit eval compare A B`. A model's folder of the name `compare`
     is written ./compare.
     """
+    from dlmkit import devices
     from dlmkit.bench.subject import open_subject
     from dlmkit.evaluate import Plan
     from dlmkit.evaluation.measure import Intervals
@@ -146,7 +147,7 @@ def model(
     _only_of_texts(recipe)
     chosen = [parse_part(word, "--likelihood") for word in likelihoods or ()]
     sweep = None if frontier is None else Sweep.parse(frontier)
-    with world(device=options.device_of(device)) as processes:
+    with world(device=devices.choose(device)) as processes:
         subject = open_subject(model, set_, processes.device)
         count = count or subject.config.sample.measured
         plan = Plan(count, seed, steps, batch_size, intervals, chosen)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dlmkit.cli.options import PART
+from dlmkit.cli import options
 from dlmkit.cli.output import columns, result, result_json, say
 
 
@@ -71,7 +71,9 @@ def glue(
     ] = 16,
     exit: Annotated[
         str | None,
-        typer.Option(metavar=PART, help="Of --way infill: when a label halts, as in sample."),
+        typer.Option(
+            metavar=options.PART, help="Of --way infill: when a label halts, as in sample."
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -81,7 +83,7 @@ def glue(
             help="A sampling key of the model, or any key of a recipe; repeatable.",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(metavar="cpu|cuda|auto")] = "auto",
+    device: options.Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="The record on stdout.")] = False,
 ) -> None:
     """Fine-tune MODEL on a task of GLUE, and score it on validation rows.
@@ -89,7 +91,7 @@ def glue(
     Beside it: the same architecture from fresh weights, fine-tuned alike; TF-IDF with logistic
     (stsb: ridge) regression; the most frequent label. Needs the extra: pip install 'dlmkit[glue]'.
     """
-    from dlmkit.cli.options import device_of
+    from dlmkit import devices
     from dlmkit.errors import UsageError
     from dlmkit.glue import data as rows_of
     from dlmkit.glue.metrics import require
@@ -110,7 +112,7 @@ def glue(
     settings = Settings(way.value, seeds, max_train, epochs, batch_size, rate, noise, steps)
     set_ = [*short.overrides(exit=exit), *(overrides or ())]
     rows = rows_of.load(chosen, data)
-    place = device_of(device)
+    place = devices.choose(device)
     with temporary() as folder:
         source = Source.of(model, set_, Path(folder), place)
         check(settings, source)

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    import torch
-
     from dlmkit.models import Model
 
 
@@ -120,7 +118,12 @@ Held = Annotated[
     ),
 ]
 Device = Annotated[
-    str, typer.Option(metavar="cpu|cuda|auto", help="Where to compute; auto: cuda if any.")
+    str,
+    typer.Option(
+        metavar="auto|cpu|cuda|...",
+        help="Where to compute: cpu, an accelerator as torch names it, such as cuda:1; or auto, "
+        "this machine's accelerator if it has one.",
+    ),
 ]
 
 
@@ -135,25 +138,6 @@ def seed_of(model: Model, seed: int | None, overrides: Sequence[str]) -> int:
         return seed
     given = any(override.partition("=")[0].strip() == "seed" for override in overrides)
     return model.config.seed if given else 0
-
-
-def device_of(name: str) -> torch.device:
-    """What --device means. Raises UsageError if torch cannot use it here."""
-    import torch
-
-    from dlmkit.errors import UsageError
-    from dlmkit.training.parallel import pick_device
-
-    if name == "auto":
-        return pick_device()
-    if name.partition(":")[0] not in ("cpu", "cuda", "mps"):
-        raise UsageError(f"--device {name}: expected cpu, cuda, mps or auto")
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"--device {name}: torch cannot use it here: {reason}") from error
-    return pick_device() if name == "cuda" else torch.device(name)
 
 
 def lines_of(file: Path | None) -> list[str]:

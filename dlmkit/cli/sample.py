@@ -73,6 +73,7 @@ def sample(
     processes are. Several prompts take turns: of P prompts, text i answers number i mod P, in
     the order --prompt, --infill, --prompts.
     """
+    from dlmkit import devices
     from dlmkit.conditions import exit_override, require
     from dlmkit.evaluation.certificate import Certificate
     from dlmkit.memory import keep_freed
@@ -87,7 +88,7 @@ def sample(
     lines = options.lines_of(prompts)
     several = len(prompt or []) + len(infill or []) + len(lines) > 1
     count = count or (1 if several else 8)
-    with world(device=options.device_of(device)) as processes:
+    with world(device=devices.choose(device)) as processes:
         held = options.held_as(weights)
         loaded = open_model(model, set_, weights=held, device=processes.device)
         requests = loaded.requests(count, prompt, infill, length, lines, offset)

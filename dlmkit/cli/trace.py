@@ -49,6 +49,7 @@ def trace(
     Stopping only truncates, so one trace says what every exit rule would do at every threshold:
     the recipe's own rules (exit, freeze) are left out. All installed statistics are recorded.
     """
+    from dlmkit import devices
     from dlmkit.conditions import conditions, names
     from dlmkit.errors import UsageError
     from dlmkit.models import open_model
@@ -61,7 +62,7 @@ def trace(
         raise UsageError(f"--set {word}: a trace holds full runs; rules are replayed on it")
     chosen = short.overrides(sampler, grid, guidance=guidance or ())
     words = [*chosen, *(overrides or ()), "exit=null", "freeze=null"]
-    held, where = options.held_as(weights), options.device_of(device)
+    held, where = options.held_as(weights), devices.choose(device)
     loaded = open_model(model, words, weights=held, device=where)
     requests = loaded.requests(count, prompt, infill, length, options.lines_of(prompts))
     about = {

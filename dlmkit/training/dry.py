@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import nn
 
+from dlmkit import devices
 from dlmkit.core.objective import Batch, Objective, Slots
 from dlmkit.core.units import probe_compile
 from dlmkit.errors import RecipeError
@@ -17,7 +18,7 @@ from dlmkit.recipe.schema import TrainConfig
 from dlmkit.registry import Registry
 from dlmkit.training.activations import Activations, measure
 from dlmkit.training.draws import draws, micro_batches, stratified
-from dlmkit.training.environment import attention_used, device_name
+from dlmkit.training.environment import attention_used
 from dlmkit.training.needs import Item, Sizes, needed, size
 from dlmkit.training.parallel import LAYOUTS, World, world
 
@@ -144,7 +145,7 @@ def report(resolved: Resolved, registry: Registry, processes: World) -> Report:
         tokens_per_step=train.batch_size * config.length,
         rows_per_pass=len(passes[0]),
         passes_per_step=len(passes),
-        device=device_name(processes.device),
+        device=devices.label(processes.device),
         processes=processes.size,
         threads=torch.get_num_threads(),
         precision=train.precision,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dlmkit import __version__
+from dlmkit import __version__, devices
 from dlmkit.core.attention import Attention
 from dlmkit.registry import Registry
 from dlmkit.training.parallel import World
@@ -35,7 +35,7 @@ def environment(registry: Registry, seed: int, network: nn.Module, world: World)
         "seed": seed,
         "git": git_state(),
         "command": sys.argv,
-        "device": device_name(world.device),
+        "device": devices.label(world.device),
         "processes": world.size,
         "parallel": world.layout,
         "threads": torch.get_num_threads(),
@@ -48,11 +48,6 @@ def attention_used(network: nn.Module) -> list[str]:
     """The backends that a network's modules call, with the kernels underneath."""
     used = {m for m in network.modules() if isinstance(m, Attention)}
     return sorted({f"{attention.name} ({attention.kernel})" for attention in used})
-
-
-def device_name(device: torch.device) -> str:
-    """``cuda:0 (name of the card)``, or ``cpu``."""
-    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else "cpu"
 
 
 def git_state() -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import nn
@@ -24,17 +25,20 @@ def build_optimiser(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW
         )
     matrices = [p for p in parameters if p.ndim >= 2]
     others = [p for p in parameters if p.ndim < 2]
-    fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
+    build = partial(
+        torch.optim.AdamW,
         [group for group in groups if group["params"]],
         lr=config.learning_rate,
         betas=config.betas,
-        fused=fused,
     )
+    try:
+        return build(fused=True)
+    except RuntimeError:  # torch knows which devices and types have the kernel
+        return build()
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from dlmkit import devices
 from dlmkit.core.objective import Objective
 from dlmkit.errors import DlmkitError, UsageError
 from dlmkit.loading import describe
@@ -281,28 +282,23 @@ LAYOUTS: dict[str, type[Replicated]] = {kind.layout: kind for kind in (Replicate
 """What the recipe's ``train.parallel`` means where there is more than one process."""
 
 
-def pick_device() -> torch.device:
-    """This process's accelerator, or the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device("cpu")
-
-
 @contextmanager
 def world(parallel: str = "ddp", device: torch.device | None = None) -> Iterator[World]:
     """The processes that torchrun started, in the layout ``parallel``; or this one alone.
 
     What all of them raise leaves the first one as it is, and the others as SystemExit.
     """
-    device = device or pick_device()
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+    device = device or devices.choose()
+    if device.type != "cpu":
+        torch.accelerator.set_device_index(device)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Single(device)
         return
     if not dist.is_available():
         raise UsageError("this torch is built without torch.distributed: run one process")
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    kind = device.type
+    backend = "gloo" if kind == "cpu" else dist.get_default_backend_for_device(device)
+    dist.init_process_group("gloo" if kind == "cpu" else f"cpu:gloo,{kind}:{backend}")
     processes = LAYOUTS[parallel](device)
     try:
         yield processes
