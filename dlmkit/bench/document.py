@@ -8,7 +8,6 @@ stands under ``dlmkit``, which pytest-benchmark ignores.
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -17,6 +16,7 @@ from typing import Any
 
 from dlmkit import __version__, files
 from dlmkit.bench.timing import summary
+from dlmkit.checkout import commit_of
 from dlmkit.errors import UsageError
 
 Document = Mapping[str, Any]
@@ -76,31 +76,8 @@ def versions() -> dict[str, str | None]:
 
 def commit_info() -> dict[str, Any]:
     """The commit of dlmkit's own checkout, in pytest-benchmark's words; empty outside of one."""
-    commit = _git("rev-parse", "HEAD")
-    if commit is None:
-        return {}
-    return {
-        "id": commit,
-        "time": _git("show", "-s", "--format=%cI", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain")),
-        "project": "dlmkit",
-        "branch": _git("rev-parse", "--abbrev-ref", "HEAD"),
-    }
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ("git", *arguments),
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=True,
-            cwd=Path(__file__).parent,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+    commit = commit_of(Path(__file__).parent)
+    return {} if commit is None else {"id": commit, "project": "dlmkit"}
 
 
 def refuse_unwritable(*paths: Path | None) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from dlmkit import __version__, devices
+from dlmkit.checkout import commit_of
 from dlmkit.core.attention import Attention
 from dlmkit.registry import Registry
 from dlmkit.training.parallel import World
@@ -21,7 +22,7 @@ PACKAGES = ("torch", "numpy", "safetensors", "tokenizers", "transformers", "data
 
 
 def environment(registry: Registry, seed: int, network: nn.Module, world: World) -> dict[str, Any]:
-    """Versions, plugins, seed, git state, command line, devices and what runs attention."""
+    """Versions, plugins, seed, git commit, command line, devices and what runs attention."""
     return {
         "dlmkit": __version__,
         "python": platform.python_version(),
@@ -33,7 +34,7 @@ def environment(registry: Registry, seed: int, network: nn.Module, world: World)
             if p.state == "ok"
         ],
         "seed": seed,
-        "git": git_state(),
+        "git": {"commit": commit_of(Path())},
         "command": sys.argv,
         "device": devices.label(world.device),
         "processes": world.size,
@@ -48,24 +49,6 @@ def attention_used(network: nn.Module) -> list[str]:
     """The backends that a network's modules call, with the kernels underneath."""
     used = {m for m in network.modules() if isinstance(m, Attention)}
     return sorted({f"{attention.name} ({attention.kernel})" for attention in used})
-
-
-def git_state() -> dict[str, Any] | None:
-    """Commit of the checkout that this folder lies in, and whether it differs; None outside."""
-    commit = _git("rev-parse", "HEAD")
-    if commit is None:
-        return None
-    return {"commit": commit, "changed": bool(_git("status", "--porcelain"))}
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ("git", *arguments), capture_output=True, text=True, timeout=20, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
 
 
 def _version(package: str) -> str | None:
