@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dlmkit.plugin import Component, Config, Part, hookimpl, part_of
+from dlmkit.threads import wait_passively
 
 if TYPE_CHECKING:
     from dlmkit.models import Model
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = ["Component", "Config", "Part", "__version__", "compose", "hookimpl", "load", "part_of"]
+
+wait_passively()  # here, since every way in passes here, and before torch is loaded
 
 
 def compose(**recipe: Any) -> Model:

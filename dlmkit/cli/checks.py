@@ -88,6 +88,21 @@ def _touch(device: torch.device) -> str:
     return "" if torch.ones(2, device=device).sum().item() == 2.0 else "wrong sum"
 
 
+def threads() -> dict[str, Any]:
+    """How many CPU threads torch uses, how they were asked to wait, and what they do."""
+    import torch
+
+    from dlmkit.threads import idle_milliseconds, in_force, waiting
+
+    count, idle = torch.get_num_threads(), idle_milliseconds()
+    return {
+        "count": count,
+        "waiting": waiting(),
+        "idle_cpu_ms": round(idle, 2),
+        "in_force": in_force(count, idle),
+    }
+
+
 def attempt(call: Callable[[], Any]) -> dict[str, Any]:
     """Whether ``call`` works, what it says of itself, or why it does not."""
     try:

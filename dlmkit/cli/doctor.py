@@ -15,8 +15,8 @@ def doctor(
 ) -> None:
     """Show what works on this machine.
 
-    Versions, devices, attention backends and torch.compile (called, not guessed), plugins,
-    cache folders, and what is missing for what. Exits 0 whatever it finds.
+    Versions, devices, how CPU threads wait, attention backends and torch.compile (called, not
+    guessed), plugins, cache folders, and what is missing for what. Exits 0 whatever it finds.
     """
     report = _examine()
     if as_json:
@@ -42,6 +42,7 @@ def _examine() -> dict[str, Any]:
     return {
         "versions": checks.versions(),
         "devices": devices,
+        "threads": checks.threads() if torch["works"] else {},
         "attention": [row for device in usable for row in checks.attention(device)],
         "compile": [checks.compiling(device) for device in usable],
         "plugins": [asdict(plugin) for plugin in registry.plugins],

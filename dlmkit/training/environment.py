@@ -16,6 +16,7 @@ from dlmkit import __version__, devices
 from dlmkit.checkout import commit_of
 from dlmkit.core.attention import Attention
 from dlmkit.registry import Registry
+from dlmkit.threads import waiting
 from dlmkit.training.parallel import World
 
 PACKAGES = ("torch", "numpy", "safetensors", "tokenizers", "transformers", "datasets", "pydantic")
@@ -40,6 +41,7 @@ def environment(registry: Registry, seed: int, network: nn.Module, world: World)
         "processes": world.size,
         "parallel": world.layout,
         "threads": torch.get_num_threads(),
+        "waiting": waiting(),
         "attention": attention_used(network),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }

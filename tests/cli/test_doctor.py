@@ -15,6 +15,9 @@ def test_doctor_reports_everything_as_json(capsys):
     assert report["versions"]["torch"]
     assert report["devices"][0]["device"] == "cpu"
     assert report["devices"][0]["works"]
+    assert report["threads"]["count"] >= 1
+    assert report["threads"]["waiting"].startswith("OMP_WAIT_POLICY")
+    assert "thread" in report["threads"]["in_force"]
     works = {row["backend"]: row["works"] for row in report["attention"] if row["device"] == "cpu"}
     assert works["sdpa"]
     assert set(works) == {"sdpa", "xformers", "flex"}

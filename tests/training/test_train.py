@@ -38,6 +38,7 @@ def test_a_run_folder_holds_what_reruns_and_explains_it(run):
     assert environment["attention"][0].startswith("sdpa")
     assert environment["seed"] == 0
     assert environment["threads"] == 1
+    assert environment["waiting"].startswith("OMP_WAIT_POLICY")
     loaded = {p.name: p.version for p in Registry.load().plugins}
     assert {p["name"]: p["version"] for p in environment["plugins"]} == loaded
 

@@ -1,0 +1,66 @@
+"""How torch's CPU threads wait for their next piece of work.
+
+By default an OpenMP thread that is done spins for milliseconds, in case there is more to do at
+once. Beside another busy process that takes the processor away from the thread that everybody waits
+for, and a step takes several times as long. A thread that sleeps costs a wake-up for every piece of
+work instead. ``OMP_WAIT_POLICY`` chooses, and is read once, when torch is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from statistics import median
+
+VARIABLE = "OMP_WAIT_POLICY"
+CHOSEN = (VARIABLE, "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+"""Variables by which a user chooses (OpenMP's, GNU's, LLVM's): then nothing is changed here."""
+
+_BEFORE = {name: os.environ[name] for name in CHOSEN if name in os.environ}
+_LATE = "torch" in sys.modules
+
+
+def wait_passively() -> None:
+    """Let threads that wait sleep, unless the user chose or torch is loaded already."""
+    if not _BEFORE and not _LATE:
+        os.environ[VARIABLE] = "PASSIVE"
+
+
+def waiting() -> str:
+    """How threads were asked to wait, and by whom."""
+    if _BEFORE:
+        return ", ".join(f"{name}={value}" for name, value in _BEFORE.items())
+    if _LATE:
+        return f"{VARIABLE} not set: torch was loaded before dlmkit"
+    return f"{VARIABLE}=PASSIVE, set by dlmkit"
+
+
+SPINNING = 0.5
+"""Milliseconds: threads that sleep spend 0.05 on falling asleep, threads that spin several."""
+
+
+def in_force(threads: int, idle: float) -> str:
+    """What ``threads`` that spend ``idle`` milliseconds on waiting do, and what to do about it."""
+    if threads == 1:
+        return "one thread waits for nobody"
+    if idle < SPINNING:
+        return "threads that wait sleep"
+    return (
+        f"threads that wait spin, which is slow beside other busy programs: import dlmkit before "
+        f"torch, or set {VARIABLE}=PASSIVE before Python starts"
+    )
+
+
+def idle_milliseconds(rounds: int = 9) -> float:
+    """CPU time that torch's threads spend on waiting in the 20 ms after some work: measured."""
+    import torch
+
+    work = torch.zeros(1 << 20)
+    spent = []
+    for _ in range(rounds):
+        work.exp()
+        start = time.process_time()
+        time.sleep(0.02)
+        spent.append(time.process_time() - start)
+    return 1e3 * median(spent)
