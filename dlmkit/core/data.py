@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dlmkit.core.objective import Batch
@@ -60,6 +61,18 @@ class Data(ABC):
     @abstractmethod
     def texts(self, split: str) -> Iterator[str]:
         """The documents of ``split`` (train or validation) as they are tokenised, for metrics."""
+
+    def excerpt(self, tokens: int, rows: int = 512) -> Iterator[Batch]:
+        """Training rows for counting, ``rows`` at a time, until they hold ``tokens`` tokens.
+
+        Always the same ones, whatever a run's seed; a shorter text is read again. Training's own
+        stream stays where it is. Raises DataError if text cannot be read.
+        """
+        stream, seen, step = self.stream(0, rows), 0, 0
+        while seen < tokens:
+            batch = stream.read(step, torch.arange(rows))
+            yield batch
+            seen, step = seen + int(batch.attend.sum()), step + 1
 
     def describe(self) -> str:
         """What a run's record says of this data: where it came from, how it is read."""

@@ -52,15 +52,11 @@ class Frequencies:
         read twice for two, so for order 3 ``tokens`` should not exceed the training text.
         """
         size = data.tokenizer.vocab_size
-        stream = data.stream(0, rows)
         longest = 1 + (size <= LARGEST_BIGRAM) + (order > 2 and size <= LARGEST_TRIGRAM)
         counts = [torch.zeros(size**n, dtype=torch.float64) for n in range(1, longest + 1)]
-        seen, step = 0, 0
-        while seen < tokens:
-            batch = stream.read(step, torch.arange(rows))
+        for batch in data.excerpt(tokens, rows):
             for n, table in enumerate(counts, start=1):
                 table += _counted(batch, size, n)
-            seen, step = seen + int(batch.attend.sum()), step + 1
         tables = [table.view([size] * n) for n, table in enumerate(counts, start=1)]
         return Frequencies(
             _shares(tables[0]),

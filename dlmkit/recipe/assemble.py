@@ -19,6 +19,7 @@ from dlmkit.core.masking import Masking
 from dlmkit.core.network import ScoreNetwork
 from dlmkit.core.objective import Objective
 from dlmkit.core.schedule import NoiseSchedule
+from dlmkit.core.start import text_starts
 from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.errors import RecipeError, UsageError
 from dlmkit.plugin import Part
@@ -62,12 +63,14 @@ def assemble(
     dtype: torch.dtype = torch.float32,
     folder: Path | None = None,
     with_data: bool = True,
+    start: bool = True,
 ) -> Assembly:
     """Build data, space, schedule, network, masking and objective, in this order.
 
-    Initial weights are a function of ``config.seed`` alone: they are drawn on the CPU, in
-    ``dtype``, from torch's global generator, which is seeded here. Without data, the tokenizer
-    that ``folder`` holds gives the vocabulary.
+    Initial weights are a function of ``config.seed``: they are drawn on the CPU, in ``dtype``, from
+    torch's global generator, which is seeded here. Those that start from the text are then given
+    it, unless there is none, ``folder`` holds weights that will take their place, or ``start`` is
+    False. Without data, the tokenizer that ``folder`` holds gives the vocabulary.
     """
     context = BuildContext(
         length=config.length,
@@ -87,7 +90,11 @@ def assemble(
         for kind in _MODEL:
             part = registry.build(kind, getattr(config, kind), context)
             context = _extended(context, kind, part)
-    context.part("objective").to(context.device)
+    objective = context.part("objective")
+    if data is not None and folder is None and start:
+        for part in text_starts(objective):
+            part.start_from(data)
+    objective.to(context.device)
     parts = {kind: context.part(kind) for kind in _MODEL}
     return Assembly(config, registry, context, tokenizer, data, **parts)
 

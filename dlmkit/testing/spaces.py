@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dlmkit.core.embedding import EmbeddingSpace, GaussianCorruption
 from dlmkit.core.schedule import Level
+from dlmkit.core.start import TextStart
 from dlmkit.noise import Noise
 from dlmkit.testing.compare import Exercise, agree, differs, finite, pure, require
 from dlmkit.testing.parts import LENGTH
@@ -154,6 +155,23 @@ def gradient_reaches_the_table(subject: Subject) -> None:
         require(parameter.grad is not None, f"{name} gets no gradient")
         finite(parameter.grad, f"the gradient of {name}")
         require(parameter.grad.abs().sum() > 0, f"the gradient of {name} is zero")
+
+
+@check(KIND)
+def starts_from_the_text_alone(subject: Subject) -> None:
+    """A space that starts from the text gets equal weights for equal text, whatever is drawn"""
+    if not isinstance(subject.built, TextStart):
+        raise NotApplicable("it does not start from the text")
+    started = []
+    for seed in (1, 2):
+        space, data = subject.build(), subject.parts.part("data")
+        torch.manual_seed(seed)
+        state = torch.get_rng_state()
+        space.start_from(data)
+        require(torch.equal(torch.get_rng_state(), state), "it drew from a global generator")
+        started.append(list(space.state_dict().values()))
+        finite(started[-1], "the weights that it starts with")
+    agree(started[1], started[0], "the weights of two starts from one text")
 
 
 @check(KIND)

@@ -129,7 +129,7 @@ def run(resolved: Resolved, registry: Registry) -> Report | None:
 def report(resolved: Resolved, registry: Registry, processes: World) -> Report:
     """The report of ``processes``. Not collective."""
     config, train = resolved.config, resolved.config.train
-    assembly = assemble(config, registry, device=processes.device)
+    assembly = assemble(config, registry, device=processes.device, start=False)
     passes = micro_batches(train.batch_size, train.micro_batch_size, processes.size, 0)
     if train.compile:
         probe_compile(processes.device)

@@ -52,6 +52,13 @@ class World(ABC):
         """``objective`` with gradients averaged over processes. Collective."""
 
     @abstractmethod
+    def spread(self, module: nn.Module) -> None:
+        """Give every process the first one's weights and buffers of ``module``. Collective.
+
+        Before :meth:`wrap`, while every process holds them whole.
+        """
+
+    @abstractmethod
     def accumulating(self, wrapped: nn.Module, last: bool) -> AbstractContextManager[None]:
         """Around every pass of a step, the ``last`` of which leaves the averaged gradients."""
 
@@ -158,6 +165,9 @@ class Single(World):
     def wrap(self, objective: Objective) -> nn.Module:
         return objective
 
+    def spread(self, module: nn.Module) -> None:
+        """There is nobody else."""
+
     def accumulating(self, wrapped: nn.Module, last: bool) -> AbstractContextManager[None]:
         return nullcontext()
 
@@ -200,6 +210,10 @@ class Replicated(World):
         parts = [torch.empty_like(padded) for _ in counts]
         dist.all_gather(parts, padded)
         return [part[:count] for part, count in zip(parts, counts, strict=True)]
+
+    def spread(self, module: nn.Module) -> None:
+        for tensor in module.state_dict().values():
+            dist.broadcast(tensor, src=0)
 
     def any(self, flag: bool) -> bool:
         return bool(self._meet(torch.tensor([int(flag)])).item())

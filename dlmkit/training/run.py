@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from dlmkit.core.context import BuildContext
+from dlmkit.core.start import text_starts
 from dlmkit.errors import Preempted
 from dlmkit.memory import keep_freed
 from dlmkit.recipe.assemble import Assembly, assemble
@@ -132,9 +133,13 @@ def _session(
         )
     )
     trackers = processes.together(lambda: _trackers(resolved, registry, shown) if first else [])
+    device, folder = processes.device, start.checkpoint
     assembly = processes.in_turns(
-        lambda: assemble(config, registry, device=processes.device, folder=start.checkpoint)
+        lambda: assemble(config, registry, device=device, folder=folder, start=first)
     )
+    if folder is None:  # the first process has read the text for all
+        for part in text_starts(assembly.objective):
+            processes.spread(part)
     learner = Learner.begin(assembly.objective, config.train, processes)
     return processes.together(
         lambda: _prepared(resolved, start, assembly, learner, processes, stop, shown, trackers)

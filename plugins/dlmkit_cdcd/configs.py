@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from dlmkit import Config, part_of
+from dlmkit.core.options import Counts
 from dlmkit.plugin import Size
 
 
@@ -62,6 +63,13 @@ class Normalised(Config):
     init_std: PositiveFloat = Field(
         1e-3, description="of the raw table (CDCD: 0.001; large values learn slowly)"
     )
+    start: Literal["random", "counts"] = Field(
+        "random",
+        description="where the table begins: at random, or so that tokens with the same neighbours "
+        "in the training text lie close together",
+    )
+    counts: Counts | None = Field(None, description="with start: counts, how they are counted")
+    trained: bool = Field(True, description="false: the table stays as it begins")
     head: Literal["tied", "untied"] = Field(
         "tied", description="logits by the embeddings themselves, or by a matrix of their own"
     )
@@ -69,8 +77,18 @@ class Normalised(Config):
         None, description="channels the untied head reads; usually the network's width"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _counted(cls, given: Any) -> Any:
+        """Fill in how neighbours are counted, so that a resolved recipe shows it."""
+        if isinstance(given, dict) and given.get("start") == "counts":
+            return {**given, "counts": {} if given.get("counts") is None else given["counts"]}
+        return given
+
     @model_validator(mode="after")
     def _head(self) -> Self:
+        if self.counts is not None and self.start != "counts":
+            raise ValueError("counts goes with start: counts, and only with it")
         if (self.head == "untied") != (self.head_width is not None):
             raise ValueError("head_width goes with head: untied, and only with it")
         return self

@@ -39,7 +39,7 @@ def register_components() -> Sequence[Component]:
             config=configs.Normalised,
             target="dlmkit_cdcd.space:NormalisedSpace",
             provides=frozenset({"gaussian", "unit-norm"}),
-            example={"dim": 6},
+            example={"dim": 6, "start": "counts", "counts": {"tokens": 5000}},
         ),
         Component(
             kind="network",

@@ -9,19 +9,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlmkit.core.context import BuildContext
+from dlmkit.core.counts import start_from_counts
+from dlmkit.core.data import Data
 from dlmkit.core.embedding import EmbeddingSpace, GaussianCorruption
+from dlmkit.core.start import TextStart
 from dlmkit.core.vocabulary import Tables
 from dlmkit.types import Embedded, Ids, Logits, Probabilities, Query
 from dlmkit_cdcd import configs
 
 
-class NormalisedSpace(EmbeddingSpace):
+class NormalisedSpace(EmbeddingSpace, TextStart):
     """Embeddings L2-normalised at every use and scaled by sqrt(d) (CDCD, section 4.2).
 
     Each component then has unit variance, whatever the free parameter underneath, and the
     gradient flows through the normalisation. The tied head is free of bias and scores tokens by
     the same points: logits = q . e_v.
+
+    With ``start: counts`` the table begins at the points that :mod:`dlmkit.core.counts` gives the
+    tokens of the training text, at the size that ``init_std`` gives random ones.
     """
+
+    weight: Tensor
 
     def __init__(self, config: configs.Normalised, context: BuildContext) -> None:
         super().__init__()
@@ -30,12 +38,21 @@ class NormalisedSpace(EmbeddingSpace):
         self.query_dim = config.head_width or config.dim
         self.tied = config.head == "tied"
         self.corruption = GaussianCorruption()
-        self.weight = nn.Parameter(torch.randn(context.vocab_size, config.dim) * config.init_std)
+        self.counts = config.counts
+        weight = torch.randn(context.vocab_size, config.dim) * config.init_std
+        if config.trained:
+            self.weight = nn.Parameter(weight)
+        else:
+            self.register_buffer("weight", weight)
         self.head = (
             nn.Linear(self.query_dim, context.vocab_size, bias=False)
             if config.head == "untied"
             else None
         )
+
+    def start_from(self, data: Data) -> None:
+        if self.counts is not None:
+            start_from_counts(self.weight, data, self.counts)
 
     def table(self) -> Tensor:
         """The embeddings of all tokens, (V, D), each of norm sqrt(D)."""

@@ -17,6 +17,7 @@ from torch import nn
 from dlmkit.core.denoise import ModelDenoise
 from dlmkit.core.embedding import GaussianCorruption
 from dlmkit.core.schedule import Level
+from dlmkit.core.start import TextStart
 from dlmkit.plugin import Component, Config
 from dlmkit.testing import parts
 from dlmkit.testing.parts import Nothing
@@ -277,6 +278,15 @@ class Detached(parts.Tied):
 
     def table(self):
         return super().table().detach() + 0.0 * self.weight
+
+
+@mutant("space", "starts-from-the-text-alone", **SPACE)
+class StartsAnew(parts.Tied, TextStart):
+    """What starts from the text is drawn from the global generator."""
+
+    @torch.no_grad()
+    def start_from(self, data):
+        self.weight.normal_()
 
 
 class CorruptedSpace(parts.Tied):

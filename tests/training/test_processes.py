@@ -205,6 +205,40 @@ def _worker(launcher: int, rank: int) -> int:
     raise AssertionError(f"no worker {rank}")
 
 
+ONE_COUNTS = """
+    import os
+    from dlmkit.core.data import Data
+
+    def refused(self, tokens, rows=512):
+        raise ArithmeticError("another process than the first counted")
+
+    if os.environ.get("RANK") == "1":
+        Data.excerpt = refused
+"""
+
+
+@pytest.mark.parametrize("trained", ["true", "false"])
+def test_a_table_that_starts_from_counts_is_counted_in_the_first_process_for_all(
+    spied, site, tmp_path, trained
+):
+    (site / "hooks.py").write_text(textwrap.dedent(ONE_COUNTS))
+    start = ("space.with.start=counts", "space.with.counts.tokens=20000",
+             f"space.with.trained={trained}", "train.batch_size=8")  # fmt: skip
+    layouts = {"one": (1, "ddp"), "ddp": (2, "ddp"), "fsdp": (2, "fsdp")}
+    jobs = []
+    for name, (size, parallel) in layouts.items():
+        sets = [w for c in (*start, f"train.parallel={parallel}") for w in ("--set", c)]
+        jobs.append((size, ["train", spied, "--out", tmp_path / name, *sets]))
+    codes = launch(jobs, SPIES=str(site / "hooks.py"), PYTHONPATH=str(site))
+    assert codes == [[0] * size for size, _ in layouts.values()]
+    ends = [tmp_path / name / "checkpoints" / checkpoint_name(8) for name in layouts]
+    for name in ("model", "ema"):
+        one, *others = (load_file(end / f"{name}.safetensors") for end in ends)
+        for other in others:
+            for key in one:
+                torch.testing.assert_close(other[key], one[key], rtol=2e-3, atol=2e-5)
+
+
 def test_the_layout_is_recorded(runs):
     for name in ("one", "ddp", "fsdp"):
         content = json.loads((runs / name / "environment.json").read_text())
