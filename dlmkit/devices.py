@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from itertools import chain
 
 import torch
+from torch import nn
 
 from dlmkit.errors import UsageError
 from dlmkit.loading import describe
@@ -69,6 +71,12 @@ def _failure(device: torch.device, dtype: torch.dtype) -> str | None:
     except Exception as error:  # torch raises RuntimeError, AssertionError, TypeError and others
         return describe(error)
     return None if total == 2.0 else f"1 + 1 is {total}"
+
+
+def of(*modules: nn.Module) -> torch.device:
+    """Where the tensors of ``modules`` are, by the first; the CPU if they have none."""
+    tensors = (t for module in modules for t in chain(module.parameters(), module.buffers()))
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 def label(device: torch.device) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from dlmkit import devices
 from dlmkit.analysis.trajectory import numbers
 from dlmkit.core.schedule import LearnedSchedule, Level, NoiseSchedule
 
@@ -21,7 +22,7 @@ def warp(schedule: NoiseSchedule, points: int = POINTS) -> dict[str, Any]:
     integrates to 1 exactly; ``middle`` are their geometric means. ``pdf`` is the schedule's own
     at ``sigma``, per unit of t.
     """
-    device = next(schedule.buffers(), torch.empty(0)).device
+    device = devices.of(schedule)
     ends = torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64, device=device)
     low, high = _ratio(schedule, ends).log().tolist()
     log_sigma = torch.linspace(low, high, points, dtype=torch.float64, device=device)

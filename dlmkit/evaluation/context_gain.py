@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dlmkit import devices
 from dlmkit.core.data import Data
 from dlmkit.core.denoise import Denoise
 from dlmkit.core.embedding import EmbeddingSpace
@@ -110,7 +111,8 @@ class LevelReport:
 
 def sigmas(schedule: NoiseSchedule, count: int = 8) -> Float[Tensor, "count"]:
     """Noise-to-signal ratios log-spaced over the schedule's range, whatever its density."""
-    ends = schedule.level(torch.tensor([schedule.t_min, schedule.t_max]))
+    times = torch.tensor([schedule.t_min, schedule.t_max], device=devices.of(schedule))
+    ends = schedule.level(times)
     low, high = (ends.sigma / ends.alpha).log().tolist()
     return torch.linspace(low, high, count + 2)[1:-1].exp()
 

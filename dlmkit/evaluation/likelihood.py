@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -18,6 +18,7 @@ from jaxtyping import Float
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
+from dlmkit import devices
 from dlmkit.core.denoise import Denoise, Prediction
 from dlmkit.core.embedding import EmbeddingSpace, GaussianCorruption
 from dlmkit.core.network import Conditioning
@@ -93,8 +94,11 @@ class Subject:
     @property
     def ends(self) -> tuple[float, float]:
         """The least and the largest noise-to-signal ratio."""
-        times = torch.tensor([self.schedule.t_min, self.schedule.t_max], dtype=torch.float64)
-        low, high = _ratio(self.schedule, times.to(_device(self.space))).tolist()
+        place = devices.of(self.schedule, self.space)
+        times = (self.schedule.t_min, self.schedule.t_max)
+        low, high = _ratio(
+            self.schedule, torch.tensor(times, dtype=torch.float64, device=place)
+        ).tolist()
         return low, high
 
     def predict(
@@ -119,11 +123,6 @@ class Subject:
 def _ratio(schedule: NoiseSchedule, t: Tensor) -> Tensor:
     level = schedule.level(t)
     return level.sigma / level.alpha
-
-
-def _device(space: EmbeddingSpace) -> torch.device:
-    tensors = chain(space.parameters(), space.buffers())
-    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 def bound(subject: Subject, batch: Batch, options: Bound) -> Nats:
@@ -256,7 +255,7 @@ def hutchinson(f: Function, x: Embedded, probe: Embedded) -> tuple[Embedded, Per
 
 def _grid(subject: Subject, steps: int) -> Float[Tensor, "N"]:
     """Ratios from least to largest: half uniform in log s, half where the schedule looks most."""
-    device = _device(subject.space)
+    device = devices.of(subject.space)
     half = steps // 2
     inner = torch.linspace(0, 1, half + 2, dtype=torch.float64, device=device)[1:-1]
     outer = torch.linspace(0, 1, steps - half + 1, dtype=torch.float64, device=device)

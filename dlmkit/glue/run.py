@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from dlmkit import devices
 from dlmkit.core.objective import Objective
 from dlmkit.errors import UsageError
 from dlmkit.glue import baselines, head, infill, metrics
@@ -245,7 +246,8 @@ def _words(scores: Mapping[str, float | None]) -> str:
 def check(settings: Settings, source: Source) -> None:
     """Raise UsageError for a noise level that the model's schedule does not reach."""
     schedule = source.build(False, 0).schedule
-    ends = schedule.level(torch.tensor([schedule.t_min, schedule.t_max]))
+    times = torch.tensor([schedule.t_min, schedule.t_max], device=devices.of(schedule))
+    ends = schedule.level(times)
     low, high = (ends.sigma / ends.alpha).tolist()
     if settings.way == "head" and settings.noise and not low <= settings.noise <= high:
         raise UsageError(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from itertools import chain
 
 import torch
 
+from dlmkit import devices
 from dlmkit.core.denoise import Denoise
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.exits import ExitCriterion, Statistic
@@ -43,8 +43,7 @@ class SamplingParts:
     @property
     def device(self) -> torch.device:
         """Where the space's tensors live; the CPU if it has none."""
-        tensors = chain(self.space.parameters(), self.space.buffers())
-        return next((tensor.device for tensor in tensors), torch.device("cpu"))
+        return devices.of(self.space)
 
     @property
     def kernel(self) -> str:

@@ -33,7 +33,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,6 +125,9 @@ def _registered() -> torch.device:
     aten = torch.library.Library("aten", "IMPL")
     # torch.tensor copies below Python's own dispatch, where no fallback is asked
     aten.impl("copy_", _copy_into, "PrivateUse1")
+    for name in (*_RESIZING, *_WHOLE):
+        for func in _overloads(name):
+            aten.impl(func._schema.name + _dotted(func), partial(_make, func), "PrivateUse1")
     aten.impl("scaled_dot_product_attention", _choose_attention, "AutogradPrivateUse1")
     everything.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
     _register_autocast(aten)
@@ -377,6 +380,10 @@ _NO_LAUNCH = _READS | _named(
     "empty empty_like empty_strided empty_permuted new_empty new_empty_strided lift lift_fresh "
     "detach_ resize_ set_ is_pinned is_same_size record_stream _unsafe_view"
 )
+# what torch, unless told otherwise, makes by resizing an empty tensor, which a shell cannot do
+_RESIZING = ("arange", "eye", "linspace", "logspace", "randperm", "hann_window", "hamming_window")
+# what torch, unless told otherwise, does by several operations where the CPU and CUDA have one
+_WHOLE = ("silu_backward", "mish_backward")
 # beside those that torch calls pointwise: CUDA takes a 0-dim CPU tensor in them
 _SCALARS = {"aten::fill", "aten::fill_", "aten::masked_fill", "aten::masked_fill_", "aten::where"}
 
@@ -428,7 +435,9 @@ def _wrapped(value: Any, same: dict[int, Pretend]) -> Any:
     """``value`` on the device; what was changed in place is what it was."""
     if isinstance(value, torch.Tensor):
         known = same.get(id(value))
-        return known if known is not None and known.shape == value.shape else Pretend(value)
+        if known is not None and known.shape != value.shape:
+            raise NotImplementedError("the pretend accelerator does not resize tensors (out=)")
+        return Pretend(value) if known is None else known
     if isinstance(value, (list, tuple)):
         items = [_wrapped(item, same) for item in value]
         return type(value)(items) if type(value) in (list, tuple) else type(value)(*items)
@@ -606,16 +615,27 @@ _WIDEST = _named("addcdiv addcmul atan2 bilinear cat cross dot index_put scatter
 def _register_autocast(aten: torch.library.Library) -> None:
     for names, dtype_of in ((_LOWER, _lower), (_SINGLE, _single), (_WIDEST, _widest)):
         for name in names:
-            packet = getattr(torch.ops.aten, name.removeprefix("aten::"))
-            for overload in packet.overloads():
-                func = getattr(packet, overload)
-                if not _writes(func) and "dimname" not in overload:
-                    key = name if overload == "default" else f"{name}.{overload}"
-                    aten.impl(key, _casting(func, dtype_of), "AutocastPrivateUse1")
+            for func in _overloads(name.removeprefix("aten::")):
+                aten.impl(name + _dotted(func), _casting(func, dtype_of), "AutocastPrivateUse1")
 
 
-def _writes(func: Any) -> bool:
-    return any(a.alias_info and a.alias_info.is_write for a in func._schema.arguments)
+def _overloads(name: str) -> Iterator[Any]:
+    """The forms of an operation that write to no argument."""
+    packet = getattr(torch.ops.aten, name)
+    for overload in packet.overloads():
+        func = getattr(packet, overload)
+        writes = any(a.alias_info and a.alias_info.is_write for a in func._schema.arguments)
+        if not writes and "dimname" not in overload:
+            yield func
+
+
+def _dotted(func: Any) -> str:
+    name = func._schema.overload_name
+    return f".{name}" if name else ""
+
+
+def _make(func: Any, *args: Any, **kwargs: Any) -> Any:
+    return _run(func, args, kwargs)
 
 
 def _lower(tensors: Sequence[torch.Tensor]) -> torch.dtype:

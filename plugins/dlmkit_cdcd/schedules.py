@@ -220,7 +220,8 @@ def isotonic(values: Edges, weights: Edges) -> Edges:
     total = torch.cat((values.new_zeros(1), (values * weights).cumsum(0)))
     mass = torch.cat((weights.new_zeros(1), weights.cumsum(0)))
     n = len(values)
-    starts, ends = torch.arange(n)[:, None], torch.arange(1, n + 1)[None, :]
+    starts = torch.arange(n, device=values.device)[:, None]
+    ends = starts.view(1, -1) + 1
     span = mass[ends] - mass[starts]
     valid = (ends > starts) & (span > 0)
     mean = torch.where(valid, (total[ends] - total[starts]) / span.clamp(min=1e-30), torch.inf)

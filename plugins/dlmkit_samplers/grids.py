@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import chain
 
 import torch
 from torch import Tensor
 
+from dlmkit import devices
 from dlmkit.core.context import BuildContext
 from dlmkit.core.grid import Grid
 from dlmkit.core.schedule import Level, NoiseSchedule
@@ -17,9 +17,7 @@ from dlmkit_samplers import configs
 
 def falling(schedule: NoiseSchedule, n: int) -> Points:
     """``n`` numbers from 1 down to 0 where the schedule's tables are; [1] for n = 1."""
-    tables = chain(schedule.buffers(), schedule.parameters())
-    device = next((table.device for table in tables), torch.device("cpu"))
-    return torch.linspace(1.0, 0.0, n, dtype=torch.float64, device=device)
+    return torch.linspace(1.0, 0.0, n, dtype=torch.float64, device=devices.of(schedule))
 
 
 def pinned(points: Points, schedule: NoiseSchedule) -> Points:

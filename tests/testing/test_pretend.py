@@ -20,6 +20,7 @@ FACTORIES: dict[str, Callable[[torch.device], Tensor]] = {
     "arange": lambda d: torch.arange(3, device=d),
     "linspace": lambda d: torch.linspace(0, 1, 3, device=d),
     "logspace": lambda d: torch.logspace(0, 1, 3, device=d),
+    "arange of floats": lambda d: torch.arange(0.5, 2.0, 0.5, device=d),
     "eye": lambda d: torch.eye(3, device=d),
     "full": lambda d: torch.full((2,), 3.0, device=d),
     "zeros": lambda d: torch.zeros(2, device=d),
@@ -51,7 +52,7 @@ def test_what_is_made_on_the_device_is_there_and_holds_the_cpus_numbers(
     torch.manual_seed(0)
     made = make(accelerator)
     assert made.device == accelerator
-    assert made.dtype == expected.dtype
+    assert (made.shape, made.dtype) == (expected.shape, expected.dtype)
     assert torch.equal(made.cpu(), expected)
 
 
