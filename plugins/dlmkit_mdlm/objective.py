@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dlmkit import rows
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import ModelDenoise, Prediction
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
 from dlmkit.core.schedule import Level
 from dlmkit_mdlm import configs
-from dlmkit_mdlm.schedule import masking_rate
+from dlmkit_mdlm.schedule import masked_share, masking_rate
 from dlmkit_mdlm.space import TokenSpace
 
-CORRUPTION, MASKING = range(2)
+CORRUPTION, MASKING, ROLE = range(3)
 
 IMPOSSIBLE = -104.0
 """The log-probability of what cannot be: the highest whose exponential is 0 in single precision.
@@ -53,7 +56,11 @@ class MaskedDenoise(ModelDenoise):
 class MaskedBound(RecipeObjective):
     """E over t of m'(t) / m(t) times the cross-entropy of the masked tokens, over t's density.
 
-    m is the share of masked tokens. The bound leaves out times below the schedule's t_min.
+    m is the share of masked tokens. The integral ends at the schedule's t_min and t_max, where m
+    is not quite 0 and 1. What is left of the bound is exact in two terms, as in discrete time
+    (equation 8): the cross-entropy of the tokens still masked at t_min, and 1 - m(t_max) times
+    that of all tokens where all are masked, which is the first step from nothing. A row is one of
+    the two with the chance m(t_min) and 1 - m(t_max), as if m itself were drawn from 0 to 1.
     """
 
     space: TokenSpace
@@ -67,15 +74,26 @@ class MaskedBound(RecipeObjective):
     def forward(self, batch: Batch, draws: Draws) -> LossParts:
         given = self.masking.draw(batch.attend, draws.noise.fork(MASKING))
         t = self.schedule.quantile(draws.u)
-        level, pdf = self.schedule.level(t), self.schedule.pdf(t)
+        pdf = self.schedule.pdf(t)
+        low, high = (self.schedule.level(t * 0 + end) for end in self._ends())
+        least, most = masked_share(low), masked_share(high)
+        role = draws.noise.fork(ROLE).uniform(0)
+        lowest, highest = role < least, role >= most
+        level = rows.where(lowest, low, rows.where(highest, high, self.schedule.level(t)))
         x0, corruption = self.space.embed(batch.ids), self.space.corruption
         x = corruption.corrupt(x0, level, draws.noise.fork(CORRUPTION))
+        x = torch.where(highest[:, None], corruption.mask, x)
         clean = corruption.input(x0, level)
         conditioning = Conditioning.of(clean, given, batch.attend)
         denoise = self.denoise()
         query = denoise(x, level, denoise.start(x), conditioning).query
         entropy = F.cross_entropy(query.float().transpose(1, 2), batch.ids, reduction="none")
-        weight = masking_rate(self.schedule, t) / pdf
+        weight = masking_rate(self.schedule, t) / (pdf * (most - least))
+        weight = torch.where(lowest, 1.0 / least, torch.where(highest, 1.0, weight))
         masked = batch.attend & ~given & (x == denoise.mask)
         totals = weight * torch.where(masked, entropy, 0.0).sum(dim=1)
-        return LossParts.of(totals, given, batch.attend, t, pdf)
+        parts = LossParts.of(totals, given, batch.attend, t, pdf)
+        return replace(parts, unconditional=parts.unconditional & ~(lowest | highest))
+
+    def _ends(self) -> tuple[float, float]:
+        return self.schedule.t_min, self.schedule.t_max

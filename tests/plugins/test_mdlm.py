@@ -13,7 +13,7 @@ from dlmkit.core.schedule import Level
 from dlmkit.noise import Noise
 from dlmkit.testing.parts import Nothing, Plain
 from dlmkit_mdlm import configs
-from dlmkit_mdlm.objective import MaskedBound, MaskedDenoise
+from dlmkit_mdlm.objective import CORRUPTION, MaskedBound, MaskedDenoise
 from dlmkit_mdlm.sampler import Ancestral, categorical
 from dlmkit_mdlm.schedule import LogLinear, masking_rate
 from dlmkit_mdlm.space import TokenSpace
@@ -85,6 +85,79 @@ def test_bound_of_the_exact_model_is_the_entropy(context):
     entropy = -(JOINT * JOINT.log()).sum()
     estimate = (per_word * JOINT.flatten()).sum()
     torch.testing.assert_close(estimate, entropy, atol=0.06, rtol=0)
+
+
+class Forced(Noise):
+    """Noise of one role for all rows, and of given masked positions."""
+
+    def __init__(self, role, masked):
+        own = {"key": torch.zeros(ROWS, dtype=torch.int64), "role": role, "masked": masked}
+        for name, value in own.items():
+            object.__setattr__(self, name, value)
+
+    def fork(self, domain):
+        return Forced(self.role, self.masked if domain == CORRUPTION else None)
+
+    def uniform(self, draw, shape=(), dtype=torch.float32):
+        if self.masked is None:
+            return torch.full((ROWS, *shape), self.role, dtype=torch.float64)
+        return torch.where(self.masked, -1.0, 2.0).expand(ROWS, *shape)
+
+
+ROWS = 4000
+
+
+def expected_loss(context, ids):
+    """Nats of the row ``ids``: every mask with its chance, u by the midpoint rule, and the two
+    end terms as often as they come."""
+    objective = MaskedBound(configs.Nothing(), context).eval()
+    schedule = objective.schedule
+    u = (torch.arange(ROWS) + 0.5).double() / ROWS
+    # midpoints in log m, with the weights of that change of variable: the integrand is near 1 / m
+    ends = torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64)
+    t = ends[0] * (ends[1] / ends[0]) ** u
+    stretch = t * (ends[1] / ends[0]).log() / (ends[1] - ends[0])
+    u = (t - ends[0]) / (ends[1] - ends[0])
+    batch = Batch(ids.expand(ROWS, -1), torch.ones(ROWS, L, dtype=torch.bool))
+    total = 0.0
+    low, high = schedule.level(ends).sigma.tolist()
+    chances = {0.0: low, 0.5: high - low, 1.0 - 1e-9: 1.0 - high}
+    for role, often in chances.items():
+        share = {0.0: low + 0 * t, 0.5: schedule.level(t).sigma, 1.0 - 1e-9: high + 0 * t}[role]
+        for masked in itertools.product([False, True], repeat=L):
+            count = sum(masked)
+            chance = share**count * (1 - share) ** (L - count)
+            draws = Draws(u, Forced(role, torch.tensor(masked)))
+            with torch.no_grad():
+                loss = L * objective(batch, draws).per_row.double()
+            total += often * float((chance * loss * (stretch if role == 0.5 else 1.0)).mean())
+    return total
+
+
+def test_not_knowing_anything_costs_log_v_to_the_last_digits(context):
+    space = context.part("space")
+    uniform = Bayes(space)
+    uniform.answers = torch.zeros_like(uniform.answers)
+    alone = BuildContext(length=L, vocab_size=V, parts={**context.parts, "network": uniform})
+    found = expected_loss(alone, torch.tensor([0, 2]))
+    assert found == pytest.approx(L * math.log(V), rel=1e-5)  # without the ends: 0.2 % less
+
+
+def test_bound_of_the_exact_model_is_the_entropy_to_the_last_digits(context):
+    """All but the chance that an end term meets two tokens at once, a millionth."""
+    words = itertools.product(range(V), repeat=L)
+    found = sum(float(JOINT[w]) * expected_loss(context, torch.tensor(w)) for w in words)
+    entropy = -float((JOINT * JOINT.log()).sum())
+    assert found == pytest.approx(entropy, rel=1e-5)
+
+
+def test_rows_of_the_end_terms_say_nothing_of_the_schedule(context):
+    objective = MaskedBound(configs.Nothing(), context).eval()
+    ids = torch.zeros(ROWS, L, dtype=torch.int64)
+    batch = Batch(ids, torch.ones_like(ids, dtype=torch.bool))
+    for role, used in ((0.0, False), (0.5, True), (1.0 - 1e-9, False)):
+        draws = Draws(torch.full((ROWS,), 0.5), Forced(role, torch.ones(L, dtype=torch.bool)))
+        assert bool(objective(batch, draws).unconditional.all()) is used
 
 
 def test_weight_is_one_over_t():
