@@ -15,7 +15,7 @@ On held-out text that no one trained on:
 - half of the tokens given at random places, the rest filled in: by the model, in one evaluation at
   the highest noise and in a whole run of its sampler, and by the chains' exact posteriors.
 
-Intervals: 95 %, by resampling texts. The first 20 texts of the seed are written as they are. A
+Intervals: 95 %, by leaving out texts. The first 20 texts of the seed are written as they are. A
 picture is drawn beside FILE.json, for light and for dark pages.
 """
 
@@ -39,7 +39,7 @@ from dlmkit.core.objective import Batch
 from dlmkit.errors import DlmkitError, UsageError
 from dlmkit.evaluate import with_config
 from dlmkit.evaluation import acceptance, infilling
-from dlmkit.evaluation.acceptance import Point, Scored
+from dlmkit.evaluation.acceptance import Point
 from dlmkit.evaluation.context_gain import Frequencies, level_scores, sigmas
 from dlmkit.evaluation.measure import Intervals, gauges, pinned
 from dlmkit.evaluation.record import FORMAT, check_new, save, sealed
@@ -155,7 +155,7 @@ class Acceptance:
             frequencies,
             {gauge.label: gauge.metric for gauge in found},
             {gauge.label: pinned(gauge) for gauge in found},
-            Intervals(seed=options.seed),
+            Intervals(),
         )
 
     def document(self) -> dict[str, Any]:
@@ -244,8 +244,8 @@ class Acceptance:
         }
 
     def point(self, drawn: Sequence[str]) -> Point:
-        """The numbers of texts, and of their resamplings."""
-        return Scored.of(self.metrics.values(), drawn).point(self.intervals)
+        """The numbers of texts, and what their intervals are made of."""
+        return Point.of(self.metrics.values(), drawn, self.intervals)
 
     def infilling(self) -> dict[str, Any]:
         """Each writer's answers to the same half-given rows."""
@@ -261,9 +261,8 @@ class Acceptance:
             shares = infilling.accuracy(
                 {"likeliest": one.likeliest, "drawn": one.drawn}, batch, given
             )
-            scored = Scored.of([judge], self.decoded(one.drawn), shares)
-            points[name] = scored.point(self.intervals)
-        human = Scored.of([judge], self.decoded(batch.ids)).point(self.intervals)
+            points[name] = Point.of([judge], self.decoded(one.drawn), self.intervals, shares)
+        human = Point.of([judge], self.decoded(batch.ids), self.intervals)
         return acceptance.infilled(points, human, self.intervals)
 
 

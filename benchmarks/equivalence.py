@@ -3,11 +3,11 @@
     python benchmarks/equivalence.py MODEL [-n 2000] [--sampler S --grid G --steps 32]
         [--reference-sampler euler --reference-grid warped --reference-steps 200] [--json FILE]
 
-Text i of both runs starts from the same noise. The gap in nats a token (exact likelihood for the
-test-bed and the grammar, the n-gram judge's otherwise) and the gap in entropy of the pooled tokens
-and token pairs are bootstrapped over texts, both runs' text i together. They are equivalent if the
-95 % bounds of each gap lie within 0.02 nats. For the grammar, agreement stands beside it with exact
-intervals (which take sentences as independent).
+Text i of both runs starts from the same noise, and both runs' text i are kept or left out together:
+the gap in nats a token (exact likelihood for the test-bed and the grammar, the n-gram judge's
+otherwise) by bootstrap over texts, the gap in entropy of the pooled tokens and token pairs by
+jackknife. They are equivalent if the 95 % bounds of each gap lie within 0.02 nats. For the grammar,
+agreement stands beside it with exact intervals (which take sentences as independent).
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from dlmkit.core.data import Data
 from dlmkit.core.objective import Batch
 from dlmkit.errors import UsageError
 from dlmkit.evaluation import likelihood
-from dlmkit.evaluation.intervals import resamplings
-from dlmkit.evaluation.measure import Gauge, Intervals, Number, measure, number, pinned
+from dlmkit.evaluation.intervals import left_out
+from dlmkit.evaluation.measure import Gauge, Intervals, Left, Results, measure, number, pinned
 from dlmkit.evaluation.record import UNKNOWN, Record, texts_digest
 from dlmkit.models import Model, gather
 from dlmkit.plugin import Part
@@ -81,7 +81,7 @@ def of_model(
     texts = [text.text for text in model.texts(samples, plan.seed)]
     results = measure(gauges, texts, [sample.ids for sample in samples], plan.intervals)
     for use, options in chosen:
-        results[f"likelihood:{use}"] = _nats(model, data, use, options, plan.intervals)
+        _nats(model, data, use, options, plan.intervals, results)
     under = conditions(model, requests, plan.steps)
     digest, _ = under.pop("model"), under.pop("versions")
     rule = model.config.exit
@@ -100,7 +100,7 @@ def of_model(
         "threads": torch.get_num_threads(),
     }
     subject = {"name": name, "sha256": digest}
-    record = Record(subject, protocol, _described(texts, samples), results, execution)
+    record = _record(subject, protocol, _described(texts, samples), results, execution)
     return Evaluated(record, texts)
 
 
@@ -120,8 +120,19 @@ def of_texts(
         "likelihood": {},
     }
     subject = {"name": name, "sha256": UNKNOWN}
-    record = Record(subject, protocol, _described(texts), results, {"sampled": UNKNOWN})
+    record = _record(subject, protocol, _described(texts), results, {"sampled": UNKNOWN})
     return Evaluated(record, texts)
+
+
+def _record(
+    subject: Mapping[str, Any],
+    protocol: Mapping[str, Any],
+    samples: Mapping[str, Any],
+    results: Results,
+    execution: Mapping[str, Any],
+) -> Record:
+    left = {label: left.content() for label, left in results.left_out.items()}
+    return Record(subject, protocol, samples, results.numbers, execution, left)
 
 
 def chosen_metrics(
@@ -205,8 +216,9 @@ def _nats(
     use: str,
     options: likelihood.Bound | likelihood.Flow,
     intervals: Intervals,
-) -> dict[str, Number]:
-    """Nats a token of held-out rows, in all and in its three terms."""
+    results: Results,
+) -> None:
+    """Nats a token of held-out rows, in all and in its three terms, added to ``results``."""
     parts = model.parts.prepared() if use == "bound" else model.parts
     subject = likelihood.Subject(parts.denoise, parts.space, parts.schedule)
     batch, device = data.validation(options.rows), model.assembly.context.device
@@ -214,19 +226,22 @@ def _nats(
         subject, Batch(batch.ids.to(device), batch.attend.to(device)), options
     )
     tokens = found.tokens.double()
-    chosen = list(resamplings(len(tokens), intervals.draws, intervals.seed))
+    chosen = list(left_out(len(tokens), intervals.parts))
     terms = {
         "nats_per_token": found.total,
         "prior": found.prior,
         "integral": found.integral,
         "reconstruction": found.reconstruction,
     }
-    return {
-        name: number(
-            float(term.sum() / tokens.sum()),
-            [float(term[rows].sum() / tokens[rows].sum()) for rows in chosen],
-            intervals,
-        )
+    values = {
+        name: [float(term[rows].sum() / tokens[rows].sum()) for rows in chosen]
+        for name, term in terms.items()
+    }
+    left = Left(len(tokens), values)
+    label = f"likelihood:{use}"
+    results.left_out[label] = left
+    results.numbers[label] = {
+        name: number(float(term.sum() / tokens.sum()), values[name], left.count, intervals)
         for name, term in terms.items()
     }
 

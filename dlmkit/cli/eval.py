@@ -79,7 +79,8 @@ def model(
         ),
     ] = None,
     resamples: Annotated[
-        int, typer.Option(min=2, help="Bootstrap draws of texts behind each interval.")
+        int,
+        typer.Option(min=2, help="Parts of the texts at most, each left out once for intervals."),
     ] = 200,
     recipe: Annotated[
         str | None,
@@ -137,7 +138,7 @@ def model(
     _belongs(frontier is not None, quality=quality, entropy=entropy, plot=plot)
     _belongs(frontier is None, texts=texts)
     check_new(out, texts, plot)
-    intervals = Intervals(draws=resamples)
+    intervals = Intervals(parts=resamples)
     parts = [parse_part(word, "--metric") for word in metrics or ()]
     set_ = [*short(sampler, grid, exit, guidance=guidance or ()), *(overrides or ())]
     if Path(model).is_file() and Path(model).suffix not in SUFFIXES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ Numbers = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Measured:
-    """The numbers of texts. ``again`` gives those of any selection of the same texts, by index;
-    an index may repeat. None: resampling would not say how uncertain they are."""
+    """The numbers of texts. ``again`` gives those of any selection of the same texts, by index.
+
+    None: the numbers of most of the texts would not say how uncertain those of all are.
+    """
 
     numbers: Numbers
     again: Callable[[Sequence[int]], Numbers] | None
@@ -35,13 +38,17 @@ class Metric(ABC):
     def evaluate(
         self, texts: Sequence[str], ids: Sequence[Sequence[int]] | None = None
     ) -> Measured:
-        """:meth:`measure`, and the same of resamplings: override where work can be shared.
+        """:meth:`measure`, and the same of selections: override where work can be shared.
 
         ``ids`` are the tokens that a model wrote the texts in; None: they are not known.
         """
         return Measured(
             self.measure(texts), lambda chosen: self.measure([texts[i] for i in chosen])
         )
+
+    def bounds(self, name: str) -> tuple[float, float]:
+        """The least and the most that the number ``name`` can be: its interval stays inside."""
+        return -math.inf, math.inf
 
     def pinned(self) -> Mapping[str, Any]:
         """What moves the numbers beside options and data, as JSON types: a judge's weights.

@@ -2,13 +2,14 @@
 
 The document says by noise level how the model's cross-entropy compares with that of the exact
 denoisers; how likely its free texts are under a judge at the entropy of human text; and how well
-it fills in. Everything has an interval by resampling texts, and what the intervals leave open is
+it fills in. Everything has an interval by leaving out texts, and what the intervals leave open is
 called undecided.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from dlmkit.core.metric import Measured, Metric
+from dlmkit.core.metric import Metric
 from dlmkit.evaluation.frontier import crossing
-from dlmkit.evaluation.intervals import resamplings
-from dlmkit.evaluation.measure import Intervals, Number, number
+from dlmkit.evaluation.intervals import left_out
+from dlmkit.evaluation.measure import Intervals, Number, number, without
 from dlmkit.evaluation.record import read
 from dlmkit.report import COLOURS, MARKERS, plain_numbers, themed
 
@@ -68,11 +69,11 @@ def level(
         model, free, bigram, trigram = scores[rows].sum(dim=0) / tokens[rows].sum()
         return torch.stack([model - bigram, (free - model) / (free - trigram)])
 
-    every = torch.arange(len(scores))
-    drawn = torch.stack([numbers(rows) for rows in _resampled(len(scores), intervals)])
+    count = len(scores)
+    left = torch.stack([numbers(rows) for rows in left_out(count, intervals.parts)])
     lead, share = (
-        number(float(value), draws.tolist(), intervals)
-        for value, draws in zip(numbers(every), drawn.T, strict=True)
+        number(float(value), column.tolist(), count, intervals)
+        for value, column in zip(numbers(torch.arange(count)), left.T, strict=True)
     )
     means = dict(zip(NAMES, (scores.sum(dim=0) / tokens.sum()).tolist(), strict=True))
     judged = means["context_free"] - means["bigram"] > JUDGED
@@ -80,88 +81,88 @@ def level(
     return {**found, "verdict": verdict(lead) if judged else None}
 
 
-def _resampled(count: int, intervals: Intervals) -> Iterator[Tensor]:
-    return resamplings(count, intervals.draws, intervals.seed)
-
-
 @dataclass(frozen=True)
 class Point:
-    """The numbers of one set of texts, and of its resamplings, name by name."""
+    """The numbers of ``count`` texts, and the same with each part of the texts left out.
 
-    values: Mapping[str, float]
-    draws: Sequence[Mapping[str, float]]
-
-    def numbers(self, intervals: Intervals) -> dict[str, Number]:
-        """Every number with its interval."""
-        return {n: number(v, [d[n] for d in self.draws], intervals) for n, v in self.values.items()}
-
-    def moved(self, name: str) -> Tensor:
-        """The draws of a number, shifted so that their mean is its value."""
-        draws = torch.tensor([draw[name] for draw in self.draws], dtype=torch.float64)
-        return draws - draws.mean() + self.values[name]
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Texts measured once, and means of what else is known of each: float64[B] by name."""
+    Parts are the same of any other point of as many texts, so that points pair up: with text i of
+    all sets in one part, a function of several sets has its error by leaving out that part of all.
+    """
 
     count: int
-    measured: Sequence[Measured]
-    each: Mapping[str, Tensor]
+    values: Mapping[str, float]
+    left: Mapping[str, Sequence[float]]
+    bounds: Mapping[str, tuple[float, float]]
 
     @staticmethod
     def of(
-        metrics: Iterable[Metric], texts: Sequence[str], each: Mapping[str, Tensor] | None = None
-    ) -> Scored:
-        """``texts`` under fitted ``metrics``."""
-        return Scored(len(texts), [metric.evaluate(texts) for metric in metrics], each or {})
+        metrics: Iterable[Metric],
+        texts: Sequence[str],
+        intervals: Intervals,
+        each: Mapping[str, Tensor] | None = None,
+    ) -> Point:
+        """``texts`` under fitted ``metrics``, and the means of what else is known of each text:
+        shares, float64[B] by name."""
+        values: dict[str, float] = {}
+        left: dict[str, Sequence[float]] = {}
+        bounds: dict[str, tuple[float, float]] = {}
+        for metric in metrics:
+            found = metric.evaluate(texts)
+            own = {k: v for k, v in found.numbers.items() if not k.startswith("human_")}
+            values |= own
+            bounds |= {name: metric.bounds(name) for name in own}
+            left |= without(found, len(texts), intervals).numbers
+        for name, known in (each or {}).items():
+            values[name], bounds[name] = float(known.mean()), (0.0, 1.0)
+            left[name] = [float(known[k].mean()) for k in left_out(len(texts), intervals.parts)]
+        return Point(len(texts), values, left, bounds)
 
-    def point(self, intervals: Intervals) -> Point:
-        """Resampled by the same rows as any other of as many texts, so that they pair up."""
-        draws = [self._of(rows) for rows in _resampled(self.count, intervals)]
-        return Point(self._of(None), draws)
-
-    def _of(self, rows: Tensor | None) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for one in self.measured:
-            assert one.again is not None
-            numbers = one.numbers if rows is None else one.again(rows.tolist())
-            found |= {k: v for k, v in numbers.items() if not k.startswith("human_")}
-        means = {n: float((v if rows is None else v[rows]).mean()) for n, v in self.each.items()}
-        return found | means
+    def numbers(self, intervals: Intervals) -> dict[str, Number]:
+        """Every number with its interval."""
+        return {
+            n: number(v, self.left.get(n, ()), self.count, intervals, self.bounds[n])
+            for n, v in self.values.items()
+        }
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The likelihood at which a curve of points reaches human entropy, and its draws."""
+    """The likelihood at which a curve of points of ``count`` texts each reaches human entropy,
+    and the same with each part of the texts left out; None where it does not."""
 
+    count: int
     value: float | None
-    draws: Sequence[float | None]
+    left: Sequence[float | None]
 
     def number(self, intervals: Intervals) -> Number:
         """With its interval; null where the curve does not get there."""
-        kept = [draw for draw in self.draws if draw is not None]
-        return number(float("nan") if self.value is None else self.value, kept, intervals)
+        return _read(self.value, self.left, self.count, intervals)
 
     def minus(self, other: Reading, intervals: Intervals) -> Number:
-        """The difference, the two being of texts drawn independently."""
-        mine, theirs = self.number(intervals), other.number(intervals)
-        if mine["value"] is None or theirs["value"] is None:
-            return {"value": None, "low": None, "high": None, "error": None}
-        pairs = zip(self.draws, reversed(other.draws), strict=True)
-        draws = [a - b for a, b in pairs if a is not None and b is not None]
-        return number(mine["value"] - theirs["value"], draws, intervals)
+        """The difference."""
+        left = [_less(a, b) for a, b in zip(self.left, other.left, strict=True)]
+        return _read(_less(self.value, other.value), left, self.count, intervals)
+
+
+def _less(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def _read(
+    value: float | None, left: Sequence[float | None], count: int, intervals: Intervals
+) -> Number:
+    known = [math.nan if one is None else one for one in left]
+    return number(math.nan if value is None else value, known, count, intervals)
 
 
 def reading(points: Sequence[Point], human: Point, entropy: str) -> Reading:
     """Where the line through ``points``, in their order, reaches the entropy of ``human``."""
     own = [(point.values[entropy], point.values[QUALITY]) for point in points]
-    moved = [(point.moved(entropy).tolist(), point.moved(QUALITY).tolist()) for point in points]
-    draws = [
-        crossing([(x[k], y[k]) for x, y in moved], at)
-        for k, at in enumerate(human.moved(entropy).tolist())
+    left = [
+        crossing([(point.left[entropy][k], point.left[QUALITY][k]) for point in points], at)
+        for k, at in enumerate(human.left[entropy])
     ]
-    return Reading(crossing(own, human.values[entropy]), draws)
+    return Reading(human.count, crossing(own, human.values[entropy]), left)
 
 
 def frontier(
@@ -194,7 +195,8 @@ def infilled(points: Mapping[str, Point], human: Point, intervals: Intervals) ->
         name: {
             key: number(
                 own.values[key] - value,
-                [a[key] - b[key] for a, b in zip(own.draws, point.draws, strict=True)],
+                [a - b for a, b in zip(own.left[key], point.left[key], strict=True)],
+                own.count,
                 intervals,
             )
             for key, value in point.values.items()

@@ -1,37 +1,33 @@
-"""Texts measured: every metric's numbers with intervals, by bootstrap over texts."""
+"""Texts measured: every metric's numbers with intervals, by leaving out parts of the texts."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import torch
+from typing import Any, NamedTuple
 
 from dlmkit.core.data import Data
 from dlmkit.core.metric import Measured, Metric
 from dlmkit.errors import DataError
-from dlmkit.evaluation.intervals import percentile, resamplings
+from dlmkit.evaluation.intervals import jackknife, left_out
 from dlmkit.plugin import Part
 
 Number = dict[str, float | None]
 
-METHOD = "percentiles of bootstrap draws of texts, moved so that their mean is the value"
-"""A text drawn twice adds nothing new, which shifts what counts distinct things: hence the move."""
+METHOD = "jackknife: each part of the texts left out once; Student's t, inside what a number can be"
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """How intervals are made: ``draws`` resamplings keyed by ``seed``, two-sided ``level``."""
+    """How intervals are made: of ``parts`` parts of the texts at most, two-sided ``level``."""
 
-    draws: int = 200
-    seed: int = 0
+    parts: int = 200
     level: float = 0.95
 
     def pinned(self) -> dict[str, Any]:
         """As JSON types."""
-        return {"method": METHOD, "draws": self.draws, "seed": self.seed, "level": self.level}
+        return {"method": METHOD, "parts": self.parts, "level": self.level}
 
 
 @dataclass(frozen=True)
@@ -41,6 +37,25 @@ class Gauge:
     label: str
     part: Part
     metric: Metric
+
+
+@dataclass(frozen=True)
+class Left:
+    """Numbers of ``count`` texts (or rows) with each part left out, by name."""
+
+    count: int
+    numbers: Mapping[str, Sequence[float]]
+
+    def content(self) -> dict[str, Any]:
+        """As JSON types."""
+        return {"count": self.count, "numbers": dict(self.numbers)}
+
+
+class Results(NamedTuple):
+    """Of each metric its numbers with intervals, and the same numbers with parts left out."""
+
+    numbers: dict[str, dict[str, Number]]
+    left_out: dict[str, Left]
 
 
 def gauges(build: Callable[[str, Part], Any], parts: Sequence[Part], data: Data) -> list[Gauge]:
@@ -64,34 +79,49 @@ def measure(
     texts: Sequence[str],
     ids: Sequence[Sequence[int]] | None,
     intervals: Intervals,
-) -> dict[str, dict[str, Number]]:
+) -> Results:
     """The numbers of every metric. Raises DataError if there is no text to measure."""
     if not any(texts):
         what = "there are no texts" if not texts else f"all {len(texts)} texts are empty"
         raise DataError(f"{what}: nothing can be measured")
-    return {g.label: _numbers(g.metric.evaluate(texts, ids), len(texts), intervals) for g in gauges}
+    results = Results({}, {})
+    for gauge in gauges:
+        found = gauge.metric.evaluate(texts, ids)
+        left = without(found, len(texts), intervals)
+        results.left_out[gauge.label] = left
+        results.numbers[gauge.label] = {
+            name: number(value, left.numbers.get(name, ()), left.count, intervals,
+                         gauge.metric.bounds(name))
+            for name, value in found.numbers.items()
+        }  # fmt: skip
+    return results
 
 
-def _numbers(found: Measured, count: int, intervals: Intervals) -> dict[str, Number]:
-    drawn: list[Mapping[str, float]] = []
-    if found.again is not None:
-        for chosen in resamplings(count, intervals.draws, intervals.seed):
-            drawn.append(found.again(chosen.tolist()))
-    return {
-        name: number(value, [draw[name] for draw in drawn if name in draw], intervals)
-        if not name.startswith("human_")
-        else number(value, [], intervals)
-        for name, value in found.numbers.items()
-    }
+def without(found: Measured, count: int, intervals: Intervals) -> Left:
+    """The numbers with each part left out; those alone that all of these texts have."""
+    if found.again is None:
+        return Left(count, {})
+    drawn = [found.again(kept.tolist()) for kept in left_out(count, intervals.parts)]
+    names = [name for name in found.numbers if not name.startswith("human_")]
+    return Left(count, {n: [d[n] for d in drawn] for n in names if all(n in d for d in drawn)})
 
 
-def number(value: float, draws: Sequence[float], intervals: Intervals) -> Number:
-    """A value with its interval and the draws' deviation; null where they are not known."""
+def number(
+    value: float,
+    left: Sequence[float],
+    count: int,
+    intervals: Intervals,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> Number:
+    """A value of ``count`` texts with its interval, inside ``bounds``, and its standard error.
+
+    ``left`` is the same with each part left out. What is not known is null: an interval where the
+    parts say nothing, because there are none, one is not finite, or all are the value itself.
+    """
     if not math.isfinite(value):
         return {"value": None, "low": None, "high": None, "error": None}
-    spread = torch.tensor(draws, dtype=torch.float64)
-    if len(spread) < 2 or len(spread) < intervals.draws // 2 or not bool(spread.isfinite().all()):
+    if not all(map(math.isfinite, left)) or all(one == value for one in left):
         return {"value": value, "low": None, "high": None, "error": None}
-    ends = percentile(spread - spread.mean(), intervals.level)
-    low, high = value + ends.low, value + ends.high
-    return {"value": value, "low": low, "high": high, "error": float(spread.std())}
+    error, (low, high) = jackknife(value, left, count, intervals.level)
+    low, high = (min(max(end, bounds[0]), bounds[1]) for end in (low, high))
+    return {"value": value, "low": low, "high": high, "error": error}

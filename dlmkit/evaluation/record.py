@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dlmkit import files
 from dlmkit.errors import CheckpointError, UsageError
+from dlmkit.evaluation.intervals import jackknife
 
 FORMAT = 1
 RECORD, FRONTIER = "dlmkit-evaluation-record", "dlmkit-evaluation-frontier"
@@ -26,6 +26,8 @@ class Record:
 
     ``protocol`` must be the same for two records to be compared. ``subject`` is whom the texts
     are of, ``samples`` what they are, and ``execution`` what moves nothing but rounding.
+    ``left_out`` holds the numbers once more with each part of the texts left out, which is what
+    intervals are made of: {metric: {"count": texts, "numbers": {name: a value a part}}}.
     """
 
     subject: Mapping[str, Any]
@@ -33,6 +35,7 @@ class Record:
     samples: Mapping[str, Any]
     results: Mapping[str, Mapping[str, Mapping[str, float | None]]]
     execution: Mapping[str, Any]
+    left_out: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def content(self) -> dict[str, Any]:
         """As JSON types, sealed by a hash."""
@@ -42,7 +45,9 @@ class Record:
     def of(content: Mapping[str, Any]) -> Record:
         """The record that :meth:`content` wrote."""
         names = ("subject", "protocol", "samples", "results", "execution")
-        return Record(**{name: content[name] for name in names})
+        return Record(
+            **{name: content[name] for name in names}, left_out=content.get("left_out", {})
+        )
 
     @staticmethod
     def load(path: Path) -> Record:
@@ -133,8 +138,9 @@ def compare(before: Record, after: Record, across: Sequence[str] = ()) -> list[C
     """What changed, number by number.
 
     ``across`` names the keys of the protocol that may differ because they are what is compared.
-    Raises UsageError, naming every other difference. The interval is normal, from the bootstrap
-    errors of two independent sets of texts.
+    Raises UsageError, naming every other difference. The interval is a paired jackknife: text i
+    of both is left out together, which is right whether they share a prompt, a held-out row or
+    their noise, or nothing. It is not known for unequal numbers of texts.
     """
     unlike = [line for path, line in differences(before, after) if not set(path) & set(across)]
     if unlike:
@@ -173,20 +179,26 @@ def _word(value: Any) -> str:
 def _changes(before: Record, after: Record) -> Iterator[Change]:
     for metric, numbers in before.results.items():
         others = after.results.get(metric, {})
+        left = [record.left_out.get(metric, _NOTHING) for record in (before, after)]
         for name, one in numbers.items():
             two = others.get(name)
             if two is None or name.startswith("human_"):
                 continue
-            low, high = _difference(one, two)
-            yield Change(metric, name, one["value"], two["value"], low, high)
+            a, b = one["value"], two["value"]
+            low, high = None, None
+            if a is not None and b is not None and left[0]["count"] == left[1]["count"]:
+                one_left, two_left = (each["numbers"].get(name, ()) for each in left)
+                low, high = _difference(b - a, one_left, two_left, left[0]["count"])
+            yield Change(metric, name, a, b, low, high)
+
+
+_NOTHING: Mapping[str, Any] = {"count": 0, "numbers": {}}
 
 
 def _difference(
-    one: Mapping[str, float | None], two: Mapping[str, float | None]
+    value: float, one: Sequence[float], two: Sequence[float], count: int
 ) -> tuple[float, float] | tuple[None, None]:
-    """The 95 % interval of two minus one; None where an error is not known."""
-    a, b, error, other = one["value"], two["value"], one["error"], two["error"]
-    if a is None or b is None or error is None or other is None:
+    """The 95 % interval of two minus one, a number of ``count`` texts with each part left out."""
+    if len(one) != len(two) or len(one) < 2:
         return None, None
-    spread = 1.959964 * math.hypot(error, other)
-    return b - a - spread, b - a + spread
+    return jackknife(value, [b - a for a, b in zip(one, two, strict=True)], count).interval

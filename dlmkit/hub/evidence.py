@@ -98,8 +98,8 @@ def _record(record: Mapping[str, Any]) -> str:
     return (
         f"## Evaluation record\n\n`{EVALUATION}` pins all that moves these numbers: "
         f"{samples['count']} texts of seed {under['seed']}, {under['steps']} steps of "
-        f"`{under['sampler']['use']}` on `{under['grid']['use']}`. Intervals: 95 %, by resampling "
-        "texts.\n\n" + acceptance.table(("number", "value", "human text"), rows)
+        f"`{under['sampler']['use']}` on `{under['grid']['use']}`. Intervals: 95 %, by leaving "
+        "out texts.\n\n" + acceptance.table(("number", "value", "human text"), rows)
     )
 
 

@@ -166,6 +166,19 @@ def names_are_free(subject: Subject) -> None:
 
 
 @check(METRIC)
+def stays_in_bounds(subject: Subject) -> None:
+    """No number lies outside of what `bounds` says it can be, of few texts either"""
+    metric, texts = fitted(subject)
+    for some in (texts, texts[:1], [*texts, *texts]):
+        for name, value in metric.measure(some).items():
+            low, high = metric.bounds(name.removeprefix("human_"))
+            fits = low <= value <= high or not math.isfinite(value)
+            require(
+                fits, f"{name} is {value} for {len(some)} texts, and its bounds {low} and {high}"
+            )
+
+
+@check(METRIC)
 def measures_alike(subject: Subject) -> None:
     """The same texts give the same numbers, whatever was measured before, and stay as they were"""
     metric, texts = fitted(subject)

@@ -16,6 +16,9 @@ from dlmkit_grammar.data import GrammarData
 from dlmkit_grammar.grammar import STOP, Grammar, Pattern
 from dlmkit_grammar.rows import expected
 
+SHARES = ("covered", "valid", "correct", "agreement", "agreement_chance", "template_distance")
+"""The numbers between 0 and 1."""
+
 
 @dataclass(frozen=True)
 class Sentence:
@@ -84,6 +87,9 @@ class GrammarScore(Metric):
             **self._likelihood(sentences),
             **self._templates(sentences),
         }
+
+    def bounds(self, name: str) -> tuple[float, float]:
+        return 0.0, 1.0 if name in SHARES else math.inf
 
     def split(self, text: str) -> tuple[list[Sentence], tuple[str, ...]]:
         """(the sentences of a row, its cut last sentence if that could go on validly)."""

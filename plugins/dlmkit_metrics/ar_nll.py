@@ -113,6 +113,10 @@ class ArNllMetric(Metric):
             {**numbers, **{f"human_{key}": value for key, value in beside.items()}}, found.numbers
         )
 
+    def bounds(self, name: str) -> tuple[float, float]:
+        share = name.startswith("distinct_") or name in ("cut", "unscored")
+        return 0.0, 1.0 if share else math.inf
+
     def _cut(self, texts: Sequence[str]) -> Rows:
         rows: Rows = self.judge.tokenizer(
             list(texts),

@@ -62,7 +62,8 @@ class MauveMetric(Metric):
     def evaluate(
         self, texts: Sequence[str], ids: Sequence[Sequence[int]] | None = None
     ) -> Measured:
-        """:meth:`measure`, without resampling: repeated texts would form clusters of their own."""
+        """:meth:`measure`, without intervals: leaving out a text moves clusters as a whole, so
+        what it changes says nothing of how uncertain the number is."""
         return Measured(self.measure(texts), None)
 
     def _features(self, texts: Sequence[str]) -> Tensor:

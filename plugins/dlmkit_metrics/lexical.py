@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,6 +32,9 @@ class ZipfMetric(CutMetric[Zipf, Pool]):
         found = {"unique": float(len(counts)), "unique_share": len(counts) / float(counts.sum())}
         top = counts[: self.config.top]
         return {"zipf": exponent(top), **found} if len(top) > 1 else found
+
+    def bounds(self, name: str) -> tuple[float, float]:
+        return 0.0, 1.0 if name == "unique_share" else math.inf
 
 
 def exponent(counts: NDArray[np.int64]) -> float:
@@ -68,6 +72,9 @@ class RepetitionMetric(CutMetric[Repetition, NDArray[np.float64]]):
             name: column[~np.isnan(column)] for name, column in zip(names, columns, strict=True)
         }
         return {name: float(values.mean()) for name, values in known.items() if len(values)}
+
+    def bounds(self, name: str) -> tuple[float, float]:
+        return 0.0, 1.0
 
 
 def repeated(row: Sequence[str], n: int) -> float:

@@ -64,7 +64,7 @@ class CutMetric(Metric, Generic[Options, Table]):
 
     @abstractmethod
     def numbers(self, table: Table, chosen: Sequence[int]) -> dict[str, float]:
-        """The numbers of the ``chosen`` texts of a table, by index; an index may repeat."""
+        """The numbers of the ``chosen`` texts of a table, by index."""
 
 
 def held_out(data: Data, texts: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ Both need pooled n-grams of equal amounts of text to be compared: they depend on
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -63,6 +64,9 @@ class DistinctMetric(CutMetric[Distinct, Pools]):
                 found[f"entropy_{n}"] = entropy(counts)
         return found
 
+    def bounds(self, name: str) -> tuple[float, float]:
+        return 0.0, 1.0 if name.startswith("distinct_") else math.inf
+
 
 class NgramDistanceMetric(CutMetric[NgramDistance, Sequence[Units]]):
     """Total variation between the n-grams of texts and of all held-out text.
@@ -91,6 +95,9 @@ class NgramDistanceMetric(CutMetric[NgramDistance, Sequence[Units]]):
         rows = [table[i] for i in chosen]
         pairs = {n: (pooled(rows, n), self.reference[n]) for n in self.config.orders}
         return {f"ngram_tv_{n}": total_variation(a, b) for n, (a, b) in pairs.items() if a and b}
+
+    def bounds(self, name: str) -> tuple[float, float]:
+        return 0.0, 1.0
 
 
 def pooled(rows: Iterable[Units], n: int) -> Grams:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,6 +54,9 @@ class NgramJudgeMetric(CutMetric[NgramJudge, Floats]):
         found = {"nll_per_character": nats / characters}
         return {**found, "nll_per_token": nats / units} if self.config.unit == "tokens" else found
 
+    def bounds(self, name: str) -> tuple[float, float]:
+        return 0.0, math.inf
+
 
 @dataclass(frozen=True)
 class Grams:
@@ -101,3 +105,6 @@ class NgramEntropyMetric(CutMetric[NgramEntropy, Grams]):
         if inner:
             found["real_words"] = known / inner
         return found
+
+    def bounds(self, name: str) -> tuple[float, float]:
+        return 0.0, math.inf if name.startswith("entropy_") else 1.0

@@ -1,19 +1,21 @@
 """The acceptance document: what is read off curves, and when a difference counts."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
-from dlmkit.core.metric import Measured, Metric
+from dlmkit.core.metric import Metric
 from dlmkit.errors import CheckpointError, UsageError
 from dlmkit.evaluation import acceptance
-from dlmkit.evaluation.acceptance import Point, Scored
+from dlmkit.evaluation.acceptance import Point
 from dlmkit.evaluation.frontier import crossing
 from dlmkit.evaluation.measure import Intervals
 from dlmkit.evaluation.record import FORMAT, save, sealed
 
-INTERVALS = Intervals(draws=100)
+INTERVALS = Intervals()
+COUNT = 100
 
 
 def test_crossing_is_linear_between_neighbours():
@@ -26,8 +28,9 @@ def test_crossing_is_linear_between_neighbours():
     assert crossing([], 1.0) is None
 
 
-def level(model, bigram, free=4.0, spread=0.0):
+def level(model, bigram, free=4.0, spread=0.01):
     noise = spread * torch.randn(40, generator=torch.Generator().manual_seed(0)).double()
+    noise -= noise.mean()
     columns = [model + noise, torch.full((40,), free), torch.full((40,), bigram)]
     scores = torch.stack([*columns, torch.full((40,), bigram - 1.0)], 1).double() * 10
     return acceptance.level(1.5, scores, torch.full((40,), 10.0).double(), INTERVALS)
@@ -45,17 +48,14 @@ def test_a_level_is_judged_where_the_bigram_gains():
 
 def point(entropy, quality, spread=0.05):
     generator = torch.Generator().manual_seed(int(100 * entropy + quality))
-    draws = spread * torch.randn(100, 2, generator=generator).double()
+    a, b = spread / COUNT * torch.randn(2, COUNT, generator=generator).double()
     values = {"entropy_4": entropy, "entropy_1": entropy - 4.0, "nll_per_character": quality}
-    moved = [
-        {
-            "entropy_4": entropy + a - 1.0,
-            "entropy_1": entropy - 4.0,
-            "nll_per_character": quality + b,
-        }
-        for a, b in draws.tolist()
-    ]
-    return Point(values, moved)
+    left = {
+        "entropy_4": (entropy + a - 1.0 / COUNT).tolist(),  # fewer texts, less entropy
+        "entropy_1": [entropy - 4.0] * COUNT,
+        "nll_per_character": (quality + b).tolist(),
+    }
+    return Point(COUNT, values, left, dict.fromkeys(values, (0.0, 99.0)))
 
 
 def document(model=2.0):
@@ -65,9 +65,19 @@ def document(model=2.0):
         "trigram": {0.8: point(5.0, 3.0), 1.0: point(6.0, 4.0)},
     }
     human = point(7.0, 1.0)
-    scores = {n: Point({"likeliest": v, "drawn": v, "nll_per_character": 2.0}, [
-        {"likeliest": v + 0.01 * k, "drawn": v, "nll_per_character": 2.0} for k in range(100)
-    ]) for n, v in (("model", 0.5), ("bigram", 0.3))}  # fmt: skip
+    scores = {
+        name: Point(
+            COUNT,
+            {"likeliest": value, "drawn": value, "nll_per_character": 2.0},
+            {
+                "likeliest": [value + 1e-4 * k for k in range(COUNT)],
+                "drawn": [value] * COUNT,
+                "nll_per_character": [2.0] * COUNT,
+            },
+            dict.fromkeys(("likeliest", "drawn", "nll_per_character"), (0.0, 9.0)),
+        )
+        for name, value in (("model", 0.5), ("bigram", 0.3))
+    }
     return {
         acceptance.ACCEPTANCE: FORMAT,
         "subject": {"name": "m", "sha256": "x"},
@@ -82,7 +92,7 @@ def document(model=2.0):
 def test_likelihoods_are_compared_at_human_entropy():
     found = document()["frontier"]["at_human"]["entropy_4"]
     assert found["model"]["value"] == pytest.approx(2.5)
-    assert found["model"]["low"] < 2.5 < found["model"]["high"]  # though all draws lie too low
+    assert found["model"]["low"] < 2.5 < found["model"]["high"]  # though all parts lie too low
     assert found["bigram"]["value"] == pytest.approx(4.5)
     assert found["model_minus"]["bigram"]["value"] == pytest.approx(-2.0)
     assert found["verdicts"] == {"bigram": "better", "trigram": "undecided"}
@@ -109,7 +119,7 @@ def test_what_is_open_is_not_passed_and_is_said():
 def test_rows_are_paired_in_filling_in():
     found = document()["infilling"]["model_minus"]["bigram"]["likeliest"]
     assert found["value"] == pytest.approx(0.2)
-    assert found["high"] - found["low"] == pytest.approx(0.0, abs=1e-12)
+    assert found["error"] == pytest.approx(0.0, abs=1e-9)  # each alone is uncertain
 
 
 def test_the_tables_and_the_picture():
@@ -132,17 +142,36 @@ class Length(Metric):
     def measure(self, texts):
         return {"length": sum(map(len, texts)) / len(texts), "human_length": 7.0}
 
-    def evaluate(self, texts, ids=None):
-        return Measured(
-            self.measure(texts), lambda chosen: self.measure([texts[i] for i in chosen])
-        )
 
-
-def test_what_is_known_of_texts_is_resampled_with_them():
+def test_what_is_known_of_texts_is_left_out_with_them():
     texts, each = ["a", "bb", "cccc"], torch.tensor([1.0, 2.0, 4.0]).double()
-    found = Scored.of([Length()], texts, {"own": each}).point(INTERVALS)
+    found = Point.of([Length()], texts, INTERVALS, {"own": each})
     assert found.values == {"length": pytest.approx(7 / 3), "own": pytest.approx(7 / 3)}
-    assert all(draw["own"] == pytest.approx(draw["length"]) for draw in found.draws)
+    assert found.left["own"] == found.left["length"] == [3.0, 2.5, 1.5]
+
+
+def test_a_difference_of_sets_is_paired_by_text():
+    """A curve that lies a fixed amount above another is surely above it."""
+    curve = [point(6.0, 2.0), point(8.0, 3.0)]
+    above = [
+        replace(
+            one,
+            values={**one.values, "nll_per_character": one.values["nll_per_character"] + 0.1},
+            left={
+                **one.left,
+                "nll_per_character": [
+                    value + 0.1 + 1e-9 * k for k, value in enumerate(one.left["nll_per_character"])
+                ],
+            },
+        )
+        for one in curve
+    ]
+    human = point(7.0, 1.0)
+    one, other = (acceptance.reading(c, human, "entropy_4") for c in (above, curve))
+    lead = one.minus(other, INTERVALS)
+    assert lead["low"] == pytest.approx(0.1, abs=1e-6)
+    assert lead["high"] == pytest.approx(0.1, abs=1e-6)
+    assert one.number(INTERVALS)["error"] > 0.001
 
 
 def test_it_is_sealed(tmp_path):

@@ -1,27 +1,34 @@
 """Intervals of any metric, and records that are sealed and compared."""
 
 import json
+import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from dlmkit.core.metric import Measured, Metric
 from dlmkit.errors import CheckpointError, DataError, UsageError
-from dlmkit.evaluation.intervals import bootstrap_mean
+from dlmkit.evaluation.intervals import left_out, student
 from dlmkit.evaluation.measure import Gauge, Intervals, measure
 from dlmkit.evaluation.record import Record, check_new, compare, save
 from dlmkit.plugin import Part
 
 
 class Characters(Metric):
-    """Mean length, and the number of different texts, which a resampling can only lower."""
+    """Mean length, and the number and share of different texts."""
 
     def fit(self, data) -> None:
         pass
 
     def measure(self, texts):
         mean = sum(map(len, texts)) / len(texts)
-        return {"length": mean, "different": float(len(set(texts))), "human_length": 3.0}
+        different = float(len(set(texts)))
+        shares = {"different": different, "share": different / len(texts)}
+        return {"length": mean, **shares, "human_length": 3.0}
+
+    def bounds(self, name):
+        return 0.0, 1.0 if name == "share" else math.inf
 
 
 class Fixed(Characters):
@@ -36,23 +43,30 @@ def gauge(metric):
     return [Gauge("m", Part(use="m"), metric)]
 
 
-def numbers(metric, draws=400):
-    return measure(gauge(metric), TEXTS, None, Intervals(draws=draws))["m"]
+def numbers(metric, texts=TEXTS):
+    return measure(gauge(metric), texts, None, Intervals()).numbers["m"]
 
 
-def test_an_interval_of_a_mean_is_the_bootstraps():
-    import torch
+def test_an_interval_of_a_mean_is_students():
+    found = numbers(Characters())["length"]
+    lengths = np.array([*map(len, TEXTS)])
+    error = lengths.std(ddof=1) / math.sqrt(6)
+    assert found["value"] == pytest.approx(lengths.mean())
+    assert found["error"] == pytest.approx(error)
+    ends = lengths.mean() + error * np.array([-1, 1]) * student(5)
+    assert (found["low"], found["high"]) == pytest.approx(tuple(ends))
 
-    found = numbers(Characters(), 2000)["length"]
-    low, high = bootstrap_mean(torch.tensor([float(len(t)) for t in TEXTS]))
-    assert found["value"] == pytest.approx(sum(map(len, TEXTS)) / 6)
-    assert found["low"] == pytest.approx(low, abs=0.15)
-    assert found["high"] == pytest.approx(high, abs=0.15)
+
+def test_an_interval_stays_inside_what_the_number_can_be():
+    found = numbers(Characters(), [*TEXTS, "x"])["share"]
+    assert found["low"] < found["value"] == pytest.approx(6 / 7)
+    assert found["value"] + student(6) * found["error"] > 1.0 == found["high"]
 
 
-def test_what_doubles_cannot_raise_is_moved_back():
-    found = numbers(Characters())["different"]
-    assert found["low"] < found["value"] == 6.0 < found["high"]
+def test_where_every_part_says_the_same_no_interval_is_known():
+    found = numbers(Characters())["share"]
+    assert found == {"value": 1.0, "low": None, "high": None, "error": None}
+    assert numbers(Characters(), ["x"])["length"]["low"] is None
 
 
 def test_where_no_interval_is_known_it_is_null():
@@ -66,10 +80,14 @@ def test_nothing_to_measure(texts, words):
         measure(gauge(Characters()), texts, None, Intervals())
 
 
-def record(value=1.0, error=0.1, **protocol):
-    found = {"value": value, "low": value - error, "high": value + error, "error": error}
+def record(each=(0.5, 1.0, 1.2, 1.3), **protocol):
+    """Of a mean over texts (or rows), each of which has a value."""
+    value = sum(each) / len(each)
+    found = {"value": value, "low": value - 0.1, "high": value + 0.1, "error": 0.1}
     whole = {"sampling": {"steps": 4, "exit": None}, "likelihood": {}, **protocol}
-    return Record({"name": "a"}, whole, {"sha256": "x"}, {"m": {"nll": found}}, {})
+    left = [sum(each[i] for i in kept.tolist()) / len(kept) for kept in left_out(len(each), 200)]
+    parts = {"m": {"count": len(each), "numbers": {"nll": left}}}
+    return Record({"name": "a"}, whole, {"sha256": "x"}, {"m": {"nll": found}}, {}, parts)
 
 
 def test_a_record_survives_its_file(tmp_path):
@@ -121,9 +139,16 @@ def test_protocols_that_differ_are_refused_by_name():
 
 
 def test_a_subject_may_differ_and_a_difference_has_an_interval():
-    other = replace(record(1.5), subject={"name": "b"})
+    other = replace(record((0.7, 1.1, 1.4, 1.4)), subject={"name": "b"})
     (change,) = compare(record(), other)
-    half = 1.959964 * (0.1**2 + 0.1**2) ** 0.5
-    assert (change.low, change.high) == pytest.approx((0.5 - half, 0.5 + half))
-    assert change.differs
-    assert not compare(record(), record(1.1))[0].differs
+    gaps = np.array([0.2, 0.1, 0.2, 0.1])
+    half = student(3) * gaps.std(ddof=1) / 2
+    assert (change.low, change.high) == pytest.approx((0.15 - half, 0.15 + half))
+    assert change.differs  # though each record's own error is far larger: the rows are the same
+    assert not compare(record(), record((0.7, 1.1, 0.9, 1.4)))[0].differs
+
+
+def test_texts_that_cannot_be_paired_have_no_interval_of_a_difference():
+    for other in (record((0.7, 1.1, 1.4)), replace(record(), left_out={})):
+        (change,) = compare(record(), other)
+        assert (change.low, change.high, change.differs) == (None, None, False)

@@ -250,6 +250,14 @@ class TakesStep(Words):
         return {**found, "step": 1.0}
 
 
+@mutant("metric", "stays-in-bounds")
+class BelievesInShares(Words):
+    """It takes a mean for a share."""
+
+    def bounds(self, name):
+        return 0.0, 1.0
+
+
 @mutant("metric", "measures-alike")
 class AddsUp(Words):
     """What was measured before is counted again."""
