@@ -37,20 +37,18 @@ from dlmkit.core.data import Data
 from dlmkit.core.metric import Metric
 from dlmkit.core.objective import Batch
 from dlmkit.errors import DlmkitError, UsageError
-from dlmkit.evaluate import with_config
 from dlmkit.evaluation import acceptance, infilling
 from dlmkit.evaluation.acceptance import Point
 from dlmkit.evaluation.context_gain import Frequencies, level_scores, sigmas
 from dlmkit.evaluation.measure import Intervals, gauges, pinned
 from dlmkit.evaluation.record import FORMAT, check_new, save, sealed
 from dlmkit.memory import keep_freed
-from dlmkit.models import Model, gather
+from dlmkit.models import Model
 from dlmkit.plugin import Part
 from dlmkit.recipe.assemble import assemble_sampling
 from dlmkit.report import png
 from dlmkit.report import save as write
 from dlmkit.sampling.requests import Request, unconditional
-from dlmkit.training.parallel import Single
 from dlmkit.types import Ids
 from dlmkit_text.draws import NgramSampler
 from dlmkit_text.symbols import cutter
@@ -214,7 +212,7 @@ class Acceptance:
         for t in self.options.temperatures:
             say(f"{self.options.count} texts at score temperature {t:g}")
             part = Part(use="samplers:score-temperature", options={"temperature": t})
-            moved = with_config(self.model, guidance=[*self.model.config.guidance, part])
+            moved = self.model.with_parts(guidance=[*self.model.config.guidance, part])
             drawn[t] = self.write(self.model if t == 1.0 else moved, self.options.count)
         return drawn
 
@@ -225,8 +223,7 @@ class Acceptance:
 
     def run(self, model: Model, requests: Sequence[Request], steps: int | None) -> Ids:
         """The tokens of texts as long as the model's, in the order of their index."""
-        turns = model.stream(requests, self.options.seed, steps, self.options.batch_size)
-        samples = sorted(gather(turns, Single(torch.device("cpu"))), key=lambda s: s.row)
+        samples = model.draw(requests, self.options.seed, steps, self.options.batch_size)
         return torch.tensor([sample.ids for sample in samples])
 
     def decoded(self, ids: Ids) -> list[str]:

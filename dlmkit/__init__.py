@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from dlmkit.plugin import Component, Config, Part, hookimpl, part_of
 from dlmkit.threads import wait_passively
 
 if TYPE_CHECKING:
+    import torch
+    from matplotlib.figure import Figure
+
     from dlmkit.models import Model
+    from dlmkit.training.loop import StepRecord
 
 __version__ = "0.1.0"
 
-__all__ = ["Component", "Config", "Part", "__version__", "compose", "hookimpl", "load", "part_of"]
+__all__ = [
+    "Component",
+    "Config",
+    "Part",
+    "__version__",
+    "compose",
+    "curves",
+    "hookimpl",
+    "load",
+    "part_of",
+]
 
 wait_passively()  # here, since every way in passes here, and before torch is loaded
 
@@ -27,12 +43,38 @@ def compose(**recipe: Any) -> Model:
     return models.compose(**recipe)
 
 
-def load(reference: str, *overrides: str, device: str = "cpu") -> Model:
-    """The model of a run or checkpoint, to sample from: ``load("runs/x").sample(n=4)``.
+def load(
+    reference: str | Path,
+    *overrides: str,
+    weights: Literal["ema", "raw"] | None = None,
+    device: str | torch.device = "cpu",
+) -> Model:
+    """The model of a run, a checkpoint, an exported folder or a shipped name, or of a recipe with
+    nothing to train: ``load("runs/x").sample(n=4)``.
 
-    ``overrides`` are sampling keys of its recipe, such as ``"sampler.use=ancestral"``. Imports
-    torch; importing dlmkit does not.
+    ``overrides`` are sampling keys of its recipe, such as ``"sampler.use=ancestral"``; ``weights``
+    the moving average, which is the default, or the last ones. Imports torch; importing dlmkit
+    does not.
     """
-    from dlmkit.models import load_model
+    from dlmkit import devices
+    from dlmkit.errors import UsageError
+    from dlmkit.models import open_model
+    from dlmkit.recipe.short import Short
 
-    return load_model(reference, overrides, device=device)
+    if weights not in (None, "ema", "raw"):
+        raise UsageError(f"weights is {weights!r}; expected 'ema' or 'raw'")
+    words = [Short.of(word, repr(word)) for word in overrides]
+    where = devices.choose(str(device), "device")
+    return open_model(str(reference), words, weights=weights, device=where)
+
+
+def curves(source: str | Path | Iterable[StepRecord]) -> Figure:
+    """A figure of a run's curves, by its folder, or of the records that ``Model.train`` gave.
+
+    Loss by step and, where the run was validated, the context gain. In a notebook it shows itself;
+    ``curves("runs/x").savefig("x.png")`` writes it. Imports matplotlib, which importing dlmkit
+    does not.
+    """
+    from dlmkit.training.curves import drawn
+
+    return drawn(source)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata
 from itertools import islice
 from typing import Any
@@ -20,12 +20,11 @@ from dlmkit.evaluation import likelihood
 from dlmkit.evaluation.intervals import left_out
 from dlmkit.evaluation.measure import Gauge, Intervals, Left, Results, measure, number, pinned
 from dlmkit.evaluation.record import UNKNOWN, Record, texts_digest
-from dlmkit.models import Model, gather
+from dlmkit.models import Model, Progress
 from dlmkit.plugin import Part
-from dlmkit.recipe.assemble import assemble_sampling
 from dlmkit.recipe.schema import RecipeConfig
 from dlmkit.registry import Registry
-from dlmkit.sampling.step import Sample, Step
+from dlmkit.sampling.step import Sample
 from dlmkit.training.parallel import World
 
 PACKAGES = ("dlmkit", "torch", "numpy", "transformers", "tokenizers")
@@ -65,7 +64,7 @@ def of_model(
     gauges: Sequence[Gauge],
     plan: Plan,
     world: World,
-    watch: Callable[[Iterator[Step], int], Iterator[Step]] = lambda turns, total: turns,
+    progress: Progress = False,
 ) -> Evaluated | None:
     """Texts drawn by all processes of ``world`` and measured by the first; None in the others.
 
@@ -73,9 +72,7 @@ def of_model(
     """
     chosen = [_likelihood(part) for part in plan.likelihoods]
     requests = model.requests(plan.count)
-    own = requests[world.rank :: world.size]
-    turns = watch(model.stream(own, plan.seed, plan.steps, plan.batch_size), len(own))
-    samples = sorted(gather(turns, world), key=lambda sample: sample.row)
+    samples = model.draw(requests, plan.seed, plan.steps, plan.batch_size, progress, world)
     if not world.first:
         return None
     texts = [text.text for text in model.texts(samples, plan.seed)]
@@ -244,10 +241,3 @@ def _nats(
         name: number(float(term.sum() / tokens.sum()), values[name], left.count, intervals)
         for name, term in terms.items()
     }
-
-
-def with_config(model: Model, **parts: Any) -> Model:
-    """``model`` with other sampling ``parts``, which are checked and built."""
-    config = model.config.model_copy(update=parts)
-    assembly = replace(model.assembly, config=config)
-    return replace(model, assembly=assembly, parts=assemble_sampling(assembly))

@@ -21,7 +21,7 @@ from transformers.utils import ModelOutput
 from dlmkit import folders
 from dlmkit.core.network import Conditioning
 from dlmkit.errors import UsageError
-from dlmkit.hub.folder import MODEL_TYPE, Export
+from dlmkit.hub.folder import MODEL_TYPE
 from dlmkit.hub.transfer import check_folder, fetched
 from dlmkit.models import Model, Text, load_model
 from dlmkit.noise import Noise
@@ -126,8 +126,7 @@ class DlmkitModel(PreTrainedModel):
         if refused:
             raise UsageError(f"save_pretrained: {refused[0]} means nothing for a model of dlmkit")
         source = self._model.folder
-        assert source is not None
-        Export(self._model, source, self.config.weights, source.name).write(Path(save_directory))
+        self._model.save(save_directory, source.name if source else None)
 
     @property
     def model(self) -> Model:
@@ -135,7 +134,7 @@ class DlmkitModel(PreTrainedModel):
         held = self._model
         context = replace(held.assembly.context, device=self.device)
         assembly = replace(held.assembly, context=context)
-        return Model(held.folder, assembly, assemble_sampling(assembly))
+        return replace(held, assembly=assembly, parts=assemble_sampling(assembly))
 
     def forward(
         self,

@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
-from dlmkit import files, folders
+from dlmkit import devices, files, folders
+from dlmkit.core.data import Data
 from dlmkit.errors import CheckpointError, PluginError, RecipeError, UsageError
-from dlmkit.plugin import KINDS
+from dlmkit.plugin import KINDS, Part
 from dlmkit.prompts import GAP, beginning, gaps
 from dlmkit.recipe.assemble import Assembly, assemble, assemble_sampling
-from dlmkit.recipe.load import load_recipe, resolve_text
+from dlmkit.recipe.load import load_recipe, resolve_text, resolve_values
 from dlmkit.recipe.schema import RecipeConfig
 from dlmkit.recipe.shelf import SUFFIXES, shipped
+from dlmkit.recipe.short import NONE, Choice, overrides, typed
+from dlmkit.recipe.write import dump
 from dlmkit.registry import Registry
 from dlmkit.sampling.parts import SamplingParts
+from dlmkit.sampling.recorders import progress as bar
+from dlmkit.sampling.recorders import watched
 from dlmkit.sampling.requests import Request
 from dlmkit.sampling.runner import stream
 from dlmkit.sampling.step import Sample, Step
 from dlmkit.training import origin
-from dlmkit.training.checkpoint import find
+from dlmkit.training.checkpoint import find, saved_step
 from dlmkit.training.loop import Learner, StepRecord, train
 from dlmkit.training.parallel import Single, World
-from dlmkit.training.state import RECIPE, Weights, load_weights, weights_file
+from dlmkit.training.signals import Held
+from dlmkit.training.state import (
+    RECIPE,
+    Weights,
+    load_weights,
+    named_tensors,
+    weights_file,
+)
 
 SAMPLING_KEYS = ("sampler", "grid", "exit", "freeze", "guidance", "statistic", "sample", "seed")
 """The recipe's keys that may differ from the run's when its model is sampled."""
@@ -54,18 +68,86 @@ class Text:
         return self.text
 
 
-@dataclass(frozen=True)
+Progress = bool | Callable[[Step], object]
+"""Whether to show a bar while sampling, or what to call after every step of the loop."""
+
+
+@dataclass
+class _Paused:
+    """A training that was left early: its ``learner``, the weights that it trains, which have
+    given way to their average, and the record of the last step, if nobody has seen it."""
+
+    learner: Learner
+    raw: dict[str, Tensor]
+    unseen: StepRecord | None
+
+
+@dataclass(repr=False, eq=False)
 class Model:
-    """A model and how it is sampled. ``folder`` is its checkpoint; None: it was composed."""
+    """A model and how it is sampled.
+
+    ``folder`` is the checkpoint or exported folder that holds these ``weights``; None: they were
+    composed, or trained here. ``step`` counts the optimiser steps behind them.
+    """
 
     folder: Path | None
     assembly: Assembly
     parts: SamplingParts
+    weights: Weights = "ema"
+    step: int = 0
+    _paused: _Paused | None = field(default=None, init=False)
+
+    def __repr__(self) -> str:
+        config, assembly = self.config, self.assembly
+        count = sum(parameter.numel() for parameter in assembly.objective.parameters())
+        kinds = ("space", "schedule", "network", "masking", "objective", "sampler", "grid", "exit")
+        named = {kind: part.use for kind in kinds if (part := getattr(config, kind))}
+        named["guidance"] = ", ".join(part.use for part in config.guidance)
+        return (
+            f"Model of {self.folder or 'no folder'}: {count:,} parameters after {self.step} steps, "
+            f"on {assembly.context.device}\n  texts of 1 to {config.length} tokens, of "
+            f"{assembly.tokenizer.vocab_size:,} different ones\n  "
+            + "\n  ".join(f"{kind}: {use}" for kind, use in named.items() if use)
+        )
 
     @property
     def config(self) -> RecipeConfig:
         """The recipe it was trained with, but for the sampling keys that were overridden."""
         return self.assembly.config
+
+    @cached_property
+    def data(self) -> Data:
+        """The recipe's text. A model loaded for sampling reads it when it is first asked for."""
+        return self.assembly.data or self.assembly.build("data", self.config.data)
+
+    def recipe(self) -> str:
+        """The resolved recipe as YAML."""
+        return dump(self.config.model_dump(mode="json", by_alias=True))
+
+    def with_parts(
+        self,
+        sampler: Choice | None = None,
+        grid: Choice | None = None,
+        exit: Choice | None = None,
+        freeze: Choice | None = None,
+        guidance: Choice | Sequence[Choice] | None = None,
+    ) -> Model:
+        """The same model, sampled by other parts; None keeps the recipe's, "none" leaves it out.
+
+        A part is what a command line calls it (``"ancestral:eta=0.5"``), or ``{"use": NAME,
+        "with": OPTIONS}``. One named as the recipe's own keeps its other options. Raises
+        RecipeError and PluginError as a recipe does.
+        """
+        if isinstance(guidance, str | Mapping | Part):
+            guidance = [guidance]
+        guides = () if guidance is None else guidance or (NONE,)
+        words = overrides(sampler, grid, exit, freeze, guides, python=True)
+        if not words:
+            return self
+        given = self.config.model_dump(mode="json", by_alias=True)
+        config = resolve_values(given, "the model's recipe", words, self.assembly.registry).config
+        assembly = replace(self.assembly, config=config)
+        return replace(self, assembly=assembly, parts=assemble_sampling(assembly))
 
     def sample(
         self,
@@ -76,36 +158,86 @@ class Model:
         steps: int | None = None,
         batch_size: int | None = None,
         length: int | Sequence[int] | None = None,
+        *,
         offset: int = 0,
+        sampler: Choice | None = None,
+        grid: Choice | None = None,
+        exit: Choice | None = None,
+        freeze: Choice | None = None,
+        guidance: Choice | Sequence[Choice] | None = None,
+        progress: Progress = False,
         world: World | None = None,
     ) -> list[Text]:
         """``n`` texts, or ``n`` of each ``prompt`` and ``infill``, as :meth:`requests` says.
 
         Text i depends on the seed and i alone. ``steps`` and ``batch_size`` default to the
-        recipe's. The processes of ``world`` share the texts out, and each returns all of them.
-        Raises UsageError for a request that does not fit or cannot be written in the vocabulary.
+        recipe's, and the parts from ``sampler`` to ``guidance`` as :meth:`with_parts` says.
+        ``progress`` and ``world`` are :meth:`draw`'s. Raises UsageError for a request that does
+        not fit or cannot be written in the vocabulary.
         """
-        world = world or Single(self.assembly.context.device)
-        requests = self.requests(n, prompt, infill, length, offset=offset)[world.rank :: world.size]
-        turns = self.stream(requests, seed, steps, batch_size)
-        return self.texts(gather(turns, world), seed)
+        model = self.with_parts(sampler, grid, exit, freeze, guidance)
+        requests = model.requests(n, prompt, infill, length, offset=offset)
+        return model.texts(model.draw(requests, seed, steps, batch_size, progress, world), seed)
 
     def train(self) -> Iterator[StepRecord]:
         """Train by the recipe's ``train`` section, one record an optimiser step.
 
-        For notebooks and tests: nothing is written. When it ends the weights are the moving
-        average of those that were trained. Raises UsageError for a model without data.
+        For notebooks and tests: nothing is written. When it ends, or is left early, the weights
+        are the moving average of those that were trained. Left early, by ``break`` or by Ctrl-C
+        (which waits for the end of a step; a second one does not), the next call goes on where
+        this one stopped, and the records are those of a straight run. After the last step, or
+        a second Ctrl-C, it starts anew from the weights as they are. Raises DataError if the
+        text cannot be had, and NonFiniteLossError before any weight is touched.
         """
-        data, config = self.assembly.data, self.config
-        if data is None:
-            raise UsageError("a model loaded for sampling has no data; train it by `dlmkit train`")
-        processes = Single(self.assembly.context.device)
-        objective = self.assembly.objective.train()
-        learner = Learner.begin(objective, config.train, processes)
-        stream = data.stream(config.seed, config.train.batch_size)
-        yield from train(learner, stream, config.train, config.seed, processes)
-        objective.load_state_dict(learner.ema.objective.state_dict())
-        objective.eval()
+        config, objective = self.config, self.assembly.objective
+        stream = self.data.stream(config.seed, config.train.batch_size)
+        learner, unseen = self._learner()
+        if learner.step:
+            stream.restore(learner.stream_state)
+        before, held, world = self.step - learner.step, Held(), Single(self.assembly.context.device)
+        steps = train(learner, stream, config.train, config.seed, world, held)
+        try:
+            while True:
+                if unseen is None:
+                    with held:
+                        unseen = next(steps, None)
+                if unseen is None:
+                    return
+                record, unseen = unseen, None
+                yield record
+        finally:
+            steps.close()
+            if learner.step < config.train.steps and not held.broken:
+                raw = {name: own.clone() for name, own in named_tensors(objective).items()}
+                self._paused = _Paused(learner, raw, unseen)
+            objective.load_state_dict(learner.ema.objective.state_dict())
+            objective.eval()
+            if learner.step:
+                self.folder, self.weights, self.step = None, "ema", before + learner.step
+
+    def _learner(self) -> tuple[Learner, StepRecord | None]:
+        """A learner of this model, or the one that was left, and a record that nobody has seen."""
+        objective, config = self.assembly.objective.train(), self.config.train
+        paused, self._paused = self._paused, None
+        if paused is None:
+            world = Single(self.assembly.context.device)
+            return Learner.begin(objective, config, world), None
+        with torch.no_grad():
+            for name, own in named_tensors(objective).items():
+                own.copy_(paused.raw[name])
+        paused.learner.optimiser.zero_grad()  # of a step that was not finished
+        return paused.learner, paused.unseen
+
+    def save(self, folder: str | Path, name: str | None = None, licence: str | None = None) -> None:
+        """Write the model as ``dlmkit export`` does: :func:`load`, ``dlmkit sample``,
+        transformers and the hub read the folder. ``name`` is the title of its card.
+
+        Raises UsageError if the folder is there and not empty.
+        """
+        from dlmkit.hub.folder import Export
+
+        path = folders.expanded(str(folder))
+        Export(self, name or path.name, licence).write(path)
 
     def requests(
         self,
@@ -124,24 +256,18 @@ class Model:
         are ``n`` texts of each; so do several lengths in tokens (default: the model's own). The
         texts' indices count from ``offset``: of P prompts, text i answers number i mod P.
         """
-        if n < 1:
-            raise UsageError(f"cannot draw {n} texts; draw 1 or more")
         asked = [(text, False) for text in _several(prompt)]
         asked += [(text, True) for text in _several(infill)]
         asked += [(text, GAP.search(text) is not None) for text in lines]
         asked = asked or [("", False)]
         lengths = _several(length) or [self.config.length]
         for size in lengths:
-            if not 1 <= size <= self.config.length:
-                raise UsageError(
-                    f"a text of {size} tokens: this model writes 1 to {self.config.length}"
-                )
-        last = offset + n * len(asked) - 1
-        if not 0 <= offset <= last < 2**63:
-            raise UsageError(f"texts {offset} to {last}: indices are 0 to 2^63 - 1")
+            _whole(size, "length", 1, self.config.length)
+        count, first = _whole(n, "n", 1) * len(asked), _whole(offset, "offset", 0)
+        _whole(first + count - 1, "the index of the last text", 0)
         return [
             self._request(row, *asked[row % len(asked)], lengths[row % len(lengths)])
-            for row in range(offset, last + 1)
+            for row in range(first, first + count)
         ]
 
     def _request(self, row: int, text: str, gapped: bool, length: int) -> Request:
@@ -149,6 +275,31 @@ class Model:
         if gapped:
             return Request.infill(row, gaps(text, tokenizer, length), length)
         return Request.prompt(row, beginning(text, tokenizer, length), length)
+
+    def draw(
+        self,
+        requests: Sequence[Request],
+        seed: int = 0,
+        steps: int | None = None,
+        batch_size: int | None = None,
+        progress: Progress = False,
+        world: World | None = None,
+    ) -> list[Sample]:
+        """The samples of ``requests``, in order of their index.
+
+        The processes of ``world`` share them out, and each returns all of them. ``progress`` shows
+        a bar in the first process, on stderr while that is a terminal; or it is called with every
+        :class:`~dlmkit.sampling.step.Step` of this process.
+        """
+        world = world or Single(self.assembly.context.device)
+        mine = requests[world.rank :: world.size]
+        turns = self.stream(mine, seed, steps, batch_size)
+        if callable(progress):
+            turns = watched(turns, progress)
+        elif progress and world.first:
+            turns = bar(turns, len(mine))
+        found = world.share([sample for step in turns for sample in step.samples])
+        return sorted((one for each in found for one in each), key=lambda sample: sample.row)
 
     def stream(
         self,
@@ -158,29 +309,33 @@ class Model:
         batch_size: int | None = None,
     ) -> Iterator[Step]:
         """The sampling loop of this model."""
+        config = self.config.sample
         return stream(
             self.parts,
             requests,
-            seed=seed,
-            steps=self.config.sample.steps if steps is None else steps,
-            batch_size=self.config.sample.batch_size if batch_size is None else batch_size,
+            seed=_whole(seed, "seed", 0),
+            steps=_whole(config.steps if steps is None else steps, "steps", 1),
+            batch_size=_whole(
+                config.batch_size if batch_size is None else batch_size, "batch_size", 1
+            ),
             length=self.config.length,
             width=self.parts.inference.width,
         )
 
     def texts(self, samples: Iterable[Sample], seed: int) -> list[Text]:
-        """``samples`` as text, in order of their index."""
+        """``samples`` as text."""
         decode = self.assembly.tokenizer.decode
-        return [
-            Text(s.row, seed, decode(s.ids), s.steps, s.evaluations, s.halted)
-            for s in sorted(samples, key=lambda sample: sample.row)
-        ]
+        return [Text(s.row, seed, decode(s.ids), s.steps, s.evaluations, s.halted) for s in samples]
 
 
-def gather(turns: Iterable[Step], world: World) -> list[Sample]:
-    """The samples of ``turns`` and of every other process's."""
-    own = [sample for step in turns for sample in step.samples]
-    return [sample for samples in world.share(own) for sample in samples]
+def _whole(value: int, what: str, least: int, most: int = 2**63 - 1) -> int:
+    """``value``, an integer from ``least`` to ``most``. Raises UsageError, naming ``what``."""
+    if isinstance(value, Integral) and not isinstance(value, bool) and least <= value <= most:
+        return int(value)
+    limit = "2^63 - 1" if most == 2**63 - 1 else str(most)
+    raise UsageError(
+        f"{what} is {files.quoted(value)}; expected an integer from {least} to {limit}"
+    )
 
 
 Value = TypeVar("Value", str, int)
@@ -196,17 +351,24 @@ def _several(value: Value | Sequence[Value] | None) -> list[Value]:
 def compose(device: torch.device | str = "cpu", **recipe: Any) -> Model:
     """A fresh model of a recipe given as keywords, as in a recipe file.
 
-    A part is its name, or ``{"use": name, "with": options}``. Raises RecipeError with every
-    problem of the recipe, and DataError if its text cannot be had.
+    A part is its name, or ``{"use": name, "with": options}``; kinds of which there may be several
+    take a list. Raises RecipeError with every problem of the recipe, each by its key, and
+    DataError if its text cannot be had.
     """
+    where = devices.choose(str(device), "device")
     registry = Registry.load()
-    whole = {
-        key: {"use": value} if key in KINDS and isinstance(value, str) else value
-        for key, value in recipe.items()
-    }
-    resolved = resolve_text(json.dumps(whole), "compose()", (), registry)
-    assembly = assemble(resolved.config, registry, device=device)
+    whole = {key: _parts(value) if key in KINDS else value for key, value in recipe.items()}
+    config = resolve_values(whole, "compose", (), registry).config
+    assembly = assemble(config, registry, device=where)
+    assembly.objective.eval()
     return Model(None, assembly, assemble_sampling(assembly))
+
+
+def _parts(value: Any) -> Any:
+    """A part by its name alone, or several in a list, as recipes write them."""
+    if isinstance(value, list | tuple):
+        return [_parts(item) for item in value]
+    return {"use": value} if isinstance(value, str) else value
 
 
 def load_model(
@@ -228,7 +390,7 @@ def load_model(
     _only_sampling(overrides)
     registry = Registry.load()
     folder = find(model_folder(str(reference), registry))
-    text, file = _recipe(folder), weights_file(folder, weights)
+    text, (file, held) = _recipe(folder), weights_file(folder, weights)
     try:
         resolved = resolve_text(text, folder / RECIPE, overrides, registry)
     except PluginError as error:
@@ -236,7 +398,7 @@ def load_model(
     assembly = assemble(resolved.config, registry, device=device, folder=folder, with_data=False)
     load_weights(assembly.objective, file)
     assembly.objective.eval()
-    return Model(folder, assembly, assemble_sampling(assembly))
+    return Model(folder, assembly, assemble_sampling(assembly), held, saved_step(folder))
 
 
 def open_model(
@@ -281,7 +443,7 @@ def _only_sampling(overrides: Sequence[str]) -> None:
         key = override.partition("=")[0].partition(".")[0].strip()
         if key not in SAMPLING_KEYS:
             raise UsageError(
-                f"--set {override}: {key!r} belongs to what was trained and cannot change when "
+                f"{typed(override)}: {key!r} belongs to what was trained and cannot change when "
                 f"sampling; what can are {', '.join(SAMPLING_KEYS)}"
             )
 

@@ -16,7 +16,6 @@ from dlmkit.core.metric import Metric
 from dlmkit.models import Model
 from dlmkit.plugin import Part
 from dlmkit.sampling.parts import SamplingParts
-from dlmkit.sampling.recorders import progress
 from dlmkit.sampling.requests import unconditional
 
 GUIDANCE = "initial-noise"
@@ -42,9 +41,8 @@ def sweep(
     """
     for scale in scales:
         scaled = replace(model, parts=with_scale(model, scale))
-        turns = scaled.stream(unconditional(count, model.config.length), seed, steps, batch_size)
-        drawn = [sample for step in progress(turns, count) for sample in step.samples]
-        drawn.sort(key=lambda sample: sample.row)
+        asked = unconditional(count, model.config.length)
+        drawn = scaled.draw(asked, seed, steps, batch_size, progress=True)
         texts = [model.assembly.tokenizer.decode(sample.ids) for sample in drawn]
         quality: dict[str, float] = {}
         for metric in metrics:

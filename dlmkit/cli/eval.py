@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -167,7 +167,6 @@ def _evaluator(
 ) -> Callable[[Model, Plan], Evaluated | None]:
     """What evaluates a model by a plan, and tells of it in the first process."""
     from dlmkit.evaluate import of_model
-    from dlmkit.sampling.recorders import progress
 
     def evaluate(model: Model, plan: Plan) -> Evaluated | None:
         config = model.config
@@ -177,14 +176,9 @@ def _evaluator(
                 f"{plan.steps or config.sample.steps} steps, {config.sampler.use} on "
                 f"{config.grid.use}, {len(gauges)} metrics"
             )
-        watch = progress if world.first else _unwatched
-        return of_model(model, subject.name, subject.data, gauges, plan, world, watch)
+        return of_model(model, subject.name, subject.data, gauges, plan, world, progress=True)
 
     return evaluate
-
-
-def _unwatched(turns: Iterator[Any], total: int) -> Iterator[Any]:
-    return turns
 
 
 def _gauges(subject: Subject, parts: Sequence[Part]) -> list[Gauge]:

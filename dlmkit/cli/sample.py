@@ -16,7 +16,6 @@ from dlmkit.recipe import short
 if TYPE_CHECKING:
     from dlmkit.models import Model, Text
     from dlmkit.sampling.requests import Request
-    from dlmkit.training.parallel import World
 
 
 def sample(
@@ -95,7 +94,10 @@ def sample(
         if certificate is not None:
             require(certificate, loaded, requests, steps)
         seed = options.seed_of(loaded, seed, set_)
-        texts = _draw(loaded, model, requests, seed, batch_size, steps, processes)
+        if processes.first:
+            _tell(loaded, model, requests, steps)
+        samples = loaded.draw(requests, seed, steps, batch_size, progress=True, world=processes)
+        texts = loaded.texts(samples, seed)
     if not processes.first:
         return
     if as_json:
@@ -104,30 +106,15 @@ def sample(
         _print(texts)
 
 
-def _draw(
-    model: Model,
-    name: str,
-    requests: Sequence[Request],
-    seed: int,
-    batch_size: int | None,
-    steps: int | None,
-    world: World,
-) -> list[Text]:
-    from dlmkit.models import gather
-    from dlmkit.sampling.recorders import progress
-
+def _tell(model: Model, name: str, requests: Sequence[Request], steps: int | None) -> None:
+    """Say what is about to be drawn."""
     config = model.config
     sizes = sorted({len(request.tokens) for request in requests})
-    own = requests[world.rank :: world.size]
-    turns = model.stream(own, seed, steps, batch_size)
-    if world.first:
-        say(
-            f"{model.folder or name}: {len(requests)} texts of "
-            f"{' or '.join(map(str, sizes))} tokens, {steps or config.sample.steps} steps, "
-            f"{config.sampler.use} on {config.grid.use}, vocabulary step by {model.parts.kernel}"
-        )
-        turns = progress(turns, len(own))
-    return model.texts(gather(turns, world), seed)
+    say(
+        f"{model.folder or name}: {len(requests)} texts of "
+        f"{' or '.join(map(str, sizes))} tokens, {steps or config.sample.steps} steps, "
+        f"{config.sampler.use} on {config.grid.use}, vocabulary step by {model.parts.kernel}"
+    )
 
 
 def _print(texts: Sequence[Text]) -> None:

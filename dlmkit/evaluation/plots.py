@@ -20,15 +20,17 @@ def read_metrics(path: Path) -> list[Record]:
 
 
 def curves(records: Sequence[Record]) -> Figure:
-    """Left, loss by step; right, the context gain at each validation.
+    """Left, loss by step; right, the context gain at each validation, if there was one.
 
     The gain is drawn over the context-free cross-entropy, not over the noise level: which level
     leaves how much to be guessed depends on the embeddings, and those move.
     """
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    _losses(left, records)
-    _gains(right, [record for record in records if record["kind"] == "validation"])
+    validations = [record for record in records if record["kind"] == "validation"]
+    figure = Figure(figsize=(11 if validations else 6, 4.2), layout="constrained")
+    panels = figure.subplots(1, 2 if validations else 1, squeeze=False)[0]
+    _losses(panels[0], records)
+    if validations:
+        _gains(panels[1], validations)
     return figure
 
 
@@ -46,6 +48,7 @@ def _losses(axes: Axes, records: Sequence[Record]) -> None:
             label="held out, mean over fixed levels",
         )
     axes.set(xlabel="step", ylabel="cross-entropy, nats per token", title="Loss")
+    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     axes.legend(frameon=False)
     axes.grid(alpha=0.25)
 

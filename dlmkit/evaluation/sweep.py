@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from dlmkit.errors import UsageError
-from dlmkit.evaluate import Evaluated, Plan, with_config
+from dlmkit.evaluate import Evaluated, Plan
 from dlmkit.evaluation.frontier import Frontier, axes
 from dlmkit.evaluation.record import Record
 from dlmkit.models import Model
@@ -47,7 +47,7 @@ class Sweep:
         use = model.assembly.registry.find("guidance", self.name).qualified
         others = [part for part in model.config.guidance if part.use != use]
         part = Part(use=use, options={GUIDANCE[self.name]: value})
-        return with_config(model, guidance=[*others, part]), plan
+        return model.with_parts(guidance=[*others, part]), plan
 
     def run(
         self,

@@ -11,8 +11,6 @@ from dlmkit import __version__, files
 from dlmkit.evaluation.plots import read_metrics
 from dlmkit.hub.evidence import Evidence
 from dlmkit.models import Model
-from dlmkit.recipe.load import Resolved
-from dlmkit.training.checkpoint import saved_step
 from dlmkit.training.curves import CURVES
 from dlmkit.training.folder import METRICS
 from dlmkit.training.origin import environment_of, package, plugins_of, run_of
@@ -25,10 +23,8 @@ WEIGHTS = {"ema": "the moving average of the weights", "raw": "the last weights"
 Record = Mapping[str, Any]
 
 
-def card(
-    model: Model, source: Path, weights: str, name: str, licence: str | None, evidence: Evidence
-) -> str:
-    """The card of ``model``, whose checkpoint is ``source``, as Markdown with its metadata.
+def card(model: Model, name: str, licence: str | None, evidence: Evidence) -> str:
+    """The card of ``model`` as Markdown with its metadata.
 
     Says nothing that is not in the recipe, the run's records or the weights themselves. Without
     a ``licence`` the field is left out, and the card says so.
@@ -41,15 +37,15 @@ def card(
         pipeline_tag="text-generation",
         tags=["dlmkit", "diffusion", "text-diffusion"],
     )
-    recipe = Resolved(model.config, source).text()
-    records = _records(source)
+    source, recipe = model.folder, model.recipe()
+    records = _records(model)
     sections = [
         f"---\n{data.to_yaml()}\n---",
         f"# {name}",
-        _summary(model, source, weights),
+        _summary(model),
         _use(plugins_of(recipe), environment_of(source)),
-        f"## Data\n\n{_data(model, source)}",
-        f"## Training\n\n{_training(model, source, records)}",
+        f"## Data\n\n{_data(model)}",
+        f"## Training\n\n{_training(model, records)}",
         _curve([record for record in records if record["kind"] == "validation"], source),
         _metrics(records),
         *evidence.sections(),
@@ -59,16 +55,15 @@ def card(
     return str(ModelCard("\n\n".join(filter(None, sections)) + "\n"))
 
 
-def _records(source: Path) -> list[Record]:
+def _records(model: Model) -> list[Record]:
     """The run's records up to this checkpoint; none if it lies in no run."""
-    run = run_of(source)
+    run = run_of(model.folder)
     if run is None or not (run / METRICS).is_file():
         return []
-    step = saved_step(source)
-    return [record for record in read_metrics(run / METRICS) if record["step"] <= step]
+    return [record for record in read_metrics(run / METRICS) if record["step"] <= model.step]
 
 
-def _summary(model: Model, source: Path, weights: str) -> str:
+def _summary(model: Model) -> str:
     assembly = model.assembly
     count = sum(p.numel() for p in assembly.objective.parameters())
     network = sum(p.numel() for p in assembly.network.parameters())
@@ -76,8 +71,8 @@ def _summary(model: Model, source: Path, weights: str) -> str:
     return (
         f"{words}A diffusion language model of dlmkit: {count:,} parameters, {network:,} of them "
         f"in the network (`{model.config.network.use}`), texts of up to {model.config.length} "
-        f"tokens, a vocabulary of {assembly.tokenizer.vocab_size:,}. These are {WEIGHTS[weights]} "
-        f"after step {saved_step(source)}."
+        f"tokens, a vocabulary of {assembly.tokenizer.vocab_size:,}. These are "
+        f"{WEIGHTS[model.weights]} after step {model.step}."
     )
 
 
@@ -103,8 +98,8 @@ With transformers: `import dlmkit.hf`, then `AutoModel.from_pretrained("FOLDER")
 remote code."""
 
 
-def _data(model: Model, source: Path) -> str:
-    described = environment_of(source).get("data")
+def _data(model: Model) -> str:
+    described = environment_of(model.folder).get("data")
     options = ", ".join(f"{key}: {value}" for key, value in model.config.data.options.items())
     about = cleandoc(
         model.assembly.registry.find("data", model.config.data.use).component.config.__doc__ or ""
@@ -113,11 +108,12 @@ def _data(model: Model, source: Path) -> str:
     return f"{words}The run said: {described}." if described else words.strip()
 
 
-def _training(model: Model, source: Path, records: Sequence[Record]) -> str:
-    train, environment = model.config.train, environment_of(source)
+def _training(model: Model, records: Sequence[Record]) -> str:
+    train, environment = model.config.train, environment_of(model.folder)
     logged = [record for record in records if record["kind"] == "train"]
+    planned = f" of {train.steps}" if model.step <= train.steps else ""  # else trained on since
     words = [
-        f"{saved_step(source)} of {train.steps} steps of {train.batch_size} rows, AdamW with a "
+        f"{model.step}{planned} steps of {train.batch_size} rows, AdamW with a "
         f"peak learning rate of {train.learning_rate:g}, seed {model.config.seed}, dlmkit "
         f"{environment.get('dlmkit', __version__)}."
     ]
@@ -130,9 +126,9 @@ def _training(model: Model, source: Path, records: Sequence[Record]) -> str:
     return " ".join(words)
 
 
-def _curve(validations: Sequence[Record], source: Path) -> str:
+def _curve(validations: Sequence[Record], source: Path | None) -> str:
     """The held-out loss at some of the validations, and how the gain over no context stands."""
-    if not validations:
+    if source is None or not validations:
         return ""
     count = min(CURVE_ROWS, len(validations))
     last = len(validations) - 1

@@ -33,18 +33,16 @@ class Evidence:
     files: Mapping[str, Path]
 
     @staticmethod
-    def of(
-        model: Model, source: Path, record: Path | None = None, accepted: Path | None = None
-    ) -> Evidence:
-        """Of the files asked for, or else of those in the folder ``source``.
+    def of(model: Model, record: Path | None = None, accepted: Path | None = None) -> Evidence:
+        """Of the files asked for, or else of those in the model's folder.
 
         Raises UsageError for one asked for that is of another model, and what reading raises.
-        One in ``source`` that is of other weights (which were trained since) is left behind.
+        One in the folder that is of other weights (which were trained since) is left behind.
         """
         digest, files, found = model_digest(model), {}, {}
         for name, asked in ((EVALUATION, record), (ACCEPTANCE, accepted)):
-            path = asked or source / name
-            if asked is None and not path.is_file():
+            path = asked or (model.folder and model.folder / name)
+            if path is None or (asked is None and not path.is_file()):
                 continue
             content = read(path, RECORD) if name == EVALUATION else acceptance.load(path)
             if content["subject"]["sha256"] == digest:

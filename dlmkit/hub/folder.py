@@ -23,18 +23,15 @@ from dlmkit.errors import UsageError
 from dlmkit.hub.card import card
 from dlmkit.hub.evidence import Evidence
 from dlmkit.models import Model, load_model
-from dlmkit.recipe.load import Resolved
-from dlmkit.training.checkpoint import place, saved_step
+from dlmkit.training.checkpoint import place
 from dlmkit.training.curves import CURVES
 from dlmkit.training.folder import ENVIRONMENT
 from dlmkit.training.origin import environment_of, plugins_of, run_of
 from dlmkit.training.state import (
     CONFIG,
-    EMA,
     MODEL,
     RECIPE,
     Weights,
-    exported,
     named_tensors,
     write_parts,
 )
@@ -48,14 +45,11 @@ ARCHITECTURE = "DlmkitModel"
 class Export:
     """A model to write as a folder.
 
-    ``source`` is the checkpoint that it comes from, ``weights`` which of its weights it has.
     ``licence`` is an identifier of the hub such as ``apache-2.0``; None leaves the field out.
     ``record`` and ``acceptance`` are what was measured of it (:mod:`dlmkit.hub.evidence`).
     """
 
     model: Model
-    source: Path
-    weights: str
     name: str
     licence: str | None = None
     record: Path | None = None
@@ -72,19 +66,16 @@ class Export:
     ) -> Export:
         """The model that ``reference`` means, loaded and verified as for sampling."""
         model = load_model(reference, weights=weights)
-        source = model.folder
-        assert source is not None
-        held = weights or ("ema" if (source / EMA).is_file() else exported(source))
-        run = run_of(source)
-        title = name or (run or source).name
-        return Export(model, source, held, title, licence, record, acceptance)
+        assert model.folder is not None
+        title = name or (run_of(model.folder) or model.folder).name
+        return Export(model, title, licence, record, acceptance)
 
     def write(self, destination: Path) -> None:
         """Make the folder ``destination``. Raises UsageError if it is there and not empty."""
         if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
             raise UsageError(f"{destination} exists already; name a new folder")
         try:
-            place(destination, saved_step(self.source), self._write, unlisted=(CARD,))
+            place(destination, self.model.step, self._write, unlisted=(CARD,))
         except OSError as error:
             raise UsageError(
                 f"{destination} cannot be written: {error.strerror or error}"
@@ -98,24 +89,26 @@ class Export:
         except SafetensorError as error:  # how the library reports a full disk
             raise OSError(str(error)) from error
         write_parts(folder, objective, tokenizer)
-        recipe = Resolved(self.model.config, self.source).text()
+        recipe = self.model.recipe()
         (folder / RECIPE).write_text(recipe, encoding="utf-8")
         _write_json(folder / CONFIG, self._config())
         _write_json(folder / ENVIRONMENT, self._environment(recipe))
-        curves = (run_of(self.source) or self.source) / CURVES
+        source = self.model.folder
+        curves = (run_of(source) or source or folder) / CURVES
         if files.is_png(curves):
             shutil.copyfile(curves, folder / CURVES)
-        evidence = Evidence.of(self.model, self.source, self.record, self.acceptance)
+        evidence = Evidence.of(self.model, self.record, self.acceptance)
         evidence.write(folder)
         (folder / CARD).write_text(self._card(evidence), encoding="utf-8")
 
     def _card(self, evidence: Evidence) -> str:
         """The card of a folder that was exported before may have been edited: it is kept, unless
         something new is to stand in it."""
-        before, new = self.source / CARD, (self.licence, self.record, self.acceptance)
-        if _own(before) and run_of(self.source) is None and not any(new):
+        source, new = self.model.folder, (self.licence, self.record, self.acceptance)
+        before = None if source is None or run_of(source) or any(new) else source / CARD
+        if before is not None and _own(before):
             return files.read_text(before)
-        return card(self.model, self.source, self.weights, self.name, self.licence, evidence)
+        return card(self.model, self.name, self.licence, evidence)
 
     def _config(self) -> dict[str, Any]:
         tokenizer, config = self.model.assembly.tokenizer, self.model.config
@@ -127,12 +120,12 @@ class Export:
             "model_type": MODEL_TYPE,
             "pad_token_id": tokenizer.pad_id,
             "vocab_size": tokenizer.vocab_size,
-            "weights": self.weights,
+            "weights": self.model.weights,
         }
 
     def _environment(self, recipe: str) -> dict[str, Any]:
         """Of what the model was made in, what concerns a reader: versions, and its plugins."""
-        before, needed = environment_of(self.source), plugins_of(recipe)
+        before, needed = environment_of(self.model.folder), plugins_of(recipe)
         here = [
             {"name": p.name, "distribution": p.distribution, "version": p.version}
             for p in self.model.assembly.registry.plugins

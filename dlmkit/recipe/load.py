@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dlmkit.errors import PluginError, RecipeError, UsageError
 from dlmkit.folders import MANIFEST, RECIPE
@@ -13,10 +14,10 @@ from dlmkit.recipe.check import Checker, check_capabilities
 from dlmkit.recipe.problems import Mark, Problem, report
 from dlmkit.recipe.schema import RecipeConfig
 from dlmkit.recipe.shelf import locate
-from dlmkit.recipe.short import Short
+from dlmkit.recipe.short import Short, typed
 from dlmkit.recipe.tree import Merger, Node, settled
 from dlmkit.recipe.write import dump
-from dlmkit.recipe.yaml import MAX_DEPTH, parse, read_file, read_text
+from dlmkit.recipe.yaml import MAX_DEPTH, grown, parse, read_file, read_text
 from dlmkit.registry import Registry
 
 
@@ -52,6 +53,19 @@ def resolve_text(
     """Like :func:`load_recipe` for the text of a recipe; ``origin`` names it in messages."""
     problems: list[Problem] = []
     node = read_text(text, str(origin), problems)
+    return _resolve(node, Path(origin), overrides, registry or Registry.load(), problems)
+
+
+def resolve_values(
+    values: Mapping[str, Any],
+    origin: str,
+    overrides: Sequence[str] = (),
+    registry: Registry | None = None,
+) -> Resolved:
+    """Like :func:`load_recipe` for a recipe that Python code gives; ``origin`` names it."""
+    problems: list[Problem] = []
+    marks = (Mark(0, origin, 0, place) for place in itertools.count())  # no lines, but an order
+    node = grown(values, marks, problems)
     return _resolve(node, Path(origin), overrides, registry or Registry.load(), problems)
 
 
@@ -127,7 +141,7 @@ def _set(override: str, problems: list[Problem]) -> Node:
     path, equals, text = override.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
-        raise UsageError(f"--set {override}: expected key.path=value")
+        raise UsageError(f"{typed(override)}: expected key.path=value")
     mark = Mark(_ORDER, override.typed if isinstance(override, Short) else f"--set {path.strip()}")
     if len(keys) > MAX_DEPTH:
         raise UsageError(f"{mark}: more than {MAX_DEPTH} levels deep")

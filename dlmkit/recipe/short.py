@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dlmkit.errors import RecipeError, UsageError
@@ -100,33 +100,45 @@ def _assigned(words: str, place: str) -> tuple[str, Any]:
     return key.strip(), None if node is None else node.plain()
 
 
+Choice = str | Part | Mapping[str, Any]
+"""A part by its name or short form, or as recipes write it: ``{"use": NAME, "with": OPTIONS}``."""
+
+
 def overrides(
-    sampler: str | None = None,
-    grid: str | None = None,
-    exit: str | None = None,
-    freeze: str | None = None,
-    guidance: Sequence[str] = (),
+    sampler: Choice | None = None,
+    grid: Choice | None = None,
+    exit: Choice | None = None,
+    freeze: Choice | None = None,
+    guidance: Sequence[Choice] = (),
+    python: bool = False,
 ) -> list[str]:
     """The words after ``--set`` that short forms stand for; all but the first two may be none.
 
-    A part named as the recipe's own keeps the recipe's other options.
+    A part named as the recipe's own keeps the recipe's other options. Messages call the choices
+    options of a command line, or arguments of ``python``.
     """
+    option, said = ("{}", "{}={!r}") if python else ("--{}", "--{} {}")
     choices = {"sampler": sampler, "grid": grid, "exit": exit, "freeze": freeze}
     result: list[str] = [
-        Short.of(f"{key}={_choice(text, f'--{key}')}", f"--{key} {text}")
-        for key, text in choices.items()
-        if text is not None
+        Short.of(f"{key}={_choice(value, option.format(key))}", said.format(key, value))
+        for key, value in choices.items()
+        if value is not None
     ]
     if guidance:
         parts = [] if list(guidance) == [NONE] else guidance
-        values = ", ".join(_choice(text, "--guidance") for text in parts)
-        said = " ".join(f"--guidance {text}" for text in guidance)
-        result.append(Short.of(f"guidance=[{values}]", said))
+        values = ", ".join(_choice(value, option.format("guidance")) for value in parts)
+        words = " ".join(said.format("guidance", value) for value in guidance)
+        result.append(Short.of(f"guidance=[{values}]", words))
     return result
 
 
-def _choice(text: str, option: str) -> str:
-    if text.strip() == NONE:
+def _choice(value: Choice, option: str) -> str:
+    if isinstance(value, str) and value.strip() == NONE:
         return "null"
-    part = parse_part(text, option)
-    return inline(part.model_dump(mode="json", by_alias=True, exclude_defaults=True))
+    try:
+        part = parse_part(value, option) if isinstance(value, str) else Part.model_validate(value)
+        return inline(part.model_dump(mode="json", by_alias=True, exclude_defaults=True))
+    except ValueError as error:
+        raise UsageError(
+            f'{option} {value!r}: expected a name, or {{"use": NAME, "with": OPTIONS}}'
+        ) from error

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from numbers import Integral, Real
 from pathlib import Path as FilePath
+from pathlib import PurePath
 from typing import Any
 
+from pydantic import BaseModel
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import (
@@ -83,6 +86,34 @@ def read_text(text: str, origin: str, problems: list[Problem], order: int = 0) -
         what = f"a recipe is a mapping of keys to values, not {kind_of(node.value)}"
         raise report([*problems, Problem(node.mark, (), what)])
     return node
+
+
+def grown(value: Any, marks: Iterator[Mark], problems: list[Problem], path: Path = ()) -> Node:
+    """The tree of Python values, each at one of ``marks``; what no recipe can hold is added to
+    ``problems``.
+
+    Paths are text, tuples are lists, and parts and other configs the mappings they stand for.
+    """
+    mark = next(marks)
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json", by_alias=True)
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        if len(path) < MAX_DEPTH:
+            below = {k: grown(v, marks, problems, (*path, k)) for k, v in value.items()}
+            return Node(below, mark, {key: node.mark for key, node in below.items()})
+    elif isinstance(value, list | tuple) and len(path) < MAX_DEPTH:
+        return Node([grown(v, marks, problems, (*path, i)) for i, v in enumerate(value)], mark)
+    elif isinstance(value, PurePath):
+        return Node(str(value), mark)
+    elif value is None or isinstance(value, bool):
+        return Node(value, mark)
+    elif isinstance(value, Real):
+        return Node(int(value) if isinstance(value, Integral) else float(value), mark)
+    elif isinstance(value, str) and not _SURROGATE.search(value):
+        return Node(value, mark)
+    what = f"{files.quoted(value)} ({type(value).__name__}) cannot stand in a recipe"
+    problems.append(Problem(mark, path, what))
+    return Node(None, mark)
 
 
 def kind_of(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -25,13 +25,22 @@ def progress(steps: Iterator[Step], total: int, console: Console | None = None) 
         TimeElapsedColumn(),
     )
     console = console or Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not _seen(console)) as bar:
         task = bar.add_task("", total=total, evaluations=0)
         for step in steps:
             bar.update(task, advance=len(step.samples), evaluations=step.evaluations)
             yield step
+
+
+def _seen(console: Console) -> bool:
+    return console.is_terminal or console.is_jupyter
+
+
+def watched(steps: Iterator[Step], call: Callable[[Step], object]) -> Iterator[Step]:
+    """``call`` with every step as it passes."""
+    for step in steps:
+        call(step)
+        yield step
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from dlmkit import folders
+from dlmkit.errors import UsageError
 from dlmkit.training.folder import METRICS, RunFolder
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from dlmkit.training.loop import StepRecord
+
 CURVES = "curves.png"
+
+
+def drawn(source: str | Path | Iterable[StepRecord]) -> Figure:
+    """The curves of a run's folder, or of the records of a training in Python.
+
+    Raises UsageError for a folder that is no run's, and for no records at all.
+    """
+    from dlmkit.evaluation.plots import curves, read_metrics
+
+    if isinstance(source, str | Path):
+        path = folders.expanded(str(source)) / METRICS
+        try:
+            records = read_metrics(path)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path} cannot be read: {error}") from error
+    else:
+        records = [{"kind": "train", **asdict(record)} for record in source]
+    if not records:
+        raise UsageError("there are no records to draw: nothing was logged yet")
+    return curves(records)
 
 
 class Curves:

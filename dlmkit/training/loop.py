@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,7 +83,7 @@ def train(
     seed: int,
     world: World,
     stop: Callable[[], bool] = lambda: False,
-) -> Iterator[StepRecord]:
+) -> Generator[StepRecord, None, None]:
     """Train from ``learner.step`` to ``config.steps``, one record a step.
 
     Ends early, between two steps, once ``stop()`` holds in any process; it is asked while

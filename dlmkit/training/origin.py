@@ -19,16 +19,17 @@ _PACKAGE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.!+_-]*")
 
 
-def run_of(checkpoint: Path) -> Path | None:
+def run_of(checkpoint: Path | None) -> Path | None:
     """The folder of the run that ``checkpoint`` lies in, if it lies in one."""
+    if checkpoint is None:
+        return None
     parent = checkpoint.resolve().parent
     return parent.parent if parent.name == "checkpoints" else None
 
 
-def environment_of(folder: Path) -> dict[str, Any]:
+def environment_of(folder: Path | None) -> dict[str, Any]:
     """What the model in ``folder`` was made in: its own record, or its run's; empty if unknown."""
-    run = run_of(folder)
-    for place in (folder, *((run,) if run else ())):
+    for place in filter(None, (folder, run_of(folder))):
         with suppress(OSError, ValueError):
             content: dict[str, Any] = json.loads(files.read_text(place / ENVIRONMENT))
             return content

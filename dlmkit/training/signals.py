@@ -19,6 +19,46 @@ class Stopped(Exception):
     """A phase gave up because a stop was asked for."""
 
 
+class Held:
+    """While entered, Ctrl-C waits: KeyboardInterrupt is raised on the way out.
+
+    Calling it says whether that is due. A second Ctrl-C raises at once, and sets ``broken``: what
+    was being done is half done. In threads other than the main one nothing is held, since no signal
+    arrives there.
+    """
+
+    def __init__(self) -> None:
+        self.broken = False
+        self._asked = False
+        self._before: object = None
+
+    def __call__(self) -> bool:
+        return self._asked
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.getsignal(signal.SIGINT)
+            if callable(self._before):
+                signal.signal(signal.SIGINT, self._handle)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if callable(self._before):
+            signal.signal(signal.SIGINT, self._before)
+        if self._asked and kind is None:
+            raise KeyboardInterrupt
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._asked:
+            self.broken = True
+            raise KeyboardInterrupt
+        self._asked = True
+
+
 class StopSignals:
     """While entered, SIGTERM and SIGINT ask for a stop; the second one ends the process at once.
 

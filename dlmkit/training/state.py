@@ -23,6 +23,7 @@ from dlmkit.training.loop import Learner
 from dlmkit.training.parallel import World
 
 Weights = Literal["ema", "raw"]
+WEIGHTS: tuple[Weights, ...] = ("ema", "raw")
 """The moving average of the weights, or the last ones."""
 
 CONFIG = "config.json"
@@ -103,33 +104,34 @@ def restore(learner: Learner, folder: Path, world: World) -> dict[str, Any]:
     return progress
 
 
-def weights_file(folder: Path, weights: Weights | None = None) -> Path:
-    """Where ``folder`` holds these weights (None: the moving average, or the only ones).
+def weights_file(folder: Path, weights: Weights | None = None) -> tuple[Path, Weights]:
+    """Where ``folder`` holds these weights (None: the moving average, or the only ones), and which
+    they are.
 
     A run's checkpoint holds both. An exported folder holds one set and says in its
     ``config.json`` which; raises UsageError if that is not the one asked for.
     """
     if (folder / EMA).is_file():
-        return folder / (MODEL if weights == "raw" else EMA)
+        return (folder / MODEL, "raw") if weights == "raw" else (folder / EMA, "ema")
     held = exported(folder)
     if weights not in (None, held):
         raise UsageError(
             f"{folder} holds the {held} weights alone, not the {weights} ones; they are in the "
             "checkpoint that it was exported from"
         )
-    return folder / MODEL
+    return folder / MODEL, held
 
 
-def exported(folder: Path) -> str:
+def exported(folder: Path) -> Weights:
     """Which weights the exported ``folder`` holds. Raises CheckpointError if it is none."""
     try:
-        held: str = json.loads(files.read_text(folder / CONFIG))["weights"]
+        held = json.loads(files.read_text(folder / CONFIG))["weights"]
+        return WEIGHTS[WEIGHTS.index(held)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{folder} holds neither {EMA} nor a {CONFIG} that says which weights it has: it is "
             "neither a checkpoint nor an exported model"
         ) from error
-    return held
 
 
 def named_tensors(module: nn.Module) -> dict[str, Tensor]:
