@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -26,51 +27,82 @@ _MIX_1 = _signed(0xBF58476D1CE4E5B9)
 _MIX_2 = _signed(0x94D049BB133111EB)
 
 
-def _shift(x: Tensor, bits: int) -> Tensor:
+def _shifted(x: Tensor, bits: int) -> Tensor:
     # int64 >> keeps the sign; the mask makes it the logical shift that the generator needs
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
-def _mix(x: Tensor) -> Tensor:
-    x = (x ^ _shift(x, 30)) * _MIX_1
-    x = (x ^ _shift(x, 27)) * _MIX_2
-    return x ^ _shift(x, 31)
+def _mix_(x: Tensor) -> Tensor:
+    """The finaliser, in place: on the CPU a draw is bound by memory."""
+    x.bitwise_xor_(_shifted(x, 30)).mul_(_MIX_1)
+    x.bitwise_xor_(_shifted(x, 27)).mul_(_MIX_2)
+    return x.bitwise_xor_(_shifted(x, 31))
 
 
 def _mix_number(x: int) -> int:
-    """:func:`_mix` of one number, which as a tensor would cost a dozen kernels."""
+    """:func:`_mix_` of one number, which as a tensor would cost a dozen kernels."""
     x &= _WORD
     x = (x ^ (x >> 30)) * _MIX_1 & _WORD
     x = (x ^ (x >> 27)) * _MIX_2 & _WORD
     return _signed(x ^ (x >> 31))
 
 
-def _fold(key: Tensor, value: Tensor | int) -> Tensor:
-    value = value + _GOLDEN
-    mixed = _mix_number(value) if isinstance(value, int) else _mix(value)
-    return _mix((key ^ mixed) + _GOLDEN)
+def _fold(key: Tensor | int, value: Tensor | int) -> Tensor:
+    """``value`` folded into ``key``, at most one of them a number; they broadcast."""
+    mixed = _mix_number(value + _GOLDEN) if isinstance(value, int) else _mix_(value + _GOLDEN)
+    both: Tensor = mixed ^ key  # type: ignore[assignment]
+    return _mix_(both.add_(_GOLDEN))
 
 
 @dataclass(frozen=True)
 class Noise:
-    """One stream of random numbers a row. ``key`` is row-first, int64[B]."""
+    """One stream of random numbers a row. ``key`` is row-first, int64[B].
 
-    key: Int[Tensor, "B"]
+    Or N streams a row, int64[B, N], of which ``step`` picks one: see :meth:`at`.
+    """
+
+    key: Int[Tensor, "B *N"]
+    step: Int[Tensor, "B"] | None = None
 
     @staticmethod
     def keyed(seed: int, rows: Int[Tensor, "B"], step: Int[Tensor, "B"] | int) -> Noise:
         """The streams of (seed, row, step); ``step`` is one for all rows or one for each."""
-        return Noise(_fold(_fold(_fold(torch.zeros_like(rows), seed), rows), step))
+        return Noise(_fold(_row_keys(seed, rows), step))
+
+    @staticmethod
+    def steps(seed: int, rows: Int[Tensor, "B"], count: int) -> Noise:
+        """The streams of (seed, row, step) for all steps below ``count``: B times N keys."""
+        return Noise(_fold(_row_keys(seed, rows)[:, None], torch.arange(count, device=rows.device)))
+
+    def at(self, step: Int[Tensor, "B"]) -> Noise:
+        """The streams of each row's own ``step``, out of those of all steps.
+
+        What is folded in from here on is folded into all steps at once, remembered and picked
+        from: a loop over the steps pays for it once and not at every one.
+        """
+        picked = Noise(self.key, step)
+        picked.__dict__["_folds"] = self._folds
+        return picked
 
     def fork(self, domain: int) -> Noise:
         """Streams of the same rows that share no number with these: one domain a consumer."""
-        return Noise(_fold(self.key, -1 - domain))
+        return self._folded(-1 - domain)
 
-    def _bits(self, draw: int, shape: tuple[int, ...]) -> Tensor:
-        count = math.prod(shape)
-        counter = torch.arange(1, count + 1, device=self.key.device)
-        bits = _mix(_fold(self.key, draw)[:, None] + counter * _GOLDEN)
-        return bits.view(-1, *shape)
+    @cached_property
+    def _folds(self) -> dict[int, Noise]:
+        return {}
+
+    def _folded(self, value: int) -> Noise:
+        if value not in self._folds:
+            self._folds[value] = Noise(_fold(self.key, value))
+        folded = self._folds[value]
+        return folded if self.step is None else folded.at(self.step)
+
+    def _bits(self, draw: int, count: int) -> Int[Tensor, "B K"]:
+        folded = self._folded(draw)
+        key = folded.key[:, None] if self.step is None else folded.key.gather(1, self.step[:, None])
+        counter = torch.arange(1, count + 1, device=key.device)
+        return _mix_(torch.add(key, counter, alpha=_GOLDEN))
 
     def uniform(
         self, draw: int, shape: tuple[int, ...] = (), dtype: torch.dtype = torch.float32
@@ -78,15 +110,28 @@ class Noise:
         """Uniform numbers in [0, 1), shape (B, \\*shape). Another ``draw``, other numbers."""
         # as many bits as fill the mantissa: more would round up to 1.0
         bits = round(1.0 - math.log2(torch.finfo(dtype).eps))
-        return _shift(self._bits(draw, shape), 64 - bits).to(dtype) * 2.0**-bits
+        drawn = _shifted(self._bits(draw, math.prod(shape)), 64 - bits)
+        return drawn.to(dtype).mul_(2.0**-bits).view(-1, *shape)
 
     def normal(
         self, draw: int, shape: tuple[int, ...] = (), dtype: torch.dtype = torch.float32
     ) -> Float[Tensor, "B ..."]:
         """Standard normal numbers (Box-Muller), shape (B, \\*shape)."""
         count = math.prod(shape)
-        bits = self._bits(draw, ((count + 1) // 2,))
-        radius = torch.sqrt(-2.0 * torch.log((_shift(bits, 32) + 1).double() * 2.0**-32))
-        angle = (bits & 0xFFFFFFFF).double() * (2.0 * math.pi * 2.0**-32)
-        pair = torch.cat((radius * torch.cos(angle), radius * torch.sin(angle)), dim=1)
-        return pair[:, :count].to(dtype).view(-1, *shape)
+        bits = self._bits(draw, (count + 1) // 2)
+        # each word's two halves, the low one first in memory: the angle's bits, then the radius's
+        halves = bits.view(torch.uint32).unflatten(1, (-1, 2)).permute(2, 0, 1)
+        halves = halves.to(torch.float64, memory_format=torch.contiguous_format)
+        angle, radius = halves
+        angle.mul_(2.0 * math.pi * 2.0**-32)
+        radius.add_(1.0).mul_(2.0**-32).log_().mul_(-2.0).sqrt_()
+        pair = torch.empty_like(halves)
+        torch.cos(angle, out=pair[0])
+        torch.sin(angle, out=pair[1])
+        drawn = pair.mul_(radius).transpose(0, 1).to(dtype, memory_format=torch.contiguous_format)
+        return drawn.flatten(1)[:, :count].view(-1, *shape)
+
+
+def _row_keys(seed: int, rows: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
+    start = _mix_number(_mix_number(seed + _GOLDEN) + _GOLDEN)  # the seed folded into a key of 0
+    return _fold(start, rows)

@@ -45,6 +45,8 @@ def where(mask: Tensor, chosen: Value, other: Value) -> Value:
     """Row by row, ``chosen`` where ``mask`` (bool, B) holds and ``other`` elsewhere."""
 
     def select(a: Tensor, b: Tensor) -> Tensor:
+        if a is b:
+            return a
         return torch.where(mask.view(-1, *(1,) * (a.ndim - 1)), a, b)
 
     result: Value = _map(select, chosen, other)
@@ -76,4 +78,27 @@ def part(value: Value, length: int) -> Value:
 def cat(values: list[Value]) -> Value:
     """The rows of all ``values`` one after the other."""
     result: Value = _map(lambda *tensors: torch.cat(tensors), *values)
+    return result
+
+
+def on_host(value: Value) -> Value:
+    """``value`` on the CPU, its tensors brought there by one copy."""
+    tensors: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        tensors.append(tensor)
+        return tensor
+
+    _map(note, value)
+    if all(tensor.device.type == "cpu" for tensor in tensors):
+        return value
+    packed = torch.cat([tensor.contiguous().view(-1).view(torch.uint8) for tensor in tensors])
+    pieces = iter(packed.cpu().split([tensor.nbytes for tensor in tensors]))
+
+    def unpack(tensor: Tensor) -> Tensor:
+        # a copy, since a piece may begin where its dtype cannot
+        piece: Tensor = next(pieces).clone()
+        return piece.view(tensor.dtype).view(tensor.shape)
+
+    result: Value = _map(unpack, value)
     return result

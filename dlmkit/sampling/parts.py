@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
+from torch import Tensor
 
 from dlmkit import devices
 from dlmkit.core.denoise import Denoise
@@ -13,9 +14,12 @@ from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.exits import ExitCriterion, Statistic
 from dlmkit.core.grid import Grid
 from dlmkit.core.guidance import Guidance
+from dlmkit.core.network import Conditioning
 from dlmkit.core.sampler import Sampler
-from dlmkit.core.schedule import NoiseSchedule
+from dlmkit.core.schedule import Level, NoiseSchedule
 from dlmkit.sampling.inference import Inference
+from dlmkit.sampling.requests import Template
+from dlmkit.types import Ids
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,25 @@ class SamplingParts:
         return devices.of(self.space)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """That of x and of the levels; of the levels alone where x is discrete."""
+        clean = self.clean(torch.zeros(1, 1, dtype=torch.int64, device=self.device))
+        return _level_dtype(clean)
+
+    @torch.no_grad()
+    def clean(self, ids: Ids) -> Tensor:
+        """x0 of ``ids``, in single precision at least."""
+        clean = self.space.embed(ids)
+        narrow = clean.is_floating_point() and clean.dtype.itemsize < 4
+        return clean.float() if narrow else clean
+
+    def known(self, clean: Tensor, asked: Template) -> Conditioning:
+        """Conditioning on the given positions of ``clean``."""
+        one = torch.ones_like(asked.row, dtype=_level_dtype(clean))
+        read = self.space.corruption.input(clean, Level(one, torch.zeros_like(one)))
+        return Conditioning.of(read, asked.given, asked.attend)
+
+    @property
     def kernel(self) -> str:
         """What the vocabulary step of a run is computed by, and why by nothing faster."""
         return self.space.prepared(self.inference.dtype).kernel
@@ -60,3 +83,7 @@ class SamplingParts:
         return replace(
             self, space=space, denoise=self.denoise.prepared(space, self.inference.network)
         )
+
+
+def _level_dtype(x: Tensor) -> torch.dtype:
+    return x.dtype if x.is_floating_point() else torch.float32

@@ -79,4 +79,4 @@ def template(requests: Iterable[Request], length: int, device: torch.device) -> 
         given[i, :size] = torch.tensor([token is not None for token in request.tokens])
         attend[i, :size] = True
     row = torch.tensor([request.row for request in requests], dtype=torch.int64)
-    return Template(row.to(device), ids.to(device), given.to(device), attend.to(device))
+    return Template(*(part.to(device, non_blocking=True) for part in (row, ids, given, attend)))

@@ -7,27 +7,24 @@ its index alone; slots, refill and compaction are speed (and floating-point roun
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from dlmkit import rows
-from dlmkit.core.denoise import CountingDenoise, Denoise, Prediction
+from dlmkit.core.denoise import CountingDenoise, Denoise
 from dlmkit.core.exits import ExitCriterion
-from dlmkit.core.network import Conditioning
-from dlmkit.core.schedule import Level
 from dlmkit.noise import Noise
-from dlmkit.sampling.levels import levels
+from dlmkit.sampling.levels import Ladder, levels
 from dlmkit.sampling.parts import SamplingParts
-from dlmkit.sampling.requests import Request, Template, template
-from dlmkit.sampling.settle import REASON, settled
-from dlmkit.sampling.slots import Slots, Width, compact, exact, freeze, refill
+from dlmkit.sampling.requests import Request, template
+from dlmkit.sampling.settle import REASON, settle
+from dlmkit.sampling.slots import Seat, Slots, State, Width, compact, end, exact, places, refill
 from dlmkit.sampling.step import Sample, Step
-from dlmkit.types import Ids, Index, PerRow, Rows
+from dlmkit.sampling.turn import Seen, Turn, Verdict
 
 INITIAL, STEP = 0x1417, 0x57E9
 """Domains that keep sampling's noise apart from training's and the first x from the steps."""
@@ -55,7 +52,7 @@ def stream(
     if not first:
         return
     slots = run.open(first, width(len(first), batch_size))
-    while bool(slots.live.any()):
+    while slots.live:
         slots, step = run.turn(slots)
         yield step
         slots = run.refill(slots, queue, width)
@@ -80,14 +77,17 @@ def generate(
 
 @dataclass(frozen=True)
 class _Run:
-    """What stays the same from turn to turn. Each method maps slots to slots."""
+    """What stays the same from turn to turn. Each method maps slots to slots.
 
-    parts: SamplingParts
+    ``costs`` are the evaluations of a row's first k + 1 steps, guidance left out.
+    """
+
     seed: int
     length: int
-    table: Level
+    costs: Sequence[int]
     network: CountingDenoise
     denoise: CountingDenoise
+    advance: Turn
 
     @staticmethod
     def begin(parts: SamplingParts, seed: int, steps: int, length: int) -> _Run:
@@ -96,53 +96,48 @@ class _Run:
         guided: Denoise = network
         for guidance in parts.guidance:
             guided = guidance.wrap(guided)
-        table = Level(*(values.to(parts.device) for values in levels(parts, steps)))
+        ladder = Ladder.of(levels(parts, steps), parts.device, parts.dtype)
         parts = replace(parts, sampler=parts.sampler.for_grid(steps))
-        return _Run(parts, seed, length, table, network, CountingDenoise(guided))
+        costs = parts.sampler.evaluations(torch.arange(1, steps + 1) == steps).cumsum(0).tolist()
+        denoise = CountingDenoise(guided)
+        return _Run(seed, length, costs, network, denoise, Turn(parts, ladder, denoise))
 
     @property
-    def steps(self) -> int:
-        return len(self.table.alpha) - 1
+    def parts(self) -> SamplingParts:
+        return self.advance.parts
 
-    def level(self, position: Index, like: Tensor) -> Level:
-        dtype = like.dtype if like.is_floating_point() else torch.float32
-        return Level(self.table.alpha[position].to(dtype), self.table.sigma[position].to(dtype))
+    @property
+    def ladder(self) -> Ladder:
+        return self.advance.ladder
 
     @torch.no_grad()
     def open(self, requests: list[Request], count: int) -> Slots:
         """``count`` fresh slots: ``requests`` drawn from the prior, and idle ones after them."""
-        parts, space = self.parts, self.parts.space
-        idle = [requests[-1]] * (count - len(requests))
-        asked = template([*requests, *idle], self.length, parts.device)
-        clean = self._clean(asked.ids)
+        parts, steps = self.parts, self.ladder.steps
+        idle = count - len(requests)
+        asked = template([*requests, *[requests[-1]] * idle], self.length, parts.device)
         start = torch.zeros_like(asked.row)
-        noise = Noise.keyed(self.seed, asked.row, 0).fork(INITIAL)
-        x = space.corruption.prior(clean, self.level(start, clean), noise)
+        noise = Noise.steps(self.seed, asked.row, steps + 1)
+        clean = parts.clean(asked.ids)
+        highest = self.ladder.at(start, last=False).here
+        x = parts.space.corruption.prior(clean, highest, noise.at(start).fork(INITIAL))
         for guidance in parts.guidance:
             x = guidance.start(x)
-        return Slots(
-            template=asked,
-            live=torch.arange(count, device=parts.device) < len(requests),
+        start[len(requests) :] = steps
+        state = State(
             position=start,
-            conditioning=self._known(clean, asked),
+            asked=asked,
+            generated=asked.attend & ~asked.given,
+            conditioning=parts.known(clean, asked),
+            noise=noise.fork(STEP),
             x=x,
             previous=self.denoise.start(x),
             sampler=parts.sampler.init(x),
-            memory=self.memory(self.parts.exit, count),
-            settling=rows.part(self.memory(self.parts.freeze, count * self.length), self.length),
+            memory=self.memory(parts.exit, count),
+            settling=rows.part(self.memory(parts.freeze, count * self.length), self.length),
         )
-
-    def _clean(self, ids: Ids) -> Tensor:
-        """x0 of ``ids``, in single precision at least."""
-        clean = self.parts.space.embed(ids)
-        narrow = clean.is_floating_point() and clean.dtype.itemsize < 4
-        return clean.float() if narrow else clean
-
-    def _known(self, clean: Tensor, asked: Template) -> Conditioning:
-        """Conditioning on the given positions of ``clean``."""
-        level = self.level(torch.full_like(asked.row, self.steps), clean)
-        read = self.parts.space.corruption.input(clean, level)
-        return Conditioning.of(read, asked.given, asked.attend)
+        live = [Seat(request) for request in requests]
+        return Slots((*live, *[Seat(requests[-1], live=False)] * idle), state)
 
     def memory(self, rule: ExitCriterion | None, count: int) -> Any:
         """The memory that ``rule`` has of ``count`` rows or positions that have taken no step."""
@@ -151,135 +146,76 @@ class _Run:
 
     @torch.no_grad()
     def turn(self, slots: Slots) -> tuple[Slots, Step]:
-        """One sampler step of the live rows, then statistics, exit rule and finished texts."""
-        prediction, stepped = self._advance(slots)
-        statistics = self._statistics(slots, stepped, prediction)
-        halt = torch.zeros_like(slots.live)
-        if self.parts.exit is not None:
-            halt, memory = self.parts.exit(statistics, slots.memory)
-            stepped = replace(stepped, memory=memory)
-        ended = halt
-        if self.parts.freeze is not None:
-            stepped = self._settle(self.parts.freeze, slots, stepped, prediction, statistics)
-            ended = halt | ~stepped.generated.any(dim=1)
-        origin, slots = slots.x, freeze(slots, stepped)
-        ended = slots.live & (ended | (slots.position == self.steps))
+        """One sampler step of the live rows; a text ends with the grid or where a rule says so.
+
+        The device is waited for where a rule may end a text, and where texts end: once each.
+        """
+        steps = self.ladder.steps
+        last = all(seat.done + 1 >= steps for seat in slots.seats)
+        state, seen = self.advance(slots.state, last, all_live=not slots.free)
+        verdicts = seen.read()
+        if seen.settles is not None and any(verdict.settles for verdict in verdicts):
+            state = settle(self.parts, state, seen.settles, seen.prediction.query)
+        stepped = Slots(tuple(seat.stepped() for seat in slots.seats), state)
+        ended = [
+            i
+            for i, (seat, verdict) in enumerate(zip(stepped.seats, verdicts, strict=True))
+            if seat.live and (seat.done == steps or verdict.halts or verdict.closed)
+        ]
         step = Step(
-            row=slots.template.row,
-            live=slots.live,
-            done=slots.position,
-            x=slots.x,
-            origin=origin,
-            prediction=prediction,
-            statistics=statistics,
-            samples=self._samples(slots, prediction, ended, halt),
+            row=torch.tensor([seat.request.row for seat in stepped.seats]),
+            live=torch.tensor([seat.live for seat in stepped.seats]),
+            done=torch.tensor([seat.done for seat in stepped.seats]),
+            x=state.x,
+            origin=seen.origin,
+            prediction=seen.prediction,
+            statistics=seen.statistics,
+            samples=self._samples(stepped, ended, seen, verdicts),
             evaluations=self.network.rows,
         )
-        return replace(slots, live=slots.live & ~ended), step
+        return end(stepped, ended, steps), step
 
     def refill(self, slots: Slots, queue: Iterator[Request], width: Width) -> Slots:
         """Give free slots to the next requests; shrink when there are none left."""
-        free = (~slots.live).nonzero()[:, 0]
+        free = slots.free
         requests = list(islice(queue, len(free)))
         if requests:
             slots = refill(slots, free[: len(requests)], self.open(requests, len(requests)))
         if len(requests) < len(free):
-            slots = compact(slots, width(int(slots.live.sum()), len(slots.live)))
+            slots = compact(slots, width(slots.live, len(slots.seats)))
         return slots
 
-    def _advance(self, slots: Slots) -> tuple[Prediction, Slots]:
-        """Every row one step on, frozen ones in vain."""
-        point = slots.position.clamp(max=self.steps - 1)
-        x, prediction, state = self.parts.sampler.step(
-            lambda x, level, previous: self.denoise(x, level, previous, slots.conditioning),
-            self.parts.space.corruption,
-            slots.x,
-            self.level(point, slots.x),
-            self.level(point + 1, slots.x),
-            slots.sampler,
-            Noise.keyed(self.seed, slots.template.row, point).fork(STEP),
-            slots.previous,
-        )
-        if any(statistic.needs_top for statistic in self.parts.statistics.values()):
-            top = self.parts.space.top(prediction.query)
-            prediction = replace(prediction, top=top)
-        return prediction, replace(
-            slots,
-            position=point + 1,
-            x=x,
-            previous=prediction.feedback,
-            sampler=state,
-            before=prediction,
-        )
-
-    def _statistics(
-        self, slots: Slots, stepped: Slots, prediction: Prediction
-    ) -> dict[str, PerRow]:
-        level = self.level(stepped.position - 1, slots.x)
-        done = stepped.position.to(level.sigma.dtype)
-        values = {"step": done, "fraction": done / self.steps, "sigma": level.sigma / level.alpha}
-        before = prediction if slots.before is None else slots.before
-        for name, statistic in self.parts.statistics.items():
-            values[name] = statistic(
-                self.parts.space, prediction, before, slots.position > 0, slots.generated
-            )
-        return values
-
-    def _settle(
-        self,
-        rule: ExitCriterion,
-        slots: Slots,
-        stepped: Slots,
-        prediction: Prediction,
-        statistics: Mapping[str, PerRow],
-    ) -> Slots:
-        """``stepped`` with the positions at which ``rule`` holds given from the next step on."""
-        now, memory = settled(rule, self.parts, slots, prediction, statistics)
-        stepped = replace(stepped, settling=memory)
-        if not bool(now.any()):
-            return stepped
-        likeliest = self.parts.space.decode(stepped.x, prediction.query)
-        asked = replace(
-            slots.template,
-            ids=torch.where(now, likeliest, slots.template.ids),
-            given=slots.template.given | now,
-        )
-        known = self._known(self._clean(asked.ids), asked)
-        return replace(stepped, template=asked, conditioning=known)
-
     def _samples(
-        self, slots: Slots, prediction: Prediction, ended: Rows, halt: Rows
+        self, slots: Slots, ended: Sequence[int], seen: Seen, verdicts: Sequence[Verdict]
     ) -> tuple[Sample, ...]:
         """The texts of the rows ``ended``: given positions as given, padding left out."""
-        index = ended.nonzero()[:, 0]
-        if len(index) == 0:
+        if not ended:
             return ()
-        asked, position, memory, x, query = rows.take(
-            (slots.template, slots.position, slots.memory, slots.x, prediction.query), index
+        state, index = slots.state, places(ended, slots)
+        asked, x, query, memory = rows.take(
+            (state.asked, state.x, seen.prediction.query, state.memory), index
         )
         ids = torch.where(asked.given, asked.ids, self.parts.space.decode(x, query))
+        ids, memory = rows.on_host((ids, memory))
         return tuple(
             Sample(
-                row=int(asked.row[i]),
-                ids=tuple(ids[i][asked.attend[i]].tolist()),
-                steps=int(position[i]),
-                evaluations=self._evaluations(int(position[i])),
-                halted=self._reason(
-                    int(position[i]), bool(halt[index[i]]), rows.take(memory, torch.tensor([i]))
-                ),
+                row=seat.request.row,
+                ids=tuple(ids[k, : len(seat.request.tokens)].tolist()),
+                steps=seat.done,
+                evaluations=self._branches * self.costs[seat.done - 1],
+                halted=self._reason(seat.done, halts, rows.take(memory, torch.tensor([k]))),
             )
-            for i in range(len(index))
+            for k, (seat, halts) in enumerate((slots.seats[i], verdicts[i].halts) for i in ended)
         )
 
-    def _evaluations(self, position: int) -> int:
-        """Network evaluations of a row's first ``position`` steps, guidance branches included."""
-        branches = self.network.rows // self.denoise.rows
-        last = torch.arange(1, position + 1) == self.steps
-        return branches * int(self.parts.sampler.evaluations(last).sum())
+    @property
+    def _branches(self) -> int:
+        """How often guidance evaluates the network for one prediction."""
+        return self.network.rows // self.denoise.rows
 
-    def _reason(self, position: int, halted: bool, memory: Any) -> str | None:
+    def _reason(self, done: int, halted: bool, memory: Any) -> str | None:
         """Why a row ended: its rule, every position being settled, or (None) the grid's end."""
-        if position == self.steps:
+        if done == self.ladder.steps:
             return None
         if halted and self.parts.exit is not None:
             return self.parts.exit.reason(memory)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,8 +12,8 @@ from dlmkit import rows
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.exits import ExitCriterion
 from dlmkit.sampling.parts import SamplingParts
-from dlmkit.sampling.slots import Slots
-from dlmkit.types import Mask, PerPosition, PerRow
+from dlmkit.sampling.slots import State
+from dlmkit.types import Mask, PerPosition, PerRow, Query
 
 REASON = "every position settled"
 """Why a row ended whose last open position was settled."""
@@ -21,7 +22,7 @@ REASON = "every position settled"
 def settled(
     rule: ExitCriterion,
     parts: SamplingParts,
-    slots: Slots,
+    state: State,
     prediction: Prediction,
     statistics: Mapping[str, PerRow],
 ) -> tuple[Mask, Any]:
@@ -29,19 +30,35 @@ def settled(
 
     To the rule every position is a row of its own: B L of them, with the position's statistics.
     """
-    length = slots.template.ids.shape[1]
+    length = state.asked.ids.shape[1]
     values = {
-        name: _by_position(name, parts, slots, prediction, statistics, length)
+        name: _by_position(name, parts, state, prediction, statistics, length)
         for name in rule.needs
     }
-    holds, memory = rule(rows.merge(values), rows.merge(slots.settling))
-    return holds.view(-1, length) & slots.generated, rows.part(memory, length)
+    holds, memory = rule(rows.merge(values), rows.merge(state.settling))
+    return holds.view(-1, length) & state.generated, rows.part(memory, length)
+
+
+def settle(parts: SamplingParts, state: State, settles: Mask, query: Query) -> State:
+    """``state`` with the positions ``settles`` given from now on: their likeliest tokens."""
+    likeliest = parts.space.decode(state.x, query)
+    asked = replace(
+        state.asked,
+        ids=torch.where(settles, likeliest, state.asked.ids),
+        given=state.asked.given | settles,
+    )
+    return replace(
+        state,
+        asked=asked,
+        generated=asked.attend & ~asked.given,
+        conditioning=parts.known(parts.clean(asked.ids), asked),
+    )
 
 
 def _by_position(
     name: str,
     parts: SamplingParts,
-    slots: Slots,
+    state: State,
     prediction: Prediction,
     statistics: Mapping[str, PerRow],
     length: int,
@@ -50,8 +67,8 @@ def _by_position(
     if name not in parts.statistics:
         return statistics[name][:, None].expand(-1, length)
     statistic = parts.statistics[name]
-    before = prediction if slots.before is None else slots.before
+    before = prediction if state.before is None else state.before
     value = statistic.per_position(parts.space, prediction, before)
     if statistic.needs_before:
-        value = rows.where(slots.position > 0, value, torch.full_like(value, torch.inf))
+        value = rows.where(state.position > 0, value, torch.full_like(value, torch.inf))
     return value

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dlmkit import rows
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.network import Conditioning
-from dlmkit.sampling.requests import Template
-from dlmkit.types import Index, Mask, Rows
+from dlmkit.noise import Noise
+from dlmkit.sampling.requests import Request, Template
+from dlmkit.types import Index, Mask
 
 Width = Callable[[int, int], int]
 """With an empty queue: (live rows, slots now, or allowed at the start) -> slots from now on."""
@@ -36,20 +38,23 @@ def constant(live: int, slots: int) -> int:
 
 
 @dataclass(frozen=True)
-class Slots:
-    """The state of the loop, row-first.
+class State:
+    """What the device knows of the slots, row-first.
 
-    ``template`` is what each row was asked for and ``position`` the grid point it stands at,
-    which is the number of steps it has taken. A row that is not ``live`` is frozen. ``memory`` is
-    the exit rule's, ``settling`` the (B, L, ...) memory of the rule that settles positions; settled
-    ones join those that ``template`` and ``conditioning`` give. ``before`` is the last prediction,
-    meaningless at rows that have taken no step and None before any has.
+    ``position`` is the grid point a row stands at: the number of steps it has taken, and that of
+    the whole grid once it has ended, however early. ``asked`` is what each row was asked for and
+    ``generated`` its positions that are neither given nor padding; ``noise`` holds the streams of
+    all of its steps. ``memory`` is the exit rule's, ``settling`` the (B, L, ...) memory of the rule
+    that settles positions; settled ones join those that ``asked`` and ``conditioning`` give.
+    ``before`` is the last prediction, meaningless at rows that have taken no step and None before
+    any has.
     """
 
-    template: Template
-    live: Rows
     position: Index
+    asked: Template
+    generated: Mask
     conditioning: Conditioning
+    noise: Noise
     x: Tensor
     previous: Any
     sampler: Any
@@ -57,30 +62,80 @@ class Slots:
     settling: Any = ()
     before: Prediction | None = None
 
+
+@dataclass(frozen=True)
+class Seat:
+    """What the host knows of a slot without asking the device: its text and steps done."""
+
+    request: Request
+    done: int = 0
+    live: bool = True
+
+    def stepped(self) -> Seat:
+        """After a turn."""
+        return replace(self, done=self.done + self.live)
+
+
+@dataclass(frozen=True)
+class Slots:
+    """The state of the loop: the same slots as the host and as the device know them.
+
+    A row that is not ``live`` is frozen.
+    """
+
+    seats: tuple[Seat, ...]
+    state: State
+
     @property
-    def generated(self) -> Mask:
-        """Positions that are neither given nor padding."""
-        return self.template.attend & ~self.template.given
+    def live(self) -> int:
+        """How many are."""
+        return sum(seat.live for seat in self.seats)
+
+    @property
+    def free(self) -> list[int]:
+        """Slots whose text has ended."""
+        return [i for i, seat in enumerate(self.seats) if not seat.live]
 
 
-def freeze(slots: Slots, stepped: Slots) -> Slots:
-    """``stepped`` where ``slots`` is live, unchanged elsewhere."""
-    if bool(slots.live.all()):
-        return stepped
-    kept = replace(slots, before=stepped.before)
-    return rows.where(slots.live, stepped, kept)
+def freeze(mask: Tensor, state: State, stepped: State) -> State:
+    """``stepped`` where ``mask`` holds, unchanged elsewhere."""
+    return rows.where(mask, stepped, replace(state, before=stepped.before))
 
 
-def refill(slots: Slots, index: Tensor, fresh: Slots) -> Slots:
-    """``slots`` with the rows ``index`` given to ``fresh``."""
-    if slots.before is not None:
-        fresh = replace(fresh, before=rows.take(slots.before, index))
-    return rows.put(slots, index, fresh)
+def end(slots: Slots, index: Sequence[int], steps: int) -> Slots:
+    """``slots`` with the rows ``index`` ended, on a grid of ``steps`` points."""
+    if not index:
+        return slots
+    seats, state = list(slots.seats), slots.state
+    for i in index:
+        seats[i] = replace(seats[i], live=False)
+    if any(seats[i].done < steps for i in index):
+        state = replace(state, position=state.position.index_fill(0, places(index, slots), steps))
+    return Slots(tuple(seats), state)
+
+
+def refill(slots: Slots, index: Sequence[int], fresh: Slots) -> Slots:
+    """``slots`` with the slots ``index`` given to ``fresh``."""
+    seats, where = list(slots.seats), places(index, slots)
+    for i, seat in zip(index, fresh.seats, strict=True):
+        seats[i] = seat
+    state = fresh.state
+    if slots.state.before is not None:
+        state = replace(state, before=rows.take(slots.state.before, where))
+    return Slots(tuple(seats), rows.put(slots.state, where, state))
 
 
 def compact(slots: Slots, width: int) -> Slots:
     """The live rows, and frozen ones up to ``width`` slots, in their order."""
-    if width >= len(slots.live):
+    if width >= len(slots.seats):
         return slots
-    order = (~slots.live).long().argsort(stable=True)[:width]
-    return rows.take(slots, order.sort().values)
+    free = slots.free
+    out = set(free[len(free) - (len(slots.seats) - width) :])
+    kept = [i for i in range(len(slots.seats)) if i not in out]
+    seats = tuple(slots.seats[i] for i in kept)
+    return Slots(seats, rows.take(slots.state, places(kept, slots)))
+
+
+def places(index: Sequence[int], slots: Slots) -> Index:
+    """The slots ``index`` as a tensor where the state is."""
+    return torch.tensor(index, dtype=torch.int64).to(slots.state.x.device, non_blocking=True)

@@ -27,8 +27,9 @@ class Sample:
 class Step:
     """One turn of the loop, for whoever watches. All tensors are row-first over the slots.
 
-    ``row`` is the text in each slot, ``live`` whether it stepped, ``done`` its grid steps so far,
-    ``x`` where it went and ``prediction`` what was believed at ``origin``, where it came from.
+    ``row`` is the text in each slot, ``live`` whether it stepped, ``done`` its grid steps so far:
+    these three are on the CPU, since the host knows them; the rest is where the model is. ``x`` is
+    where the row went and ``prediction`` what was believed at ``origin``, where it came from.
     ``samples`` ended in this turn. ``evaluations`` counts the network's row evaluations since the
     start, frozen rows included; it is what the run has cost.
     """

@@ -180,9 +180,9 @@ def heun(
     ve, s = corruption.to_ve(x, here)
     s_next = ratio(next, x)
     ahead = euler(ve, first.x0_step, s, s_next)
-    last = next.sigma == 0
-    if bool(last.all()):
+    if next.all_clean():
         return corruption.from_ve(ahead, next), first
+    last = next.sigma == 0
     # rows that end clean are evaluated again where they stand, and the result is not used
     there = rows.where(last, here, next)
     second = denoise(rows.where(last, x, corruption.from_ve(ahead, next)), there, first.feedback)
