@@ -137,6 +137,12 @@ def plain_numbers(*axes: matplotlib.axis.Axis) -> None:
         axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
 
 
+def whole_numbers(*axes: matplotlib.axis.Axis) -> None:
+    """Ticks at integers alone, where a value counts something: steps, positions."""
+    for axis in axes:
+        axis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True, min_n_ticks=1))
+
+
 def save(content: str | bytes, path: Path) -> None:
     """Write a file. Raises UsageError if it cannot be written."""
     data = content.encode() if isinstance(content, str) else content

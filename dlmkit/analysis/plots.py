@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 
 from dlmkit.analysis.curves import (
@@ -21,7 +22,7 @@ from dlmkit.analysis.curves import (
     sigmas,
 )
 from dlmkit.analysis.summary import numbers
-from dlmkit.report import COLOURS, MARKERS, panel, plain_numbers, themed
+from dlmkit.report import COLOURS, MARKERS, panel, plain_numbers, themed, whole_numbers
 
 Content = Mapping[str, Any]
 
@@ -99,20 +100,39 @@ def _by_level(content: Content, theme: str, key: str, label: str) -> Figure | No
 
 def warp_cdf(content: Content, theme: str) -> Figure:
     """The share of training draws below each noise level."""
-    return _warp(content, theme, "sigma", "cdf", r"share of training draws below $\sigma$")
+    label = r"share of training draws below $\sigma$"
+    return _warp(content, theme, lambda warp: (warp["sigma"], warp["cdf"]), label)
 
 
 def warp_density(content: Content, theme: str) -> Figure:
-    """Where training draws are dense."""
-    return _warp(content, theme, "middle", "density", r"training draws per unit of ln $\sigma$")
+    """Where training draws are dense, smoothed: a learned warp has the noise of its table."""
+    label = r"training draws per unit of ln $\sigma$, smoothed"
+    return _warp(content, theme, lambda warp: (warp["middle"], smoothed(warp)), label)
 
 
-def _warp(content: Content, theme: str, x: str, y: str, label: str) -> Figure:
+def smoothed(warp: Mapping[str, Sequence[float]]) -> Sequence[float]:
+    """The density of ``warp``, each point the mean of those around it in ln sigma.
+
+    Weights are Gaussian, with a deviation of a fortieth of the range; our choice.
+    """
+    place = np.log(warp["middle"])
+    width = (place[-1] - place[0]) / 40.0
+    weight = np.exp(-0.5 * ((place[:, None] - place) / width) ** 2)
+    means: list[float] = (weight @ np.asarray(warp["density"]) / weight.sum(axis=1)).tolist()
+    return means
+
+
+def _warp(
+    content: Content,
+    theme: str,
+    curve: Callable[[Mapping[str, Any]], tuple[Sequence[float], Sequence[float]]],
+    label: str,
+) -> Figure:
     figure, axes = panel()
     entries = content["checkpoints"]
     for place, entry in enumerate(entries):
         style = {**aged(place, entries, theme), "marker": None}
-        axes.plot(entry["warp"][x], entry["warp"][y], **style)
+        axes.plot(*curve(entry["warp"]), **style)
     axes.set(xlabel=SIGMA, ylabel=label, xscale="log", ylim=(0, None))
     plain_numbers(axes.xaxis)
     return finished(figure, axes)
@@ -133,6 +153,7 @@ def _way(content: Content, theme: str, way: Way) -> Figure | None:
     if way.curve == "norm_x0":
         line(axes, content["dim"] ** 0.5, "norm of an embedding, √D")
     axes.set(xlabel=STEP, ylabel=way.label)
+    whole_numbers(axes.xaxis)
     if way.log:
         axes.set_yscale("log")
         plain_numbers(axes.yaxis)
@@ -151,6 +172,7 @@ def settled(content: Content, theme: str) -> Figure:
         style = {**aged(place, entries, theme), "marker": None, "drawstyle": "steps-post"}
         axes.plot(numbered(share), share, **style)
     axes.set(xlabel=STEP, ylabel="tokens that change no more, %", ylim=(0, 102))
+    whole_numbers(axes.xaxis)
     sigmas(axes, entries[-1]["trajectory"]["sigma"])
     return finished(figure, axes)
 
@@ -168,6 +190,7 @@ def settled_by_position(content: Content, theme: str) -> Figure:
     axes.set(
         xlabel="position in the text", ylabel="step at which it settles, median", ylim=(0, None)
     )
+    whole_numbers(axes.xaxis, axes.yaxis)
     return finished(figure, axes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from dlmkit.analysis.trajectory import mean_of
@@ -40,7 +41,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def name(entry: Entry) -> str:
     """``step 500``, or the folder's name."""
-    return f"step {entry['step']}" if entry["step"] is not None else str(entry["folder"])
+    return f"step {entry['step']}" if entry["step"] is not None else Path(entry["folder"]).name
 
 
 def rows(content: Mapping[str, Any]) -> list[tuple[str, ...]]:

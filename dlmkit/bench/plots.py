@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from dlmkit.bench.document import Document
 from dlmkit.bench.quality import headline
 from dlmkit.errors import UsageError
-from dlmkit.report import COLOURS, MARKERS, legend_below, themed
+from dlmkit.report import COLOURS, MARKERS, legend_below, themed, whole_numbers
 
 
 def quality(content: Document) -> Figure | None:
@@ -98,6 +98,7 @@ def exit_steps(content: Document) -> Figure | None:
         ylabel="share of texts that have halted",
         title=entries[0]["group"].rsplit(" | ", 1)[0],
     )
+    whole_numbers(panel.xaxis)
     panel.legend(frameon=False, loc="upper left")
     panel.grid(alpha=0.25)
     return figure

@@ -11,6 +11,8 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dlmkit.report import whole_numbers
+
 Record = Mapping[str, Any]
 
 
@@ -48,7 +50,7 @@ def _losses(axes: Axes, records: Sequence[Record]) -> None:
             label="held out, mean over fixed levels",
         )
     axes.set(xlabel="step", ylabel="cross-entropy, nats per token", title="Loss")
-    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+    whole_numbers(axes.xaxis)
     axes.legend(frameon=False)
     axes.grid(alpha=0.25)
 
