@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from dlmkit import report
 from dlmkit.analysis import plots
 from dlmkit.analysis.summary import HEAD, UNITS, rows
 from dlmkit.errors import UsageError
+from dlmkit.shown import escape
 
 CAPTIONS: Mapping[str, str] = {
     "training": "How it changed during training.",

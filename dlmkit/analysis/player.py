@@ -7,13 +7,13 @@ nothing that a model writes is read as HTML.
 from __future__ import annotations
 
 from dataclasses import asdict
-from html import escape
 from importlib.resources import files
 from typing import Any
 
 from dlmkit.analysis.colours import STEPS, hexadecimal, ink, scale
 from dlmkit.analysis.film import Film
 from dlmkit.report import embedded_json, page
+from dlmkit.shown import escape
 
 CODE = "player.js"
 

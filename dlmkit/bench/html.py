@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from dlmkit.bench.document import Document
 from dlmkit.bench.quality import headline
 from dlmkit.bench.tables import certified, groups, label, lines
 from dlmkit.report import page, picture, png, save, table
+from dlmkit.shown import escape
 
 CAPTIONS: Mapping[str, str] = {
     "quality": "Quality against evaluations. Good text lies near the dotted line: likelier than "

@@ -25,15 +25,14 @@ def show(content: Document, console: Console) -> None:
         f"{protocol['model']}: {protocol['texts']} texts of {protocol['length']} tokens, seed "
         f"{protocol['seed']}, {protocol['rounds']} interleaved rounds on {protocol['device']}, "
         f"{protocol['threads']} thread(s)",
-        highlight=False,
     )
     for name, entries in groups(content):
         console.print()
         console.print(_quality(name, entries))
-        console.print(_references(entries), highlight=False)
+        console.print(_references(entries))
         console.print(_cost(entries, own["matmul_peak"]))
     for line in lines(content):
-        console.print(line, highlight=False)
+        console.print(line)
 
 
 def groups(content: Document) -> Iterator[tuple[str, list[Entry]]]:

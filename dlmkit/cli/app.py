@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -14,13 +15,24 @@ import typer
 
 from dlmkit import __version__
 from dlmkit.cli.commands import Program
-from dlmkit.cli.output import result, say
-from dlmkit.errors import DlmkitError, Notice, Preempted
+from dlmkit.cli.output import result, say, silence, writing
+from dlmkit.errors import DlmkitError, Notice, Preempted, UsageError
+from dlmkit.shown import visible
 
 EXIT_CODES = """Exit codes: 0 done, 1 unexpected, 2 usage, 3 recipe missing or invalid or a name
 nobody provides, 4 a known name whose plugin failed or is absent, 5 data or hub, 6 checkpoint,
 trace or certificate truncated, altered or incomplete, 7 non-finite loss, 8 a comparison's gate
 failed, 75 preempted and saved, 130 interrupted."""
+
+REFUSED = frozenset(
+    getattr(errno, name)
+    for name in (
+        "EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EFBIG", "EIO", "ENAMETOOLONG",
+        "ELOOP", "ENOTDIR", "EMFILE", "ENFILE", "ESTALE",
+    )
+    if hasattr(errno, name)
+)  # fmt: skip
+"""What the system answers where a folder is read-only, a disk full or a name impossible."""
 
 app = typer.Typer(
     name="dlmkit",
@@ -70,9 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings: dict[str, Any] = {"debug": False}
     with _environment():
         try:
+            _open_streams()
             words = list(sys.argv[1:] if arguments is None else arguments)
             app(words, prog_name="dlmkit", obj=settings)
-            sys.stdout.flush()
         except SystemExit as stop:
             return _stopped(stop)
         except KeyboardInterrupt:
@@ -81,7 +93,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _closed_pipe()
         except Exception as error:
             return _failed(error, settings["debug"])
-    return 0
+    raise AssertionError("typer always stops")
+
+
+def _open_streams() -> None:
+    """Open what was closed (``>&-``) to nowhere, or the next file that is opened would get its
+    number, and whatever a library prints. Raises UsageError if stdout was closed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdout is None:
+        raise UsageError(
+            "standard output is closed, so results have nowhere to go: send it somewhere, if only "
+            "to /dev/null"
+        )
 
 
 @contextmanager
@@ -94,8 +121,8 @@ def _environment() -> Iterator[None]:
 
     def formatted(message: Any, category: type[Warning], *place: Any, **more: Any) -> str:
         if issubclass(category, Notice):
-            return f"note: {message}\n"
-        return worded(message, category, *place, **more)
+            return visible(f"note: {message}\n")
+        return visible(worded(message, category, *place, **more))
 
     warnings.formatwarning = formatted
     try:
@@ -111,28 +138,36 @@ def _stopped(stop: SystemExit) -> int:
     if isinstance(stop.__context__, BrokenPipeError):
         return _closed_pipe()
     try:
-        sys.stdout.flush()
+        with writing():
+            sys.stdout.flush()
     except BrokenPipeError:
         return _closed_pipe()
+    except UsageError as error:
+        return _failed(error, debug=False)
     return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
 
 
 def _closed_pipe() -> int:
     """The reader (``| head``) has seen enough: not an error."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    silence()
     return 0
 
 
 def _failed(error: Exception, debug: bool) -> int:
     if debug:
-        traceback.print_exception(error)
+        say("".join(traceback.format_exception(error)))
     elif isinstance(error, DlmkitError):
         from dlmkit.recipe.problems import InvalidRecipe, UnusableRecipe
 
         bare = isinstance(error, InvalidRecipe | UnusableRecipe | Preempted)
         say(str(error) if bare else f"error: {error}")
+    elif isinstance(error, OSError) and error.errno in REFUSED:
+        what = f"{error.filename}: " if error.filename else ""
+        say(f"error: {what}{error.strerror}: the system refused it; free it, or name another place")
     else:
         notes = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
         words = " ".join(f"{type(error).__name__}: {error}".split())
         say(f"unexpected error: {words}{notes}; for the traceback: dlmkit --debug ...")
+    if isinstance(error, OSError) and error.errno in REFUSED:
+        return UsageError.exit_code
     return error.exit_code if isinstance(error, DlmkitError) else 1

@@ -9,7 +9,8 @@ import typer
 
 from dlmkit.cli import options
 from dlmkit.cli.bench_cases import list_cases, run_cases
-from dlmkit.cli.output import result, say
+from dlmkit.cli.output import result, say, writing
+from dlmkit.shown import results
 
 if TYPE_CHECKING:
     from dlmkit.bench.plan import Plan
@@ -193,12 +194,10 @@ def _plan(
 
 
 def _show(content: Any) -> None:
-    from rich.console import Console
-
     from dlmkit.bench.tables import show
 
-    terminal = Console()
-    show(content, terminal if terminal.is_terminal else Console(width=100))
+    with writing():
+        show(content, results())
 
 
 def _draw(content: Any, plots: Path | None, html: Path | None) -> None:
@@ -231,8 +230,6 @@ def compare(
     Runs of different protocols (model, texts, seed, machine, threads, ...) are refused with exit
     code 2, naming what differs. A failed gate ends with exit code 8.
     """
-    from rich.console import Console
-
     from dlmkit.bench import document
     from dlmkit.bench.compare import compare as compared
     from dlmkit.bench.defaults import share
@@ -241,9 +238,8 @@ def compare(
 
     limit = None if fail_over is None else share("--fail-over", fail_over)
     found = compared(document.read(before), document.read(after))
-    terminal = Console()
-    console = terminal if terminal.is_terminal else Console(width=100)
-    console.print(comparison(found))
+    with writing():
+        results().print(comparison(found))
     for note in (*found.notes, *(f"{name}: new" for name in found.only_after)):
         result(note)
     if limit is None:

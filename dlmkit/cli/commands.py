@@ -7,12 +7,14 @@ imports none, so it is as quick with thirty commands as with three.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperGroup
 
 from dlmkit.plugin import Command
+from dlmkit.shown import visible
 
 if TYPE_CHECKING:
     from dlmkit.loading import Loaded
@@ -142,6 +144,14 @@ class Program(TyperGroup):
         plugin = _plugins().get(cmd_name)
         return None if plugin is None else PluginGroup(plugin)
 
+    def make_context(self, *words: Any, **settings: Any) -> Any:
+        with _visible_errors():
+            return super().make_context(*words, **settings)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _visible_errors():
+            return super().invoke(ctx)
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         rows = [(name, command.summary) for name, command in OWN.items()]
         rows += [(n, _summary(plugin)) for n, plugin in _plugins().items() if n not in OWN]
@@ -163,9 +173,23 @@ class PluginGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         for command in self.plugin.commands:
             if command.name == cmd_name:
-                return _mounted(command, f"{self.plugin.name} {cmd_name}", command.summary)
+                words = visible(command.summary)
+                return _mounted(command, f"{self.plugin.name} {cmd_name}", words)
         return None
 
 
 def _summary(plugin: Loaded) -> str:
-    return f"From {plugin.package}: {'; '.join(command.summary for command in plugin.commands)}"
+    words = f"From {plugin.package}: {'; '.join(command.summary for command in plugin.commands)}"
+    return visible(words)
+
+
+@contextmanager
+def _visible_errors() -> Iterator[None]:
+    """Usage errors, which typer prints itself, repeat the words that they are about."""
+    try:
+        yield
+    except Exception as error:
+        message = getattr(error, "message", None)
+        if hasattr(error, "format_message") and isinstance(message, str):
+            error.message = visible(message)  # type: ignore[attr-defined]
+        raise

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-
-def result(text: str) -> None:
-    """A result, as text."""
-    print(text)
+from dlmkit.shown import result as result
+from dlmkit.shown import say as say
+from dlmkit.shown import silence as silence
+from dlmkit.shown import writing as writing
 
 
 def result_json(value: Any) -> None:
     """A result, as one JSON document."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def say(text: str) -> None:
-    """Anything that is not the result."""
-    print(text, file=sys.stderr)
+    result(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dlmkit.cli.options import PART
-from dlmkit.cli.output import result, say
+from dlmkit.cli.output import result, say, writing
+from dlmkit.shown import console
 
 if TYPE_CHECKING:
     from dlmkit.core.exits import ExitCriterion
@@ -48,10 +49,6 @@ def view(
     Where stdout is no terminal, a line a step is printed. Nothing is sampled again: rules are
     replayed on the recorded run, which gives exactly what they would have done.
     """
-    import sys
-
-    from rich.console import Console
-
     from dlmkit.analysis import terminal
     from dlmkit.analysis.film import film
     from dlmkit.errors import UsageError
@@ -59,8 +56,8 @@ def view(
 
     if not 0.0 < speed <= 100.0:
         raise UsageError(f"--speed {speed:g}: expected steps a second, above 0 and at most 100")
-    console = Console(file=sys.stdout, highlight=False)
-    if live and not console.is_terminal:
+    screen = console()
+    if live and not screen.is_terminal:
         raise UsageError("--live: stdout is no terminal; without it a line a step is printed")
     files = [file for file in (gif, html) if file is not None]
     for file in files:
@@ -79,8 +76,9 @@ def view(
         save(player(shown, speed), html)
     for file in files:
         say(f"wrote {file}")
-    if live or (not files and console.is_terminal):
-        terminal.play(shown, console, speed)
+    if live or (not files and screen.is_terminal):
+        with writing():
+            terminal.play(shown, screen, speed)
     elif not files:
         result("\n".join(terminal.lines(shown)))
 

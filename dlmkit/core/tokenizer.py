@@ -95,7 +95,8 @@ class Tokenizer:
 
         The folder can be read by ``transformers.AutoTokenizer`` too.
         """
-        self.backend.save(str(folder / FILE))
+        # not by its own save(), which reports a full disk as a bare Exception
+        (folder / FILE).write_text(self.backend.to_str(pretty=True), encoding="utf-8")
         named = {role: token for role, token in self.roles.items() if token is not None}
         roles = {"tokenizer_class": "PreTrainedTokenizerFast", **named}
         (folder / ROLES).write_text(json.dumps(roles, indent=1) + "\n", encoding="utf-8")

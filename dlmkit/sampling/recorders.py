@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
+from dlmkit import shown
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.sampling.step import Step
 
@@ -24,7 +25,7 @@ def progress(steps: Iterator[Step], total: int, console: Console | None = None) 
         TextColumn("{task.fields[evaluations]} evaluations"),
         TimeElapsedColumn(),
     )
-    console = console or Console(stderr=True)
+    console = console or shown.console(talk=True)
     with Progress(*columns, console=console, transient=True, disable=not _seen(console)) as bar:
         task = bar.add_task("", total=total, evaluations=0)
         for step in steps:

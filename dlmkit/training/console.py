@@ -19,6 +19,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from dlmkit.shown import console
+
 
 class Display(ABC):
     """A consumer of records that talks to a person."""
@@ -91,7 +93,7 @@ class Lines(Display):
         self.console, self.steps = console, 0
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(text, soft_wrap=True)
 
     def begin(self, step: int, steps: int) -> None:
         self.steps = steps
@@ -132,7 +134,7 @@ class Screen(Display):
         return Group(self.progress, *texts)
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(text, soft_wrap=True)
 
     def begin(self, step: int, steps: int) -> None:
         self.steps = steps
@@ -173,5 +175,5 @@ def display(first: bool) -> Display:
     """What suits stderr; only the first process of a run shows anything."""
     if not first:
         return Silence()
-    console = Console(stderr=True)
-    return Screen(console) if console.is_terminal else Lines(console)
+    terminal = console(talk=True)
+    return Screen(terminal) if terminal.is_terminal else Lines(terminal)

@@ -34,8 +34,13 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes out while this one trains; a killed process leaves no lock."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as file:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            held = (self.path / ".lock").open("w")
+        except OSError as error:
+            why = error.strerror or error
+            raise UsageError(f"no run can be written to {self.path}: {why}") from error
+        with held as file:
             if not _lock(file):
                 raise UsageError(f"another process is training in {self.path}; wait for it")
             yield

@@ -10,6 +10,7 @@ import typer
 from dlmkit.errors import UsageError
 from dlmkit.models import Model, Text, load_model
 from dlmkit.sampling.requests import Request
+from dlmkit.shown import result
 
 
 def write(model: Model, count: int, *, block: int, seed: int, steps: int) -> list[Text]:
@@ -45,4 +46,4 @@ def blocks(
     """Draw text block after block: each is sampled at the end of the text so far."""
     loaded = load_model(model)
     for text in write(loaded, count, block=block, seed=seed, steps=steps):
-        typer.echo(text.text)
+        result(text.text)

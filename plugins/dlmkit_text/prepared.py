@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -23,6 +22,7 @@ from dlmkit.core.data import Stream
 from dlmkit.core.objective import Batch
 from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.errors import DataError, UsageError
+from dlmkit.shown import say
 from dlmkit_text import cache
 from dlmkit_text.codec import Codec, Ids, encoded
 from dlmkit_text.layout import Layout
@@ -189,7 +189,7 @@ def _write(folder: Path, split: str, documents: Iterator[Ids], dtype: str, layou
             _put(files["ends"], np.asarray([total]), "<i8")
             if time.monotonic() - told > _TELL:
                 told = time.monotonic()
-                print(f"preparing {split}: {total:,} tokens so far", file=sys.stderr, flush=True)
+                say(f"preparing {split}: {total:,} tokens so far")
 
 
 def _put(file: IO[bytes], values: NDArray[Any], dtype: str) -> None:

@@ -1,6 +1,7 @@
 """A folder of weights is what its manifest lists, and its weights are numbers."""
 
 import json
+import resource
 import shutil
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from training_runs import dlmkit
 
+from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.errors import CheckpointError
 from dlmkit.training.checkpoint import MANIFEST, _manifest_text, place, publish, verify
 from dlmkit.training.state import EMA, MODEL, OPTIMISER
@@ -171,3 +173,47 @@ def test_advice_to_install_names_packages_alone(checkpoint, tmp_path, capsys, pa
     assert code == 4, said
     assert "which is no name and version of a package" in said
     assert "pip install" not in said
+
+
+@pytest.fixture
+def little_room():
+    """No file can grow beyond 1,000 bytes, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_an_export_onto_a_full_disk_is_one_message_and_leaves_nothing(
+    checkpoint, tmp_path, capsys, little_room
+):
+    assert dlmkit("export", checkpoint, tmp_path / "out") == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {tmp_path / 'out'} cannot be written: ")
+    assert "File too large" in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tokenizer_that_does_not_fit_says_so_as_any_file(checkpoint, tmp_path, little_room):
+    with pytest.raises(OSError, match="File too large"):
+        Tokenizer.load(checkpoint).save(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("export", "ddlm-mini"),
+        ("train", "ddlm_grammar", "--out"),
+        ("trace", "ddlm-mini", "-n", 1, "--out"),
+        ("recipe", "cp", "ddlm_grammar"),
+        ("sample", "ddlm-mini", "--exit-certificate"),
+    ],
+)
+def test_a_place_that_cannot_be_is_one_message(tmp_path, capsys, words):
+    (tmp_path / "file").write_text("")
+    assert dlmkit(*words, tmp_path / "file" / "inside") == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert str(tmp_path / "file") in err
+    assert err.count("\n") == 1
