@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from dlmkit.bench.cases import FULL, Case
 from dlmkit.bench.exits import Choice, Recorded, record
 from dlmkit.bench.flops import evaluation_flops
 from dlmkit.bench.measure import Outcome, Work, against
+from dlmkit.bench.pace import Pace, Say, paced
 from dlmkit.bench.plan import Plan
 from dlmkit.bench.quality import Quality
 from dlmkit.bench.rows import (
@@ -41,8 +42,6 @@ EPSILON, DELTA = 0.05, 0.05
 """A certificate says, at confidence 1 - delta over all rules, that at most this share of texts
 differs from the full run: the exact binomial test over texts."""
 
-Say = Callable[[str], None]
-
 
 @dataclass
 class Bench:
@@ -68,16 +67,31 @@ class Bench:
 
     def run(self) -> dict[str, Any]:
         """Everything, as one document."""
+        with paced(self.say) as pace:
+            return self._run(pace)
+
+    def _run(self, pace: Pace) -> dict[str, Any]:
+        cases, plan = self.plan.lists.cases(), self.plan
+        recorded = {case: case.steps * (plan.texts + plan.calibration) for case in cases}
+        runs = 1 + plan.rounds  # of every row
+        likely = 1 + len(plan.rules) + len(plan.freeze) + 3 * plan.early_exit  # rows of a case
+        pace.expect(
+            sum(work + likely * runs * case.steps * plan.texts for case, work in recorded.items())
+        )
         rows: list[Row] = []
-        for case in self.plan.lists.cases():
+        for case, work in recorded.items():
             self.say(f"recording {case.name(FULL)}")
             rows += self._rows(case)
+            pace.done(work)
+        each = [row.case.steps * plan.texts for row in rows]
+        pace.expect(sum(recorded.values()) + runs * sum(each))
         measured = []
-        for row in rows:
+        for row, work in zip(rows, each, strict=True):
             self.say(f"running {row.name}")
             measured.append(self._measure(row))
-        self.say(f"timing {len(rows)} rows, {self.plan.rounds} interleaved rounds")
-        seconds = interleaved([row.run for row in rows], self.plan.rounds)
+            pace.done(work)
+        self.say(f"timing {len(rows)} rows, {plan.rounds} interleaved rounds")
+        seconds = interleaved([row.run for row in rows], plan.rounds, lambda: pace.done(sum(each)))
         return self._document(measured, seconds)
 
     def _rows(self, case: Case) -> list[Row]:

@@ -10,8 +10,10 @@ from typing import Any
 from torch.utils.benchmark import timer
 
 
-def interleaved(runs: Sequence[Callable[[], Any]], rounds: int) -> list[list[float]]:
-    """Seconds of each of ``runs`` in each round; a round calls all of them in turn.
+def interleaved(
+    runs: Sequence[Callable[[], Any]], rounds: int, after: Callable[[], None] = lambda: None
+) -> list[list[float]]:
+    """Seconds of each of ``runs`` in each round; a round calls all of them in turn, then ``after``.
 
     By the clock of torch's benchmark utilities, which waits for an accelerator. Warm up before:
     its ``Timer`` would do so twice a round.
@@ -22,6 +24,7 @@ def interleaved(runs: Sequence[Callable[[], Any]], rounds: int) -> list[list[flo
             begin = timer()
             run()
             own.append(timer() - begin)
+        after()
     return seconds
 
 
