@@ -221,7 +221,7 @@ class Model:
         paused, self._paused = self._paused, None
         if paused is None:
             world = Single(self.assembly.context.device)
-            return Learner.begin(objective, config, world), None
+            return Learner.begin(objective, config, world, self.step), None
         with torch.no_grad():
             for name, own in named_tensors(objective).items():
                 own.copy_(paused.raw[name])

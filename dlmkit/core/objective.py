@@ -86,7 +86,8 @@ class LossParts:
 
     ``loss_sum`` (scalar, differentiable) over ``count`` (scalar) noised positions of the batch;
     detached ``per_row`` means; the times ``t`` with the density ``pdf`` they were drawn from;
-    ``unconditional`` marks rows without given positions, which a learned schedule may observe.
+    ``unconditional`` marks rows without given positions, which a learned schedule may observe,
+    but none that is padding alone: its loss of 0 says nothing.
     """
 
     loss_sum: Float[Tensor, ""]
@@ -106,7 +107,7 @@ class LossParts:
             per_row=totals.detach() / count.clamp(min=1),
             t=t,
             pdf=pdf,
-            unconditional=~given.any(dim=1),
+            unconditional=~given.any(dim=1) & (count > 0),
         )
 
 

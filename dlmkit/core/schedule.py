@@ -72,7 +72,8 @@ class LearnedSchedule(NoiseSchedule):
 
     @abstractmethod
     def observe(self, t: PerRow, loss: PerRow, pdf: PerRow, rows: Rows) -> None:
-        """Update the tables once, from all rows of one optimiser step.
+        """Update the tables once, from all rows of one optimiser step; not called where no row
+        may be used, so that a momentum moves nothing.
 
         ``loss`` is the mean over each row's noised positions at time ``t``, ``pdf`` the density
         that the row's t was drawn from, and ``rows`` marks those that may be used (rows

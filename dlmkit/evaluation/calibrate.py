@@ -71,16 +71,40 @@ LOSSES: Mapping[str, LossKind] = {
 
 
 def texts_needed(epsilon: float, delta: float, rate: float = 0.0) -> int | None:
-    """The fewest texts that could pass if a share ``rate`` of them fails; None: no number can."""
+    """The fewest texts that could pass if a share ``rate`` of them fails; None: no number can.
+
+    Failures are whole texts, rounded up, so more texts pass more easily only while their failures
+    stay the same in number.
+    """
     if rate >= epsilon:
         return None
-    passes = lambda n: binomial_cdf(math.ceil(rate * n - 1e-9), n, epsilon) <= delta  # noqa: E731
-    low, high = 0, 1
-    while not passes(high):
+
+    def passes(failures: int, texts: int) -> bool:
+        return binomial_cdf(failures, texts, epsilon) <= delta
+
+    def most(failures: int) -> int:
+        """How many texts have no more failures than these."""
+        return math.floor((failures + 1e-9) / rate)
+
+    if rate == 0.0:
+        return _first(lambda texts: passes(0, texts), 1)
+    found = _first(lambda failures: passes(failures, most(failures)), 1)
+    # rounding down to whole texts may let fewer failures pass than the search found: at most as
+    # many as it takes to make up for a text, by the rates of both in the exponent of the tail
+    slack = 8 + math.ceil(8.0 * rate**2 / (epsilon - rate))
+    fewer = range(max(1, found - slack), found + 1)
+    failures = next(k for k in fewer if passes(k, most(k)))
+    return _first(lambda texts: passes(failures, texts), most(failures - 1) + 1)
+
+
+def _first(holds: Callable[[int], bool], start: int) -> int:
+    """The least number from ``start`` that ``holds``, which all greater ones do, by bisection."""
+    low, high = start - 1, start
+    while not holds(high):
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if passes(middle) else (middle, high)
+        low, high = (low, middle) if holds(middle) else (middle, high)
     return high
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -133,7 +134,8 @@ class Epochs(Stream):
     """Every row once an epoch, in an order that the seed fixes, in batches of like length.
 
     Each epoch is shuffled, sorted by length within every 32 batches, and its batches are shuffled
-    again. With ``numbered``, a column before the tokens holds the row's index, unattended: what
+    again. What does not fill a batch at the end of an epoch stands in one with the first rows of
+    the next. With ``numbered``, a column before the tokens holds the row's index, unattended: what
     an objective finds its label by. Rows are not padded beyond the longest of their batch.
     """
 
@@ -142,13 +144,20 @@ class Epochs(Stream):
     ) -> None:
         self.rows, self.pad, self.seed, self.numbered = rows, pad, seed, numbered
         self.size = min(size, len(rows))
-        self.per_epoch = len(rows) // self.size
         self._epoch, self._batches = -1, [[0]]
 
+    def steps(self, epochs: float) -> int:
+        """How many batches hold every row in each of so many ``epochs``, one at least.
+
+        The last one is filled up with rows of the epoch that would follow.
+        """
+        return max(1, math.ceil(epochs * len(self.rows) / self.size - 1e-9))
+
     def read(self, step: int, slots: Index) -> Batch:
-        epoch, place = divmod(step, self.per_epoch)
+        epoch = ((step + 1) * self.size - 1) // len(self.rows)  # the one that the batch ends in
         if epoch != self._epoch:
             self._epoch, self._batches = epoch, self._shuffled(epoch)
+        place = step - epoch * len(self.rows) // self.size
         chosen = [self._batches[place][slot] for slot in slots.tolist()]
         batch = padded([self.rows[i] for i in chosen], self.pad)
         if not self.numbered:
@@ -158,15 +167,22 @@ class Epochs(Stream):
         return Batch(torch.cat((number, batch.ids), 1), torch.cat((unseen, batch.attend), 1))
 
     def _shuffled(self, epoch: int) -> list[list[int]]:
-        generator = torch.Generator().manual_seed(hash((self.seed, epoch)) % 2**63)
-        order = torch.randperm(len(self.rows), generator=generator).tolist()
-        order = order[: self.per_epoch * self.size]
-        batches = []
+        """The batches that end in ``epoch``."""
+        order, generator = self._order(epoch)
+        over = -epoch * len(order) % self.size  # rows that fill the batch which the last one began
+        begun = self._order(epoch - 1)[0][over - self.size :] if over else []
+        whole = (len(order) - over) // self.size * self.size
+        order, batches = order[over : over + whole], [[*begun, *order[:over]]] if over else []
+        own = []
         for first in range(0, len(order), _CHUNK * self.size):
             chunk = order[first : first + _CHUNK * self.size]
             chunk.sort(key=lambda i: len(self.rows[i]))
-            batches += [chunk[i : i + self.size] for i in range(0, len(chunk), self.size)]
-        return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+            own += [chunk[i : i + self.size] for i in range(0, len(chunk), self.size)]
+        return batches + [own[i] for i in torch.randperm(len(own), generator=generator).tolist()]
+
+    def _order(self, epoch: int) -> tuple[list[int], torch.Generator]:
+        generator = torch.Generator().manual_seed(hash((self.seed, epoch)) % 2**63)
+        return torch.randperm(len(self.rows), generator=generator).tolist(), generator
 
     def state(self) -> Mapping[str, Any]:
         return {}

@@ -153,7 +153,8 @@ def _finetune(
 ) -> Finetuned:
     assembly = source.build(pretrained, seed)
     way = _by_infill if encoded.verbaliser else _by_head
-    return way(task, chosen, assembly, settings, encoded, seed)
+    before = source.steps if pretrained else 0
+    return way(task, chosen, assembly, settings, encoded, seed, before)
 
 
 def _by_head(
@@ -163,11 +164,12 @@ def _by_head(
     settings: Settings,
     encoded: _Encoded,
     seed: int,
+    before: int,
 ) -> Finetuned:
     labels = torch.tensor([row.label for row in chosen], device=assembly.context.device)
     objective = head.HeadObjective(assembly.objective, task, settings.noise, labels)
     stream = Epochs(encoded.train(chosen), settings.batch_size, encoded.pad, seed, numbered=True)
-    _train(objective, stream, settings, seed, assembly)
+    _train(objective, stream, settings, seed, assembly, before)
     return Finetuned(
         {
             split: head.predict(objective, rows, encoded.pad, seed).numpy()
@@ -184,6 +186,7 @@ def _by_infill(
     settings: Settings,
     encoded: _Encoded,
     seed: int,
+    before: int,
 ) -> Finetuned:
     verbaliser = encoded.verbaliser
     assert verbaliser is not None
@@ -193,7 +196,7 @@ def _by_infill(
     ]
     objective = infill.objective(assembly, verbaliser.width)
     stream = Epochs(rows, settings.batch_size, encoded.pad, seed, numbered=False)
-    _train(objective, stream, settings, seed, assembly)
+    _train(objective, stream, settings, seed, assembly, before)
     parts = assemble_sampling(assembly)
     found = {
         split: infill.generate(parts, ids, verbaliser, seed, settings.steps)
@@ -212,10 +215,16 @@ def _by_infill(
 
 
 def _train(
-    objective: Objective, stream: Epochs, settings: Settings, seed: int, assembly: Assembly
+    objective: Objective,
+    stream: Epochs,
+    settings: Settings,
+    seed: int,
+    assembly: Assembly,
+    before: int,
 ) -> None:
-    """Fine-tune everything by the training loop. Nothing is written."""
-    steps = max(1, round(settings.epochs * stream.per_epoch))
+    """Fine-tune everything, which has ``before`` steps behind it, by the training loop. Nothing
+    is written."""
+    steps = stream.steps(settings.epochs)
     config = TrainConfig(
         steps=steps,
         batch_size=stream.size,
@@ -224,7 +233,7 @@ def _train(
         ema=0.0,
     )
     world = Single(assembly.context.device)
-    learner = Learner.begin(objective.train(), config, world)
+    learner = Learner.begin(objective.train(), config, world, before)
     for _ in train(learner, stream, config, seed, world):
         pass
     objective.eval()

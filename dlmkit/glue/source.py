@@ -29,7 +29,7 @@ class Source:
     """A model to fine-tune, as often as asked, from its own weights or from fresh ones.
 
     ``folder`` holds what its parts are built from beside options and weights (a tokenizer, an
-    encoder's architecture); ``state`` are its weights.
+    encoder's architecture); ``state`` are its weights, and ``steps`` those behind them.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Source:
     device: torch.device
     tokenizer: Tokenizer
     state: dict[str, Tensor]
+    steps: int
 
     @staticmethod
     def of(reference: str, overrides: Sequence[str], folder: Path, device: torch.device) -> Source:
@@ -62,6 +63,7 @@ class Source:
             device=device,
             tokenizer=assembly.tokenizer,
             state=state,
+            steps=model.step,
         )
         if model.folder is None:
             source._refuse_fresh()

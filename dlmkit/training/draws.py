@@ -57,8 +57,13 @@ def stratified(seed: int, step: int, size: int, device: torch.device) -> PerRow:
     return u.clamp(max=1.0 - 2.0**-24)
 
 
-def draws(seed: int, step: int, slots: Slots, u: Tensor) -> Draws:
-    """The randomness of ``slots``; ``u`` is that of the whole batch."""
+def draws(seed: int, step: int, slots: Slots, u: Tensor, before: int = 0) -> Draws:
+    """The randomness of ``slots``; ``u`` is that of the whole batch.
+
+    ``before`` counts the steps that the weights had behind them when this training began.
+    """
     index = slots.index(u.device)
     noise = Noise.keyed(seed, index, step).fork(TRAINING).fork(_ROWS)
-    return Draws(u[slots.first :: slots.passes], noise, torch.full_like(index, step), slots)
+    return Draws(
+        u[slots.first :: slots.passes], noise, torch.full_like(index, before + step), slots
+    )

@@ -56,7 +56,9 @@ class StepRecord:
 class Learner:
     """All that training changes. ``step`` counts the optimiser steps done.
 
-    ``stream_state`` is the data's state after the rows of those steps.
+    ``stream_state`` is the data's state after the rows of those steps. ``before`` counts the
+    steps that the weights had behind them when this learner began, of another training: a loss
+    that is annealed goes on from there.
     """
 
     objective: Objective
@@ -65,15 +67,16 @@ class Learner:
     ema: Ema
     step: int = 0
     stream_state: Mapping[str, Any] = field(default_factory=dict)
+    before: int = 0
 
     @staticmethod
-    def begin(objective: Objective, config: TrainConfig, world: World) -> Learner:
+    def begin(objective: Objective, config: TrainConfig, world: World, before: int = 0) -> Learner:
         """A learner that has taken no step. Call it before the objective's blocks are compiled."""
         ema = Ema(objective, config.ema)
         wrapped = world.wrap(objective)
         if world.sharded:
             ema.shard(world)
-        return Learner(objective, wrapped, build_optimiser(objective, config), ema)
+        return Learner(objective, wrapped, build_optimiser(objective, config), ema, before=before)
 
 
 def train(
@@ -149,15 +152,18 @@ class _Run:
         (loss_sum, count, tokens), observed = self._gathered(parts, batch)
         weights = self.learner.objective.parameters()
         gradients = [self.world.local(p.grad) for p in weights if p.grad is not None]
-        to_mean = self.world.size / (scale * count)
+        some = count.clamp(min=1)
+        to_mean = self.world.size / (scale * some)
         norm = self.world.norm(gradients).double() * to_mean
-        numbers = torch.stack((loss_sum / count, norm, tokens)).tolist()  # the step's one wait
+        said = observed.unconditional.sum()
+        # the step's one wait
+        numbers = torch.stack((loss_sum / some, norm, tokens, count, said)).tolist()
         if not all(map(math.isfinite, numbers)):
             raise NonFiniteLossError(_complaint(step + 1, numbers[0], numbers[1], observed))
         clip = self.config.clip or math.inf
         to_clipped = to_mean * min(1.0, clip / (numbers[1] + 1e-6))
         torch._foreach_mul_(gradients, to_clipped.to(gradients[0].dtype))
-        self._apply(step, observed)
+        self._apply(step, observed, noised=numbers[3] > 0, said=numbers[4] > 0)
         return numbers[0], numbers[1], int(numbers[2])
 
     def _backward(self, step: int, batch: Batch, scale: float) -> list[LossParts]:
@@ -170,7 +176,9 @@ class _Run:
             last = len(parts) == len(self.slots) - 1
             with self.world.accumulating(wrapped, last):
                 with autocast(self.config, self.world.device):
-                    loss: LossParts = wrapped(rows, draws(self.seed, step, slots, u))
+                    loss: LossParts = wrapped(
+                        rows, draws(self.seed, step, slots, u, self.learner.before)
+                    )
                 (loss.loss_sum * scale).backward()
             parts.append(loss)
         return parts
@@ -198,17 +206,23 @@ class _Run:
         totals = torch.stack([each[0, :3] for each in found]).sum(dim=0)
         table = torch.cat([each[1:] for each in found])
         slot, t, loss, pdf, unconditional = table[table[:, 0].argsort()].unbind(dim=1)
-        totals[1].clamp_(min=1)
         return totals, Observed(slot.long(), t, loss, pdf, unconditional.bool())
 
-    def _apply(self, step: int, observed: Observed) -> None:
-        """The optimiser's step, then what follows the weights: the learned schedule and the EMA."""
+    def _apply(self, step: int, observed: Observed, noised: bool, said: bool) -> None:
+        """The optimiser's step, then what follows the weights: the learned schedule and the EMA.
+
+        What saw nothing stays as it is, though its momentum would move it: all of it without a
+        ``noised`` position, the schedule without a row that it may be ``said`` anything by.
+        """
         learner = self.learner
+        if not noised:
+            learner.optimiser.zero_grad(set_to_none=True)
+            return
         for group in learner.optimiser.param_groups:
             group["lr"] = learning_rate(step, self.config)
         learner.optimiser.step()
         learner.optimiser.zero_grad(set_to_none=True)
-        if isinstance(learner.objective.schedule, LearnedSchedule):
+        if said and isinstance(learner.objective.schedule, LearnedSchedule):
             learner.objective.schedule.observe(
                 observed.t, observed.loss, observed.pdf, observed.unconditional
             )

@@ -1,11 +1,13 @@
 """Calibration: exact p-values, the sequence, and the guarantee where the true risk is known."""
 
 import itertools
+import math
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from dlmkit.core.context import BuildContext
 from dlmkit.errors import UsageError
@@ -54,6 +56,20 @@ def test_known_numbers_of_texts():
     assert [texts_needed(e, 0.05) for e in (0.05, 0.02, 0.01)] == [59, 149, 299]
     assert texts_needed(0.05, 0.05, 0.05) is None
     assert texts_needed(0.05, 0.05, 0.025) > 154
+
+
+@pytest.mark.parametrize("epsilon", [0.02, 0.05, 0.1, 0.3])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.2, 0.5, 0.7, 0.85])
+@pytest.mark.parametrize("delta", [0.2, 0.05, 0.01])
+def test_the_number_of_texts_is_the_fewest_that_pass(epsilon, share, delta):
+    """Failures are whole texts, so that the chance to pass goes up and down with their number."""
+    rate = share * epsilon
+    fewest = next(
+        n
+        for n in itertools.count(1)
+        if stats.binom.cdf(math.ceil(rate * n - 1e-9), n, epsilon) <= delta
+    )
+    assert texts_needed(epsilon, delta, rate) == fewest
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 6)), min_size=1, max_size=8))

@@ -247,6 +247,38 @@ def test_every_row_comes_once_an_epoch_with_its_number():
     assert torch.equal(again.ids, seen[5].ids)
 
 
+@pytest.mark.parametrize(("count", "size"), [(70, 10), (73, 10), (7, 5), (11, 8), (5, 9)])
+def test_every_row_comes_once_in_every_epoch_whatever_remains(count, size):
+    rows = [[2] * (1 + i % 5) for i in range(count)]
+    epochs = encode.Epochs(rows, size, 0, seed=3, numbered=True)
+    steps = epochs.steps(3)
+    assert (steps - 1) * epochs.size < 3 * count <= steps * epochs.size
+    numbers = [
+        number
+        for step in range(steps)
+        for number in epochs.read(step, torch.arange(epochs.size)).ids[:, 0].tolist()
+    ]
+    times = np.bincount(numbers[: 3 * count], minlength=count)
+    assert times.tolist() == [3] * count
+    backwards = [epochs.read(step, torch.arange(epochs.size)) for step in reversed(range(steps))]
+    assert [n for batch in reversed(backwards) for n in batch.ids[:, 0].tolist()] == numbers
+    assert epochs.steps(0.0) == 1
+
+
+@pytest.mark.parametrize("way", ["head", "infill"])
+def test_a_loss_that_is_annealed_goes_on_where_pretraining_ended(run, rows, monkeypatch, way):
+    """Fresh weights begin at 0, those of the run at the step that it was saved at."""
+    seen = []
+
+    def watched(learner, *rest):
+        seen.append(learner.before)
+        return iter(())
+
+    monkeypatch.setattr("dlmkit.glue.run.train", watched)
+    assert glue("sst2", "--model", run, "--data", rows, "--seeds", 1, "--way", way) == 0
+    assert seen == [1, 0]
+
+
 def test_only_the_label_is_wanted_and_the_nearest_word_counts():
     drawn = infill.LastTokens(2).draw(torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]).bool(), None)
     assert drawn.tolist() == [[True, True, False, False], [True, False, False, False]]

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -207,6 +208,64 @@ def test_accumulation_equals_one_big_batch_with_self_conditioning(micro):
         records = list(train(learner, parts.data.stream(0, G), options, 0, Single(CPU)))
         ends.append(([r.loss for r in records], parts.objective.state_dict()))
     torch.testing.assert_close(ends[0], ends[1], rtol=1e-4, atol=1e-6)
+
+
+def test_annealing_counts_the_steps_that_the_weights_had_behind_them():
+    seen = []
+
+    class Watching(Toy):
+        def forward(self, batch, draws):
+            seen.append(int(draws.step[0]))
+            return super().forward(batch, draws)
+
+    for before in (0, 40):
+        learner = Learner.begin(Watching(), config(), Single(CPU), before)
+        records = list(train(learner, Rows(), config(), 3, Single(CPU)))
+        assert [record.step for record in records] == [1, 2, 3, 4, 5]
+    assert seen == [0, 1, 2, 3, 4, 40, 41, 42, 43, 44]
+
+
+class Sometimes(Rows):
+    """Only padding in the third step."""
+
+    def read(self, step, slots):
+        found = super().read(step, slots)
+        return replace(found, attend=found.attend & (step != 2))
+
+
+def test_a_step_without_a_noised_position_changes_nothing():
+    """Momentum, weight decay and the moving average would all move what saw nothing."""
+    objective, states = Toy(), []
+    learner = Learner.begin(objective, config(weight_decay=0.1), Single(CPU))
+    for _ in train(learner, Sometimes(), config(weight_decay=0.1), 3, Single(CPU)):
+        tensors = (*objective.parameters(), *learner.ema.averages.values())
+        states.append([tensor.detach().clone() for tensor in tensors])
+    changed = [
+        any(not torch.equal(a, b) for a, b in zip(*pair, strict=True))
+        for pair in itertools.pairwise(states)
+    ]
+    assert changed == [True, False, True, True]
+    assert len(objective.schedule.seen) == 4
+
+
+def test_a_schedule_is_not_asked_where_no_row_may_be_used():
+    """All rows have given positions in the third step: Adam's momentum would move the fit."""
+
+    class Given(Toy):
+        def forward(self, batch, draws):
+            parts = super().forward(batch, draws)
+            return replace(parts, unconditional=parts.unconditional & (draws.step != 2))
+
+    objective, _ = trained(Given())
+    assert len(objective.schedule.seen) == 4
+
+
+def test_a_row_of_padding_says_nothing_of_the_schedule():
+    attend = torch.tensor([[True, True], [True, False], [False, False]])
+    given = torch.tensor([[False, False], [True, False], [False, False]])
+    t = torch.ones(3)
+    parts = LossParts.of(torch.tensor([2.0, 0.0, 0.0]), given, attend, t, t)
+    assert parts.unconditional.tolist() == [True, False, False]
 
 
 def test_a_schedule_observes_all_rows_once_a_step_in_the_order_of_their_slots():
