@@ -3,11 +3,11 @@
     python benchmarks/gpu.py [MODEL] [-n 512] [--json FILE]
 
 Where torch finds no CUDA device it says "not measured" with the reason and ends with exit code 0.
-With random weights of DDLM's published size (width 1024, 8 blocks, length 64, V 32,768, d 256, tied
-head), in bf16: the latency of one step at batch 1, eager, compiled and as a CUDA graph; the share
-of the peak at large batch for runs of 32 and of 200 steps; the vocabulary step in TFLOP/s; each
-attention backend, or why it does not work here; and refill against its count. With MODEL: what exit
-rules save on it (as `dlmkit bench sampler --early-exit --device cuda`).
+With random weights of the size of CDCD's base model (8 blocks of width 1024, length 64, d 256; tied
+head and V 32,768 ours), in bf16: the latency of one step at batch 1, eager, compiled and as a CUDA
+graph; the share of the peak at large batch for runs of 32 and of 200 steps; the vocabulary step in
+TFLOP/s; each attention backend, or why it does not work here; and refill against its count. With
+MODEL: what exit rules save on it (as `dlmkit bench sampler --early-exit --device cuda`).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import unconditional
 from dlmkit.sampling.slots import constant, halves
 
-SIZE = NETWORKS["ddlm"]
+SIZE = NETWORKS["cdcd_base"]
 BF16 = torch.bfloat16
 WAYS = {
     "eager": Inference(dtype=BF16),
@@ -114,7 +114,7 @@ def best(call: Callable[[], Any], rounds: int = 20) -> float:
 
 
 def attention(device: torch.device) -> dict[str, Any]:
-    """TFLOP/s of each backend at DDLM's shape and at one where attention dominates."""
+    """TFLOP/s of each backend at CDCD's base shape and at one where attention dominates."""
     found: dict[str, Any] = {}
     for name in BACKENDS:
         try:

@@ -36,9 +36,17 @@ from dlmkit.sampling.step import Step
 NETWORKS: dict[str, dict[str, int]] = {
     "ddlm_small": {"width": 128, "blocks": 5, "heads": 4, "dim": 32, "vocab": 128, "length": 80},
     "medium": {"width": 512, "blocks": 6, "heads": 8, "dim": 128, "vocab": 8192, "length": 64},
-    "ddlm": {"width": 1024, "blocks": 8, "heads": 16, "dim": 256, "vocab": 32768, "length": 64},
+    "cdcd_base": {
+        "width": 1024,
+        "blocks": 8,
+        "heads": 16,
+        "dim": 256,
+        "vocab": 32768,
+        "length": 64,
+    },
 }
-"""The recipe ddlm_small, one between, and DDLM's published size with a tied head."""
+"""The recipe ddlm_small, one between, and CDCD's base (2211.15089: 8 blocks of width 1024, length
+64, d 256, a vocabulary of 32,000; it states no number of heads, and not if its head is tied)."""
 PRODUCT = tuple[tuple[Any, ...], ...]
 """Shapes and strides of the two factors of a product, and whether it is in integers."""
 

@@ -1,4 +1,5 @@
-"""The sweep of the initial noise's scale (2305.10818): quality and diversity, side by side.
+"""The sweep of the initial noise's scale (2211.15089; by its reviews 2305.10818
+has one too): quality and diversity, side by side.
 
 Less noise to start from makes texts likelier and less varied, so neither number means much
 without the other. All scales are given the same noise, so that they differ in the scale alone.

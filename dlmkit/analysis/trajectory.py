@@ -1,6 +1,6 @@
 """What a trace says of the way from noise to text: curves over the steps, and when tokens settle.
 
-The quantities are those that 2305.10818 looks at; where it gives no formula, the form is ours.
+The quantities are those that 2305.10818 looks at, by its public reviews; their form is ours.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ from dlmkit.types import Index, Mask, PerRow
 
 
 class ScoreAngles:
-    """Angles between the scores of successive steps (what 2305.10818 looks at; our definition).
+    """Angles between the scores of successive steps (2305.10818 looks at them, by its
+    reviews; our definition).
 
     A text's score is (x0 - x / alpha) / (sigma / alpha)^2 at all of its generated positions, one
     vector: the model's own prediction, guidance left out, read where each step came from. Its

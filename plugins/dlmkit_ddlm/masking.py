@@ -15,8 +15,7 @@ class SpanMasking(Masking):
     """The row is cut into runs of ``span`` positions at a random offset; whole runs are given.
 
     A uniform count of given positions is drawn first, then runs in random order until it is
-    reached, the last one cut short. The DDLM paper's span masking is not public in detail: this
-    is our definition.
+    reached, the last one cut short. Our own definition: what DDLM masks is not public.
     """
 
     def __init__(self, config: configs.Span, context: BuildContext) -> None:

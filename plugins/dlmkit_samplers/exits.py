@@ -1,9 +1,10 @@
 """Exit rules, and rules made of rules.
 
 Comparisons are written so that NaN never halts a row. Entropy, the KL between steps and
-token-switch patience are the criteria of 2305.10818, whose exact forms and constants are not
-public: their form here is our definition, as is every rule that names no source. As a recipe's
-``freeze`` a rule reads one position's own statistics and settles that position alone.
+token-switch patience are the criteria that a summary of 2305.10818 names (its reviews say three
+adaptive ones). Their exact forms and constants are not public: the form here is our definition, as
+is every rule that names no source. As a recipe's ``freeze`` a rule reads one position's own
+statistics and settles that position alone.
 """
 
 from __future__ import annotations
@@ -122,8 +123,9 @@ class AtLevel(ExitCriterion):
 class TokenSwitches(ExitCriterion):
     """Stable: at most s likeliest tokens of the row changed at each of the last k steps.
 
-    The token-switch patience of 2305.10818. Early in sampling nothing changes either, so alone
-    it fires falsely: see `stable-and-confident`. The memory counts such steps in a row.
+    Token-switch patience, as a summary of 2305.10818 calls it; our definition. Early in sampling
+    nothing changes either, so alone it fires falsely: see `stable-and-confident`. The memory counts
+    such steps in a row.
     """
 
     needs: tuple[str, ...] = ("switches",)

@@ -21,11 +21,12 @@ from dlmkit_samplers.samplers import gaussian
 
 
 class ScoreTemperature(Guidance):
-    """Divides the score by T (CDCD, section 6.2): below 1 it sharpens, at 1 it is the identity.
+    """Divides the score by T (CDCD's score temperature): below 1 it sharpens, 1 is the identity.
 
     The score at the ratio s is (x0 - x) / s^2 with x over alpha, so a score over T is that of
-    x0 + ((1 - T) / T)(x0 - x). Given positions keep their own embedding. The step that ends
-    clean lands on this moved point; tokens are read from the unmoved prediction.
+    x0 + ((1 - T) / T)(x0 - x) (Plaid, 2305.18619, section 6.2). Given positions keep their own
+    embedding. The step that ends clean lands on this moved point; tokens are read from the unmoved
+    prediction.
     """
 
     def __init__(self, config: configs.ScoreTemperature, context: BuildContext) -> None:
@@ -56,7 +57,9 @@ class _Tempered(Denoise):
 
 
 class ClassifierFree(Guidance):
-    """Extrapolates from the unconditional to the conditional score (2207.12598; CDCD, 4.4).
+    """Extrapolates from the unconditional to the conditional score (2207.12598).
+
+    CDCD guides so too and does not say by which formula or in which space: this one is ours.
 
     In x0, at one noise level, that is x0_null + scale (x0 - x0_null). The null branch is the
     same rows without their clean embeddings, as the objective's conditioning dropout trains it;
@@ -92,7 +95,8 @@ class _TwoBranches(Denoise):
 
 
 class InitialNoise(Guidance):
-    """Starts from the prior's draw times a factor (2305.10818, the sweep of initial noise).
+    """Starts from the prior's draw times a factor (CDCD's initial noise scale; 2305.10818 sweeps it
+    too, by its reviews).
 
     The model is still told the highest level, so below 1 the start is closer to the mean of the
     data than the model expects, and texts are likelier and less diverse. At 0 all start alike.
@@ -110,7 +114,9 @@ class InitialNoise(Guidance):
 
 
 class Renormalised(Guidance):
-    """Scales every predicted x0 to norm sqrt(D), where the embeddings are (our definition).
+    """Scales every predicted x0 to norm sqrt(D), where the embeddings are.
+
+    CDCD tries it and leaves it out of its base model; from a level on is ours.
 
     An uncertain prediction is a mean of several embeddings and lies inside their sphere; moved
     out, it commits earlier. Given positions keep their own embedding.

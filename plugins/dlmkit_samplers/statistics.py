@@ -94,7 +94,8 @@ def _top(space: EmbeddingSpace, prediction: Prediction) -> Top:
 
 
 class Switches(Statistic):
-    """How many positions changed their likeliest token since the step before (2305.10818).
+    """How many positions changed their likeliest token since the step before (a curve
+    of 2305.10818, by its reviews).
 
     Near the end of sampling rounding changed none, in no dtype: it has no floor.
     """
