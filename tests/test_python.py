@@ -78,6 +78,20 @@ def test_a_loaded_model_is_trained_on_with_its_data(tmp_path):
     assert dlmkit.load(tmp_path / "more").step == 10
 
 
+def test_a_loss_that_is_annealed_goes_on_where_the_weights_were_left(monkeypatch):
+    model, seen = fresh(train={"steps": 3, "batch_size": 4}), []
+    objective = model.assembly.objective
+    forward = objective.forward
+    monkeypatch.setattr(
+        objective,
+        "forward",
+        lambda rows, draws: seen.append(int(draws.step[0])) or forward(rows, draws),
+    )
+    for _ in range(2):
+        list(model.train())
+    assert seen == [0, 1, 2, 3, 4, 5]
+
+
 def test_a_training_that_is_left_goes_on_as_if_it_had_not_been(straight):
     model, seen = fresh(), []
     for record in model.train():
