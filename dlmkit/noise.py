@@ -16,6 +16,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+At = tuple[Int[Tensor, "N"], Int[Tensor, "N"]]
+"""Rows, and a place of each."""
+
 
 def _signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
@@ -98,19 +101,34 @@ class Noise:
         folded = self._folds[value]
         return folded if self.step is None else folded.at(self.step)
 
-    def _bits(self, draw: int, count: int) -> Int[Tensor, "B K"]:
+    def _bits(self, draw: int, count: int, at: At | None = None) -> Int[Tensor, "B K"]:
+        """``count`` words of every row; ``at``, (rows, words): of these, each from a word on."""
         folded = self._folded(draw)
-        key = folded.key[:, None] if self.step is None else folded.key.gather(1, self.step[:, None])
+        key = folded.key if self.step is None else folded.key.gather(1, self.step[:, None])[:, 0]
+        if at is not None:
+            rows, word = at
+            key = key[rows] + word * _GOLDEN
         counter = torch.arange(1, count + 1, device=key.device)
-        return _mix_(torch.add(key, counter, alpha=_GOLDEN))
+        return _mix_(torch.add(key[:, None], counter, alpha=_GOLDEN))
 
     def uniform(
-        self, draw: int, shape: tuple[int, ...] = (), dtype: torch.dtype = torch.float32
+        self,
+        draw: int,
+        shape: tuple[int, ...] = (),
+        dtype: torch.dtype = torch.float32,
+        at: At | None = None,
     ) -> Float[Tensor, "B ..."]:
-        """Uniform numbers in [0, 1), shape (B, \\*shape). Another ``draw``, other numbers."""
+        """Uniform numbers in [0, 1), shape (B, \\*shape). Another ``draw``, other numbers.
+
+        ``at``, (rows, places), makes some of them alone: those of each row at its place along the
+        first axis of ``shape``, (N, \\*shape[1:]), the same numbers as among all.
+        """
         # as many bits as fill the mantissa: more would round up to 1.0
         bits = round(1.0 - math.log2(torch.finfo(dtype).eps))
-        drawn = _shifted(self._bits(draw, math.prod(shape)), 64 - bits)
+        if at is not None:
+            shape = shape[1:]
+            at = at[0], at[1] * math.prod(shape)
+        drawn = _shifted(self._bits(draw, math.prod(shape), at), 64 - bits)
         return drawn.to(dtype).mul_(2.0**-bits).view(-1, *shape)
 
     def normal(

@@ -75,6 +75,18 @@ def part(value: Value, length: int) -> Value:
     return result
 
 
+def places(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """(rows, places) at which ``mask`` (bool, B x L) holds, in order; on an accelerator, all.
+
+    To count them there would make the host wait for the device, which costs more than to compute
+    at every place: what is computed at the places returned counts only where ``mask`` holds.
+    """
+    if mask.device.type == "cpu":
+        return mask.nonzero(as_tuple=True)  # type: ignore[return-value]
+    every = torch.arange(mask.numel(), device=mask.device)
+    return every // mask.shape[1], every % mask.shape[1]
+
+
 def cat(values: list[Value]) -> Value:
     """The rows of all ``values`` one after the other."""
     result: Value = _map(lambda *tensors: torch.cat(tensors), *values)

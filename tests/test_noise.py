@@ -179,3 +179,14 @@ def test_uniforms_stay_below_one_in_every_precision(dtype):
 def test_a_longer_draw_of_uniforms_begins_alike():
     noise = Noise.keyed(0, rows(0, 1), 0)
     assert torch.equal(noise.uniform(0, (9,))[:, :4], noise.uniform(0, (4,)))
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 3), (5, 3, 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_numbers_at_some_places_are_those_among_all(shape, dtype):
+    noise = Noise.keyed(3, rows(4, 9, 2**40), 7).fork(1)
+    at = (torch.tensor([0, 2, 2, 1]), torch.tensor([4, 0, 3, 3]))
+    found = noise.uniform(6, shape, dtype, at)
+    assert torch.equal(found, noise.uniform(6, shape, dtype)[at])
+    nowhere = (at[0][:0], at[1][:0])
+    assert noise.uniform(6, shape, dtype, nowhere).shape == (0, *shape[1:])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dlmkit import rows
+from dlmkit.testing import pretend
 
 
 class Pair(NamedTuple):
@@ -147,3 +148,13 @@ def test_merge_and_part_are_inverse():
     assert torch.equal(again[0], value[0])
     assert torch.equal(again[1].a, value[1].a)
     assert rows.merge(()) == rows.part((), 3) == ()
+
+
+def test_places_are_where_a_mask_holds_and_on_an_accelerator_all_without_a_wait(accelerator):
+    mask = torch.tensor([[True, False, True], [False, False, True]])
+    assert [index.tolist() for index in rows.places(mask)] == [[0, 0, 1], [0, 2, 2]]
+    there = mask.to(accelerator)
+    with pretend.counted() as seen:
+        found = rows.places(there)
+    assert seen.waits == 0
+    assert [index.tolist() for index in found] == [[0, 0, 0, 1, 1, 1], [0, 1, 2, 0, 1, 2]]

@@ -47,8 +47,10 @@ class MaskedDenoise(ModelDenoise):
     ) -> Prediction:
         query = self.query(x, level, previous, conditioning).to(self.table.weight.dtype)
         settled = (x != self.mask)[..., None]
-        certain = torch.arange(self.space.vocab_size, device=x.device) == x[..., None]
-        query = torch.where(settled, torch.where(certain, 0.0, IMPOSSIBLE), query)
+        token = torch.where(settled, x[..., None], 0)  # the mask is no token
+        predicted = query.gather(-1, token)
+        query = query.masked_fill(settled, IMPOSSIBLE)
+        query = query.scatter_(-1, token, torch.where(settled, 0.0, predicted))
         x0, lse = self.space.read(query)
         return Prediction(x0, query, lse, x0, previous)
 
@@ -86,8 +88,10 @@ class MaskedBound(RecipeObjective):
         clean = corruption.input(x0, level)
         conditioning = Conditioning.of(clean, given, batch.attend)
         denoise = self.denoise()
-        query = denoise(x, level, denoise.start(x), conditioning).query
-        entropy = F.cross_entropy(query.float().transpose(1, 2), batch.ids, reduction="none")
+        # uncovered tokens do not count, so their logits need not say that they are known
+        query = denoise.query(x, level, denoise.start(x), conditioning).float()
+        entropy = F.cross_entropy(query.flatten(0, 1), batch.ids.flatten(), reduction="none")
+        entropy = entropy.view(batch.ids.shape)
         weight = masking_rate(self.schedule, t) / (pdf * (most - least))
         weight = torch.where(lowest, 1.0 / least, torch.where(highest, 1.0, weight))
         masked = batch.attend & ~given & (x == denoise.mask)

@@ -8,15 +8,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dlmkit import rows
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.embedding import Corruption
 from dlmkit.core.sampler import BoundDenoise, Sampler
 from dlmkit.core.schedule import Level
 from dlmkit.noise import Noise
+from dlmkit.types import Ids, Mask, Query
 from dlmkit_mdlm import configs
 from dlmkit_mdlm.schedule import masked_share
-from dlmkit_mdlm.space import Masking
+from dlmkit_mdlm.space import Masking, positions_at_once
 
 UNCOVER, TOKEN = range(2)
 
@@ -27,7 +29,8 @@ def categorical(log_p: Float[Tensor, "*shape V"], u: Float[Tensor, "*shape V"]) 
     In single precision u stops at 1 - 2^-24, which cuts the Gumbels off near 16.6, so that rare
     tokens never win: an unasked-for temperature below 1 (2409.02908, section 4).
     """
-    return (log_p.double() - torch.log(-torch.log(u.double()))).argmax(dim=-1)
+    gumbel = u.double().log().neg_().log_().neg_()
+    return gumbel.add_(log_p).argmax(dim=-1)
 
 
 class Ancestral(Sampler):
@@ -55,8 +58,22 @@ class Ancestral(Sampler):
     ) -> tuple[Tensor, Prediction, Any]:
         assert isinstance(corruption, Masking)
         prediction = denoise(x, here, previous)
-        logits = self.space.logits(prediction.query)
         u = noise.uniform(UNCOVER, x.shape[1:], torch.float64)
         stays = masked_share(next.like(u)) / masked_share(here.like(u))
-        token = categorical(logits, noise.uniform(TOKEN, logits.shape[1:], torch.float64))
-        return torch.where((x == corruption.mask) & (u >= stays), token, x), prediction, state
+        uncovered = (x == corruption.mask) & (u >= stays)
+        token = self._tokens(prediction.query, uncovered, noise)
+        return torch.where(uncovered, token, x), prediction, state
+
+    def _tokens(self, query: Query, uncovered: Mask, noise: Noise) -> Ids:
+        """A token at every position that is ``uncovered``, drawn there alone; anything elsewhere.
+
+        In blocks, since a draw takes several float64 numbers for each token of the vocabulary.
+        """
+        size = self.space.vocab_size
+        tokens = torch.zeros_like(uncovered, dtype=torch.int64)
+        block = positions_at_once(query.device, size)
+        for at in zip(*(index.split(block) for index in rows.places(uncovered)), strict=True):
+            logits = self.space.logits(query[at][None])[0]
+            u = noise.uniform(TOKEN, (query.shape[1], size), torch.float64, at)
+            tokens[at] = categorical(logits, u)
+        return tokens

@@ -11,12 +11,13 @@ from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws
 from dlmkit.core.schedule import Level
 from dlmkit.noise import Noise
+from dlmkit.testing import pretend
 from dlmkit.testing.parts import Nothing, Plain
 from dlmkit_mdlm import configs
 from dlmkit_mdlm.objective import CORRUPTION, MaskedBound, MaskedDenoise
 from dlmkit_mdlm.sampler import Ancestral, categorical
 from dlmkit_mdlm.schedule import LogLinear, masking_rate
-from dlmkit_mdlm.space import TokenSpace
+from dlmkit_mdlm.space import TokenSpace, positions_at_once
 
 V, L = 3, 2
 MASK = V
@@ -254,3 +255,107 @@ def test_likelihood_of_a_mask_says_nothing(context):
     level = Level(torch.tensor([0.5]), torch.tensor([0.5]))
     found = corruption.log_likelihood(torch.arange(V), torch.tensor([[2, MASK]]), level)
     assert found[0].tolist() == [[-math.inf, -math.inf, 0.0], [0.0, 0.0, 0.0]]
+
+
+class Fixed(ScoreNetwork):
+    """Answers with the same logits whatever it reads."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = torch.nn.Parameter(logits)
+
+    def forward(self, x, level, conditioning, previous):
+        return self.logits[: len(x)]
+
+    def shard_units(self):
+        return ()
+
+
+class Watched(Noise):
+    """Keyed noise that counts the numbers it makes."""
+
+    made = 0
+
+    def uniform(self, *arguments):
+        numbers = super().uniform(*arguments)
+        Watched.made += numbers.numel()
+        return numbers
+
+
+WORDS, TEXTS, LENGTH = 20_000, 3, 30
+
+
+@pytest.fixture
+def half():
+    """A space of many tokens, and rows of which about half is masked."""
+    torch.manual_seed(0)
+    context = BuildContext(length=LENGTH, vocab_size=WORDS)
+    space = TokenSpace(configs.Tokens(dim=4), context)
+    network = Fixed(torch.randn(TEXTS, LENGTH, WORDS))
+    x = torch.randint(0, WORDS, (TEXTS, LENGTH))
+    x[torch.rand(TEXTS, LENGTH) < 0.5] = WORDS
+    return space, network, x
+
+
+def level(masked, device=None):
+    share = torch.full((TEXTS,), masked, device=device)
+    return Level(1.0 - share, share)
+
+
+@torch.no_grad()
+def uncovered(space, network, x, noise):
+    """``x`` after a step in which a third of the masked tokens is uncovered."""
+    parts = {"space": space}
+    sampler = Ancestral(configs.Nothing(), BuildContext(length=LENGTH, parts=parts))
+    denoise = MaskedDenoise(space, network)
+    known = Conditioning(x < 0, x.new_zeros(TEXTS, LENGTH, 4, dtype=torch.float32), x >= 0)
+    step = (x, level(0.5, x.device), level(0.33, x.device), (), noise, denoise.start(x))
+    after, _, _ = sampler.step(lambda *now: denoise(*now, known), space.corruption, *step)
+    return after
+
+
+def test_tokens_are_drawn_where_they_are_uncovered_alone_and_as_if_drawn_everywhere(half):
+    space, network, x = half
+    noise = Noise.keyed(5, torch.tensor([7, 0, 3]), 4)
+    u = noise.uniform(0, (LENGTH,), torch.float64)
+    everywhere = noise.uniform(1, (LENGTH, WORDS), torch.float64)
+    gumbel = -torch.log(-torch.log(everywhere))
+    changes = (x == WORDS) & (u >= 0.33 / torch.tensor(0.5))
+    expected = torch.where(changes, (network.logits.double() + gumbel).argmax(dim=-1), x)
+    assert 5 < int(changes.sum()) < 30
+    Watched.made = 0
+    assert torch.equal(uncovered(space, network, x, Watched(noise.key)), expected)
+    assert Watched.made == x.numel() + int(changes.sum()) * WORDS
+
+
+def test_a_step_that_uncovers_nothing_draws_no_token(half):
+    space, network, x = half
+    clean = x.clamp(max=WORDS - 1)
+    Watched.made = 0
+    noise = Watched(Noise.keyed(5, torch.arange(TEXTS), 4).key)
+    assert torch.equal(uncovered(space, network, clean, noise), clean)
+    assert Watched.made == x.numel()
+
+
+def test_an_accelerator_draws_the_same_tokens_and_is_not_waited_for(half, accelerator):
+    space, network, x = half
+    noise = Noise.keyed(5, torch.tensor([7, 0, 3]), 4)
+    expected = uncovered(space, network, x, noise)
+    there = x.to(accelerator), Noise(noise.key.to(accelerator))
+    space, network = space.to(accelerator), network.to(accelerator)
+    with pretend.counted() as seen:
+        found = uncovered(space, network, *there)
+    assert torch.equal(found.cpu(), expected)
+    assert seen.waits == 0
+
+
+def test_reading_gives_the_likeliest_token_and_the_normaliser_block_by_block(half):
+    space, network, _ = half
+    logits = network.logits.detach() * 8.0
+    logits[0, 0] = -104.0
+    logits[0, 0, 3] = 0.0
+    assert positions_at_once(logits.device, WORDS) < TEXTS * LENGTH
+    with torch.no_grad():
+        likeliest, lse = space.read(logits)
+    assert torch.equal(likeliest, logits.argmax(dim=-1))
+    torch.testing.assert_close(lse.double(), logits.double().logsumexp(-1), atol=2e-6, rtol=2e-7)
