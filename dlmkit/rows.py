@@ -63,6 +63,12 @@ def put(value: Value, index: Tensor, rows: Value) -> Value:
     return result
 
 
+def to(value: Value, device: torch.device) -> Value:
+    """``value`` with every tensor on ``device``."""
+    result: Value = _map(lambda tensor: tensor.to(device), value)
+    return result
+
+
 def merge(value: Value) -> Value:
     """Axes 0 and 1 of every tensor as one: (B, L, ...) to (B L, ...)."""
     result: Value = _map(lambda tensor: tensor.flatten(0, 1), value)

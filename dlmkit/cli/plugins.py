@@ -50,7 +50,8 @@ def check(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The plugin's name.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
 ) -> None:
-    """Run the conformance kit over a plugin and its parts: seconds a part, on the CPU, offline.
+    """Run the conformance kit over a plugin and its parts: seconds a part, offline, on the CPU and
+    on a pretend accelerator that refuses CPU tensors.
 
     Exits 0 if nothing failed, 1 if a check failed or none ran, 4 if no such plugin is installed.
     """

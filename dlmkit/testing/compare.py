@@ -1,4 +1,4 @@
-"""Comparisons of row-first values, and the four properties that every pure part has."""
+"""Comparisons of row-first values, and the five properties that every pure part has."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dlmkit import rows
+from dlmkit.testing import accelerators
 from dlmkit.testing.suite import CheckFailed, check
 
 
@@ -141,3 +142,20 @@ def pure(kind: str, exercise: Callable[[Any], Exercise]) -> None:
             part = use.call(*rows.take(use.inputs, index))
             what = f"rows {index.tolist()} alone and among all {count}"
             agree(part, rows.take(whole, index), what, use.tolerance)
+
+    @check(kind)
+    def runs_on_an_accelerator(subject: Any) -> None:
+        """On an accelerator it gives what it gives on the CPU"""
+        use = exercise(subject.on(torch.device("cpu")))
+        _seed(1)
+        expected = use.call(*copied(use.inputs))
+        with accelerators.accelerator() as device:
+            there = subject.on(device)
+            call = exercise(there).call
+            there.move()
+            _seed(1)
+            found = call(*rows.to(copied(use.inputs), device))
+            strays = [leaf for leaf in leaves(found) if leaf.device != device]
+            require(not strays, "its result is not on the device of what it was given")
+            back = [leaf.cpu() for leaf in leaves(found)]
+            agree(back, leaves(expected), accelerators.RESULTS, use.tolerance)

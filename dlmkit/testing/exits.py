@@ -51,7 +51,8 @@ def steps(values: Mapping[str, Tensor]) -> Iterator[Course]:
 
 def halts(rule: ExitCriterion, values: Mapping[str, Tensor], count: int = ROWS) -> Tensor:
     """bool[B, STEPS]: where the rule holds, followed from the first step."""
-    memory, found = rule.init(count), []
+    with next(iter(values.values())).device:  # as the loop does
+        memory, found = rule.init(count), []
     for now in steps(values):
         halt, memory = rule(now, memory)
         found.append(halt)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from dlmkit.core.schedule import NoiseSchedule
+from dlmkit.testing import accelerators
 from dlmkit.testing.compare import agree, finite, require
 from dlmkit.testing.parts import Nothing, Plain, Preserving
 from dlmkit.testing.subject import Subject
@@ -46,6 +47,18 @@ def gives_n_float64_points(subject: Subject) -> None:
             require(points.shape == (n,), f"asked for {n} points it gave {tuple(points.shape)}")
             require(points.dtype == torch.float64, f"its dtype is {points.dtype}")
             finite(points, "the points")
+
+
+@check(KIND)
+def runs_on_an_accelerator(subject: Subject) -> None:
+    """On an accelerator it gives what it gives on the CPU"""
+    for here, there in zip(schedules(subject), schedules(subject), strict=True):
+        bound = torch.tensor(float(here.t_max), dtype=torch.float64)  # so that it has a device
+        for schedule in (here, there):
+            schedule.register_buffer("bound", bound)
+        with accelerators.accelerator() as device:
+            points = subject.on(device).build().points(there.to(device), 16)
+            agree(points.cpu(), subject.built.points(here, 16), accelerators.RESULTS)
 
 
 @check(KIND)

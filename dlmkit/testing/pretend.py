@@ -101,8 +101,15 @@ def set_up() -> torch.device:
     has taken the place.
     """
     device = _registered()
+    _try_backward(device)
+    return device
+
+
+@cache
+def _try_backward(device: torch.device) -> None:
     try:
-        torch.ones(1, device=device, requires_grad=True).sum().backward()
+        with torch.enable_grad():
+            torch.ones(1, device=device, requires_grad=True).sum().backward()
     except RuntimeError as error:
         if "device_ready_queues_" not in str(error):
             raise
@@ -110,7 +117,6 @@ def set_up() -> torch.device:
             "the pretend accelerator must be set up before the first backward pass of a process: "
             "call dlmkit.testing.pretend.set_up() earlier, or in a process of its own"
         ) from None
-    return device
 
 
 @cache

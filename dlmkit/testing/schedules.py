@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from dlmkit import rows
 from dlmkit.core.schedule import LearnedSchedule, Level, NoiseSchedule
+from dlmkit.testing import accelerators
 from dlmkit.testing.compare import Exercise, agree, finite, pure, require
 from dlmkit.testing.subject import Subject
 from dlmkit.testing.suite import NotApplicable, check
@@ -32,13 +34,13 @@ def ratio(schedule: NoiseSchedule, t: Tensor) -> Tensor:
 
 
 def observations(schedule: NoiseSchedule, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(t, loss, pdf, rows) of one step: a loss that rises with t, every fourth row unusable."""
+    """(t, loss, pdf, usable) of one step: a loss that rises with t, every fourth row unusable."""
     generator = torch.Generator().manual_seed(seed)
     u = (torch.arange(ROWS) + torch.rand(ROWS, generator=generator)).double() / ROWS
     t = schedule.quantile(u).detach()
     share = (t - schedule.t_min) / (schedule.t_max - schedule.t_min)
-    rows = torch.arange(ROWS) % 4 != 3
-    return t, 5.0 * share.clamp(min=0.0) ** 0.5, schedule.pdf(t).detach(), rows
+    usable = torch.arange(ROWS) % 4 != 3
+    return t, 5.0 * share.clamp(min=0.0) ** 0.5, schedule.pdf(t).detach(), usable
 
 
 def observed(subject: Subject, steps: int = 6) -> LearnedSchedule:
@@ -193,6 +195,22 @@ def state_dict_round_trip(subject: Subject) -> None:
 
 @check(KIND)
 @torch.no_grad()
+def learns_on_an_accelerator(subject: Subject) -> None:
+    """A learned schedule learns on an accelerator what it learns on the CPU"""
+    here, seen = learned(subject), observations(learned(subject))
+    with accelerators.accelerator() as device:
+        there = learned(subject).to(device)
+        for _ in range(2):
+            here.observe(*seen)
+            there.observe(*rows.to(seen, device))
+        u = torch.linspace(0.0, 1.0, 65, dtype=torch.float64)
+        found = there.quantile(u.to(device))
+        require(found.device == device, "its quantiles are not on the device of its tensors")
+        agree(found.cpu(), here.quantile(u), accelerators.RESULTS)
+
+
+@check(KIND)
+@torch.no_grad()
 def learns(subject: Subject) -> None:
     """A learned schedule moves its draws to where the loss changes"""
     before, after = learned(subject), observed(subject, 10)
@@ -205,9 +223,9 @@ def learns(subject: Subject) -> None:
 def ignores_unusable_rows(subject: Subject) -> None:
     """What a learned schedule may not use, even if not a number, leaves no trace"""
     first, second = learned(subject), learned(subject)
-    t, loss, pdf, rows = observations(first)
-    first.observe(t, loss, pdf, rows)
-    second.observe(t, torch.where(rows, loss, 1e6), pdf, rows)
+    t, loss, pdf, usable = observations(first)
+    first.observe(t, loss, pdf, usable)
+    second.observe(t, torch.where(usable, loss, 1e6), pdf, usable)
     agree(second.state_dict(), first.state_dict(), "states after other losses of unusable rows")
 
 
@@ -216,8 +234,8 @@ def ignores_unusable_rows(subject: Subject) -> None:
 def nothing_usable_is_harmless(subject: Subject) -> None:
     """A step without a usable row leaves a learned schedule finite"""
     schedule = observed(subject, 3)
-    t, loss, pdf, rows = observations(schedule)
-    schedule.observe(t, loss, pdf, torch.zeros_like(rows))
+    t, loss, pdf, usable = observations(schedule)
+    schedule.observe(t, loss, pdf, torch.zeros_like(usable))
     finite(schedule.state_dict(), "the state")
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Denoise
@@ -19,6 +19,7 @@ from dlmkit.registry import Entry, Registry
 from dlmkit.testing.parts import KIT, LENGTH
 from dlmkit.testing.suite import CheckFailed, NotApplicable, unbuildable
 
+CPU = torch.device("cpu")
 MODEL = ("data", "space", "schedule", "network", "masking", "objective")
 """The kinds that a model is assembled from, in this order."""
 
@@ -66,9 +67,20 @@ class Subject:
     they are of its own plugin, or of whoever provides them.
     """
 
-    def __init__(self, registry: Registry, entry: Entry) -> None:
+    def __init__(self, registry: Registry, entry: Entry, device: torch.device = CPU) -> None:
         self.registry = replace(registry, loaded=(*registry.loaded, KIT))
         self.entry = entry
+        self.device = device
+        self._modules: list[nn.Module] = []
+
+    def on(self, device: torch.device) -> Subject:
+        """The same component, built for ``device``; its tensors stay behind until :meth:`move`."""
+        return Subject(self.registry, self.entry, device)
+
+    def move(self) -> None:
+        """Move every module that was built to the device it was built for."""
+        for module in self._modules:
+            module.to(self.device)
 
     @property
     def component(self) -> Any:
@@ -140,7 +152,7 @@ class Subject:
     def context(self) -> BuildContext:
         """A context with fresh other parts, all drawn from the same seed."""
         torch.manual_seed(0)
-        context = BuildContext(length=LENGTH, seed=0)
+        context = BuildContext(length=LENGTH, seed=0, device=self.device)
         for kind in MODEL:
             if kind not in self.beside:
                 break
@@ -156,7 +168,10 @@ class Subject:
         if entry is self.entry:
             _ = self.config
         try:
-            return self.registry.build(entry.component.kind, part_of(entry), context)
+            part = self.registry.build(entry.component.kind, part_of(entry), context)
+            if self.device != CPU and isinstance(part, nn.Module):
+                self._modules.append(part.to(CPU))
+            return part
         except Exception as error:
             if unbuildable(error):
                 raise NotApplicable(f"cannot be built here: {error}") from error

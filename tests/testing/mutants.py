@@ -184,7 +184,7 @@ class Table(TimeWarpTable):
         super().__init__(WarpOptions(t_min=0.5, t_max=20.0, bins=20), context)
 
 
-@mutant("schedule", "state-dict-round-trip")
+@mutant("schedule", "state-dict-round-trip", "learns-on-an-accelerator")
 class ForgetsItsTable(Table):
     """The table of losses is no buffer, so that no checkpoint holds it."""
 
@@ -225,7 +225,7 @@ class LearnsFromTheFirst(Table):
     """Only the first rows are learned from, in whatever order they come."""
 
     def observe(self, t, loss, pdf, rows):
-        super().observe(t, loss, pdf, rows & (torch.arange(len(t)) < len(t) // 3))
+        super().observe(t, loss, pdf, rows & (torch.arange(len(t), device=t.device) < len(t) // 3))
 
 
 # spaces
@@ -521,7 +521,7 @@ class OneBlockTwice(parts.Mixing):
         return (self.outer, self.block)
 
 
-@mutant("network", "weights-travel")
+@mutant("network", "weights-travel", "runs-on-an-accelerator")
 class SecretWeights(parts.Mixing):
     """A random projection is kept beside the state_dict."""
 
@@ -534,7 +534,7 @@ class SecretWeights(parts.Mixing):
         return query + self.secret[0][: query.shape[-1]]
 
 
-@mutant("network", "weights-follow-the-seed")
+@mutant("network", "weights-follow-the-seed", "runs-on-an-accelerator")
 class RandomStart(parts.Mixing):
     """Weights are drawn from the operating system."""
 

@@ -253,7 +253,7 @@ class StopsBefore(Points):
         return points + 1e-9 * (n > 2)
 
 
-@mutant("grid", "leaves-the-schedule", config=options.Nothing)
+@mutant("grid", "leaves-the-schedule", "runs-on-an-accelerator", config=options.Nothing)
 class Jitters(Points):
     """Inner points are jittered by torch's global generator."""
 
@@ -348,7 +348,7 @@ class NotAbove(Rule):
         return super().__call__({"entropy": torch.where(entropy >= 0.1, entropy, 0.0)}, memory)
 
 
-@mutant("exit", "halts-in-the-end", **RULE)
+@mutant("exit", "halts-in-the-end", "runs-on-an-accelerator", **RULE)
 class NeverHalts(Rule):
     """Its memory is reset every step, so that it never gets to three."""
 

@@ -18,6 +18,7 @@ from dlmkit.registry import Registry
 from dlmkit.testing.suite import PLUGIN, all_checks, cases
 
 sys.path.insert(0, str(Path(__file__).parent))
+import mutants_of_devices  # noqa: F401
 import mutants_of_sampling  # noqa: F401
 import mutants_of_text  # noqa: F401
 from mutants import MUTANTS, Mutant
