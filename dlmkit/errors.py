@@ -25,6 +25,10 @@ class RecipeError(DlmkitError):
     exit_code = 3
 
 
+class TooLargeError(RecipeError):
+    """What the sizes of a recipe or of a command ask for does not fit into memory."""
+
+
 class PluginError(DlmkitError):
     """A known name cannot be used because its plugin failed, is blocked or is absent."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -16,7 +17,8 @@ import typer
 from dlmkit import __version__
 from dlmkit.cli.commands import Program
 from dlmkit.cli.output import result, say, silence, writing
-from dlmkit.errors import DlmkitError, Notice, Preempted, UsageError
+from dlmkit.errors import DlmkitError, Notice, Preempted, TooLargeError, UsageError
+from dlmkit.files import quoted
 from dlmkit.shown import visible
 
 EXIT_CODES = """Exit codes: 0 done, 1 unexpected, 2 usage, 3 recipe missing or invalid or a name
@@ -92,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BrokenPipeError:
             return _closed_pipe()
         except Exception as error:
-            return _failed(error, settings["debug"])
+            return _failed(_known(error), settings["debug"])
     raise AssertionError("typer always stops")
 
 
@@ -151,6 +153,29 @@ def _closed_pipe() -> int:
     """The reader (``| head``) has seen enough: not an error."""
     silence()
     return 0
+
+
+_NAMES = (errno.ENAMETOOLONG, errno.ELOOP)
+_FULL = re.compile("not enough memory|can't allocate memory|out of memory", re.IGNORECASE)
+
+
+def _known(error: Exception) -> Exception:
+    """What the system says of names and of memory, wherever it is said, as an error of ours."""
+    words = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in _NAMES:
+        name = quoted(os.fsdecode(error.filename or ""))
+        known: DlmkitError = UsageError(f"no file can be called {name}: {error.strerror}")
+    elif isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and _FULL.search(words)
+    ):
+        known = TooLargeError(
+            f"there is no memory for these sizes ({words[:200]}); take fewer rows at once "
+            "(train.micro_batch_size, sample.batch_size), shorter texts or a smaller model"
+        )
+    else:
+        return error
+    known.__cause__ = error
+    return known
 
 
 def _failed(error: Exception, debug: bool) -> int:

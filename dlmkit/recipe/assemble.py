@@ -18,6 +18,7 @@ from dlmkit.core.exits import BUILT_IN, ExitCriterion, Statistic, refuse_noise
 from dlmkit.core.masking import Masking
 from dlmkit.core.network import ScoreNetwork
 from dlmkit.core.objective import Objective
+from dlmkit.core.room import reckoned
 from dlmkit.core.schedule import NoiseSchedule
 from dlmkit.core.start import text_starts
 from dlmkit.core.tokenizer import Tokenizer
@@ -88,7 +89,8 @@ def assemble(
     torch.manual_seed(config.seed)
     with _default_dtype(dtype):
         for kind in _MODEL:
-            part = registry.build(kind, getattr(config, kind), context)
+            with reckoned(f"{kind} {getattr(config, kind).use}"):
+                part = registry.build(kind, getattr(config, kind), context)
             context = _extended(context, kind, part)
     objective = context.part("objective")
     if data is not None and folder is None and start:

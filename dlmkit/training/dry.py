@@ -10,6 +10,7 @@ from torch import nn
 
 from dlmkit import devices
 from dlmkit.core.objective import Batch, Objective, Slots
+from dlmkit.core.room import free, refuse, size
 from dlmkit.core.units import probe_compile
 from dlmkit.errors import RecipeError
 from dlmkit.recipe.assemble import Assembly, assemble
@@ -19,7 +20,7 @@ from dlmkit.registry import Registry
 from dlmkit.training.activations import Activations, measure
 from dlmkit.training.draws import draws, micro_batches, stratified
 from dlmkit.training.environment import attention_used
-from dlmkit.training.needs import Item, Sizes, needed, size
+from dlmkit.training.needs import Item, Sizes, needed
 from dlmkit.training.parallel import LAYOUTS, World, world
 
 
@@ -155,6 +156,32 @@ def report(resolved: Resolved, registry: Registry, processes: World) -> Report:
         memory=needed(sizes, processes.layout, processes.size, len(passes[0]), on_cpu),
         layouts=_layouts(sizes, train),
     )
+
+
+LARGE_PASS = 2**18
+"""Positions of a pass from which on its memory is reckoned before a run starts: below, it is not
+worth two passes of a few rows."""
+
+
+def refuse_too_large(assembly: Assembly, train: TrainConfig, processes: World) -> None:
+    """Raise TooLargeError if a run on the CPU would take more memory than is free.
+
+    The weights are there already. Not collective.
+    """
+    if processes.device.type != "cpu":
+        return
+    share = processes.size if processes.layout == "fsdp" else 1
+    weights = sum(p.numel() * p.element_size() for p in assembly.objective.parameters()) // share
+    there, what = free(), "gradients, AdamW's two moments and averages take 4 x the weights"
+    refuse(what, 4 * weights, there)
+    rows = len(micro_batches(train.batch_size, train.micro_batch_size, processes.size, 0)[0])
+    if rows * assembly.config.length < LARGE_PASS:
+        return
+    two, four = (_activations(assembly, train, count) for count in (2, 4))
+    sizes = Sizes.of(assembly.objective, two, four, train.activation_checkpointing)
+    items = needed(sizes, processes.layout, processes.size, rows, on_cpu=True)
+    how = "; ".join(f"{item.what} {size(item.bytes)} = {item.how}" for item in items)
+    refuse(f"training would take {how}", sum(item.bytes for item in items) - weights, there)
 
 
 def _count(module: nn.Module) -> int:

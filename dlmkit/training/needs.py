@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dlmkit.core.objective import Objective
+from dlmkit.core.room import size
 from dlmkit.training.activations import Activations
 
 
@@ -100,11 +101,3 @@ def _passing(sizes: Sizes, rows: int) -> Sequence[Item]:
     each = f"{size(round(sizes.slope))} x {rows} rows + {size(max(0, round(sizes.kept)))}, measured"
     work = f"2 x {size(largest)}, the largest activation"
     return [Item(what, kept, each), Item("workspace", 2 * largest, work)]
-
-
-def size(count: int) -> str:
-    """``count`` bytes for people."""
-    for power, unit in ((3, "GiB"), (2, "MiB")):
-        if count >= 1024**power:
-            return f"{count / 1024**power:.1f} {unit}"
-    return f"{count / 1024:.1f} KiB"

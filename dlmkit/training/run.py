@@ -22,6 +22,7 @@ from dlmkit.training.checkpoint import set_aside, step_of, sweep
 from dlmkit.training.console import Display, display
 from dlmkit.training.curves import Curves
 from dlmkit.training.draws import micro_batches
+from dlmkit.training.dry import refuse_too_large
 from dlmkit.training.environment import changed, environment
 from dlmkit.training.evaluate import Evaluator
 from dlmkit.training.folder import ENVIRONMENT, MetricsFile, RunFolder
@@ -140,6 +141,7 @@ def _session(
     if folder is None:  # the first process has read the text for all
         for part in text_starts(assembly.objective):
             processes.spread(part)
+    processes.together(lambda: refuse_too_large(assembly, config.train, processes))
     learner = Learner.begin(assembly.objective, config.train, processes)
     return processes.together(
         lambda: _prepared(resolved, start, assembly, learner, processes, stop, shown, trackers)
