@@ -66,6 +66,11 @@ def read_bytes(path: Path, limit: int | None = DOCUMENT) -> bytes:
     return content
 
 
+def read_lines(path: Path) -> list[bytes]:
+    """The lines of the regular file ``path``, without what ends them. Raises OSError."""
+    return read_bytes(path, TEXTS).splitlines()
+
+
 def read_text(path: Path, limit: int | None = DOCUMENT) -> str:
     """The same as UTF-8 text, with line ends as Python has them. Raises UnicodeDecodeError too."""
     return read_bytes(path, limit).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dlmkit import files
+from dlmkit import documents, files
 from dlmkit.core.context import BuildContext
 from dlmkit.errors import DataError, UsageError
 from dlmkit.evaluate import Evaluated, chosen_metrics, of_texts
@@ -56,7 +56,9 @@ def read_texts(path: Path) -> list[str]:
     try:
         whole = files.read_bytes(path, files.TEXTS)
         lines = [line for line in whole.splitlines() if line.strip()]
-        items = [*map(json.loads, lines)] if path.suffix == ".jsonl" else json.loads(whole)
+        items = (
+            [*map(documents.parse, lines)] if path.suffix == ".jsonl" else documents.parse(whole)
+        )
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -83,8 +85,4 @@ def _text(path: Path, index: int, item: Any) -> str:
             f"{path}, item {index}: expected a string or an object with a text, not "
             f"{json.dumps(item)[:60]}"
         )
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"{path}, item {index}: half of a surrogate pair is not text") from error
     return text

@@ -128,8 +128,11 @@ def _check(trace: Trace, by: str) -> None:
     if by not in trace.positions:
         there = ", ".join(sorted(trace.positions))
         raise UsageError(f"this trace holds by position {there}, but not {by}: {again}")
-    if TOKENS not in trace.about:
+    unread = set(trace.ids.unique().tolist()) - set(map(int, trace.about.get(TOKENS, ())))
+    if unread:
         raise UsageError(f"this trace does not say what its tokens read as: {again}")
+    if "sigma" not in trace.statistics:
+        raise UsageError(f"this trace does not say at which noise levels it was recorded: {again}")
 
 
 def _mark(trace: Trace, text: str, rule: ExitCriterion) -> Mark:

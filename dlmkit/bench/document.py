@@ -14,7 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dlmkit import __version__, files
+from pydantic import Field, PositiveFloat
+
+from dlmkit import __version__, documents
 from dlmkit.bench.timing import summary
 from dlmkit.checkout import commit_of
 from dlmkit.errors import UsageError
@@ -99,7 +101,7 @@ def write(content: Document, path: Path) -> None:
 def read(path: Path) -> Document:
     """A document that :func:`write` wrote. Raises UsageError for any other file."""
     try:
-        content = json.loads(files.read_text(path))
+        content = documents.read(path)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
@@ -111,5 +113,38 @@ def read(path: Path) -> Document:
         )
     if own.get("format") != FORMAT:
         raise UsageError(f"{path} is of format {own.get('format')}; this dlmkit reads {FORMAT}")
+    try:
+        documents.shaped(content, _Content)
+    except ValueError as error:
+        raise UsageError(
+            f"{path} was not written by 'dlmkit bench ... --json FILE': {error}"
+        ) from error
     document: Document = content
     return document
+
+
+class _Stats(documents.Shape):
+    min: PositiveFloat
+
+
+class _Extra(documents.Shape):
+    evaluations_mean: PositiveFloat | None = None
+    quality: dict[str, float | None] = Field(default_factory=dict)
+
+
+class _Case(documents.Shape):
+    name: str
+    stats: _Stats
+    extra_info: _Extra
+
+
+class _Own(documents.Shape):
+    protocol: dict[str, Any]
+    versions: dict[str, str | None]
+
+
+class _Content(documents.Shape):
+    """What is read of a document."""
+
+    benchmarks: list[_Case]
+    dlmkit: _Own

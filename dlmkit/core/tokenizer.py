@@ -8,13 +8,23 @@ from pathlib import Path
 
 import tokenizers
 
-from dlmkit import files
+from dlmkit import documents, files
 from dlmkit.errors import DataError
 
 FILE = "tokenizer.json"
 ROLES = "tokenizer_config.json"
 PAD = "<pad>"
 UNKNOWN = "<unk>"
+
+
+MOST = 2**22
+"""The largest vocabulary: sixteen times the largest of a published model (2**18)."""
+
+
+class _Roles(documents.Shape):
+    pad_token: str | None = None
+    unk_token: str | None = None
+    eos_token: str | None = None
 
 
 class Tokenizer:
@@ -40,7 +50,12 @@ class Tokenizer:
             None if separator is None else _id(backend, separator, "which is to end documents")
         )
         self.unknown_id: int | None = None if unknown is None else backend.token_to_id(unknown)
-        self.vocab_size: int = max(backend.get_vocab().values()) + 1
+        self.vocab_size: int = max(backend.get_vocab().values(), default=-1) + 1
+        if not 0 < self.vocab_size <= MOST:
+            raise DataError(
+                f"the tokenizer's largest id is {self.vocab_size - 1}: a vocabulary has 1 to "
+                f"{MOST:,} tokens"
+            )
 
     def encode(self, text: str) -> list[int]:
         """The ids of ``text``. Raises DataError, naming what is outside the vocabulary."""
@@ -108,21 +123,30 @@ class Tokenizer:
         if not path.is_file():
             raise DataError(f"{folder} holds no {FILE}")
         try:
-            backend = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception for every fault
-            raise DataError(f"{path} is not a tokenizer: {error}") from error
+            text = files.read_text(path)
+            documents.parse(text)
+            backend = tokenizers.Tokenizer.from_str(text)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # bare Exception for every fault; PanicException is none
+            raise DataError(f"{path} is not a tokenizer: {_words(error)}") from error
         if not (folder / ROLES).is_file():  # saved by a version that knew one set of names
             return Tokenizer(backend)
         try:
-            roles = json.loads(files.read_text(folder / ROLES))
-            pad, unknown, separator = map(roles.get, ("pad_token", "unk_token", "eos_token"))
-        except (OSError, ValueError, AttributeError) as error:
+            roles = documents.shaped(documents.read(folder / ROLES), _Roles)
+        except (OSError, ValueError) as error:
             raise DataError(f"{folder / ROLES} cannot be read: {error}") from error
-        return Tokenizer(backend, pad=pad or PAD, unknown=unknown, separator=separator)
+        return Tokenizer(
+            backend, pad=roles.pad_token or PAD, unknown=roles.unk_token, separator=roles.eos_token
+        )
 
 
 def _cut(text: str, most: int = 200) -> str:
     return repr(text if len(text) <= most else f"{text[: most - 3]}...")
+
+
+def _words(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _id(backend: tokenizers.Tokenizer, token: str, need: str) -> int:

@@ -12,19 +12,22 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor
 
+from dlmkit import documents
 from dlmkit.core.metric import Metric
+from dlmkit.errors import CheckpointError
 from dlmkit.evaluation.frontier import crossing
 from dlmkit.evaluation.intervals import left_out
 from dlmkit.evaluation.measure import Intervals, Number, number, without
-from dlmkit.evaluation.record import read
+from dlmkit.evaluation.record import Estimate, read
 from dlmkit.report import COLOURS, MARKERS, plain_numbers, themed
 
 ACCEPTANCE = "dlmkit-acceptance"
@@ -45,7 +48,78 @@ Document = Mapping[str, Any]
 
 def load(path: Path) -> dict[str, Any]:
     """The document in ``path``. Raises what :func:`dlmkit.evaluation.record.read` raises."""
-    return read(path, ACCEPTANCE, "benchmarks/acceptance.py MODEL --out FILE")
+    content = read(path, ACCEPTANCE, "benchmarks/acceptance.py MODEL --out FILE")
+    try:
+        found = documents.shaped(content, _Content).frontier
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    for entropy in ENTROPIES:
+        if set(found.writers) - set(found.at_human[entropy].__pydantic_extra__ or {}):
+            raise CheckpointError(f"{path} is damaged: some writer is missing at {entropy}")
+    return content
+
+
+Verdict = Literal["better", "worse", "undecided"]
+
+
+class _Subject(documents.Shape):
+    name: str
+    sha256: str
+
+
+class _Protocol(documents.Shape):
+    rows: int
+    texts: int
+    infilled: int
+    seed: int
+
+
+class _Level(documents.Shape):
+    sigma: float
+    model: float
+    context_free: float
+    bigram: float
+    trigram: float
+    model_minus_bigram: Estimate
+    share: Estimate
+    verdict: Verdict | None
+
+
+class _AtHuman(documents.Shape):
+    """Beside the verdicts, a number of each writer under its name."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Estimate] = Field(init=False)
+    model_minus: dict[str, Estimate] = Field(default_factory=dict)
+    verdicts: dict[str, Verdict]
+
+
+class _Frontier(documents.Shape):
+    human: dict[str, Estimate]
+    writers: dict[str, list[Any]]
+    at_human: dict[str, _AtHuman]
+
+    @model_validator(mode="after")
+    def _whole(self) -> _Frontier:
+        missing = {QUALITY} - self.human.keys() | set(ENTROPIES) - self.at_human.keys()
+        if missing:
+            raise ValueError(f"there is no {min(missing)}")
+        return self
+
+
+class _Infilling(documents.Shape):
+    writers: dict[str, dict[str, Estimate]]
+
+
+class _Content(documents.Shape):
+    """What is read of a document."""
+
+    subject: _Subject
+    protocol: _Protocol
+    levels: list[_Level]
+    frontier: _Frontier
+    infilling: _Infilling
+    samples: list[str]
 
 
 def verdict(lead: Mapping[str, float | None]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dlmkit import files
+from dlmkit import documents
 from dlmkit.errors import CheckpointError, UsageError
 
 FORMAT = 1
@@ -47,7 +47,7 @@ class Certificate:
         Raises UsageError if there is none, CheckpointError if it is truncated or altered.
         """
         try:
-            content = json.loads(files.read_text(path))
+            content = documents.read(path)
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {error.strerror}") from error
         except ValueError as error:
@@ -58,7 +58,10 @@ class Certificate:
             raise CheckpointError(f"{path} has been altered: calibrate again for other settings")
         if content.pop("dlmkit-exit-certificate") != FORMAT:
             raise UsageError(f"{path} is of another format; this dlmkit reads {FORMAT}")
-        return Certificate(**content)
+        try:
+            return documents.shaped(content, Certificate)
+        except ValueError as error:
+            raise CheckpointError(f"{path} is damaged: {error}") from error
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dlmkit import files
+from pydantic import Field, PositiveInt
+
+from dlmkit import documents, files
 from dlmkit.errors import CheckpointError, UsageError
 from dlmkit.evaluation.intervals import jackknife
 
@@ -56,7 +58,41 @@ class Record:
         Raises UsageError if there is none or it is of another format, CheckpointError if it is
         truncated or altered.
         """
-        return Record.of(read(path, RECORD))
+        content = read(path, RECORD)
+        try:
+            documents.shaped(content, _Content)
+        except ValueError as error:
+            raise CheckpointError(f"{path} is damaged: {error}") from error
+        return Record.of(content)
+
+
+class Estimate(documents.Shape):
+    """A measured number with its 95 % interval and standard error, where they are known."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    error: float | None
+
+
+class _Samples(documents.Shape):
+    sha256: str
+
+
+class _LeftOut(documents.Shape):
+    count: PositiveInt
+    numbers: dict[str, list[float]]
+
+
+class _Content(documents.Shape):
+    """What is read of a record."""
+
+    subject: dict[str, Any]
+    protocol: dict[str, Any]
+    samples: _Samples
+    results: dict[str, dict[str, Estimate]]
+    execution: dict[str, Any]
+    left_out: dict[str, _LeftOut] = Field(default_factory=dict)
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,7 +125,7 @@ def read(path: Path, kind: str, writer: str = "dlmkit eval MODEL --out FILE") ->
     truncated or altered.
     """
     try:
-        content = json.loads(files.read_text(path))
+        content = documents.read(path)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -97,15 +133,21 @@ def read(path: Path, kind: str, writer: str = "dlmkit eval MODEL --out FILE") ->
     if not isinstance(content, dict) or kind not in content:
         raise UsageError(f"{path} is no {kind}: '{writer}' writes one")
     if content[kind] != FORMAT:
-        software = content.get("protocol", {}).get("software", {}).get("dlmkit", "another dlmkit")
         raise UsageError(
-            f"{path} is of format {content[kind]} (written by {software}), and this dlmkit reads "
-            f"format {FORMAT}: evaluate again, or read it with the version that wrote it"
+            f"{path} is of format {files.quoted(content[kind])}{_writer(content)}, and this dlmkit "
+            f"reads format {FORMAT}: evaluate again, or read it with the version that wrote it"
         )
     seal = content.pop("sha256", None)
     if seal != _digest(content):
         raise CheckpointError(f"{path} has been altered since it was written: evaluate again")
     return content
+
+
+def _writer(content: Any) -> str:
+    """Which dlmkit wrote a document, if it says so."""
+    for key in ("protocol", "software", "dlmkit"):
+        content = content.get(key) if isinstance(content, dict) else None
+    return f" (written by {files.quoted(content)})" if isinstance(content, str) else ""
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dlmkit import files, folders
+from dlmkit import documents, files, folders
 from dlmkit.errors import DataError
 from dlmkit.glue.tasks import Task
 
@@ -73,7 +73,7 @@ def _lines(file: Path) -> list[Any]:
     found = []
     for number, line in enumerate(lines, start=1):
         try:
-            found.append(json.loads(line))
+            found.append(documents.parse(line))
         except ValueError as error:
             raise DataError(f"{file}, line {number}: not JSON: {error}") from error
     return found

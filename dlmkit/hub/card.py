@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dlmkit import __version__, files
+from dlmkit.errors import CheckpointError
 from dlmkit.evaluation.plots import read_metrics
 from dlmkit.hub.evidence import Evidence
 from dlmkit.models import Model
@@ -60,7 +61,10 @@ def _records(model: Model) -> list[Record]:
     run = run_of(model.folder)
     if run is None or not (run / METRICS).is_file():
         return []
-    return [record for record in read_metrics(run / METRICS) if record["step"] <= model.step]
+    try:
+        return [record for record in read_metrics(run / METRICS) if record["step"] <= model.step]
+    except ValueError as error:
+        raise CheckpointError(f"{error}: the card tells of the run's records") from error
 
 
 def _summary(model: Model) -> str:

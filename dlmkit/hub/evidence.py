@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dlmkit import documents
 from dlmkit.conditions import model_digest
-from dlmkit.errors import UsageError
+from dlmkit.errors import CheckpointError, UsageError
 from dlmkit.evaluation import acceptance
-from dlmkit.evaluation.record import RECORD, read
+from dlmkit.evaluation.record import RECORD, Estimate, read
 from dlmkit.files import is_png
 from dlmkit.models import Model
 
@@ -44,7 +45,7 @@ class Evidence:
             path = asked or (model.folder and model.folder / name)
             if path is None or (asked is None and not path.is_file()):
                 continue
-            content = read(path, RECORD) if name == EVALUATION else acceptance.load(path)
+            content = _evaluation(path) if name == EVALUATION else acceptance.load(path)
             if content["subject"]["sha256"] == digest:
                 found[name], files[name] = content, path
             elif asked is not None:
@@ -71,6 +72,48 @@ class Evidence:
     def limits(self) -> list[str]:
         """What was measured and falls short."""
         return [] if self.acceptance is None else acceptance.shortfalls(self.acceptance)
+
+
+class _Part(documents.Shape):
+    use: str
+
+
+class _Sampling(documents.Shape):
+    seed: int | str
+    steps: int | str
+    sampler: _Part
+    grid: _Part
+
+
+class _Protocol(documents.Shape):
+    sampling: _Sampling
+
+
+class _Subject(documents.Shape):
+    name: str
+    sha256: str
+
+
+class _Samples(documents.Shape):
+    count: int
+
+
+class _Evaluation(documents.Shape):
+    """What a card shows of a record."""
+
+    subject: _Subject
+    protocol: _Protocol
+    samples: _Samples
+    results: dict[str, dict[str, Estimate]]
+
+
+def _evaluation(path: Path) -> dict[str, Any]:
+    content = read(path, RECORD)
+    try:
+        documents.shaped(content, _Evaluation)
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot stand in a card: {error}") from error
+    return content
 
 
 def _pictures(document: Path) -> dict[str, Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import uuid
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dlmkit import files, folders
+from dlmkit import documents, folders
 from dlmkit.errors import CheckpointError, DataError, UsageError
 from dlmkit.hub.folder import Export
 from dlmkit.training.checkpoint import MANIFEST, verify
@@ -132,8 +131,8 @@ def check_folder(folder: Path, origin: str) -> None:
     refuse_code(origin, names)
     try:
         verify(folder)
-        config: Any = json.loads(files.read_text(folder / CONFIG))
-    except (CheckpointError, ValueError) as error:
+        config = documents.shaped(documents.read(folder / CONFIG), dict[str, Any])
+    except (CheckpointError, OSError, ValueError) as error:
         words = str(error).replace(f"{folder}/", "").replace(f"{folder} holds", "it holds")
         raise CheckpointError(f"{origin}: {words}; fetch it again, or ask its author") from error
     if "auto_map" in config:

@@ -10,22 +10,26 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Bool, Int, UInt8
+from pydantic import ConfigDict, Field, PositiveInt
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from dlmkit import documents
 from dlmkit.errors import CheckpointError, UsageError
 from dlmkit.sampling.trace import Trace
 
 FORMAT = 1
 _KEY = "dlmkit-trace"
 _GROUPS = ("statistics", "positions", "norms")
+_WHOLE = (torch.int16, torch.int32, torch.int64)
+_REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _BITS = 2 ** torch.arange(8)
 
 
@@ -76,28 +80,83 @@ def load_trace(path: Path) -> Trace:
 
 def _trace(path: Path, content: Mapping[str, Tensor], text: str) -> Trace:
     try:
-        head = json.loads(text)
+        head = documents.parse(text)
+        described = documents.shaped(head, _Head)
         intact = head.pop("sha256") == _digest(content, head)
-    except (ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{path} has been altered: its header cannot be read") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} has been altered: its header: {error}") from error
     if not intact:
         raise CheckpointError(f"{path} has been altered: its sha256 is not the recorded one")
-    if head["format"] != FORMAT:
-        raise UsageError(f"{path} is of format {head['format']}; this dlmkit reads {FORMAT}")
+    if described.format != FORMAT:
+        raise UsageError(f"{path} is of format {described.format}; this dlmkit reads {FORMAT}")
     groups: dict[str, Any] = {group: {} for group in _GROUPS}
     for name, value in content.items():
         group, _, rest = name.partition(".")
-        if rest:
+        if group in groups and rest:
             groups[group][rest] = value
+    _check(path, content, groups, described.shape)
     return Trace(
         row=content["row"],
-        ids=_unpacked(content["changed"], content["tokens"], head["shape"]),
+        ids=_unpacked(content["changed"], content["tokens"], described.shape),
         given=content["given"],
         attend=content["attend"],
         evaluations=content["evaluations"],
-        about=head["about"],
+        about=described.about.model_dump(exclude_unset=True),
         **groups,
     )
+
+
+class _About(documents.Shape):
+    """What is read of what a trace says of itself; other keys are kept as they are."""
+
+    model_config = ConfigDict(extra="allow")
+    seed: int | None = None
+    conditions: dict[str, Any] = Field(default_factory=dict)
+    floors: dict[str, float] = Field(default_factory=dict)
+    tokens: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], str] = Field(default_factory=dict)
+
+
+class _Head(documents.Shape):
+    format: int
+    sha256: str
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    about: _About
+
+
+def _check(
+    path: Path,
+    content: Mapping[str, Tensor],
+    groups: Mapping[str, Mapping[str, Tensor]],
+    shape: tuple[int, int, int],
+) -> None:
+    """Raise CheckpointError unless every tensor is of the type and shape that a trace has."""
+    texts, steps, length = shape
+    bits = content.get("changed")
+    expected: dict[str, tuple[tuple[int, ...], Sequence[torch.dtype]]] = {
+        "row": ((texts,), _WHOLE),
+        "given": ((texts, length), (torch.bool,)),
+        "attend": ((texts, length), (torch.bool,)),
+        "evaluations": ((steps,), _WHOLE),
+        "changed": (((texts * steps * length + 7) // 8,), (torch.uint8,)),
+        "tokens": ((_changes(bits, texts * steps * length),), _WHOLE),
+    }
+    sizes = {"statistics": (texts, steps), "norms": (texts, steps), "positions": shape}
+    for group, found in groups.items():
+        expected |= {f"{group}.{name}": (sizes[group], _REAL) for name in found}
+    for name, (size, types) in expected.items():
+        value = content.get(name)
+        if value is None or tuple(value.shape) != size or value.dtype not in types:
+            raise CheckpointError(
+                f"{path} is damaged: its {name} does not fit {texts} texts of {steps} steps and "
+                f"{length} tokens"
+            )
+
+
+def _changes(bits: Tensor | None, count: int) -> int:
+    """How many tokens ``bits`` say that there are; -1 if they cannot."""
+    if bits is None or bits.dtype != torch.uint8 or bits.ndim != 1:
+        return -1
+    return int(_spread(bits)[:count].sum())
 
 
 def _tensors(trace: Trace) -> dict[str, Tensor]:
@@ -125,12 +184,16 @@ def _packed(ids: Int[Tensor, "B N L"]) -> tuple[UInt8[Tensor, "bytes"], Int[Tens
 
 
 def _unpacked(
-    changed: UInt8[Tensor, "bytes"], tokens: Int[Tensor, "changes"], shape: list[int]
+    changed: UInt8[Tensor, "bytes"], tokens: Int[Tensor, "changes"], shape: tuple[int, int, int]
 ) -> Int[Tensor, "B N L"]:
     texts, steps, length = shape
-    bits = (changed[:, None].int() & _BITS.int() > 0).flatten()[: texts * steps * length]
+    bits = _spread(changed)[: texts * steps * length]
     way = tokens[bits.long().cumsum(dim=0) - 1].view(texts, length, steps)
     return way.transpose(1, 2).contiguous()
+
+
+def _spread(packed: UInt8[Tensor, "bytes"]) -> Bool[Tensor, "bits"]:
+    return (packed[:, None].int() & _BITS.int() > 0).flatten()
 
 
 def _digest(content: Mapping[str, Tensor], head: Mapping[str, Any]) -> str:

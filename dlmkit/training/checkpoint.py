@@ -17,7 +17,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from dlmkit import files
+from pydantic import Field
+
+from dlmkit import documents, files
 from dlmkit.errors import CheckpointError
 from dlmkit.folders import MANIFEST as MANIFEST
 
@@ -135,12 +137,16 @@ def verify(folder: Path) -> None:
             )
     for name, entry in entries.items():
         path = folder / name
-        if not path.is_file():
+        if not os.path.isfile(path):  # Path.is_file raises for names that no file can have
             raise CheckpointError(f"{path} is missing")
-        size = path.stat().st_size
+        try:
+            size = path.stat().st_size
+            same = size == entry["size"] and _entry(path)["sha256"] == entry["sha256"]
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
         if size != entry["size"]:
             raise CheckpointError(f"{path} has {size} bytes, and was saved with {entry['size']}")
-        if _entry(path)["sha256"] != entry["sha256"]:
+        if not same:
             raise CheckpointError(f"{path} has been altered: its sha256 is not the saved one")
 
 
@@ -164,6 +170,17 @@ def saved_step(folder: Path) -> int:
     return int(_manifest(folder)["step"])
 
 
+class _Entry(documents.Shape):
+    size: int = Field(ge=0)
+    sha256: str
+
+
+class _Manifest(documents.Shape):
+    format: int
+    step: int = Field(ge=0)
+    files: dict[str, _Entry]
+
+
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not folder.is_dir():
@@ -172,15 +189,15 @@ def _manifest(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is missing: the checkpoint is not complete")
     try:
         text = files.read_bytes(path).decode()
-        content: dict[str, Any] = json.loads(text)
-        sizes = [(entry["size"], entry["sha256"]) for entry in content["files"].values()]
+        content: dict[str, Any] = documents.parse(text)
+        entries = documents.shaped(content, _Manifest).files
         intact = text == _manifest_text({k: v for k, v in content.items() if k != "sha256"})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
-    strays = [name for name in content["files"] if not _inside(name)]
+    strays = [name for name in entries if not _inside(name)]
     if strays:
         raise CheckpointError(f"{path} lists {files.quoted(strays[0])}, which is no file inside it")
-    if not intact or not sizes:
+    if not intact or not entries:
         raise CheckpointError(f"{path} has been altered: its sha256 is not the saved one")
     if content["format"] != FORMAT:
         raise CheckpointError(

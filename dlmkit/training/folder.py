@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from dlmkit import files
+from pydantic import Field
+
+from dlmkit import documents
 from dlmkit.errors import CheckpointError, UsageError
 from dlmkit.folders import RECIPE as RECIPE
 
@@ -19,6 +21,39 @@ KINDS = ("train", "validation", "sample", "metric")
 """The kinds of record that metrics.jsonl and trackers get."""
 EMPTY = {".lock", f".{RECIPE}.new"}
 """What a run that was killed at its very start has left in its folder, at most."""
+
+
+class _Plugin(documents.Shape):
+    name: str
+    distribution: str
+    version: str
+
+
+class _Environment(documents.Shape):
+    """What is read of an environment; all of it may be missing."""
+
+    dlmkit: str = ""
+    data: str | None = None
+    git: dict[str, Any] | None = None
+    packages: dict[str, Any] = Field(default_factory=dict)
+    plugins: list[_Plugin] = Field(default_factory=list)
+    earlier: list[Any] = Field(default_factory=list)
+
+
+def read_environment(folder: Path) -> dict[str, Any]:
+    """What the record in ``folder`` says; empty if it says nothing that can be read."""
+    with suppress(OSError, ValueError):
+        content: dict[str, Any] = documents.read(folder / ENVIRONMENT)
+        documents.shaped(content, _Environment)
+        return content
+    return {}
+
+
+class _Line(documents.Shape):
+    """What is read of a record of metrics.jsonl."""
+
+    step: int
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -51,10 +86,7 @@ class RunFolder:
 
     def read_environment(self) -> dict[str, Any]:
         """What the last session of this run was in; empty if that is not known."""
-        with suppress(OSError, ValueError):
-            content: dict[str, Any] = json.loads(files.read_text(self.path / ENVIRONMENT))
-            return content
-        return {}
+        return read_environment(self.path)
 
     def write_environment(self, now: Mapping[str, Any]) -> None:
         """The environment of this session, with those of earlier ones kept under ``earlier``."""
@@ -103,11 +135,10 @@ def _before(line: bytes, step: int, pending: Collection[str]) -> bool:
     if not line.endswith(b"\n"):
         return False  # torn by a kill
     try:
-        record = json.loads(line)
-        at, kind = int(record["step"]), record["kind"]
-    except (ValueError, KeyError, TypeError):
+        record = documents.shaped(documents.parse(line), _Line)
+    except ValueError:
         return False
-    return at < step or (at == step and kind not in pending)
+    return record.step < step or (record.step == step and record.kind not in pending)
 
 
 def _replace(path: Path, text: str) -> None:

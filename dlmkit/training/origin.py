@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from dlmkit import files
 from dlmkit.recipe.problems import Problem
 from dlmkit.recipe.yaml import read_text
 from dlmkit.registry import Registry
-from dlmkit.training.folder import ENVIRONMENT
+from dlmkit.training.folder import read_environment
 
 _PACKAGE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.!+_-]*")
@@ -30,9 +28,8 @@ def run_of(checkpoint: Path | None) -> Path | None:
 def environment_of(folder: Path | None) -> dict[str, Any]:
     """What the model in ``folder`` was made in: its own record, or its run's; empty if unknown."""
     for place in filter(None, (folder, run_of(folder))):
-        with suppress(OSError, ValueError):
-            content: dict[str, Any] = json.loads(files.read_text(place / ENVIRONMENT))
-            return content
+        if found := read_environment(place):
+            return found
     return {}
 
 

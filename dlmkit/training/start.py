@@ -114,9 +114,11 @@ def _holds_files(folder: Path) -> bool:
 
 def _check_recipe(resolved: Resolved, checkpoint: Path, registry: Registry) -> None:
     path = checkpoint / RECIPE
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing")
-    saved = resolve_text(files.read_text(path), path, (), registry)
+    try:
+        text = files.read_text(path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    saved = resolve_text(text, path, (), registry)
     before, now = (r.config.model_dump(mode="json", by_alias=True) for r in (saved, resolved))
     changed = [d for d in differences(before, now) if not _changeable(d.path)]
     if changed:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dlmkit import files
+from dlmkit import documents
 from dlmkit.core.finite import refuse_non_finite
 from dlmkit.core.network import ScoreNetwork
 from dlmkit.core.objective import Objective
@@ -96,12 +97,21 @@ def restore(learner: Learner, folder: Path, world: World) -> dict[str, Any]:
         learner.ema.copy_buffers()
     _restore_optimiser(learner, folder / OPTIMISER, world)
     try:
-        state = json.loads(files.read_text(folder / STATE))
-        learner.step, learner.stream_state = int(state["step"]), dict(state["stream"])
-        progress: dict[str, Any] = state["progress"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        state = documents.shaped(documents.read(folder / STATE), _State)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder / STATE} cannot be read: {error}") from error
-    return progress
+    learner.step, learner.stream_state = state.step, state.stream
+    return state.progress
+
+
+class _State(documents.Shape):
+    step: int = Field(ge=0)
+    stream: dict[str, Any]
+    progress: dict[str, Any]
+
+
+class _Config(documents.Shape):
+    weights: Weights
 
 
 def weights_file(folder: Path, weights: Weights | None = None) -> tuple[Path, Weights]:
@@ -125,9 +135,8 @@ def weights_file(folder: Path, weights: Weights | None = None) -> tuple[Path, We
 def exported(folder: Path) -> Weights:
     """Which weights the exported ``folder`` holds. Raises CheckpointError if it is none."""
     try:
-        held = json.loads(files.read_text(folder / CONFIG))["weights"]
-        return WEIGHTS[WEIGHTS.index(held)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return documents.shaped(documents.read(folder / CONFIG), _Config).weights
+    except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{folder} holds neither {EMA} nor a {CONFIG} that says which weights it has: it is "
             "neither a checkpoint nor an exported model"
@@ -217,7 +226,8 @@ def _restore_optimiser(learner: Learner, path: Path, world: World) -> None:
     parameters = dict(learner.objective.named_parameters())
     for name, tensor in saved.items():
         owner, _, key = name.rpartition(".")
-        if owner not in parameters:
+        shapes = (parameters[owner].shape, torch.Size()) if owner in parameters else ()
+        if tensor.shape not in shapes or not tensor.is_floating_point():
             raise CheckpointError(f"{path} is not of this recipe's model: it holds {name}")
         held = world.split(tensor, parameters[owner])
         learner.optimiser.state[parameters[owner]][key] = held.to(parameters[owner].device)

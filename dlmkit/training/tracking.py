@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
+from dlmkit import documents
 from dlmkit.core.tracker import Tracker
+from dlmkit.errors import CheckpointError
 from dlmkit.loading import describe
 from dlmkit.training.folder import KINDS
 from dlmkit.training.loop import StepRecord
@@ -119,11 +121,8 @@ class Progress:
 
     @staticmethod
     def of(content: Mapping[str, Any]) -> Progress:
-        """From JSON."""
-        best = content["best"]
-        return Progress(
-            Window(**content["window"]),
-            (int(best[0]), float(best[1])) if best else None,
-            tuple(content["pending"]),
-            int(content["processes"]),
-        )
+        """From JSON. Raises CheckpointError if it is of another shape."""
+        try:
+            return documents.shaped(content, Progress)
+        except ValueError as error:
+            raise CheckpointError(f"the progress of the checkpoint: {error}") from error

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlmkit import files, folders
+from dlmkit import documents, folders
 from dlmkit.core.context import BuildContext
 from dlmkit.core.finite import refuse_non_finite
 from dlmkit.errors import CheckpointError, DataError, RecipeError
@@ -97,9 +97,9 @@ def save(described: Any, folder: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(files.read_text(path))
-        _ = content["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content = documents.shaped(documents.read(path), dict[str, Any])
+        encoders.check(content)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     return content
 

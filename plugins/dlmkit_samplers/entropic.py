@@ -7,7 +7,6 @@ definition of equal error. F may be in any unit; the minimum is over all densiti
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dlmkit import files, folders
+from dlmkit import documents, folders
 from dlmkit.core.context import BuildContext
 from dlmkit.core.grid import Grid
 from dlmkit.core.schedule import Level, NoiseSchedule
@@ -124,9 +123,7 @@ def recorded(path: Path) -> tuple[Edges, Edges]:
 
 
 def _json(path: Path) -> dict[str, Tensor]:
-    content = json.loads(files.read_text(path))
-    if not isinstance(content, dict):
-        raise ValueError("it is no mapping of names to numbers")
+    content = documents.shaped(documents.read(path), dict[str, list[float] | list[list[float]]])
     return {key: torch.tensor(value, dtype=torch.float64) for key, value in content.items()}
 
 

@@ -70,26 +70,31 @@ def built(key: str, whole: Callable[[Path], bool], build: Callable[[Path], None]
     folder = folders.cache() / key
     if folder.is_dir() and whole(folder):
         return folder
-    partial = folder.with_suffix(".partial")
     try:
         folders.cache().mkdir(parents=True, exist_ok=True)
         with _locked(folder.with_suffix(".lock")):
-            if folder.is_dir() and whole(folder):
-                return folder
-            for old in (partial, folder):  # of a process that was killed; damaged
-                shutil.rmtree(old, ignore_errors=True)
-            partial.mkdir()
-            build(partial)
-            os.replace(partial, folder)
-    except BaseException as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise DataError(
-                f"{folder} cannot be written: {error.strerror or error}; free some space there or "
-                "name another folder with the variable DLMKIT_CACHE. Nothing was kept of it"
-            ) from error
-        raise
+            if not (folder.is_dir() and whole(folder)):
+                _fill(folder, build)
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be written: {error.strerror or error}; free some space there or "
+            "name another folder with the variable DLMKIT_CACHE. Nothing was kept of it"
+        ) from error
     return folder
+
+
+def _fill(folder: Path, build: Callable[[Path], None]) -> None:
+    """Only under the lock: the partial folder may be another process's until then."""
+    partial = folder.with_suffix(".partial")
+    for old in (partial, folder):  # of a process that was killed; damaged
+        shutil.rmtree(old, ignore_errors=True)
+    try:
+        partial.mkdir()
+        build(partial)
+        os.replace(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlmkit import documents
 from dlmkit.core.data import Stream
 from dlmkit.core.objective import Batch
 from dlmkit.core.tokenizer import Tokenizer
@@ -26,10 +27,11 @@ from dlmkit.shown import say
 from dlmkit_text import cache
 from dlmkit_text.codec import Codec, Ids, encoded
 from dlmkit_text.layout import Layout
+from dlmkit_text.mapped import Mapped, checksums
 from dlmkit_text.shards import Shards
 from dlmkit_text.shuffle import permuted, uniform
 
-FORMAT = 1
+FORMAT = 2
 META = "meta.json"
 _TELL = 10.0  # seconds between words about how far it is
 _DOMAIN = 0x9E47
@@ -42,9 +44,13 @@ class Table(ABC):
     """How many rows there are."""
 
     def __init__(self, folder: Path, split: str, dtype: str, length: int, tokenizer: Tokenizer):
-        self.ids = _mapped(folder / f"{split}.ids", dtype)
-        self.ends = _mapped(folder / f"{split}.ends", "<i8")
+        self.sums, self.split = _meta(folder).sums, split
         self.folder, self.length, self.tokenizer = folder, length, tokenizer
+        self.ids, self.ends = self._mapped("ids", dtype), self._mapped("ends", "<i8")
+
+    def _mapped(self, what: str, dtype: str) -> Mapped:
+        name = f"{self.split}.{what}"
+        return Mapped(self.folder / name, dtype, self.sums.get(name, ()))
 
     @abstractmethod
     def read(self, rows: NDArray[np.int64], phase: float) -> Batch:
@@ -53,14 +59,15 @@ class Table(ABC):
     def documents(self) -> Iterator[Ids]:
         """The ids of each document, what ends it included."""
         start = 0
-        for end in self.ends:
-            yield self.ids[start:end].astype(np.int32)
-            start = int(end)
+        for place in range(len(self.ends)):
+            end = int(self.ends.between(place, place + 1)[0])
+            yield self.ids.between(start, end).astype(np.int32)
+            start = end
 
     def _batch(self, at: NDArray[np.int64], attend: NDArray[np.bool_]) -> Batch:
-        ids = np.where(attend, self.ids[np.where(attend, at, 0)], self.tokenizer.pad_id)
+        ids = np.where(attend, self.ids.at(np.where(attend, at, 0)), self.tokenizer.pad_id)
         if ids.max(initial=0) >= self.tokenizer.vocab_size:
-            raise DataError(f"{self.folder} is damaged; delete it, and it will be made anew")
+            raise DataError(f"{self.folder} is damaged: delete it, and it will be made anew")
         return Batch(torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(attend))
 
 
@@ -82,14 +89,14 @@ class Padded(Table):
 
     def __init__(self, folder: Path, split: str, dtype: str, length: int, tokenizer: Tokenizer):
         super().__init__(folder, split, dtype, length, tokenizer)
-        self.bounds = _mapped(folder / f"{split}.rows", "<i8").reshape(-1, 2)
+        self.bounds = self._mapped("rows", "<i8")
 
     @property
     def count(self) -> int:  # type: ignore[override]
-        return len(self.bounds)
+        return len(self.bounds) // 2
 
     def read(self, rows: NDArray[np.int64], phase: float) -> Batch:
-        start, end = self.bounds[rows, 0], self.bounds[rows, 1]
+        start, end = self.bounds.at(2 * rows), self.bounds.at(2 * rows + 1)
         at = start[:, None] + np.arange(self.length)
         return self._batch(at, at < end[:, None])
 
@@ -142,8 +149,12 @@ def tables(
         for split, (shards, most) in splits.items():
             documents = itertools.islice(shards.all(), most)
             _write(partial, split, encoded(codec, documents), dtype, layout)
-        sizes = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
-        (partial / META).write_text(json.dumps(sizes) + "\n", encoding="utf-8")
+        files = sorted(partial.iterdir())
+        meta = {
+            "sizes": {path.name: path.stat().st_size for path in files},
+            "sums": {path.name: checksums(path) for path in files},
+        }
+        (partial / META).write_text(json.dumps(meta) + "\n", encoding="utf-8")
 
     folder = cache.built(key, whole, build)
     kind = Padded if layout.padded else Packed
@@ -153,10 +164,21 @@ def tables(
 def whole(folder: Path) -> bool:
     """Whether every file of a preparation is there at its full size."""
     try:
-        sizes = json.loads((folder / META).read_text(encoding="utf-8"))
+        sizes = _meta(folder).sizes
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError):
         return False
+
+
+class _Meta(documents.Shape):
+    """Of every file of a preparation, its bytes and the checksums of its pieces."""
+
+    sizes: dict[str, int]
+    sums: dict[str, list[int]]
+
+
+def _meta(folder: Path) -> _Meta:
+    return documents.shaped(documents.read(folder / META, limit=None), _Meta)
 
 
 def _key(
@@ -194,9 +216,3 @@ def _write(folder: Path, split: str, documents: Iterator[Ids], dtype: str, layou
 
 def _put(file: IO[bytes], values: NDArray[Any], dtype: str) -> None:
     file.write(values.astype(dtype).tobytes())
-
-
-def _mapped(path: Path, dtype: str) -> NDArray[Any]:
-    if path.stat().st_size == 0:  # which cannot be mapped
-        return np.empty(0, dtype=dtype)
-    return np.memmap(path, dtype=dtype, mode="r")

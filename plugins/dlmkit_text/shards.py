@@ -10,8 +10,9 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from dlmkit import folders
+from dlmkit import documents, folders
 from dlmkit.errors import DataError
 from dlmkit.files import MIB, opened
 from dlmkit_text import sources
@@ -127,12 +128,13 @@ def _text(line: bytes, path: Path, record: int) -> str:
     where = f"{path}, line {record + 1}"
     try:
         found = json.loads(line)
-    except ValueError as error:
+        text: Any = found.get("text") if isinstance(found, dict) else None
+        documents.check_text(text if isinstance(text, str) else "")
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is not JSON in UTF-8 ({error}); fetch the file again") from error
-    if not isinstance(found, dict) or not isinstance(found.get("text"), str):
+    if not isinstance(found, dict) or not isinstance(text, str):
         keys = f"its keys are {', '.join(found)}" if isinstance(found, dict) else "it is no object"
         raise DataError(f'{where} holds no text under "text": {keys}')
-    text: str = found["text"]
     return text
 
 

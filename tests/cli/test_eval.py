@@ -170,7 +170,7 @@ def test_texts_of_another_form_are_refused_with_what_is_read(evaluate, tmp_path)
     path = path.rename(tmp_path / "a.json")
     path.write_text('["w01 \\ud800"]')
     code, _, err = evaluate("--recipe", "markov", *METRICS, model=str(path), sets=[])
-    assert (code, "item 0: half of a surrogate pair is not text" in err) == (5, True)
+    assert (code, "it holds half of a surrogate pair (U+D800), no text" in err) == (5, True)
 
 
 def test_lines_end_at_line_feeds_alone(tmp_path):

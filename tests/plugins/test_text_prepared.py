@@ -3,7 +3,9 @@
 import multiprocessing
 import os
 import resource
+import signal
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,12 @@ from hypothesis import strategies as st
 
 from dlmkit.core.context import BuildContext
 from dlmkit.errors import DataError, UsageError
-from dlmkit_text import prepared
+from dlmkit_text import cache, prepared
 from dlmkit_text.codec import Codec, encoded
 from dlmkit_text.configs import C4, TextFiles
 from dlmkit_text.data import Prepared, c4, text
 from dlmkit_text.layout import Layout
+from dlmkit_text.mapped import PIECE, Mapped, checksums
 from dlmkit_text.prepared import PreparedStream, tables
 from dlmkit_text.shards import Listed
 from dlmkit_text.shuffle import permuted, uniform
@@ -120,8 +123,8 @@ def test_large_vocabularies_take_more_than_two_bytes(texts, monkeypatch: pytest.
     wide = type(tokenizer)(tokenizer.backend, unknown=None, separator="<eos>")
     assert wide.vocab_size > 1 << 16
     table = tables({"train": (Listed(documents, "list"), None)}, wide, PACKED)["train"]
-    assert table.ids.dtype.itemsize == 4
-    assert np.array_equal(table.ids, small.ids)
+    assert table.ids.items.dtype.itemsize == 4
+    assert np.array_equal(table.ids.items, small.ids.items)
 
 
 # --- as a component
@@ -188,9 +191,99 @@ def test_a_damaged_preparation_is_made_anew(tmp_path, write_shards, texts):
     path.write_bytes(path.read_bytes()[:-2])
     assert torch.equal(build(folder).stream(0, 8).read(0, torch.arange(8)).ids, first)
     assert path.stat().st_size > 0
-    path.write_bytes(b"\xff" * path.stat().st_size)
-    with pytest.raises(DataError, match="is damaged; delete it"):
-        build(folder).stream(0, 8).read(0, torch.arange(8))
+
+
+@pytest.mark.parametrize("name", ["train.ids", "train.ends", "train.rows"])
+@pytest.mark.parametrize("rows", ["packed", "padded"])
+def test_a_flipped_bit_of_a_preparation_is_noticed(tmp_path, write_shards, texts, name, rows):
+    """In whatever file of it, when that place is first read."""
+    folder = shards(tmp_path / "c4", write_shards, texts)
+    table = build(folder, rows=rows).tables["train"]
+    path = table.folder / name
+    if not path.is_file():  # packed text has no rows of its own
+        return
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    data = build(folder, rows=rows)
+
+    def read() -> None:
+        data.stream(0, 8).read(0, torch.arange(8))
+        list(data.texts("train"))
+
+    with pytest.raises(DataError, match=f"{name} is damaged, in bytes 0 to 1,048,576: delete"):
+        read()
+
+
+def test_a_piece_is_checked_when_it_is_first_read_and_once(tmp_path):
+    """Elsewhere nothing is read: a damaged piece that no row needs stops no run."""
+    path, each = tmp_path / "x", PIECE // 2
+    np.arange(3 * each, dtype="<u2").tofile(path)
+    sums = checksums(path)
+    assert sums == [zlib.crc32(path.read_bytes()[i * PIECE : (i + 1) * PIECE]) for i in range(3)]
+    with path.open("r+b") as file:
+        file.seek(PIECE + 5)
+        file.write(b"\xff\xff")
+    mapped = Mapped(path, "<u2", sums)
+    assert mapped.at(np.array([[0, 7], [2 * each, 3 * each - 1]])).tolist() == [
+        [0, 7],
+        [2 * each % 2**16, (3 * each - 1) % 2**16],
+    ]
+    assert mapped._unread.tolist() == [False, True, False]
+    assert mapped.between(0, each).tolist() == [i % 2**16 for i in range(each)]
+    for read in (
+        lambda: mapped.between(each - 1, each + 1),
+        lambda: mapped.at(np.array([0, each])),
+    ):
+        with pytest.raises(DataError, match="x is damaged, in bytes 1,048,576 to 2,097,152"):
+            read()
+    with pytest.raises(DataError, match="is damaged"):
+        Mapped(path, "<u2", sums[:2])
+    (tmp_path / "empty").touch()
+    assert len(Mapped(tmp_path / "empty", "<u2", [])) == 0
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "[" * 5000, '{"sizes": {"x": "y"}, "sums": {}}'])
+def test_a_strange_list_of_a_preparation_means_that_there_is_none(tmp_path, content):
+    (tmp_path / "meta.json").write_text(content)
+    assert not prepared.whole(tmp_path)
+
+
+def test_who_waits_for_a_preparation_and_is_interrupted_leaves_it_alone(tmp_path, own_cache):
+    began, go_on = FORK.Event(), FORK.Event()
+
+    def build_slowly(partial: Path) -> None:
+        (partial / "half").write_text("of it")
+        began.set()
+        assert go_on.wait(60)
+        (partial / "rest").write_text("of it")
+
+    def builder() -> None:
+        cache.built("slow", lambda folder: True, build_slowly)
+
+    def waiter() -> None:
+        cache.built("slow", lambda folder: True, build_slowly)
+
+    first, second = FORK.Process(target=builder), FORK.Process(target=waiter)
+    first.start()
+    assert began.wait(60)
+    second.start()
+    while not _waits(second.pid):
+        time.sleep(0.01)
+    os.kill(second.pid, signal.SIGINT)
+    second.join(60)
+    assert second.exitcode != 0
+    assert (own_cache / "slow.partial" / "half").read_text() == "of it"
+    go_on.set()
+    first.join(60)
+    assert first.exitcode == 0
+    assert sorted(path.name for path in (own_cache / "slow").iterdir()) == ["half", "rest"]
+
+
+def _waits(process: int) -> bool:
+    """Whether a process waits for a lock, as Linux says."""
+    lines = Path("/proc/locks").read_text().splitlines()
+    return any(" -> " in line and f" {process} " in line for line in lines)
 
 
 def test_two_processes_prepare_once(tmp_path, write_shards, texts, monkeypatch, own_cache):

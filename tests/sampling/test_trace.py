@@ -181,7 +181,7 @@ def test_packing_loses_nothing(texts, steps, length, data):
     ids = torch.tensor(flat, dtype=torch.int16).view(texts, steps, length)
     changed, tokens = trace_file._packed(ids)
     assert len(changed) == -(-size // 8)
-    assert torch.equal(trace_file._unpacked(changed, tokens, [texts, steps, length]), ids)
+    assert torch.equal(trace_file._unpacked(changed, tokens, (texts, steps, length)), ids)
 
 
 def test_tokens_that_stay_cost_a_bit_each():

@@ -1,0 +1,123 @@
+"""JSON of strangers: what is no JSON, too deep, too long or of another shape is one sentence."""
+
+import ast
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import tokenizers
+from tokenizers import models
+
+import dlmkit
+from dlmkit import documents
+from dlmkit.core.tokenizer import MOST, Tokenizer
+from dlmkit.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[" * 100_000, "nested more than 64 levels"),
+        ('{"a":' * 65 + "1" + "}" * 65, "nested more than 64 levels"),
+        ("9" * 5000, "an integer of 5000 digits"),
+        ('{"a": ["\\ud800"]}', "half of a surrogate pair"),
+        ('{"\\udfff": 1}', "half of a surrogate pair"),
+        (b'"\xed\xa0\x80"', "utf-8"),
+        (b'\xff\xfe"\x00', "utf-8"),
+        ("", "Expecting value"),
+        ("{'a': 1}", "Expecting property name"),
+    ],
+)
+def test_what_no_reader_can_use_is_a_value_error(text, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        documents.parse(text)
+
+
+def test_what_is_written_is_read():
+    value = {"a": [1, -1.5, None, True, {"b": "ü \U0001f600"}], "c": 2**63}
+    deep = 1
+    for _ in range(63):
+        deep = [deep]
+    for good in (value, deep, []):
+        assert documents.parse(json.dumps(good)) == good
+        assert documents.parse(json.dumps(good, ensure_ascii=False).encode()) == good
+
+
+@dataclass(frozen=True)
+class Point:
+    x: float
+    word: Literal["a", "b"] = "a"
+
+
+class Holder(documents.Shape):
+    points: dict[str, list[Point]]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ([], "expected an object, got []"),
+        ({}, "it has no points"),
+        ({"points": {"p": [{"x": "1"}]}}, "points.p.0.x: expected a valid number, got '1'"),
+        ({"points": {"p": [{"x": True}]}}, "points.p.0.x: expected a valid number, got True"),
+        ({"points": {"p": [{"x": 1, "word": "c"}]}}, "points.p.0.word: expected 'a' or 'b'"),
+        ({"points": {"\x1b[2J": 3}}, "points.'\\x1b[2J': expected a valid array, got 3"),
+        ({"points": {"p": "q" * 9999}}, "got 'qqqqqq"),
+    ],
+)
+def test_another_shape_is_a_sentence_that_says_where(content, words):
+    with pytest.raises(ValueError, match=re.escape(words)) as raised:
+        documents.shaped(content, Holder)
+    assert len(str(raised.value)) < 200
+
+
+def test_the_right_shape_is_read_and_other_keys_are_no_matter():
+    found = documents.shaped({"points": {"p": [{"x": 1}]}, "more": [1]}, Holder)
+    assert found.points == {"p": [Point(1.0)]}
+
+
+OWN = {
+    "dlmkit/documents.py": "the reader itself",
+    "dlmkit/files.py": "what it reads by",
+    "plugins/dlmkit_text/shards.py": "lines of C4, which are checked one key at a time",
+    "dlmkit/testing/texts.py": "what it has just written",
+    "dlmkit/testing/trackers.py": "what it has just written",
+}
+
+
+def test_json_is_read_in_one_place():
+    """Whoever needs JSON asks dlmkit.documents, or says here why not."""
+    root = Path(dlmkit.__file__).parent.parent
+    found = set()
+    for path in (*root.glob("dlmkit/**/*.py"), *root.glob("plugins/**/*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and ast.unparse(node) in ("json.loads", "json.load"):
+                found.add(path.relative_to(root).as_posix())
+    assert found <= OWN.keys(), f"{sorted(found - OWN.keys())}: read it by dlmkit.documents"
+
+
+def test_a_vocabulary_of_four_billion_tokens_is_refused(tmp_path):
+    """An id is a row of the embedding, whatever the number of tokens."""
+    (tmp_path / "tokenizer.json").write_text(
+        '{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], '
+        '"normalizer": null, "pre_tokenizer": null, "post_processor": null, "decoder": null, '
+        '"model": {"type": "WordLevel", "vocab": {"<pad>": 0, "<unk>": 4294967295}, '
+        '"unk_token": "<unk>"}}'
+    )
+    with pytest.raises(
+        DataError, match=f"largest id is 4294967295: a vocabulary has 1 to {MOST:,}"
+    ):
+        Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("roles", ['{"pad_token": 7}', "[]", '{"unk_token": {"content": "x"}}'])
+def test_roles_of_tokens_are_text(tmp_path, roles):
+    backend = tokenizers.Tokenizer(models.WordLevel({"<pad>": 0, "<unk>": 1}, unk_token="<unk>"))
+    Tokenizer(backend).save(tmp_path)
+    assert Tokenizer.load(tmp_path).vocab_size == 2
+    (tmp_path / "tokenizer_config.json").write_text(roles)
+    with pytest.raises(DataError, match=r"tokenizer_config.json cannot be read"):
+        Tokenizer.load(tmp_path)
