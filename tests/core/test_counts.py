@@ -83,10 +83,10 @@ def test_neighbours_are_counted_by_distance_and_never_across_padding(window):
             for distance, right in enumerate(row[i + 1 :], start=1):
                 if distance <= window:
                     expected[left, right] += 1.0 / distance
-    found = neighbours([batch(ROWS[:2], 6), batch(ROWS[2:], 6)], SIZE, window).to_dense()
+    result = neighbours([batch(ROWS[:2], 6), batch(ROWS[2:], 6)], SIZE, window).to_dense()
     for a in range(SIZE):
         for b in range(SIZE):
-            assert found[a, b].item() == pytest.approx(expected[a, b])
+            assert result[a, b].item() == pytest.approx(expected[a, b])
 
 
 def test_many_batches_are_summed_as_one(monkeypatch):
@@ -102,16 +102,16 @@ def test_information_is_the_logarithm_of_how_much_likelier_a_context_is(smoothin
     counts = near.to_dense().numpy()
     both = np.concatenate((counts, counts.T), axis=1)
     power = both.sum(axis=0) ** smoothing
-    found = information(near, smoothing).to_dense().numpy()
-    assert found.shape == (SIZE, 2 * SIZE)
+    result = information(near, smoothing).to_dense().numpy()
+    assert result.shape == (SIZE, 2 * SIZE)
     for token in range(SIZE):
         for context in range(2 * SIZE):
             expected = 0.0
             if both[token, context]:
                 given = both[token, context] / both[token].sum()
                 expected = max(0.0, math.log(given / (power[context] / power.sum())))
-            assert found[token, context] == pytest.approx(expected, abs=1e-12)
-    assert (found > 0).any()
+            assert result[token, context] == pytest.approx(expected, abs=1e-12)
+    assert (result > 0).any()
 
 
 def dense_points(matrix, dim):
@@ -130,24 +130,34 @@ def random_matrix(rows, columns):
 
 def test_points_are_those_of_the_dense_singular_value_decomposition():
     matrix = random_matrix(20, 40)
-    found = singular_points(matrix.to_sparse(), 10).numpy()
+    result = singular_points(matrix.to_sparse(), 10).numpy()
     expected = dense_points(matrix.numpy(), 10)
-    np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-9)
+    np.testing.assert_allclose(result @ result.T, expected @ expected.T, atol=1e-9)
+
+
+def test_fewer_points_than_the_text_has_dimensions_come_near_the_dense_ones(grammar):
+    near = neighbours(grammar.excerpt(20_000), grammar.tokenizer.vocab_size, 5)
+    matrix = information(near, 0.75)
+    known = matrix.to_dense().any(dim=1)
+    assert known.sum() > 2 * 2 * 16  # the method holds twice as many vectors as it gives
+    result = singular_points(matrix, 16)[known].numpy()
+    expected = dense_points(matrix.to_dense()[known].numpy(), 16)
+    np.testing.assert_allclose(result @ result.T, expected @ expected.T, atol=1e-3)
 
 
 def test_points_do_not_depend_on_the_order_of_tokens_and_contexts():
     """Nor on signs, which another order of the contexts would draw anew."""
     matrix = random_matrix(20, 40)
     tokens, contexts = torch.randperm(20), torch.randperm(40)
-    found = singular_points(matrix.to_sparse(), 10)
+    result = singular_points(matrix.to_sparse(), 10)
     other = singular_points(matrix[tokens][:, contexts].to_sparse(), 10)
-    torch.testing.assert_close(other, found[tokens], atol=1e-9, rtol=0)
+    torch.testing.assert_close(other, result[tokens], atol=1e-9, rtol=0)
 
 
 def test_more_channels_than_tokens_end_in_zeros():
-    found = singular_points(random_matrix(5, 10).to_sparse(), 8)
-    assert found.shape == (5, 8)
-    assert (found[:, 5:] == 0).all()
+    result = singular_points(random_matrix(5, 10).to_sparse(), 8)
+    assert result.shape == (5, 8)
+    assert (result[:, 5:] == 0).all()
 
 
 CLASSES = [

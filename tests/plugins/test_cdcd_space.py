@@ -151,6 +151,27 @@ def test_after_the_start_a_run_needs_no_counts(text, tmp_path, monkeypatch, more
     capsys.readouterr()
 
 
+@pytest.mark.parametrize(("mode", "rows"), [("stream", "packed"), ("prepared", "padded")])
+def test_text_in_shards_is_counted_by_a_stream_of_its_own(
+    registry, own_cache, tmp_path, write_shards, texts, mode, rows
+):
+    """Padding gets no neighbours, and training reads what it would have read."""
+    write_shards(tmp_path / "shards", texts(300), "train", 2)
+    sets = (f"data.with.path={tmp_path / 'shards'}", f"data.with.mode={mode}", "length=24",
+            f"data.with.rows={rows}", "data.with.tokenizer.size=300")  # fmt: skip
+    recipe = load_recipe("ddlm_c4", [*SMALL, *COUNTS, *sets], registry).config
+    counted, plain = assemble(recipe, registry), assemble(recipe, registry, start=False)
+    assert different(weights(counted), weights(plain)) == {"space.weight"}
+    changed = (counted.space.weight != plain.space.weight).any(dim=1)
+    assert not changed[counted.tokenizer.pad_id]
+    assert 30 < changed.sum() < 300
+    assert changed[counted.tokenizer.separator_id]
+    assert not different(weights(assemble(recipe, registry)), weights(counted))
+    slots = torch.arange(4)
+    batches = [a.data.stream(0, 4).read(0, slots).ids for a in (counted, plain)]
+    assert torch.equal(*batches)
+
+
 def _refuse(*_):
     raise AssertionError("the text was counted again")
 
