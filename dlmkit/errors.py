@@ -47,10 +47,14 @@ class CheckpointError(DlmkitError):
     exit_code = 6
 
 
-class NonFiniteLossError(DlmkitError):
-    """The loss or its gradient is not a number."""
+class NonFiniteError(DlmkitError):
+    """What a model computed is not a number: a loss, its gradient, or what it predicts."""
 
     exit_code = 7
+
+
+class NonFiniteLossError(NonFiniteError):
+    """The loss or its gradient is not a number."""
 
 
 class GateFailed(DlmkitError):

@@ -23,8 +23,8 @@ from dlmkit.shown import visible
 
 EXIT_CODES = """Exit codes: 0 done, 1 unexpected, 2 usage, 3 recipe missing or invalid or a name
 nobody provides, 4 a known name whose plugin failed or is absent, 5 data or hub, 6 checkpoint,
-trace or certificate truncated, altered or incomplete, 7 non-finite loss, 8 a comparison's gate
-failed, 75 preempted and saved, 130 interrupted."""
+trace or certificate truncated, altered or incomplete, 7 non-finite loss or prediction, 8 a
+comparison's gate failed, 75 preempted and saved, 130 interrupted."""
 
 REFUSED = frozenset(
     getattr(errno, name)

@@ -13,10 +13,12 @@ from itertools import islice
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dlmkit import rows
 from dlmkit.core.denoise import CountingDenoise, Denoise
 from dlmkit.core.exits import ExitCriterion
+from dlmkit.errors import NonFiniteError
 from dlmkit.noise import Noise
 from dlmkit.sampling.levels import Ladder, levels
 from dlmkit.sampling.parts import SamplingParts
@@ -25,6 +27,7 @@ from dlmkit.sampling.settle import REASON, settle
 from dlmkit.sampling.slots import Seat, Slots, State, Width, compact, end, exact, places, refill
 from dlmkit.sampling.step import Sample, Step
 from dlmkit.sampling.turn import Seen, Turn, Verdict
+from dlmkit.types import Mask, Rows
 
 INITIAL, STEP = 0x1417, 0x57E9
 """Domains that keep sampling's noise apart from training's and the first x from the steps."""
@@ -188,7 +191,11 @@ class _Run:
     def _samples(
         self, slots: Slots, ended: Sequence[int], seen: Seen, verdicts: Sequence[Verdict]
     ) -> tuple[Sample, ...]:
-        """The texts of the rows ``ended``: given positions as given, padding left out."""
+        """The texts of the rows ``ended``: given positions as given, padding left out.
+
+        Raises NonFiniteError for one whose prediction is not finite. It is looked for here alone,
+        and read along with the texts: a noisy state that has met a NaN keeps it to the end.
+        """
         if not ended:
             return ()
         state, index = slots.state, places(ended, slots)
@@ -196,7 +203,11 @@ class _Run:
             (state.asked, state.x, seen.prediction.query, state.memory), index
         )
         ids = torch.where(asked.given, asked.ids, self.parts.space.decode(x, query))
-        ids, memory = rows.on_host((ids, memory))
+        sound = _sound(x, asked.attend) & _sound(query, asked.attend)
+        ids, memory, sound = rows.on_host((ids, memory, sound))
+        for k, i in enumerate(ended):
+            if not sound[k]:
+                raise NonFiniteError(_unsound(slots.seats[i], self.seed))
         return tuple(
             Sample(
                 row=seat.request.row,
@@ -220,3 +231,22 @@ class _Run:
         if halted and self.parts.exit is not None:
             return self.parts.exit.reason(memory)
         return REASON
+
+
+def _sound(values: Tensor, attend: Mask) -> Rows:
+    """Per row, whether nothing at the positions of its text is a NaN or plus infinity.
+
+    Minus infinity is allowed: the logit of a token that is impossible.
+    """
+    if not values.is_floating_point():
+        return torch.ones_like(attend[:, 0])
+    sound: Rows = ((values < torch.inf).reshape(*attend.shape, -1).all(dim=2) | ~attend).all(dim=1)
+    return sound
+
+
+def _unsound(seat: Seat, seed: int) -> str:
+    return (
+        f"text {seat.request.row} of seed {seed}: after {seat.done} steps what the model predicts "
+        "is not finite (NaN or infinity), and no text can come of it; try sample.precision: fp32, "
+        "another sampler or grid, or an earlier checkpoint"
+    )

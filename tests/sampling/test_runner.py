@@ -14,7 +14,7 @@ from dlmkit.core.exits import ExitCriterion, Statistic
 from dlmkit.core.grid import Grid
 from dlmkit.core.sampler import Sampler
 from dlmkit.core.schedule import Level, NoiseSchedule
-from dlmkit.errors import RecipeError, UsageError
+from dlmkit.errors import NonFiniteError, RecipeError, UsageError
 from dlmkit.plugin import Part
 from dlmkit.registry import Registry
 from dlmkit.sampling import slots
@@ -470,3 +470,54 @@ def test_exit_memory_is_an_interface_that_can_be_subclassed():
         DENOISE.space, SCHEDULE, DENOISE, SAMPLERS["euler"], build("grid", "warped"), Odd()
     )
     assert {sample.halted for sample in run(chosen, unconditional(7, L), 2)} == {"seen 3"}
+
+
+class Spoilt(Denoise):
+    """The exact denoiser, whose prediction ``spoil`` changes in place."""
+
+    def __init__(self, spoil):
+        self.space, self.spoil = DENOISE.space, spoil
+
+    def start(self, x):
+        return DENOISE.start(x)
+
+    def __call__(self, x, level, previous, conditioning):
+        prediction = DENOISE(x, level, previous, conditioning)
+        self.spoil(prediction, level)
+        return prediction
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("exit", ["none", "fixed", "entropy"])
+def test_a_prediction_that_is_not_finite_ends_sampling_and_never_becomes_text(value, exit):
+    def spoil(prediction, level):
+        prediction.query[-1, 2, 3] = value
+        prediction.x0_step[-1, 2, 3] = value
+
+    with pytest.raises(NonFiniteError, match=r"^text \d of seed 4: after \d+ steps ") as error:
+        draw(parts(exit=exit, denoise=Spoilt(spoil)), unconditional(3, L), 4)
+    assert error.value.exit_code == 7
+
+
+def test_a_nan_of_one_step_in_the_middle_is_not_forgotten():
+    def spoil(prediction, level):
+        middle = (level.sigma > 1.0) & (level.sigma < 3.0)
+        prediction.x0_step[middle] = math.nan
+
+    with pytest.raises(NonFiniteError):
+        draw(parts(denoise=Spoilt(spoil)), unconditional(3, L), 4)
+
+
+def test_padding_and_impossible_tokens_need_not_be_finite():
+    def spoil(prediction, level):
+        prediction.query[0, 3:] = math.nan
+
+    def impossible(prediction, level):
+        prediction.query[..., 0] = -math.inf
+
+    for spoilt in (spoil, impossible):
+        assert len(draw(parts(denoise=Spoilt(spoilt)), [Request.free(0, 3)], 4)) == 1
+
+
+def draw(model, requests, seed):
+    return generate(model, requests, seed=seed, steps=N, batch_size=8, length=L)

@@ -63,6 +63,21 @@ def test_one_weight_that_is_no_number_is_refused_by_name(
     assert f"{bad / name}: the tensor {(bad / 'which').read_text()} holds 1 of" in said.err
 
 
+def test_finite_weights_that_overflow_end_sampling_and_never_become_text(
+    checkpoint, tmp_path, capsys
+):
+    def change(folder):
+        tensors = load_file(folder / EMA)
+        save_file({k: v * 1e30 for k, v in tensors.items()}, folder / EMA)
+
+    bad = altered(checkpoint, tmp_path / "bad", change)
+    capsys.readouterr()
+    assert dlmkit("sample", bad, "-n", 2) == 7
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "is not finite (NaN or infinity), and no text can come of it" in said.err
+
+
 @pytest.mark.parametrize("name", [MODEL, EMA, OPTIMISER])
 def test_a_run_does_not_go_on_from_what_is_no_number(checkpoint, tmp_path, capsys, name):
     run = tmp_path / "run"
