@@ -61,11 +61,13 @@ def _fold(key: Tensor | int, value: Tensor | int) -> Tensor:
 class Noise:
     """One stream of random numbers a row. ``key`` is row-first, int64[B].
 
-    Or N streams a row, int64[B, N], of which ``step`` picks one: see :meth:`at`.
+    Or N streams a row, int64[B, N], of which ``step`` picks one: see :meth:`at`. Numbers are made
+    on ``device``, by default where the keys are: see :meth:`on`.
     """
 
     key: Int[Tensor, "B *N"]
     step: Int[Tensor, "B"] | None = None
+    device: torch.device | None = None
 
     @staticmethod
     def keyed(seed: int, rows: Int[Tensor, "B"], step: Int[Tensor, "B"] | int) -> Noise:
@@ -83,9 +85,17 @@ class Noise:
         What is folded in from here on is folded into all steps at once, remembered and picked
         from: a loop over the steps pays for it once and not at every one.
         """
-        picked = Noise(self.key, step)
+        picked = Noise(self.key, step, self.device)
         picked.__dict__["_folds"] = self._folds
         return picked
+
+    def on(self, device: torch.device) -> Noise:
+        """The same streams, whose numbers are made on ``device`` while keys stay where they are.
+
+        To fold keys takes a dozen small operations each time, which the host does sooner than it
+        launches them. What is one number a row is drawn on the host as well.
+        """
+        return Noise(self.key, self.step, device)
 
     def fork(self, domain: int) -> Noise:
         """Streams of the same rows that share no number with these: one domain a consumer."""
@@ -97,19 +107,22 @@ class Noise:
 
     def _folded(self, value: int) -> Noise:
         if value not in self._folds:
-            self._folds[value] = Noise(_fold(self.key, value))
+            self._folds[value] = Noise(_fold(self.key, value), None, self.device)
         folded = self._folds[value]
         return folded if self.step is None else folded.at(self.step)
 
-    def _bits(self, draw: int, count: int, at: At | None = None) -> Int[Tensor, "B K"]:
+    def _bits(
+        self, draw: int, count: int, device: torch.device, at: At | None = None
+    ) -> Int[Tensor, "B K"]:
         """``count`` words of every row; ``at``, (rows, words): of these, each from a word on."""
         folded = self._folded(draw)
-        key = folded.key if self.step is None else folded.key.gather(1, self.step[:, None])[:, 0]
+        key = folded.key[:, None] if self.step is None else folded.key.gather(1, self.step[:, None])
+        key = key.to(device, non_blocking=True)
         if at is not None:
             rows, word = at
-            key = key[rows] + word * _GOLDEN
+            key = key[rows] + word[:, None] * _GOLDEN
         counter = torch.arange(1, count + 1, device=key.device)
-        return _mix_(torch.add(key[:, None], counter, alpha=_GOLDEN))
+        return _mix_(torch.add(key, counter, alpha=_GOLDEN))
 
     def uniform(
         self,
@@ -128,15 +141,17 @@ class Noise:
         if at is not None:
             shape = shape[1:]
             at = at[0], at[1] * math.prod(shape)
-        drawn = _shifted(self._bits(draw, math.prod(shape), at), 64 - bits)
-        return drawn.to(dtype).mul_(2.0**-bits).view(-1, *shape)
+        count, place = math.prod(shape), self.device or self.key.device
+        where = self.key.device if count == 1 and at is None else place
+        drawn = _shifted(self._bits(draw, count, where, at), 64 - bits).to(dtype).mul_(2.0**-bits)
+        return drawn.to(place, non_blocking=True).view(-1, *shape)
 
     def normal(
         self, draw: int, shape: tuple[int, ...] = (), dtype: torch.dtype = torch.float32
     ) -> Float[Tensor, "B ..."]:
         """Standard normal numbers (Box-Muller), shape (B, \\*shape)."""
         count = math.prod(shape)
-        bits = self._bits(draw, (count + 1) // 2)
+        bits = self._bits(draw, (count + 1) // 2, self.device or self.key.device)
         # each word's two halves, the low one first in memory: the angle's bits, then the radius's
         halves = bits.view(torch.uint32).unflatten(1, (-1, 2)).permute(2, 0, 1)
         halves = halves.to(torch.float64, memory_format=torch.contiguous_format)

@@ -1,6 +1,6 @@
 """Row-first values: axis 0 of every tensor is the row, so whole states are indexed at once.
 
-A value is a tensor, ``None``, or a tuple, named tuple, dict or dataclass of values.
+A value is a tensor, ``None``, a device, or a tuple, named tuple, dict or dataclass of values.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ Value = TypeVar("Value")
 
 def _map(function: Callable[..., Tensor], *values: Any) -> Any:
     first = values[0]
-    if first is None:
-        return None
+    if first is None or isinstance(first, torch.device):
+        return first
     if isinstance(first, Tensor):
         return function(*values)
     if isinstance(first, dict):

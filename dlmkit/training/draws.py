@@ -47,23 +47,23 @@ def stratified(seed: int, step: int, size: int, device: torch.device) -> PerRow:
     """u of every slot of a global batch of ``size``: one in each of ``size`` equal intervals.
 
     u = frac(u_0 + pi(slot) / size) with one offset u_0 and one permutation pi a step, so that
-    neighbouring slots are no neighbours in u.
+    neighbouring slots are no neighbours in u. Drawn on the host, for ``device``.
     """
-    slots = torch.arange(size, device=device)
+    slots = torch.arange(size)
     noise = Noise.keyed(seed, slots, step).fork(TRAINING)
     order = noise.fork(_ORDER).uniform(0, dtype=torch.float64).argsort()
     offset = noise.fork(_OFFSET).uniform(0, dtype=torch.float64)[0]
     u = (offset + order / size).frac().float()
-    return u.clamp(max=1.0 - 2.0**-24)
+    return u.clamp(max=1.0 - 2.0**-24).to(device, non_blocking=True)
 
 
 def draws(seed: int, step: int, slots: Slots, u: Tensor, before: int = 0) -> Draws:
-    """The randomness of ``slots``; ``u`` is that of the whole batch.
+    """The randomness of ``slots``; ``u`` is that of the whole batch, on the model's device.
 
     ``before`` counts the steps that the weights had behind them when this training began.
     """
-    index = slots.index(u.device)
-    noise = Noise.keyed(seed, index, step).fork(TRAINING).fork(_ROWS)
+    index = slots.index()
+    noise = Noise.keyed(seed, index, step).fork(TRAINING).fork(_ROWS).on(u.device)
     return Draws(
         u[slots.first :: slots.passes], noise, torch.full_like(index, before + step), slots
     )

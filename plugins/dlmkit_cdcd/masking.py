@@ -28,8 +28,7 @@ class PrefixMasking(Masking):
         pass
 
     def draw(self, attend: Mask, noise: Noise) -> Mask:
-        order = torch.arange(attend.shape[1], device=attend.device, dtype=torch.float64)
-        return lowest(order.expand(attend.shape), attend, uniform_count(attend, noise))
+        return attend & (attend.cumsum(dim=1) <= uniform_count(attend, noise)[:, None])
 
 
 class RandomMasking(Masking):
@@ -49,14 +48,11 @@ class MixedMasking(Masking):
     def __init__(self, config: configs.Mix, context: BuildContext) -> None:
         self.parts: list[Masking] = [context.build("masking", part) for part in config.parts]
         weights = torch.tensor(config.weights or [1.0] * len(self.parts), dtype=torch.float64)
-        self.edges = (weights / weights.sum()).cumsum(0)[:-1]
+        self.edges: list[float] = (weights / weights.sum()).cumsum(0)[:-1].tolist()
 
     def draw(self, attend: Mask, noise: Noise) -> Mask:
-        choice = torch.bucketize(
-            noise.uniform(0, dtype=torch.float64), self.edges.to(attend.device), right=True
-        )
-        given = torch.zeros_like(attend)
-        for index, part in enumerate(self.parts):
-            drawn = part.draw(attend, noise.fork(index))
-            given = torch.where((choice == index)[:, None], drawn, given)
+        choice = noise.uniform(0, dtype=torch.float64)[:, None]
+        given, *others = (part.draw(attend, noise.fork(i)) for i, part in enumerate(self.parts))
+        for edge, drawn in zip(self.edges, others, strict=True):
+            given = torch.where(choice >= edge, drawn, given)
         return given

@@ -48,6 +48,8 @@ class ScoreInterpolation(RecipeObjective):
         return LossParts.of(totals, given, batch.attend, t, self.schedule.pdf(t))
 
     def _drop(self, conditioning: Conditioning, draws: Draws) -> Conditioning:
+        if self.config.conditioning_dropout == 0:
+            return conditioning
         dropped: PerRow = draws.noise.fork(DROPOUT).uniform(0)
         keep = (dropped >= self.config.conditioning_dropout)[:, None, None]
         return Conditioning(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,20 +23,19 @@ Edges = Float[Tensor, "K"]
 
 def _piece(x: Tensor, edges: Edges) -> Tensor:
     """The piece of ``edges`` that each ``x`` lies in; both ends belong to the outer pieces."""
-    return (torch.searchsorted(edges, x.contiguous(), right=True) - 1).clamp(0, len(edges) - 2)
+    return torch.searchsorted(edges[1:-1], x.contiguous(), right=True)
 
 
 def interpolate(x: Tensor, xs: Edges, ys: Edges) -> Tensor:
     """The piecewise-linear function through (xs, ys), xs increasing."""
-    k = _piece(x, xs)
-    share = (x - xs[k]) / (xs[k + 1] - xs[k])
-    return torch.lerp(ys[k], ys[k + 1], share)
+    lines = torch.stack((xs[:-1], xs.diff(), ys[:-1], ys[1:]))
+    start, width, low, high = lines[:, _piece(x, xs)]
+    return torch.lerp(low, high, (x - start) / width)
 
 
 def slope(x: Tensor, xs: Edges, ys: Edges) -> Tensor:
     """The derivative of :func:`interpolate`."""
-    k = _piece(x, xs)
-    return (ys[k + 1] - ys[k]) / (xs[k + 1] - xs[k])
+    return (ys.diff() / xs.diff())[_piece(x, xs)]
 
 
 class VarianceExploding(NoiseSchedule):
@@ -95,9 +95,10 @@ class Warped(VarianceExploding, LearnedSchedule):
 
     def _publish(self, t_widths: Edges, u_widths: Edges) -> None:
         """Draw from the CDF with these positive widths from now on."""
-        edges = torch.cat((t_widths.new_zeros(1), t_widths.cumsum(0) / t_widths.sum()))
-        self.t_edges.copy_(self.t_min + edges * (self.t_max - self.t_min))
-        self.u_edges.copy_(torch.cat((u_widths.new_zeros(1), u_widths.cumsum(0) / u_widths.sum())))
+        widths = torch.stack((t_widths, u_widths))
+        edges = F.pad(widths.cumsum(dim=1) / widths.sum(dim=1, keepdim=True), (1, 0))
+        self.t_edges.copy_(self.t_min + edges[0] * (self.t_max - self.t_min))
+        self.u_edges.copy_(edges[1])
 
 
 class TimeWarp(Warped):
@@ -131,14 +132,13 @@ class TimeWarp(Warped):
     def _fitted(self, t: PerRow, logits: Tensor) -> Tensor:
         """F~(t): the unnormalised CDF, whose widths in u are exp(l^u)."""
         w_t, _ = self._widths(logits)
-        zero = w_t.new_zeros(1)
         share = (t - self.t_min) / (self.t_max - self.t_min)
-        heights = logits[1].exp().cumsum(0)
-        return interpolate(share, torch.cat((zero, w_t.cumsum(0))), torch.cat((zero, heights)))
+        xs, ys = (F.pad(widths.cumsum(0), (1, 0)) for widths in (w_t, logits[1].exp()))
+        return interpolate(share, xs, ys)
 
     @torch.no_grad()
     def observe(self, t: PerRow, loss: PerRow, pdf: PerRow, rows: Rows) -> None:
-        weights = torch.where(rows, 1.0 / pdf.double(), 0.0)
+        weights = rows / pdf.double()
         weights = weights / weights.sum().clamp(min=1e-30)
         with torch.enable_grad():
             logits = self.logits.clone().requires_grad_()
@@ -183,32 +183,26 @@ class TimeWarpTable(Warped):
 
     @torch.no_grad()
     def observe(self, t: PerRow, loss: PerRow, pdf: PerRow, rows: Rows) -> None:
-        bins = _piece(t.double(), self.t_edges)
-        used = rows.double()
-        new = torch.zeros_like(self.counts).index_add_(0, bins, used)
-        total = torch.zeros_like(self.counts).index_add_(
-            0, bins, torch.where(rows, loss.double(), 0.0)
-        )
+        seen = torch.stack((rows.double(), torch.where(rows, loss.double(), 0.0)))
+        sums = seen.new_zeros(2, len(self.counts))
+        new, total = sums.index_add_(1, _piece(t.double(), self.t_edges), seen)
         # a bin keeps at most `memory` samples, so old losses give way within that many draws
-        kept = torch.minimum(self.counts, (self.config.memory - new).clamp(min=0.0))
-        self.counts.copy_(kept + new)
-        self.means.copy_((self.means * kept + total) / self.counts.clamp(min=1e-30))
+        kept = torch.minimum(self.counts, (self.config.memory - new).clamp_(min=0.0))
+        torch.add(kept, new, out=self.counts)
+        self.means.mul_(kept).add_(total).div_(self.counts.clamp(min=1e-30))
         self.updates += 1
         self._redraw()
 
     def _redraw(self) -> None:
         """Half of a rise between two bins' losses goes to each of the two bins."""
-        loss = isotonic(self.means, self.counts)
-        rise = loss.diff()
-        widths = torch.zeros_like(loss)
-        widths[:-1] += 0.5 * rise
-        widths[1:] += 0.5 * rise
-        flat = torch.full_like(widths, 1.0 / len(widths))
-        widths = torch.where(widths.sum() > 0, widths / widths.sum().clamp(min=1e-30), flat)
-        fade = (1.0 - self.updates / self.config.fade).clamp(min=0.0)
+        rise = F.pad(0.5 * isotonic(self.means, self.counts).diff(), (1, 1))
+        widths = rise[1:] + rise[:-1]
+        flat, total = torch.full_like(widths, 1.0 / len(widths)), widths.sum()
+        widths = torch.where(total > 0, widths / total.clamp(min=1e-30), flat)
+        fade = (1.0 - self.updates / self.config.fade).clamp_(min=0.0)
         mix = self.config.log_uniform_mix
         mixed = torch.lerp(widths, flat, mix + (1.0 - mix) * fade)
-        self.u_edges[1:] = mixed.cumsum(0) / mixed.sum()
+        torch.div(mixed.cumsum(0), mixed.sum(), out=self.u_edges[1:])
 
 
 def isotonic(values: Edges, weights: Edges) -> Edges:
@@ -217,15 +211,11 @@ def isotonic(values: Edges, weights: Edges) -> Edges:
     The max-min formula over all intervals (Barlow and others 1972); entries without weight take
     the value of their neighbours.
     """
-    total = torch.cat((values.new_zeros(1), (values * weights).cumsum(0)))
-    mass = torch.cat((weights.new_zeros(1), weights.cumsum(0)))
-    n = len(values)
-    starts = torch.arange(n, device=values.device)[:, None]
-    ends = starts.view(1, -1) + 1
-    span = mass[ends] - mass[starts]
-    valid = (ends > starts) & (span > 0)
-    mean = torch.where(valid, (total[ends] - total[starts]) / span.clamp(min=1e-30), torch.inf)
+    sums = F.pad(torch.stack((values * weights, weights)).cumsum(dim=1), (1, 0))
+    # the interval from i to j: sums to the end of j less those to the start of i, none if j < i
+    total, mass = (sums[:, None, 1:] - sums[:, :-1, None]).triu_()
+    mean = (total / mass.clamp(min=1e-30)).masked_fill_(mass <= 0, torch.inf)
     lowest = mean.flip(1).cummin(dim=1).values.flip(1)
-    filled = torch.where(torch.isfinite(lowest), lowest, -torch.inf)
-    result = filled.cummax(dim=0).values.diagonal()
-    return torch.where(torch.isfinite(result), result, 0.0)
+    lowest = lowest.nan_to_num_(-torch.inf, -torch.inf, -torch.inf)
+    fitted: Edges = lowest.cummax(dim=0).values.diagonal().nan_to_num(0.0, 0.0, 0.0)
+    return fitted
