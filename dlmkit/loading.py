@@ -12,12 +12,13 @@ import importlib.util
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import pluggy
 
@@ -31,6 +32,7 @@ from dlmkit.declarations import (
     did_you_mean,
     duplicates,
 )
+from dlmkit.errors import PluginError
 from dlmkit.plugin import (
     API,
     PROJECT,
@@ -41,9 +43,15 @@ from dlmkit.plugin import (
     Recipe,
     ShippedModel,
 )
+from dlmkit.shown import say
 
 ALLOWED = "DLMKIT_PLUGINS"
 """Environment variable: names of the third-party plugins that may load, comma-separated."""
+
+AROUND = "to leave third-party plugins out: dlmkit --no-plugins ..."
+
+PATIENCE = 10.0
+"""Seconds of an import after which its plugin is named."""
 
 _NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 
@@ -81,16 +89,33 @@ class Loaded:
         return replace(self, state="failed", reason=reason)
 
 
-def load_plugins(third_party: bool = True) -> list[Loaded]:
+def load_plugins(
+    third_party: bool = True, load: Callable[[Loaded], Loaded] | None = None
+) -> list[Loaded]:
     """Every installed plugin, sorted by name and package. Nothing that a plugin does raises here.
 
     ``third_party=False``, or the environment variable ``DLMKIT_PLUGINS``, blocks plugins of
-    other distributions; dlmkit's own always load.
+    other distributions; dlmkit's own always load. ``load`` says what comes of those of others
+    (:func:`dlmkit.listing.plugins`), :func:`load_plugin` by default. Raises PluginError if
+    dlmkit's own are not there.
     """
     found = sorted(_discover(), key=lambda plugin: (plugin.name, plugin.distribution))
+    if not any(plugin.built_in for plugin in found):
+        raise PluginError(
+            "the installation of dlmkit is damaged: its package metadata, by which its own parts "
+            "are found, is missing; install it again (pip install --force-reinstall dlmkit)"
+        )
+    others = load or load_plugin
     blocked = [_block(plugin, third_party) for plugin in found]
     settled = [_settle(plugin, blocked) for plugin in blocked]
-    return [_load(plugin) if plugin.state == "ok" else plugin for plugin in settled]
+    return [
+        plugin
+        if plugin.state != "ok"
+        else load_plugin(plugin)
+        if plugin.built_in
+        else others(plugin)
+        for plugin in settled
+    ]
 
 
 def allowed_names() -> set[str] | None:
@@ -173,16 +198,55 @@ def _clash(name: str, packages: Sequence[str]) -> str:
     return f"{listed} {all_of_them} provide a plugin named {name!r}: keep one of them installed"
 
 
-def _load(plugin: Loaded) -> Loaded:
+def load_plugin(plugin: Loaded) -> Loaded:
+    """``plugin`` with what it declares, or failed."""
     try:
         with contextlib.redirect_stdout(sys.stderr):  # results alone go to stdout
-            if not plugin.built_in:
+            if plugin.built_in:
+                return _collect(plugin, _register(_import(plugin.target)))
+            with _contained(plugin):
                 _check_api(plugin)
-            return _collect(plugin, _register(_import(plugin.target)))
+                return _collect(plugin, _register(_import(plugin.target)))
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         return plugin.failed(describe(error))
+
+
+@contextlib.contextmanager
+def _contained(plugin: Loaded) -> Iterator[None]:
+    """Around what a third party runs when it is imported: it may not end the process, nor keep it
+    from ending by a thread, and it is named if it takes long."""
+    leave, start, left = os._exit, threading.Thread.start, list[threading.Thread]()
+
+    def refuse(code: int) -> NoReturn:
+        raise PluginDeclarationError(f"it ends the process when it is imported (os._exit({code}))")
+
+    def begin(thread: threading.Thread) -> None:
+        if not thread.daemon:
+            left.append(thread)
+            thread.daemon = True  # else the interpreter waits for it at its end
+        start(thread)
+
+    watch = threading.Timer(PATIENCE, say, (f"{_still(plugin)}; {AROUND}",))
+    watch.daemon = True
+    watch.start()
+    os._exit, threading.Thread.start = refuse, begin  # type: ignore[assignment,method-assign]
+    try:
+        yield
+    finally:
+        os._exit, threading.Thread.start = leave, start  # type: ignore[method-assign]
+        watch.cancel()
+    for thread in left:
+        thread.join(1.0)
+    if running := [thread.name for thread in left if thread.is_alive()]:
+        # or the next look would find it imported, and nothing wrong with it
+        sys.modules.pop(metadata.EntryPoint("", plugin.target, PROJECT).module, None)
+        raise PluginDeclarationError(f"its import left a thread running ({running[0]})")
+
+
+def _still(plugin: Loaded) -> str:
+    return f"plugin {plugin.name!r} ({plugin.package}) is still being imported"
 
 
 def describe(error: BaseException) -> str:

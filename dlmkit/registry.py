@@ -60,16 +60,12 @@ class Registry:
     @property
     def plugins(self) -> list[PluginInfo]:
         """Every plugin, sorted by name: loaded, failed or blocked, and why."""
-        return [
-            PluginInfo(p.name, p.version, p.distribution, p.state, p.reason, _provides(p))
-            for p in self.loaded
-        ]
+        return [info(plugin) for plugin in self.loaded]
 
     @property
     def notes(self) -> list[str]:
-        """What is odd about the environment's choice of plugins, one line each."""
-        absent = sorted((allowed_names() or set()) - {p.name for p in self.loaded})
-        return [f"{ALLOWED} lists {name!r}, which no installed package provides" for name in absent]
+        """:func:`notes` of its plugins."""
+        return notes(self.plugins)
 
     def components(self, kind: str | None = None) -> list[Entry]:
         """The components of all plugins that loaded, or those of one kind, by kind and name.
@@ -208,6 +204,18 @@ class Registry:
             error.add_note(f"while building {kind} {entry.qualified}")
             raise
         return _checked(kind, entry, built)
+
+
+def info(plugin: Loaded) -> PluginInfo:
+    """What is said of a plugin."""
+    p = plugin
+    return PluginInfo(p.name, p.version, p.distribution, p.state, p.reason, _provides(p))
+
+
+def notes(plugins: Iterable[PluginInfo]) -> list[str]:
+    """What is odd about the environment's choice of ``plugins``, one line each."""
+    absent = sorted((allowed_names() or set()) - {plugin.name for plugin in plugins})
+    return [f"{ALLOWED} lists {name!r}, which no installed package provides" for name in absent]
 
 
 def _entry(plugin: Loaded, component: Component) -> Entry:

@@ -18,6 +18,7 @@ from dlmkit.shown import visible
 
 if TYPE_CHECKING:
     from dlmkit.loading import Loaded
+    from dlmkit.registry import PluginInfo
 
 OWN = {
     command.name: command
@@ -88,9 +89,10 @@ def _plugins() -> Mapping[str, Loaded]:
     return {plugin.name: plugin for plugin in usable if plugin.commands}
 
 
-def unreachable(plugin: Any) -> str:
+def unreachable(plugin: PluginInfo) -> str:
     """Why the commands of ``plugin`` cannot be reached; nothing if they can, or it has none."""
-    if plugin.name not in OWN or not plugin.commands:
+    commands = any(name.startswith("command/") for name in plugin.provides)
+    if plugin.name not in OWN or not commands:
         return ""
     return (
         f"{plugin.name!r} is a command of dlmkit itself, so the commands of the plugin "

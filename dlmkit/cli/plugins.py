@@ -26,18 +26,23 @@ def _group() -> None: ...
 def list_plugins(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
 ) -> None:
-    """List every plugin: loaded, failed or blocked, and why. Exits 0 whatever failed."""
-    from dlmkit.registry import Registry
+    """List every plugin: loaded, failed or blocked, and why. Exits 0 whatever failed.
 
-    registry = Registry.load()
-    hidden = filter(None, (unreachable(plugin) for plugin in registry.loaded))
-    for note in (*registry.notes, *hidden):
+    Each of another package is loaded in a process of its own, for up to 20 seconds, so that one
+    that ends it or hangs is listed as failed like any other.
+    """
+    from dlmkit import listing
+    from dlmkit.registry import notes
+
+    found = listing.plugins()
+    hidden = filter(None, (unreachable(plugin) for plugin in found))
+    for note in (*notes(found), *hidden):
         say(f"note: {note}")
     if as_json:
-        result_json([asdict(plugin) for plugin in registry.plugins])
+        result_json([asdict(plugin) for plugin in found])
         return
     rows = [("NAME", "STATE", "PACKAGE", "PROVIDES")]
-    for plugin in registry.plugins:
+    for plugin in found:
         count = len(plugin.provides)
         provides = plugin.reason or f"{count} part{'s' * (count != 1)}"
         package = f"{plugin.distribution} {plugin.version}"
@@ -65,7 +70,7 @@ def check(
             f"no plugin named {name!r} is installed ('dlmkit plugins list' shows what there is)"
         )
     outcomes = run(name, registry)
-    hidden = [unreachable(plugin) for plugin in registry.loaded if plugin.name == name]
+    hidden = [unreachable(plugin) for plugin in registry.plugins if plugin.name == name]
     outcomes += [Outcome("plugin", "commands-are-reached", "failed", why) for why in hidden if why]
     if as_json:
         result_json([asdict(outcome) for outcome in outcomes])
