@@ -17,7 +17,7 @@ from torch import Tensor
 from dlmkit import devices, files, folders
 from dlmkit.core.data import Data
 from dlmkit.errors import CheckpointError, PluginError, RecipeError, UsageError
-from dlmkit.plugin import KINDS, Part
+from dlmkit.plugin import KINDS, MOST, Part
 from dlmkit.prompts import GAP, beginning, gaps
 from dlmkit.recipe.assemble import Assembly, assemble, assemble_sampling
 from dlmkit.recipe.load import load_recipe, resolve_text, resolve_values
@@ -264,6 +264,7 @@ class Model:
         for size in lengths:
             _whole(size, "length", 1, self.config.length)
         count, first = _whole(n, "n", 1) * len(asked), _whole(offset, "offset", 0)
+        _whole(count, "the number of texts", 1, MOST)  # more of them: from an offset on
         _whole(first + count - 1, "the index of the last text", 0)
         return [
             self._request(row, *asked[row % len(asked)], lengths[row % len(lengths)])
@@ -314,9 +315,9 @@ class Model:
             self.parts,
             requests,
             seed=_whole(seed, "seed", 0),
-            steps=_whole(config.steps if steps is None else steps, "steps", 1),
+            steps=_whole(config.steps if steps is None else steps, "steps", 1, MOST),
             batch_size=_whole(
-                config.batch_size if batch_size is None else batch_size, "batch_size", 1
+                config.batch_size if batch_size is None else batch_size, "batch_size", 1, MOST
             ),
             length=self.config.length,
             width=self.parts.inference.width,

@@ -128,7 +128,7 @@ class Registry:
             raise PluginError(self._absent(owner))
         guess = did_you_mean(name, [*there, *(key.rpartition(":")[2] for key in there)])
         listed = f"shipped {what}s are {', '.join(there)}" if there else f"no {what} is shipped"
-        raise RecipeError(f"there is no {what} {name!r}{guess}; {listed}")
+        raise RecipeError(f"there is no {what} {name!r}; {listed}{guess}")
 
     def _absent(self, plugin: str) -> str:
         return (

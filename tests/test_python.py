@@ -179,6 +179,8 @@ def test_a_callback_sees_every_step(capsys):
         ({"seed": 2**63}, f"seed is {2**63}; expected"),
         ({"seed": 1.5}, "seed is 1.5; expected"),
         ({"seed": True}, "seed is True; expected"),
+        ({"n": 2**20 + 1}, "the number of texts is 1048577; expected an integer from 1 to 1048576"),
+        ({"steps": 10**12}, "steps is 1000000000000; expected an integer from 1 to 1048576"),
         ({"batch_size": 0}, "batch_size is 0; expected an integer from 1"),
         ({"steps": 0}, "steps is 0; expected an integer from 1"),
         ({"length": 33}, "length is 33; expected an integer from 1 to 32"),
@@ -264,7 +266,7 @@ def test_curves_of_records_and_of_a_run(tmp_path):
     assert all(float(tick).is_integer() for tick in axes.get_xticks())
     level = {"context_free": 1.0, "model": 0.5, "bigram": None}
     records = [
-        {"kind": "train", "step": 1, "loss": 2.0},
+        {"kind": "train", "step": 1, "loss": 2.0, "tokens": 8, "seconds": 1.0},
         {"kind": "validation", "step": 1, "loss": 1.0, "levels": [level]},
     ]
     lines = "".join(json.dumps(record) + "\n" for record in records)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from dlmkit.errors import UsageError
+from dlmkit.files import quoted
+from dlmkit.plugin import MOST
 from dlmkit.recipe.short import NONE, split
 
 PRECISIONS: Mapping[str, tuple[str, ...]] = {
@@ -98,10 +100,13 @@ def words(option: str, text: str) -> list[str]:
 
 
 def numbers(option: str, text: str) -> list[int]:
-    """The positive whole numbers of a list separated by commas. Raises UsageError otherwise."""
+    """The whole numbers from 1 to :data:`MOST` of a list separated by commas. Raises UsageError
+    otherwise."""
     items = words(option, text)
-    if not all(item.isdecimal() and int(item) > 0 for item in items):
-        raise UsageError(f"{option} {text!r}: expected whole numbers from 1, such as 16,32,64")
+    if not all(item.isdecimal() and len(item) < 9 and 0 < int(item) <= MOST for item in items):
+        raise UsageError(
+            f"{option} {quoted(text)}: expected whole numbers from 1 to {MOST}, such as 16,32,64"
+        )
     return [int(item) for item in items]
 
 

@@ -9,6 +9,7 @@ import typer
 
 from dlmkit.cli import options
 from dlmkit.cli.output import columns, result, result_json, say
+from dlmkit.plugin import MOST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +26,10 @@ def analyze(
         ),
     ] = "all",
     count: Annotated[
-        int, typer.Option("-n", "--count", min=2, help="Texts to draw, and held-out rows to read.")
+        int,
+        typer.Option(
+            "-n", "--count", min=2, max=MOST, help="Texts to draw, and held-out rows to read."
+        ),
     ] = 64,
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Of the texts and of the noise.")

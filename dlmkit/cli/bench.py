@@ -10,6 +10,7 @@ import typer
 from dlmkit.cli import options
 from dlmkit.cli.bench_cases import list_cases, run_cases
 from dlmkit.cli.output import result, say, writing
+from dlmkit.plugin import MOST
 from dlmkit.shown import results
 
 if TYPE_CHECKING:
@@ -99,7 +100,11 @@ def sampler(
     count: Annotated[
         int | None,
         typer.Option(
-            "-n", "--count", min=8, help="Texts reported on.  [default: at most 256, or 2000]"
+            "-n",
+            "--count",
+            min=8,
+            max=MOST,
+            help="Texts reported on.  [default: at most 256, or 2000]",
         ),
     ] = None,
     bound: Annotated[

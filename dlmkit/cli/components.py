@@ -11,7 +11,7 @@ from dlmkit.cli.output import columns, jsonable, result, result_json
 
 if TYPE_CHECKING:
     from dlmkit.recipe.options import Option
-    from dlmkit.registry import Entry
+    from dlmkit.registry import Entry, Registry
 
 components = typer.Typer(no_args_is_help=True, help="The parts that recipes are made of.")
 
@@ -37,7 +37,9 @@ def list_components(
 
 @components.command("show")
 def show_components(
-    what: Annotated[str, typer.Argument(metavar="KIND[/NAME]", help="E.g. schedule/time-warp.")],
+    what: Annotated[
+        str, typer.Argument(metavar="KIND[/NAME]|NAME", help="E.g. schedule/time-warp.")
+    ],
     as_json: Json = False,
 ) -> None:
     """Show options, defaults, description and owner of one component, or of all of a kind."""
@@ -46,12 +48,31 @@ def show_components(
 
     registry = Registry.load()
     kind, slash, name = what.partition("/")
-    entries = [registry.find(kind, name)] if slash else registry.components(kind)
+    entries = [registry.find(kind, name)] if slash else _called(what, registry)
     shown = [(entry, list(options_of(entry.component.config))) for entry in entries]
     if as_json:
         result_json([_details(entry, options) for entry, options in shown])
     else:
         result("\n\n".join(_text(entry, options) for entry, options in shown))
+
+
+def _called(what: str, registry: Registry) -> list[Entry]:
+    """All components of the kind ``what``, or of any kind by this name."""
+    from dlmkit.declarations import did_you_mean
+    from dlmkit.errors import RecipeError
+    from dlmkit.plugin import KINDS
+
+    if what in KINDS:
+        return registry.components(what)
+    everything = registry.components()
+    found = [entry for entry in everything if what in (entry.component.name, entry.qualified)]
+    if not found:
+        guess = did_you_mean(what, [*KINDS, *(entry.component.name for entry in everything)])
+        raise RecipeError(
+            f"there is no kind of component {what!r} and no component of this name"
+            f"{guess or '; kinds are ' + ', '.join(KINDS)}"
+        )
+    return found
 
 
 def _summary(entry: Entry) -> dict[str, Any]:
@@ -88,7 +109,7 @@ def _text(entry: Entry, options: list[Option]) -> str:
     lines = [
         f"{component.kind} {entry.qualified}: {component.summary}",
         f"  from {entry.distribution} {entry.version}",
-        *(f"  {line}" for line in _description(entry).splitlines()),
+        *(f"  {line}" for line in _description(entry).splitlines() if line != "No options."),
     ]
     for word, names in (("provides", component.provides), ("requires", component.requires)):
         lines += [f"  {word} {', '.join(sorted(names))}"] if names else []

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from dlmkit.cli import options, records
 from dlmkit.cli.output import result, result_json, say
+from dlmkit.plugin import MOST
 
 if TYPE_CHECKING:
     from dlmkit.bench.subject import Subject
@@ -52,7 +53,9 @@ def model(
     ],
     count: Annotated[
         int | None,
-        typer.Option("-n", "--count", min=1, help="Texts to draw.  [default: the recipe's]"),
+        typer.Option(
+            "-n", "--count", min=1, max=MOST, help="Texts to draw.  [default: the recipe's]"
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of all texts.")] = 0,
     batch_size: options.BatchSize = None,

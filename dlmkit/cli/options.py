@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dlmkit.plugin import MOST
+
 if TYPE_CHECKING:
     from dlmkit.models import Model
 
@@ -43,12 +45,13 @@ Seed = Annotated[
     typer.Option(min=0, max=2**63 - 1, help="Text i depends on it and i alone.  [default: 0]"),
 ]
 BatchSize = Annotated[
-    int | None, typer.Option(min=1, help="Texts side by side.  [default: the recipe's]")
+    int | None, typer.Option(min=1, max=MOST, help="Texts side by side.  [default: the recipe's]")
 ]
 Steps = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=MOST,
         help="Points of the grid, t_max to t_min; the last step ends clean.  "
         "[default: the recipe's]",
     ),

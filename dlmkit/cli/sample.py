@@ -11,6 +11,7 @@ import typer
 
 from dlmkit.cli import options
 from dlmkit.cli.output import result, result_json, say
+from dlmkit.plugin import MOST
 from dlmkit.recipe import short
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def sample(
             "-n",
             "--count",
             min=1,
+            max=MOST,
             help="Texts to draw, of each prompt if there are several.  [default: 8; 1 of each "
             "of several prompts]",
         ),

@@ -9,6 +9,7 @@ import typer
 
 from dlmkit.cli import options
 from dlmkit.cli.output import result, result_json, say
+from dlmkit.plugin import MOST
 
 if TYPE_CHECKING:
     from dlmkit.sampling.trace import Trace
@@ -18,7 +19,7 @@ def trace(
     model: options.Sampled,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The new file to write.")],
     count: Annotated[
-        int, typer.Option("-n", "--count", min=1, help="Texts to record, of each prompt.")
+        int, typer.Option("-n", "--count", min=1, max=MOST, help="Texts to record, of each prompt.")
     ] = 256,
     seed: options.Seed = None,
     batch_size: options.BatchSize = None,
@@ -79,7 +80,9 @@ def trace(
     if as_json:
         result_json(_summary(recorded, out))
     else:
-        size = f"{out.stat().st_size / 1e6:.1f} MB"
+        from rich.filesize import decimal
+
+        size = decimal(out.stat().st_size)
         result(f"{out}: {len(recorded.row)} texts, {recorded.steps} steps, {size}")
 
 

@@ -75,5 +75,9 @@ _BOUNDS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "m
 
 
 def _bounds(schema: Mapping[str, Any]) -> str:
-    limits = [f"{sign} {schema[key]:g}" for key, sign in _BOUNDS.items() if key in schema]
+    limits = [f"{sign} {_number(schema[key])}" for key, sign in _BOUNDS.items() if key in schema]
     return f" {' and '.join(limits)}" if limits else ""
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"

@@ -93,7 +93,7 @@ def _named(name: str, registry: Registry) -> Shipped:
     names = [recipe.name for recipe in everything]
     there = f"; shipped recipes are {', '.join(sorted(names))}" if names else ""
     raise RecipeError(
-        f"there is no recipe named {name!r}{did_you_mean(name, names)}{there}{_on_disk(name)}"
+        f"there is no recipe named {name!r}{there}{did_you_mean(name, names)}{_on_disk(name)}"
     )
 
 

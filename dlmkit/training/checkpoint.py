@@ -236,7 +236,9 @@ def find(reference: Path) -> Path:
     found = checkpoints(inside)
     folder = found[-1] if found else reference
     if not found and not (reference / MANIFEST).exists() and step_of(reference) is None:
-        raise CheckpointError(f"{reference} holds no checkpoint")
+        runs = sorted(path.parent.name for path in reference.glob("*/checkpoints"))
+        named = f"; of the runs in it ({', '.join(runs[:8])}), name one" if runs else ""
+        raise CheckpointError(f"{reference} holds no checkpoint{named}")
     try:
         verify(folder)
     except CheckpointError as error:

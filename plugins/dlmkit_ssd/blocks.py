@@ -9,6 +9,7 @@ import typer
 
 from dlmkit.errors import UsageError
 from dlmkit.models import Model, Text, load_model
+from dlmkit.plugin import MOST
 from dlmkit.sampling.requests import Request
 from dlmkit.shown import result
 
@@ -39,9 +40,11 @@ def write(model: Model, count: int, *, block: int, seed: int, steps: int) -> lis
 def blocks(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run's folder or checkpoint.")],
     block: Annotated[int, typer.Option(min=1, help="Positions of a block.")] = 16,
-    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Texts.")] = 8,
-    seed: Annotated[int, typer.Option(min=0, help="Of all texts.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="Points of the grid, for each block.")] = 32,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, max=MOST, help="Texts.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Of all texts.")] = 0,
+    steps: Annotated[
+        int, typer.Option(min=1, max=MOST, help="Points of the grid, for each block.")
+    ] = 32,
 ) -> None:
     """Draw text block after block: each is sampled at the end of the text so far."""
     loaded = load_model(model)

@@ -296,6 +296,10 @@ def test_averaged_and_raw_weights_differ(sample):
         (["--set", "sampler.use=eulr"], 3, "did you mean 'euler'"),
         (["--set", "sampler.with.eat=3"], 3, "unknown key; there are eta"),
         (["--set", "sampler.use=absent:euler"], 4, "no plugin named 'absent'"),
+        (["-n", 2**20 + 1], 2, "less than or equal to 1048576"),
+        (["-n", 2**20, "--prompt", "the", "--prompt", "the"], 2, "the number of texts is 2097152"),
+        (["--steps", 10**12], 2, "less than or equal to 1048576"),
+        (["--batch-size", 10**12], 2, "less than or equal to 1048576"),
         (["--offset", -1], 2, "greater than or equal to 0"),
         (
             ["--offset", 2**63 - 1, "-n", 2],
@@ -328,6 +332,7 @@ def test_models_that_are_not_there(sample, tmp_path, trained):
     code, _, err = sample(model="someone/gpt2")
     assert (code, "fetch it by 'dlmkit pull someone/gpt2'" in err) == (3, True)
     assert "an encoder of transformers can be the network of a recipe" in err
+    assert f"of the runs in it ({trained.name}), name one" in sample(model=trained.parent)[2]
     assert sample(model=tmp_path)[::2] == (6, f"error: {tmp_path} holds no checkpoint\n")
     file = trained / "checkpoints" / "step-00000004" / "recipe.yaml"
     assert sample(model=file)[0] == 2

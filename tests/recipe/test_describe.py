@@ -1,5 +1,8 @@
 """What editors, listings and comparisons are told of recipes and options."""
 
+import json
+
+from dlmkit.cli.app import main
 from dlmkit.recipe.compare import differences
 from dlmkit.recipe.jsonschema import recipe_schema
 from dlmkit.recipe.options import Option, options_of
@@ -56,3 +59,15 @@ def _references(value):
     if isinstance(value, list):
         for item in value:
             yield from _references(item)
+
+
+def test_a_component_is_shown_by_its_name_alone(capsys):
+    assert main(["components", "show", "warped", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["kind"], found["name"]) == ("grid", "warped")
+    assert main(["components", "show", "warped"]) == 0
+    assert capsys.readouterr().out.lower().count("no options") == 1
+    assert main(["components", "show", "wrped"]) == 3
+    assert "no component of this name, did you mean 'warped'?" in capsys.readouterr().err
+    assert main(["components", "show", "transformer"]) == 0
+    assert "integer > 0 and <= 1,048,576" in capsys.readouterr().out
