@@ -21,7 +21,10 @@ from dlmkit.errors import DataError
 from dlmkit_text.configs import Tokens
 
 SEPARATOR = "\n"
-_PATTERN = r"\n| ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+| "
+LONGEST = 64
+"""The most characters of a word. Merging inside one costs the square of its length, so a text
+without spaces is cut here, and costs what any text of its length does."""
+_PATTERN = rf"\n| ?\p{{L}}{{1,{LONGEST}}}| ?\p{{N}}| ?[^\s\p{{L}}\p{{N}}]{{1,{LONGEST}}}| "
 _SPECIAL = [PAD, UNKNOWN]
 _FEWEST = 10
 _ENOUGH = 5_000_000

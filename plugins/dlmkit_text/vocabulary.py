@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from dlmkit import folders
 from dlmkit.core.tokenizer import FILE, PAD, Tokenizer
@@ -22,7 +22,7 @@ SEPARATOR = "<eos>"
 SAMPLE = 50_000_000
 """Characters of training text that a tokenizer is trained on, at most."""
 
-_FORMAT = 1
+_FORMAT = 2
 _FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "config.json", "*.model")
 
 
@@ -89,9 +89,14 @@ def _refuse_empty(documents: list[str], name: str) -> None:
 
 
 def byte_level(documents: Iterable[str], size: int) -> Tokenizer:
-    """Byte-pair merges of UTF-8 bytes within GPT-2's words: every text survives the round trip."""
+    """Byte-pair merges of UTF-8 bytes within GPT-2's words: every text survives the round trip.
+
+    Where no space comes for long, words end after :data:`dlmkit_text.pieces.LONGEST` characters.
+    """
     backend = tokenizers.Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    cut = pre_tokenizers.Split(Regex(rf"\S{{{pieces.LONGEST}}}"), behavior="isolated")
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([cut, words])
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,
