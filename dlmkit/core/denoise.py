@@ -16,7 +16,7 @@ from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.schedule import Level
 from dlmkit.core.vocabulary import Top
 from dlmkit.rows import take
-from dlmkit.types import PerPosition, Query
+from dlmkit.types import Index, PerPosition, Query
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,21 @@ class Shown(NamedTuple):
     made: int
 
 
+class Spent(NamedTuple):
+    """In feedback: how often each row was evaluated so far, where that is not once a call."""
+
+    evaluations: Index
+
+
+def spent(feedback: Any) -> Index | None:
+    """The sum of all :class:`Spent` in ``feedback``, one a guidance branch; None: there is none."""
+    if isinstance(feedback, Spent):
+        return feedback.evaluations
+    parts = [spent(part) for part in feedback] if isinstance(feedback, tuple) else []
+    found = [part for part in parts if part is not None]
+    return torch.stack(found).sum(dim=0) if found else None
+
+
 class Denoise(ABC):
     """Noisy rows at a level in, a :class:`Prediction` out. Pure: nothing is kept between calls."""
 
@@ -71,6 +86,14 @@ class Denoise(ABC):
         run. A denoiser that has neither is its own.
         """
         return self
+
+    def reusing(self, counted: Denoise) -> Denoise:
+        """What sampling asks for predictions: ``counted``, or what asks it less often.
+
+        ``counted`` is this denoiser with its evaluations counted. One whose answer cannot have
+        changed since its last may give that again, and then its feedback holds a :class:`Spent`.
+        """
+        return counted
 
 
 class ModelDenoise(Denoise):

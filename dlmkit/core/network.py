@@ -37,7 +37,12 @@ class Conditioning:
 
 
 class ScoreNetwork(nn.Module, ABC):
-    """Noisy rows in, one query vector a position out."""
+    """Noisy rows in, one query vector a position out.
+
+    One that says ``reads_level = False`` puts out the same at every level.
+    """
+
+    reads_level: bool = True
 
     @abstractmethod
     def forward(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dlmkit import rows
-from dlmkit.core.denoise import CountingDenoise, Denoise
+from dlmkit.core.denoise import CountingDenoise, Denoise, spent
 from dlmkit.core.exits import ExitCriterion
 from dlmkit.errors import NonFiniteError
 from dlmkit.noise import Noise
@@ -96,7 +96,9 @@ class _Run:
     def begin(parts: SamplingParts, seed: int, steps: int, length: int) -> _Run:
         parts = parts.prepared()
         network = CountingDenoise(parts.denoise)
-        guided: Denoise = network
+        # a recorded turn takes the same steps whatever the tokens
+        recorded = parts.inference.cuda_graphs
+        guided: Denoise = network if recorded else parts.denoise.reusing(network)
         for guidance in parts.guidance:
             guided = guidance.wrap(guided)
         ladder = Ladder.of(levels(parts, steps), parts.device, parts.dtype)
@@ -204,7 +206,10 @@ class _Run:
         )
         ids = torch.where(asked.given, asked.ids, self.parts.space.decode(x, query))
         sound = _sound(x, asked.attend) & _sound(query, asked.attend)
-        ids, memory, sound = rows.on_host((ids, memory, sound))
+        evaluations = spent(state.previous)
+        if evaluations is not None:
+            evaluations = evaluations[index]
+        ids, memory, sound, evaluations = rows.on_host((ids, memory, sound, evaluations))
         for k, i in enumerate(ended):
             if not sound[k]:
                 raise NonFiniteError(_unsound(slots.seats[i], self.seed))
@@ -213,7 +218,9 @@ class _Run:
                 row=seat.request.row,
                 ids=tuple(ids[k, : len(seat.request.tokens)].tolist()),
                 steps=seat.done,
-                evaluations=self._branches * self.costs[seat.done - 1],
+                evaluations=self._branches * self.costs[seat.done - 1]
+                if evaluations is None
+                else int(evaluations[k]),
                 halted=self._reason(seat.done, halts, rows.take(memory, torch.tensor([k]))),
             )
             for k, (seat, halts) in enumerate((slots.seats[i], verdicts[i].halts) for i in ended)

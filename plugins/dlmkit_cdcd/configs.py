@@ -115,6 +115,11 @@ class Transformer(Config):
     rotary_base: PositiveFloat = Field(
         10000.0, description="longest wavelength of RoPE over 2 pi (RoFormer: 10000; short: 100)"
     )
+    level: bool = Field(
+        True,
+        description="read the noise level; without it (MDLM's published models), `mdlm` uses a "
+        "prediction again until a token changes, and an accelerator waits once a step for that",
+    )
     time_features: Size = Field(128, description="Fourier features, MLP units (CDCD: 128)")
     time_bandwidth: PositiveFloat = Field(
         1.0, description="std of the Fourier frequencies over log noise-to-signal (our choice)"

@@ -135,6 +135,7 @@ class Transformer(ScoreNetwork):
         channels = config.width // config.heads
         attention = resolve_attention(context.attention, context.device, context.dtype, channels)
         self.attention_backend = attention.name
+        self.reads_level = config.level
         self.inputs = nn.Linear(3 * space.dim + 1, config.width)
         self.time = TimeFeatures(config.time_features, config.time_bandwidth)
         self.blocks = nn.ModuleList(Block(config, attention) for _ in range(config.blocks))
@@ -148,6 +149,8 @@ class Transformer(ScoreNetwork):
         self, x: Embedded, level: Level, conditioning: Conditioning, previous: Tensor
     ) -> Query:
         h = self.inputs(streams(x, conditioning, previous))
+        if not self.reads_level:
+            level = Level(*map(torch.ones_like, level))
         time = self.time(level)
         for block in self.blocks:
             h = block(h, time, self.rotation, conditioning.attend)

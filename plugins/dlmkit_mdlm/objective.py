@@ -10,11 +10,12 @@ from torch import Tensor
 
 from dlmkit import rows
 from dlmkit.core.context import BuildContext
-from dlmkit.core.denoise import ModelDenoise, Prediction
+from dlmkit.core.denoise import Denoise, ModelDenoise, Prediction
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
 from dlmkit.core.schedule import Level
 from dlmkit_mdlm import configs
+from dlmkit_mdlm.reuse import Reusing
 from dlmkit_mdlm.schedule import masked_share, masking_rate
 from dlmkit_mdlm.space import TokenSpace
 
@@ -37,6 +38,7 @@ class MaskedDenoise(ModelDenoise):
     def __init__(self, space: TokenSpace, network: ScoreNetwork) -> None:
         super().__init__(space, network)
         self.mask, self.table = space.corruption.mask, space.table
+        self.reads_level = network.reads_level
 
     def start(self, x: Tensor) -> Tensor:
         dtype = next(self.network.parameters()).dtype
@@ -53,6 +55,10 @@ class MaskedDenoise(ModelDenoise):
         query = query.scatter_(-1, token, torch.where(settled, 0.0, predicted))
         x0, lse = self.space.read(query)
         return Prediction(x0, query, lse, x0, previous)
+
+    def reusing(self, counted: Denoise) -> Denoise:
+        """Asks again only where a token changed, if the network does not read the level."""
+        return counted if self.reads_level else Reusing(counted, self.table)
 
 
 class MaskedBound(RecipeObjective):
