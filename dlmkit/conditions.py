@@ -13,13 +13,14 @@ from dlmkit import __version__, devices
 from dlmkit.errors import UsageError
 from dlmkit.evaluation.certificate import Certificate
 from dlmkit.models import Model
+from dlmkit.plugin import Part
 from dlmkit.recipe.short import typed
 from dlmkit.recipe.write import inline
 from dlmkit.sampling.requests import Request
 from dlmkit.training.environment import attention_used
 
 UNCONDITIONAL = "unconditional"
-_MODEL = ("length", "space", "schedule", "network", "objective")
+_MODEL = ("space", "schedule", "network", "objective")
 _FREE = {"count", "measured", "batch_size"}
 """Keys of the recipe's ``sample`` that change no text: it depends on seed and index alone."""
 
@@ -56,8 +57,18 @@ def _plain(part: Any) -> dict[str, Any]:
 
 
 def model_digest(model: Model) -> str:
-    """The sha256 of what the model computes with: its parts' options and every tensor."""
-    data = model.config.model_dump(mode="json", by_alias=True, include=set(_MODEL))
+    """The sha256 of what the model computes with: its parts' options and every tensor.
+
+    Options at their defaults are left out, so that a model stays itself when a later version's
+    part has one more: records, cards and certificates of it hold on.
+    """
+    registry = model.assembly.registry
+    data: dict[str, Any] = {"length": model.config.length}
+    for kind in _MODEL:
+        part: Part = getattr(model.config, kind)
+        options = registry.options(kind, part)
+        said = options.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        data[kind] = {"use": registry.find(kind, part.use).qualified, "with": said}
     digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode())
     for name, value in sorted(model.assembly.objective.state_dict().items()):
         value = value.detach().cpu().contiguous()

@@ -8,6 +8,7 @@ import dlmkit
 from dlmkit.cli.app import main
 from dlmkit.conditions import model_digest
 from dlmkit.evaluation.record import Record, save, sealed
+from dlmkit.hub.evidence import Evidence
 from dlmkit.training.checkpoint import listed, verify
 
 SAMPLES = ["in the ```beginning```", *(f"text {i}" for i in range(1, 20))]
@@ -117,3 +118,11 @@ def test_of_another_model_they_are_refused(run, measured, tmp_path, capsys):
     assert main(["export", str(run), str(tmp_path / "x"), "--acceptance", str(other)]) == 6
     assert "has been altered" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def test_what_was_measured_of_the_model_that_ships_is_of_its_weights_and_options():
+    """Also after its parts got more options, which it has at their defaults."""
+    model = dlmkit.load("ddlm-mini")
+    found = Evidence.of(model, model.folder)
+    assert found.record is not None
+    assert found.acceptance is not None
