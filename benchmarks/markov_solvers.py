@@ -31,7 +31,7 @@ from dlmkit.recipe.load import load_recipe
 from dlmkit.recipe.short import parse_part, split
 from dlmkit.sampling.requests import unconditional
 from dlmkit.sampling.runner import generate
-from dlmkit_markov.metric import NORMAL, ExactScore, finite_sample_kl, jackknife, pairs
+from dlmkit_markov.metric import NORMAL, ExactScore, finite_sample_kl, pairs, sampled_kl
 
 REFERENCE = ("dpm-2m", "sqrt-entropic", 128)
 FIGURE = (("dpm-2m", "sqrt-entropic", 16), ("euler", "karras:rho=7", 128))
@@ -64,7 +64,8 @@ def score(
     strange = ids < 0
     ids = ids.clamp(min=0)
     nll = metric.per_text(ids)
-    kl, spread = jackknife(pairs(ids, len(metric.chain.initial), metric.blocks), metric.chain)
+    counts = pairs(ids, len(metric.chain.initial), metric.blocks)
+    kl, (spread, _) = sampled_kl(counts, metric.chain, len(ids))
     result: dict[str, Any] = {
         "strange": float(strange.double().mean()),
         "gap": _interval(nll - metric.chain.entropy(metric.length)),

@@ -13,6 +13,7 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.data import Data
 from dlmkit.core.metric import Metric
 from dlmkit.errors import DataError, RecipeError
+from dlmkit.evaluation.intervals import Jackknife, jackknife
 from dlmkit.testing.markov import MarkovChain
 from dlmkit_markov.configs import ExactMetric
 from dlmkit_markov.data import MarkovData
@@ -61,7 +62,8 @@ class ExactScore(Metric):
         error = NORMAL * float(nll.std()) / math.sqrt(len(nll))
         expected = self.chain.entropy(self.length)
         gap = float(nll.mean()) - expected
-        kl, spread = jackknife(pairs(ids, len(self.chain.initial), self.blocks), self.chain)
+        counts = pairs(ids, len(self.chain.initial), self.blocks)
+        kl, (spread, _) = sampled_kl(counts, self.chain, len(ids))
         kl -= self._finite_sample(len(ids))
         return {
             **incomplete,
@@ -94,9 +96,10 @@ class ExactScore(Metric):
 
 
 def pairs(ids: Tensor, size: int, blocks: int) -> Float[Tensor, "G V V"]:
-    """How often each token follows each other, in up to ``blocks`` groups of texts."""
+    """How often each token follows each other, in up to ``blocks`` groups of texts: text i is in
+    group i mod ``blocks``."""
     groups = min(blocks, len(ids))
-    block = torch.arange(len(ids)) * groups // len(ids)
+    block = torch.arange(len(ids)) % groups
     index = (block[:, None] * size + ids[:, :-1]) * size + ids[:, 1:]
     counts = torch.bincount(index.flatten(), minlength=groups * size * size)
     return counts.view(groups, size, size).double()
@@ -109,12 +112,14 @@ def transition_kl(counts: Float[Tensor, "V V"], chain: MarkovChain) -> float:
     return float((counts * ratio.log()).sum() / counts.sum())
 
 
-def jackknife(blocks: Float[Tensor, "G V V"], chain: MarkovChain) -> tuple[float, float]:
-    """(the KL of all texts, its standard error by leaving out one block at a time)."""
-    whole, groups = blocks.sum(dim=0), len(blocks)
-    without = torch.tensor([transition_kl(whole - block, chain) for block in blocks])
-    spread = (groups - 1) / groups**0.5 * float(without.std(correction=0))
-    return transition_kl(whole, chain), spread
+def sampled_kl(
+    blocks: Float[Tensor, "G V V"], chain: MarkovChain, texts: int
+) -> tuple[float, Jackknife]:
+    """The KL of ``texts`` texts, and its error by leaving out one group of them at a time."""
+    whole = blocks.sum(dim=0)
+    value = transition_kl(whole, chain)
+    left = [transition_kl(whole - block, chain) for block in blocks]
+    return value, jackknife(value, left, texts)
 
 
 def finite_sample_kl(chain: MarkovChain, texts: int, length: int, draws: int) -> float:
