@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, TextIO
 
 MIB = 2**20
 
@@ -74,6 +74,18 @@ def read_lines(path: Path) -> list[bytes]:
 def read_text(path: Path, limit: int | None = DOCUMENT) -> str:
     """The same as UTF-8 text, with line ends as Python has them. Raises UnicodeDecodeError too."""
     return read_bytes(path, limit).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def written(path: Path, mode: Literal["w", "a"] = "w") -> TextIO:
+    """``path`` itself, open for UTF-8 text. Raises OSError for a link, wherever it leads: a folder
+    that a stranger packed may hold links to files of whoever goes on in it."""
+    if path.is_symlink():  # O_NOFOLLOW, where there is one, leaves no moment between
+        raise OSError(errno.ELOOP, "it is a link, which nothing is written through", str(path))
+    return open(path, mode, encoding="utf-8", opener=_itself)
+
+
+def _itself(path: str, flags: int) -> int:
+    return os.open(path, flags | _flag("O_NOFOLLOW"), 0o666)
 
 
 def is_png(path: Path) -> bool:

@@ -14,6 +14,7 @@ from dlmkit.evaluation.certificate import Certificate
 from dlmkit.evaluation.record import RECORD, read
 from dlmkit.recipe.yaml import read_file
 from dlmkit.texts import read_texts
+from dlmkit.training.folder import MetricsFile, RunFolder
 from dlmkit_text import shards, sources
 
 READERS = {
@@ -28,14 +29,20 @@ READERS = {
 
 @pytest.fixture
 def pipe(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    return tmp_path / "pipe"
+    os.mkfifo(tmp_path / "pipe.json")
+    return tmp_path / "pipe.json"
+
+
+@pytest.fixture
+def zero(tmp_path):
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+    return tmp_path / "zero.json"
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_every_reader_refuses_a_device_that_never_ends(reader):
-    with pytest.raises(DlmkitError, match=r"/dev/zero.* it is a device, not a file"):
-        READERS[reader](Path("/dev/zero"))
+def test_every_reader_refuses_a_device_that_never_ends(reader, zero):
+    with pytest.raises(DlmkitError, match=r"zero.json.* it is a device, not a file"):
+        READERS[reader](zero)
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -67,6 +74,32 @@ def test_a_file_is_read_to_the_limit_and_no_further(tmp_path):
 def test_a_name_that_no_file_can_have_is_an_error_of_the_system_like_any_other(name):
     with pytest.raises(OSError, match="no file can have this name"):
         files.read_bytes(Path(name))
+
+
+def begin(run):
+    with run.locked():
+        run.write_recipe("a: 1\n")
+        run.rewind(0)
+
+
+@pytest.mark.parametrize("name", [".lock", ".recipe.yaml.new", ".metrics.jsonl.new"])
+def test_a_run_is_written_through_no_link_that_its_folder_holds(tmp_path, name):
+    """A stranger's run may hold links; going on in it must not write where they lead."""
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    (run.path / name).symlink_to(precious)
+    with pytest.raises(DlmkitError, match="it is a link, which nothing is written through"):
+        begin(run)
+    assert precious.read_text() == "mine"
+
+
+def test_metrics_are_appended_through_no_link(tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "metrics.jsonl").symlink_to(tmp_path / "precious")
+    with pytest.raises(DlmkitError, match="it is a link, which nothing is written through"):
+        MetricsFile(RunFolder(tmp_path))
 
 
 def test_a_quotation_is_short_printable_and_closed():

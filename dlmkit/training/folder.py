@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from pydantic import Field
 
-from dlmkit import documents
+from dlmkit import documents, files
 from dlmkit.errors import CheckpointError, UsageError
 from dlmkit.folders import RECIPE as RECIPE
 
@@ -71,7 +71,7 @@ class RunFolder:
         """Keep other processes out while this one trains; a killed process leaves no lock."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            held = (self.path / ".lock").open("w")
+            held = files.written(self.path / ".lock")
         except OSError as error:
             why = error.strerror or error
             raise UsageError(f"no run can be written to {self.path}: {why}") from error
@@ -117,7 +117,8 @@ class MetricsFile:
 
     def __init__(self, folder: RunFolder) -> None:
         self._path = folder.path / METRICS
-        self._file = self._path.open("a", encoding="utf-8")
+        with _writing(self._path):
+            self._file = files.written(self._path, "a")
 
     def log(self, record: Mapping[str, Any]) -> None:
         """One line, for the kinds of :data:`KINDS`."""
@@ -146,7 +147,7 @@ def _replace(path: Path, text: str) -> None:
     work = path.with_name(f".{path.name}.new")
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with work.open("w", encoding="utf-8") as file:
+        with files.written(work) as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
