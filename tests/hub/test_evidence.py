@@ -123,6 +123,6 @@ def test_of_another_model_they_are_refused(run, measured, tmp_path, capsys):
 def test_what_was_measured_of_the_model_that_ships_is_of_its_weights_and_options():
     """Also after its parts got more options, which it has at their defaults."""
     model = dlmkit.load("ddlm-mini")
-    found = Evidence.of(model, model.folder)
+    found = Evidence.of(model)
     assert found.record is not None
     assert found.acceptance is not None
