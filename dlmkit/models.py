@@ -256,8 +256,8 @@ class Model:
         are ``n`` texts of each; so do several lengths in tokens (default: the model's own). The
         texts' indices count from ``offset``: of P prompts, text i answers number i mod P.
         """
-        asked = [(text, False) for text in _several(prompt)]
-        asked += [(text, True) for text in _several(infill)]
+        asked = [(_text(text, "prompt"), False) for text in _several(prompt)]
+        asked += [(_text(text, "infill"), True) for text in _several(infill)]
         asked += [(text, GAP.search(text) is not None) for text in lines]
         asked = asked or [("", False)]
         lengths = _several(length) or [self.config.length]
@@ -327,6 +327,13 @@ class Model:
         """``samples`` as text."""
         decode = self.assembly.tokenizer.decode
         return [Text(s.row, seed, decode(s.ids), s.steps, s.evaluations, s.halted) for s in samples]
+
+
+def _text(value: str, what: str) -> str:
+    """``value``, a text. Raises UsageError, naming ``what``."""
+    if isinstance(value, str):
+        return value
+    raise UsageError(f"{what} is {files.quoted(value)}; expected a text, or a list of texts")
 
 
 def _whole(value: int, what: str, least: int, most: int = 2**63 - 1) -> int:

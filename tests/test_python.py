@@ -181,6 +181,8 @@ def test_a_callback_sees_every_step(capsys):
         ({"seed": True}, "seed is True; expected"),
         ({"n": 2**20 + 1}, "the number of texts is 1048577; expected an integer from 1 to 1048576"),
         ({"steps": 10**12}, "steps is 1000000000000; expected an integer from 1 to 1048576"),
+        ({"prompt": 3}, "prompt is 3; expected a text, or a list of texts"),
+        ({"infill": ["___ .", b"x"]}, "infill is b'x'; expected a text"),
         ({"batch_size": 0}, "batch_size is 0; expected an integer from 1"),
         ({"steps": 0}, "steps is 0; expected an integer from 1"),
         ({"length": 33}, "length is 33; expected an integer from 1 to 32"),

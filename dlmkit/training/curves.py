@@ -30,8 +30,10 @@ def drawn(source: str | Path | Iterable[StepRecord]) -> Figure:
         path = folders.expanded(str(source)) / METRICS
         try:
             records = read_metrics(path)
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{path} cannot be read: {error}") from error
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+        except ValueError as error:
+            raise UsageError(str(error)) from error
     else:
         records = [{"kind": "train", **asdict(record)} for record in source]
     if not records:
