@@ -15,6 +15,8 @@ from dlmkit.evaluation.record import RECORD, read
 from dlmkit.recipe.yaml import read_file
 from dlmkit.texts import read_texts
 from dlmkit.training.folder import MetricsFile, RunFolder
+from dlmkit_metrics.pretrained import digest
+from dlmkit_samplers.entropic import recorded
 from dlmkit_text import shards, sources
 
 READERS = {
@@ -23,6 +25,8 @@ READERS = {
     "certificate": Certificate.load,
     "record": lambda path: read(path, RECORD),
     "texts": read_texts,
+    "grid-numbers": recorded,
+    "grid-tensors": lambda path: recorded(path.rename(path.with_suffix(".safetensors"))),
     "text-files": sources.read_text,
 }
 
@@ -41,7 +45,7 @@ def zero(tmp_path):
 
 @pytest.mark.parametrize("reader", READERS)
 def test_every_reader_refuses_a_device_that_never_ends(reader, zero):
-    with pytest.raises(DlmkitError, match=r"zero.json.* it is a device, not a file"):
+    with pytest.raises(DlmkitError, match=r"zero\..* it is a device, not a file"):
         READERS[reader](zero)
 
 
@@ -138,3 +142,11 @@ def test_a_small_packed_file_that_unpacks_to_one_endless_line_is_refused(tmp_pat
     assert next(documents) == "fine"
     with pytest.raises(DataError, match="line 2 unpacks to more than 1,000 bytes"):
         next(documents)
+
+
+def test_copying_a_recipe_and_hashing_a_judge_wait_for_no_pipe(pipe, tmp_path, capsys):
+    recipe = pipe.rename(tmp_path / "r.yaml")
+    assert main(["recipe", "cp", str(recipe), str(tmp_path / "copy.yaml")]) == 3
+    assert "it is a pipe, not a file" in capsys.readouterr().err
+    os.mkfifo(tmp_path / "more.json")
+    assert digest(tmp_path)

@@ -147,6 +147,7 @@ def cp(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write, or a folder.")],
 ) -> None:
     """Copy a shipped recipe to a file, comments and all."""
+    from dlmkit import files
     from dlmkit.errors import UsageError
     from dlmkit.recipe.shelf import is_path, locate
     from dlmkit.recipe.yaml import read_file
@@ -154,8 +155,8 @@ def cp(
 
     source = locate(name, Registry.load())
     target = file / source.name if file.is_dir() else file
-    text = source.read_text(encoding="utf-8")
     parent = read_file(source, []).child("extends")
+    text = files.read_text(source)
     if parent is not None and is_path(str(parent.value)):
         say(f"{name} extends the file {parent.value}: writing it resolved")
         text = _load(name, None).text()

@@ -87,7 +87,8 @@ def load(name: str, what: str, auto: str, config: Pretrained) -> Reader:
 def digest(folder: Path) -> str:
     """The sha256 over the names and contents of a folder's model files."""
     total = hashlib.sha256()
-    for path in sorted(file for file in folder.iterdir() if file.suffix in _READ):
+    read = (file for file in folder.iterdir() if file.suffix in _READ and file.is_file())
+    for path in sorted(read):
         total.update(path.name.encode())
         for block in _blocks(path):
             total.update(block)

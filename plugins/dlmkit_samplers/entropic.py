@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dlmkit import documents, folders
+from dlmkit import documents, files, folders
 from dlmkit.core.context import BuildContext
 from dlmkit.core.grid import Grid
 from dlmkit.core.schedule import Level, NoiseSchedule
@@ -108,6 +108,7 @@ class Fitted(Grid):
 def recorded(path: Path) -> tuple[Edges, Edges]:
     """(ln s ascending, entropy made monotone) of a file. Raises DataError for any other file."""
     try:
+        files.opened(path).close()  # which refuses what load_file would wait for
         tensors = _json(path) if path.suffix == ".json" else load_file(path)
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise DataError(f"grid fitted: {path} cannot be read: {error}") from error
