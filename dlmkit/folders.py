@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 MANIFEST, RECIPE = "manifest.json", "recipe.yaml"
@@ -16,6 +20,31 @@ def expanded(name: str | Path) -> Path:
     answer for names that no file can have (too long, say) too.
     """
     return Path(os.path.expanduser(name))
+
+
+@contextmanager
+def at_work(parent: Path, mark: str) -> Iterator[None]:
+    """While this holds, nobody takes unfinished folders out of ``parent``, which is made.
+
+    What killed processes left there, under names that begin with ``mark``, is removed first, if
+    no process is at work in it. Nothing is locked where the file system has no locks; then nothing
+    is removed either. Raises OSError if ``parent`` cannot be made.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            import fcntl
+
+            descriptor = os.open(parent, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            with suppress(BlockingIOError):  # somebody is at work
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for left in parent.glob(f"{glob.escape(mark)}*"):
+                    shutil.rmtree(left, ignore_errors=True)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)  # many may work at once, and none sweeps
+        except (ImportError, OSError):
+            pass
+        yield
 
 
 def cache() -> Path:

@@ -20,10 +20,11 @@ from safetensors.torch import save_file
 
 from dlmkit import __version__, files
 from dlmkit.errors import UsageError
+from dlmkit.folders import at_work
 from dlmkit.hub.card import card
 from dlmkit.hub.evidence import Evidence
 from dlmkit.models import Model, load_model
-from dlmkit.training.checkpoint import place
+from dlmkit.training.checkpoint import SAVING, place
 from dlmkit.training.curves import CURVES
 from dlmkit.training.folder import ENVIRONMENT
 from dlmkit.training.origin import environment_of, plugins_of, run_of
@@ -75,7 +76,8 @@ class Export:
         if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
             raise UsageError(f"{destination} exists already; name a new folder")
         try:
-            place(destination, self.model.step, self._write, unlisted=(CARD,))
+            with at_work(destination.parent, f"{SAVING}{destination.name}-"):
+                place(destination, self.model.step, self._write, unlisted=(CARD,))
         except OSError as error:
             raise UsageError(
                 f"{destination} cannot be written: {error.strerror or error}"

@@ -57,12 +57,14 @@ def pull(repo: str, destination: Path, revision: str | None = None) -> str:
     """
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise UsageError(f"{destination} exists already; name a new folder")
-    work = destination.parent / f".pulling-{destination.name}-{uuid.uuid4().hex[:8]}"
+    mark = f".pulling-{destination.name}-"
+    work = destination.parent / f"{mark}{uuid.uuid4().hex[:8]}"
     try:
-        commit = _download(repo, revision, None, local_dir=work)[1]
-        shutil.rmtree(work / ".cache", ignore_errors=True)
-        check_folder(work, repo)
-        work.rename(destination)
+        with folders.at_work(destination.parent, mark):
+            commit = _download(repo, revision, None, local_dir=work)[1]
+            shutil.rmtree(work / ".cache", ignore_errors=True)
+            check_folder(work, repo)
+            work.rename(destination)
     except OSError as error:
         raise UsageError(f"{destination} cannot be written: {error.strerror or error}") from error
     finally:

@@ -26,7 +26,7 @@ from dlmkit.folders import MANIFEST as MANIFEST
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{8,})")
 _DOCUMENTS = (".md", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".pdf")
-_SAVING, _REMOVING, _DAMAGED = ".saving-", ".removing-", "damaged-"
+SAVING, _REMOVING, _DAMAGED = ".saving-", ".removing-", "damaged-"
 
 
 def checkpoint_name(step: int) -> str:
@@ -68,7 +68,7 @@ def place(
     ``unlisted`` files may be changed later. Raises OSError if the disk refuses or ``final`` exists
     and holds something; then nothing is left behind.
     """
-    work = final.parent / f"{_SAVING}{final.name}-{uuid.uuid4().hex[:8]}"
+    work = final.parent / f"{SAVING}{final.name}-{uuid.uuid4().hex[:8]}"
     try:
         work.mkdir(parents=True)
         write(work)
@@ -275,6 +275,6 @@ def prune(parent: Path, keep_last: int, keep: Collection[int]) -> None:
 
 def sweep(parent: Path) -> None:
     """Delete what killed saves and removals left behind."""
-    for pattern in (f"{_SAVING}*", f"{_REMOVING}*"):
+    for pattern in (f"{SAVING}*", f"{_REMOVING}*"):
         for path in parent.glob(pattern):
             shutil.rmtree(path, ignore_errors=True)
