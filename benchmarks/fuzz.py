@@ -125,6 +125,9 @@ def attempt(counts: Counts, watch: Watch, read: Callable[[], object], what: str)
         counts.read += 1
     except DlmkitError as error:
         counts.codes[error.exit_code] += 1
+    except KeyboardInterrupt:
+        counts.cases -= 1
+        raise
     except (Stuck, MemoryError) as error:
         counts.stuck += 1
         counts.examples.append(f"{type(error).__name__}: {what}")
@@ -598,6 +601,7 @@ def main() -> int:
     options = parser.parse_args()
     began, counts = time.process_time(), list[Counts]()
     signal.signal(signal.SIGALRM, _late)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="dlmkit-fuzz-") as name:
         folder = Path(name)
         os.environ["DLMKIT_CACHE"] = str(folder / "cache")
@@ -610,16 +614,17 @@ def main() -> int:
         watch = Watch(folder)
         taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (taken + BYTES, resource.RLIM_INFINITY))
-        if options.recipes and not options.only:
-            counts.append(Counts("recipe"))
-            recipes(counts[-1], watch, random.Random(options.seed), folder, options.recipes)
-        for one in known:
-            if options.only and one.name not in options.only:
-                continue
-            counts.append(Counts(one.name))
-            rng = random.Random(f"{options.seed} {one.name}")
-            one.fuzz(counts[-1], watch, rng, options.files)
-            print(f"{one.name}: {counts[-1].bad} bad of {counts[-1].cases}", file=sys.stderr)
+        with contextlib.suppress(KeyboardInterrupt):  # what is counted until then is told
+            if options.recipes and not options.only:
+                counts.append(Counts("recipe"))
+                recipes(counts[-1], watch, random.Random(options.seed), folder, options.recipes)
+            for one in known if options.files else []:
+                if options.only and one.name not in options.only:
+                    continue
+                counts.append(Counts(one.name))
+                rng = random.Random(f"{options.seed} {one.name}")
+                one.fuzz(counts[-1], watch, rng, options.files)
+                print(f"{one.name}: {counts[-1].bad} bad of {counts[-1].cases}", file=sys.stderr)
     print(table(counts))
     print(f"\n{time.process_time() - began:.0f} s of CPU, seed {options.seed}")
     for row in counts:
