@@ -12,6 +12,7 @@ for what a clock measured. Exits 1 if any case is not as expected.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import errno
 import hashlib
 import importlib
@@ -239,6 +240,10 @@ class Bench:
         """Fork ``dlmkit train --resume auto``; its process id. ``before`` runs in it first."""
         sets = [word for change in changes for word in ("--set", change)]
         words = ["train", str(self.recipe), "--out", str(run), "--resume", "auto", *sets]
+        return self.fork(words, run, before)
+
+    def fork(self, words: Sequence[str], run: Path, before: Callable[[], None]) -> int:
+        """Fork the program with ``words``; its process id. What it says is kept for ``run``."""
         # opened here, since the child may be killed before it opens anything
         log = os.open(self.log(run), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         child = os.fork()
@@ -262,6 +267,11 @@ class Bench:
 
     def train(self, run: Path, *changes: str, **how: Any) -> Outcome:
         return self.wait(self.start(run, *changes, **how), run)
+
+    def command(
+        self, words: Sequence[str], run: Path, before: Callable[[], None] = lambda: None
+    ) -> Outcome:
+        return self.wait(self.fork(words, run, before), run)
 
     def expect(self, holds: bool, case: str, detail: str = "") -> bool:
         """Note ``case`` as failed unless it ``holds``."""
@@ -304,6 +314,10 @@ def unclocked(value: Any) -> Any:
 
 def kill(kind: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def pause(kind: str) -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 class Full:
@@ -359,6 +373,248 @@ def changes_of_the_disk(bench: Bench) -> list[str]:
 
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command beside training: its words after the model, and what of its output is compared."""
+
+    name: str
+    words: Callable[[Path, Path], list[str]]
+    same: Callable[[Path], Any]
+    cache: bool = False
+
+
+def _document(path: Path) -> Any:
+    """A JSON document without what a clock or a folder's name puts into it."""
+    content = json.loads(path.read_text())
+    return {k: v for k, v in unclocked(content).items() if k not in ("sha256", "execution")}
+
+
+def _folder(path: Path) -> dict[str, str]:
+    """Every file of a folder by its digest, but for those that name when and where."""
+    unlike = ("manifest.json", "environment.json", "README.md")
+    files = [file for file in path.rglob("*") if file.is_file() and file.name not in unlike]
+    names = {str(file.relative_to(path)): file for file in files}
+    return {n: hashlib.sha256(file.read_bytes()).hexdigest() for n, file in names.items()}
+
+
+def _told(out: Path) -> Any:
+    """The JSON that a command of ours printed, without clocks."""
+    said = out.with_name(f"{out.name}.log").read_text()
+    return unclocked(json.loads(said[said.index("{\n") : said.rindex("}") + 1]))
+
+
+def jobs(folder: Path) -> list[Job]:
+    """Every command that reads a model or text and writes something, or takes long."""
+    rows, text = folder / "glue" / "rte", folder / "text.txt"
+    rows.mkdir(parents=True)
+    for split, count in (("train", 8), ("validation", 4)):
+        lines = [
+            json.dumps(
+                {
+                    "sentence1": "ada admired the barn .",
+                    "sentence2": "the otter",
+                    "label": i % 2,
+                    "idx": i,
+                }
+            )
+            for i in range(count)
+        ]
+        (rows / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    text.write_text("\n\n".join(f"The {n} dogs saw a cat and ran home." for n in range(400)))
+    metric = ["--metric", "distinct", "-n", "4", "--steps", "2"]
+    # what the recipe of ours says of data, and a tokenizer and rows that are made from own text
+    data = f"data={{use: text:text, with: {{paths: [{text}], rows: padded}}}}"
+    return [
+        Job("eval", lambda run, out: ["eval", str(run), *metric, "--out", str(out)], _document),
+        Job(
+            "trace",
+            lambda run, out: ["trace", str(run), "-n", "4", "--steps", "3", "--out", str(out)],
+            lambda out: out.read_bytes(),
+        ),
+        Job(
+            "GLUE",
+            lambda run, out: [
+                *("glue", "rte", "--model", str(run), "--data", str(folder / "glue"), "--json"),
+                *("--seeds", "1", "--epochs", "1", "--device", "cpu"),
+            ],
+            _told,
+        ),
+        Job("export", lambda run, out: ["export", str(run), str(out)], _folder),
+        Job(
+            "a cache built",
+            lambda run, out: [
+                *("train", str(folder / "faults.yaml"), "--out", str(out), "--resume", "auto"),
+                *("--set", data, "--set", "length=16", "--set", "train.steps=1"),
+            ],
+            lambda out: _folder(out / "checkpoints" / "step-00000001")["model.safetensors"],
+            cache=True,
+        ),
+    ]
+
+
+def killed_jobs(bench: Bench, count: int) -> list[Row]:
+    """SIGKILL at moments of other commands, spread over the time that each takes."""
+    model = bench.fresh()
+    assert bench.train(model).code == 0
+    rows = []
+    for job in jobs(bench.folder):
+        good = hit = 0
+        whole, seconds = _straight_job(bench, job, model)
+        for index in range(count):
+            out, case = bench.fresh(), f"{job.name} killed, {index}"
+            words, fresh = job.words(model, out), _own_cache(bench, job)
+            child = bench.fork(words, out, fresh)
+            time.sleep(seconds * (index + bench.rng.random()) / count)
+            os.kill(child, signal.SIGKILL)
+            hit += bench.wait(child, out).code == -signal.SIGKILL
+            again = bench.command(words, out, fresh)
+            ended = again.code == 0 or (again.code == 2 and "exists already" in again.said)
+            if bench.expect(ended, case, f"exits {again.code}: {again.said}"):
+                good += bench.expect(job.same(out) == whole, case, "is not the straight one")
+                good -= not bench.expect(not _litter(out), case, f"leaves {_litter(out)}")
+            _clean(out)
+        where = f"within {seconds:.1f} s; {hit} before the end"
+        rows.append(row(f"{job.name}: killed", count, good, "done again, equal", where))
+    return rows
+
+
+def _own_cache(bench: Bench, job: Job) -> Callable[[], None]:
+    """In a child: a cache that nobody has used, if the job is to build one."""
+    folder = bench.fresh().with_suffix(".cache")
+    return lambda: os.environ.update(DLMKIT_CACHE=str(folder)) if job.cache else None
+
+
+def _straight_job(bench: Bench, job: Job, model: Path) -> tuple[Any, float]:
+    out, began = bench.fresh(), time.monotonic()
+    outcome = bench.command(job.words(model, out), out, _own_cache(bench, job))
+    assert outcome.code == 0, outcome.said
+    return job.same(out), time.monotonic() - began
+
+
+def _litter(out: Path) -> list[str]:
+    """Unfinished folders beside ``out``: a hidden file of a killed process may lie there."""
+    return [p.name for p in out.parent.glob(f".*{out.name}*") if p.is_dir()]
+
+
+def _clean(out: Path) -> None:
+    for path in (out, *out.parent.glob(f".*{out.name}*")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def two_on_one_run(bench: Bench, count: int) -> Row:
+    """A second training on the folder of one that is stopped in its middle."""
+    good = 0
+    for index in range(count):
+        run, case = bench.fresh(), f"two trainings on one folder, {index}"
+        place = 30 + 7 * index
+        first = bench.start(run, before=lambda r=run, p=place: Strikes(r, p, pause).install())
+        os.waitpid(first, os.WUNTRACED)
+        second = run.with_name(f"{run.name}-second")
+        words = ["train", str(bench.recipe), "--out", str(run), "--resume", "auto"]
+        outcome = bench.command(words, second)
+        refused = outcome.code == 2 and "another process is training in" in outcome.said
+        os.kill(first, signal.SIGCONT)
+        ended = bench.wait(first, run)
+        bench.expect(refused, case, f"the second exits {outcome.code}: {outcome.said}")
+        equal = ended.code == 0 and ending(run) == bench.end
+        good += bench.expect(equal, case, f"the first exits {ended.code}: {ended.said}") and refused
+    return row("two trainings on one --out", count, good, "the second exits 2, the first as ever")
+
+
+def two_on_one_cache(bench: Bench, count: int) -> Row:
+    """Two trainings at once on text that nobody has prepared; one is interrupted every other
+    time."""
+    job, good = jobs_of(bench)["a cache built"], 0
+    whole, seconds = _straight_job(bench, job, bench.folder)
+    for index in range(count):
+        case, fresh = f"two on one cache, {index}", _own_cache(bench, job)
+        runs = [bench.fresh() for _ in range(2)]
+        children = [bench.fork(job.words(bench.folder, run), run, fresh) for run in runs]
+        struck = index % 2
+        if struck:
+            time.sleep(bench.rng.uniform(0.0, seconds))
+            os.kill(children[1], signal.SIGINT)
+        ends = [bench.wait(child, run) for child, run in zip(children, runs, strict=True)]
+        codes = [end.code for end in ends]
+        fine = codes[0] == 0 and codes[1] in ((0, 130, -signal.SIGINT) if struck else (0,))
+        said = f"exit {codes}: {ends[0].said} {ends[1].said}"
+        equal = fine and all(
+            job.same(r) == whole for r, c in zip(runs, codes, strict=True) if not c
+        )
+        good += bench.expect(equal, case, said)
+    return row("two trainings on one cache", count, good, "both end as one alone")
+
+
+def jobs_of(bench: Bench) -> dict[str, Job]:
+    folder = bench.fresh()
+    folder.mkdir()
+    shutil.copy(bench.recipe, folder)
+    return {job.name: job for job in jobs(folder)}
+
+
+def elsewhere(bench: Bench) -> list[Row]:
+    """A stopped run that is moved, copied, made read-only, given to another user; and a clock
+    that is set back by a day."""
+    half = bench.fresh()
+    assert bench.train(half, "train.stop_after=3").code == 0
+
+    def copied() -> Path:
+        return Path(shutil.copytree(half, bench.fresh(), copy_function=shutil.copy))
+
+    moved = bench.fresh() / "far" / "away"
+    shutil.copytree(half, moved)
+    rows = [row("run moved", 1, bench.resumes_equal(moved, "moved"), "resumed, bitwise equal")]
+    rows.append(
+        row("run copied", 1, bench.resumes_equal(copied(), "copied"), "resumed, bitwise equal")
+    )
+    back = copied()
+    for path in back.rglob("*"):
+        os.utime(path, (time.time() + 86_400,) * 2)
+    outcome = bench.train(back, before=_a_day_ago)
+    fine = bench.expect(outcome.code == 0, "clock set back", outcome.said)
+    fine = fine and bench.expect(ending(back) == bench.end, "clock set back", "differs")
+    rows.append(row("clock set back by a day", 1, fine, "resumed, bitwise equal"))
+    for name, mode in (("run read-only", 0o555), ("run of another user", 0o755)):
+        rows.append(_without_rights(bench, copied(), name, mode))
+    return rows
+
+
+def _a_day_ago() -> None:
+    real, clock = time.time, time.monotonic
+    time.time = lambda: real() - 86_400  # type: ignore[assignment]
+    assert clock() > 0
+
+
+def _obey_modes() -> None:
+    """Give up CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH and CAP_FOWNER: capset(2)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this process
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; and of the upper 32 bits
+    assert libc.capget(header, sets) == 0
+    for place in range(2):
+        sets[place] &= ~0b1110
+    assert libc.capset(header, sets) == 0, os.strerror(ctypes.get_errno())
+
+
+def _without_rights(bench: Bench, run: Path, name: str, mode: int) -> Row:
+    """Without root's right to pass over modes and owners; nothing of the run may change."""
+    if os.getuid() != 0:
+        return row(name, 0, 0, "needs root, to give files away")
+    for path in (run, *run.rglob("*")):
+        own = 0 if mode == 0o555 else 65_534
+        os.chown(path, own, own)
+        path.chmod(mode if path.is_dir() else mode & 0o666)
+    before = _folder(run)
+    outcome = bench.train(run, before=_obey_modes)
+    clear = outcome.code in (2, 6) and "unexpected" not in outcome.said
+    clear = clear and "Traceback" not in outcome.said
+    fine = bench.expect(clear, name, f"exits {outcome.code}: {outcome.said}")
+    fine = bench.expect(_folder(run) == before, name, "something changed") and fine
+    for path in (run, *run.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return row(name, 1, int(fine), "exit 2 or 6, nothing changed")
 
 
 def kills(bench: Bench, count: int, kinds: Sequence[str]) -> Row:
@@ -501,7 +757,13 @@ def tracker(bench: Bench) -> Row:
 
 def row(fault: str, count: int, good: int, expected: str, detail: str = "") -> Row:
     print(f"{fault}: {good} of {count}", file=sys.stderr, flush=True)
-    return {"fault": fault, "count": count, "good": good, "expected": expected, "detail": detail}
+    return {
+        "fault": fault,
+        "count": count,
+        "good": int(good),
+        "expected": expected,
+        "detail": detail,
+    }
 
 
 def prepare(folder: Path) -> None:
@@ -517,7 +779,8 @@ def prepare(folder: Path) -> None:
         "torch._dynamo", "dlmkit.cli.app", "dlmkit.training.run", "dlmkit.evaluation.plots",
         "matplotlib.backends.backend_agg", "dlmkit_cdcd.network", "dlmkit_cdcd.objective",
         "dlmkit_cdcd.space", "dlmkit_cdcd.schedules", "dlmkit_cdcd.masking", "dlmkit_grammar.data",
-        "dlmkit_samplers.samplers", "dlmkit_samplers.grids",
+        "dlmkit_samplers.samplers", "dlmkit_samplers.grids", "dlmkit_text.data", "dlmkit.evaluate",
+        "dlmkit.hub.folder", "dlmkit.tracing", "dlmkit_text.diversity",
     ):  # fmt: skip
         importlib.import_module(name)
     threads = len(os.listdir("/proc/self/task"))
@@ -541,10 +804,12 @@ def report(rows: Sequence[Row], seconds: float, cpu: float) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--kills", type=int, default=150, help="at changes of the disk")
-    parser.add_argument("--random", type=int, default=50, help="kills at random moments")
-    parser.add_argument("--corruptions", type=int, default=200, help="damaged checkpoints")
+    parser.add_argument("--kills", type=int, default=600, help="at changes of the disk")
+    parser.add_argument("--random", type=int, default=240, help="kills at random moments")
+    parser.add_argument("--corruptions", type=int, default=1000, help="damaged checkpoints")
     parser.add_argument("--full", type=int, default=30, help="disks that are full from a change on")
+    parser.add_argument("--jobs", type=int, default=40, help="kills of each other command")
+    parser.add_argument("--pairs", type=int, default=20, help="of trainings on one folder or cache")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="where to write the result")
     options = parser.parse_args()
@@ -565,6 +830,10 @@ def main() -> int:
             ends_early(bench),
             nan(bench),
             tracker(bench),
+            *killed_jobs(bench, options.jobs),
+            two_on_one_run(bench, options.pairs),
+            two_on_one_cache(bench, options.pairs),
+            *elsewhere(bench),
         ]
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     cpu = sum(usage.ru_utime + usage.ru_stime for usage in used)

@@ -97,6 +97,25 @@ def is_png(path: Path) -> bool:
         return False
 
 
+def write_new(path: Path, text: str) -> None:
+    """Make the file ``path``, whole or not at all. Raises FileExistsError if it is there, and
+    OSError if it cannot be written."""
+    hidden = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        with hidden.open("w", encoding="utf-8") as file:
+            file.write(text)
+        try:
+            os.link(hidden, path)  # unlike a rename, it never replaces
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            if path.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+            os.replace(hidden, path)
+    finally:
+        hidden.unlink(missing_ok=True)
+
+
 def quoted(value: Any) -> str:
     """``value`` as a message may quote it: its repr, printable, and cut where it is long."""
     # the repr of half a line is enough to cut, whatever the length of the whole

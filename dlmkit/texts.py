@@ -72,8 +72,7 @@ def write_texts(texts: Sequence[str], path: Path) -> None:
     """A new file of JSON lines that :func:`read_texts` reads. Raises UsageError if it cannot be."""
     lines = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.writelines(lines)
+        files.write_new(path, "".join(lines))
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from error
 

@@ -1,5 +1,6 @@
 """What a recipe or an option may name: regular files, read to a limit, quoted to a line."""
 
+import errno
 import gzip
 import os
 from pathlib import Path
@@ -150,3 +151,24 @@ def test_copying_a_recipe_and_hashing_a_judge_wait_for_no_pipe(pipe, tmp_path, c
     assert "it is a pipe, not a file" in capsys.readouterr().err
     os.mkfifo(tmp_path / "more.json")
     assert digest(tmp_path)
+
+
+def test_a_new_file_is_whole_or_absent_and_replaces_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "new.json"
+    files.write_new(path, "whole")
+    assert path.read_text() == "whole"
+    with pytest.raises(FileExistsError):
+        files.write_new(path, "another")
+    assert path.read_text() == "whole"
+
+    def no_links(*_):
+        raise OSError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr(os, "link", no_links)
+    with pytest.raises(FileExistsError):
+        files.write_new(path, "another")
+    files.write_new(tmp_path / "b", "x")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "new.json"]
+    with pytest.raises(UnicodeEncodeError):
+        files.write_new(tmp_path / "c", "\ud800")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "new.json"]

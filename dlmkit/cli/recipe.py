@@ -161,8 +161,7 @@ def cp(
         say(f"{name} extends the file {parent.value}: writing it resolved")
         text = _load(name, None).text()
     try:
-        with target.open("x", encoding="utf-8") as stream:
-            stream.write(text)
+        files.write_new(target, text)
     except FileExistsError as error:
         raise UsageError(f"{target} exists already; choose another file") from error
     except OSError as error:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dlmkit import documents
+from dlmkit import documents, files
 from dlmkit.errors import CheckpointError, UsageError
 
 FORMAT = 1
@@ -35,8 +35,7 @@ class Certificate:
         content = {"dlmkit-exit-certificate": FORMAT, **asdict(self)}
         text = json.dumps({**content, "sha256": _digest(content)}, indent=2, ensure_ascii=False)
         try:
-            with path.open("x", encoding="utf-8") as file:
-                file.write(text + "\n")
+            files.write_new(path, text + "\n")
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror}") from error
 

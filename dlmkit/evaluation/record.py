@@ -103,8 +103,7 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
 def save(content: Mapping[str, Any], path: Path) -> None:
     """Write it to the new file ``path``. Raises UsageError if it cannot be written."""
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        files.write_new(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from error
 

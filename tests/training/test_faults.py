@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "faults.py"
-COUNTS = ("--kills=6", "--random=2", "--corruptions=7", "--full=4")
+COUNTS = ("--kills=6", "--random=2", "--corruptions=7", "--full=4", "--jobs=1", "--pairs=1")
 
 
 @pytest.mark.slow
@@ -18,9 +18,10 @@ def test_every_fault_ends_as_documented(tmp_path):
     done = subprocess.run(
         [sys.executable, SCRIPT, *COUNTS, "--json", result],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, check=False, timeout=290,
+        capture_output=True, text=True, check=False, timeout=590,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = json.loads(result.read_text())["rows"]
     assert [row["count"] for row in rows[:4]] == [6, 2, 7, 4]
-    assert all(row["good"] == row["count"] > 0 for row in rows)
+    assert len(rows) == 20
+    assert all(row["good"] == row["count"] > 0 or "needs root" in row["expected"] for row in rows)
