@@ -79,7 +79,7 @@ def test_errors_that_are_nobodys_fault(monkeypatch, capsys, error, code, said):
         raise error
 
     monkeypatch.setattr("dlmkit.registry.Registry.load", fail)
-    assert main(["plugins", "list"]) == code
+    assert main(["components", "list"]) == code
     assert capsys.readouterr() == ("", said)
 
 
