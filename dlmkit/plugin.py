@@ -157,8 +157,9 @@ class Command:
 class Benchmark:
     """A case for ``dlmkit bench``. ``target`` is ``"module:callable"``.
 
-    It is called without arguments, does its setting up, and returns a callable without
-    arguments, which is what is timed.
+    It does its setting up and returns a callable without arguments, which is what is timed. It is
+    called without arguments, or with the ``torch.device`` that is measured if it has a parameter
+    ``device``.
     """
 
     name: str

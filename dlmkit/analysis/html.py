@@ -68,7 +68,8 @@ def page(content: Mapping[str, Any], light: Mapping[str, bytes], dark: Mapping[s
     sampler, grid = content["sampler"]["use"], content["grid"]["use"]
     body = [
         f"<h1>{escape(title)}</h1>",
-        f"<p>{content['texts']} texts of {content['length']} tokens, {content['steps']} steps of "
+        f"<p>Computed on {escape(content['device'])}. "
+        f"{content['texts']} texts of {content['length']} tokens, {content['steps']} steps of "
         f"{escape(sampler)} on {escape(grid)}, seed {content['seed']}; weights: "
         f"{escape(content['weights'])}.</p>",
         report.table(HEAD, rows(content)),

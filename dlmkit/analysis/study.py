@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from dlmkit import __version__
+from dlmkit import __version__, devices
 from dlmkit.analysis.sweep import sweep
 from dlmkit.analysis.trajectory import trajectory
 from dlmkit.analysis.warp import warp
@@ -158,6 +158,7 @@ def _about(model: Model, settings: Settings) -> dict[str, Any]:
         "format": FORMAT,
         "kind": "analysis",
         "dlmkit": __version__,
+        "device": devices.label(model.assembly.context.device),
         "texts": settings.count,
         "seed": settings.seed,
         "length": config.length,

@@ -16,6 +16,7 @@ from torch.utils.benchmark import Timer
 
 from dlmkit import devices
 
+_LONG = 0.02
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -38,6 +39,12 @@ def describe(device: torch.device) -> dict[str, Any]:
     }
 
 
+def measured(machine: dict[str, Any]) -> str:
+    """What a figure of :func:`describe`'s machine was measured on: the accelerator, or the CPU."""
+    name: str = machine["cpu"]["brand_raw"] if machine["device"] == "cpu" else machine["device"]
+    return name
+
+
 def _cpu() -> str:
     try:
         found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
@@ -48,14 +55,15 @@ def _cpu() -> str:
 
 def matmul_peak(device: torch.device, dtype: torch.dtype, rounds: int = 5) -> float:
     """FLOP/s of the best of a few square matmuls, timed here and now: what 100 % means."""
-    sizes = (512, 1024) if device.type == "cpu" else (4096, 8192)
     best = 0.0
-    for size in sizes:
+    for size in (512, 1024, 2048, 4096, 8192):
         a, b = torch.ones(2, size, size, device=device, dtype=dtype).unbind()
         timer = Timer("a @ b", globals={"a": a, "b": b}, num_threads=torch.get_num_threads())
         timer.timeit(1)
         seconds = min(timer.timeit(1).median for _ in range(rounds))
         best = max(best, 2.0 * size**3 / seconds)
+        if seconds > _LONG:  # a larger one would say the same, and take eight times as long
+            break
     return best
 
 

@@ -62,7 +62,7 @@ class Plan:
             "model_sha256": subject.fingerprint(),
             "length": subject.config.length,
             "vocabulary": subject.assembly.tokenizer.vocab_size,
-            "device": info["device"] if info["gpu"] else info["cpu"]["brand_raw"],
+            "device": machine.measured(info),
             "threads": info["threads"],
             "metrics": [part.use for part in subject.config.metric],
             "dtypes": sorted(peaks),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -28,9 +29,14 @@ class PluginCase:
     declared: Benchmark
     plugin: Loaded
 
-    def set_up(self) -> Callable[[], Any]:
-        """What is timed. Raises PluginError if it cannot be imported, fails or returns another."""
-        timed = self.call(import_target(self.declared.target, f"bench case {self.name}"))
+    def set_up(self, place: torch.device) -> Callable[[], Any]:
+        """What is timed, on the device ``place`` if the case takes one.
+
+        Raises PluginError if it cannot be imported, fails or returns another.
+        """
+        target = import_target(self.declared.target, f"bench case {self.name}")
+        takes = "device" in inspect.signature(target).parameters
+        timed = self.call(partial(target, device=place) if takes else target)
         if not callable(timed):
             raise PluginError(
                 f"bench case {self.name}: {self.declared.target} must set up and return what is "
@@ -60,17 +66,17 @@ def plugin_cases(registry: Registry, names: Sequence[str] = ()) -> list[PluginCa
     return [PluginCase(key, declared[key], owners[key.partition(":")[0]]) for key in chosen]
 
 
-def measure(cases: Sequence[PluginCase], rounds: int) -> dict[str, Any]:
+def measure(cases: Sequence[PluginCase], rounds: int, place: torch.device) -> dict[str, Any]:
     """Set all ``cases`` up, call each once to warm up, then ``rounds`` times in turn."""
     with contextlib.redirect_stdout(sys.stderr):  # results alone go to stdout
-        timed = [case.set_up() for case in cases]
+        timed = [case.set_up(place) for case in cases]
         for call in timed:
             call()
         seconds = interleaved(timed, rounds)
-    machine = device.describe(torch.device("cpu"))
+    machine = device.describe(place)
     protocol = {
         "what": "cases of plugins",
-        "device": machine["cpu"]["brand_raw"],
+        "device": device.measured(machine),
         "threads": machine["threads"],
         "rounds": rounds,
     }

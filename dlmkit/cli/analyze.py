@@ -102,6 +102,7 @@ def analyze(
         result_json(content)
     else:
         result(_table(content))
+        result(f"computed on {content['device']}")
     if out is not None:
         say(f"wrote {write(content, out)}")
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dlmkit.cli import options
 from dlmkit.cli.output import columns, result, result_json, say
 from dlmkit.errors import UsageError
 
@@ -42,6 +43,7 @@ def run_cases(
         typer.Argument(metavar="[PLUGIN:CASE]...", help="Cases.  [default: all]"),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Timing rounds, interleaved.")] = 7,
+    device: options.Device = "auto",
     json_file: Annotated[
         Path | None,
         typer.Option("--json", metavar="FILE", help="Write it as pytest-benchmark's JSON."),
@@ -49,8 +51,10 @@ def run_cases(
 ) -> None:
     """Time the bench cases of plugins: all are set up and called once before the first round.
 
-    The code of plugins runs as it is. Two files of --json go into `dlmkit bench compare`.
+    The code of plugins runs as it is; a case that takes a device is given it. Two files of --json
+    go into `dlmkit bench compare`.
     """
+    from dlmkit import devices
     from dlmkit.bench import document
     from dlmkit.bench.plugin_cases import measure, plugin_cases, rows
     from dlmkit.memory import keep_freed
@@ -61,7 +65,8 @@ def run_cases(
     cases = plugin_cases(Registry.load(), names or ())
     if not cases:
         raise UsageError(NONE)
-    content = measure(cases, rounds)
+    content = measure(cases, rounds, devices.choose(device))
     result(columns(list(rows(content))))
+    result(f"measured on {content['dlmkit']['protocol']['device']}")
     if json_file is not None:
         document.write(content, json_file)

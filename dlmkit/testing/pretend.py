@@ -327,6 +327,10 @@ class Pretend(torch.Tensor):
             )
         return self.detach().cpu().numpy(force=True)
 
+    def untyped_storage(self) -> torch.UntypedStorage:
+        """That of its numbers, so that a view can be told from a copy."""
+        return self.on_host.untyped_storage()
+
     @property
     def data(self) -> torch.Tensor:
         return self.detach()

@@ -22,6 +22,10 @@ def slow():
     import time
     return lambda: (ORDER.append("slow"), time.sleep(0.01))
 
+def placed(device):
+    print(f"set up on {device}")
+    return lambda: None
+
 def broken():
     def fail():
         raise ValueError("no such table")
@@ -55,6 +59,14 @@ def test_they_are_listed_with_who_brought_them(bring, capsys):
     ]
     assert main(["bench", "list"]) == 0
     assert "acme:slow   dlmkit-acme 1.2  the slow one" in capsys.readouterr().out
+
+
+def test_a_case_that_takes_a_device_gets_the_one_that_is_measured(accelerator, bring, capsys):
+    bring("placed", "quick")
+    assert main(["bench", "run", "--rounds", "1"]) == 0
+    shown = capsys.readouterr()
+    assert f"set up on {accelerator}" in shown.err
+    assert f"measured on {accelerator} (computes on the CPU)" in shown.out
 
 
 def test_they_run_side_by_side_and_can_be_compared(bring, capsys, tmp_path):

@@ -103,6 +103,17 @@ def test_a_learnable_task_is_learned_either_way(run, rows, capsys, way, options)
         assert (took["halted"], took["steps"], took["evaluations"]) == (1.0, 4.0, 4.0)
 
 
+@pytest.mark.parametrize("way", ["head", "infill"])
+def test_on_an_accelerator_the_scores_are_the_cpus(accelerator, run, rows, capsys, way):
+    words = ("--way", way, "--steps", 3, "--epochs", 1, "--max-train", 16, "--seeds", 1, "--json")
+    found = []
+    for place in ("cpu", accelerator):
+        assert glue("sst2", "--model", run, "--data", rows, *words, "--device", place) == 0
+        record = json.loads(capsys.readouterr().out)
+        found.append([(row["system"], row["metrics"]) for row in record["rows"]])
+    assert found[0] == found[1]
+
+
 def test_the_subsample_is_said_and_drawn_by_the_seed(run, rows, capsys):
     words = ("sst2", "--model", run, "--data", rows, "--max-train", 8, "--epochs", 1, "--seeds", 1)
     assert glue(*words) == 0

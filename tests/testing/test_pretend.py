@@ -56,6 +56,12 @@ def test_what_is_made_on_the_device_is_there_and_holds_the_cpus_numbers(
     assert torch.equal(made.cpu(), expected)
 
 
+def test_a_view_shares_its_storage_and_a_copy_does_not(accelerator: torch.device):
+    x = torch.ones(4, device=accelerator)
+    held = [t.untyped_storage().data_ptr() for t in (x, x[1:], x.clone())]
+    assert held[0] == held[1] != held[2]
+
+
 def test_a_device_context_makes_tensors_there(accelerator: torch.device):
     with accelerator:
         made = [torch.tensor([1.0]), torch.arange(3), torch.zeros(2), torch.linspace(0, 1, 3)]
