@@ -98,6 +98,7 @@ def test_one_is_run_by_its_short_name(bring, capsys):
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
         "CASE",
         "acme:quick",
+        "measured",
     ]
 
 
