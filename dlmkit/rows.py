@@ -99,6 +99,23 @@ def cat(values: list[Value]) -> Value:
     return result
 
 
+def clone(value: Value) -> Value:
+    """``value`` in memory of its own."""
+    result: Value = _map(torch.clone, value)
+    return result
+
+
+def alike(value: Value) -> Value:
+    """The same tensors in a new value, without what it remembers beside its fields."""
+    result: Value = _map(lambda tensor: tensor, value)
+    return result
+
+
+def fill(value: Value, new: Value) -> None:
+    """Write ``new`` into the memory of ``value``, where it is not there already."""
+    _map(lambda own, other: own if own is other else own.copy_(other), value, new)
+
+
 def on_host(value: Value) -> Value:
     """``value`` on the CPU, its tensors brought there by one copy."""
     tensors: list[Tensor] = []

@@ -60,7 +60,7 @@ class SampleConfig(Config):
         "fp32", description="the network and the vocabulary step; fp32: as the weights are"
     )
     compile: bool = Field(False, description="torch.compile the network's blocks")
-    cuda_graphs: bool = Field(False, description="record the network's kernels once a batch shape")
+    cuda_graphs: bool = Field(False, description="record a step's kernels once per batch shape")
     int8: bool = Field(False, description="the blocks' linear layers in int8, on the CPU")
 
     @model_validator(mode="after")

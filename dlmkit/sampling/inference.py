@@ -1,7 +1,7 @@
-"""How the network runs while it is sampled from: precision, int8, compilation, CUDA graphs.
+"""How a model is run while it is sampled from: precision, int8, compilation, CUDA graphs.
 
-All of it is a function of a network whose weights stay as they are, taken once a run; the
-network that trains is left alone.
+All but the last is a function of a network whose weights stay as they are, taken once a run; the
+network that trains is left alone. CUDA graphs record the loop's whole turn (see `graphs`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.schedule import Level
 from dlmkit.core.units import compile_units, probe_compile
 from dlmkit.errors import RecipeError
-from dlmkit.sampling.graphs import Graphed
 from dlmkit.sampling.int8 import Int8Linear, probe_int8
 from dlmkit.sampling.slots import Width, exact, halves
 from dlmkit.types import Embedded, Query
@@ -73,9 +72,7 @@ class Inference:
         if self.compile:
             run = replicate(run, lambda module: None) if run is network else run
             compile_units(run)
-        if self.dtype is not None:
-            run = Autocast(run, self.dtype)
-        return Graphed(run) if self.cuda_graphs else run
+        return run if self.dtype is None else Autocast(run, self.dtype)
 
     def _cast(self, module: nn.Module) -> nn.Module | None:
         """Linear layers in ``dtype``, whose weights autocast would cast at every step."""

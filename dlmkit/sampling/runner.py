@@ -20,6 +20,7 @@ from dlmkit.core.denoise import CountingDenoise, Denoise, spent
 from dlmkit.core.exits import ExitCriterion
 from dlmkit.errors import NonFiniteError
 from dlmkit.noise import Noise
+from dlmkit.sampling.graphs import Recorded
 from dlmkit.sampling.levels import Ladder, levels
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import Request, template
@@ -85,12 +86,14 @@ class _Run:
     ``costs`` are the evaluations of a row's first k + 1 steps, guidance left out.
     """
 
+    parts: SamplingParts
     seed: int
     length: int
+    ladder: Ladder
     costs: Sequence[int]
     network: CountingDenoise
     denoise: CountingDenoise
-    advance: Turn
+    advance: Turn | Recorded
 
     @staticmethod
     def begin(parts: SamplingParts, seed: int, steps: int, length: int) -> _Run:
@@ -105,15 +108,10 @@ class _Run:
         parts = replace(parts, sampler=parts.sampler.for_grid(steps))
         costs = parts.sampler.evaluations(torch.arange(1, steps + 1) == steps).cumsum(0).tolist()
         denoise = CountingDenoise(guided)
-        return _Run(seed, length, costs, network, denoise, Turn(parts, ladder, denoise))
-
-    @property
-    def parts(self) -> SamplingParts:
-        return self.advance.parts
-
-    @property
-    def ladder(self) -> Ladder:
-        return self.advance.ladder
+        turn = Turn(parts, ladder, denoise)
+        graphs = parts.inference.cuda_graphs
+        advance = Recorded(turn, (network, denoise)) if graphs else turn
+        return _Run(parts, seed, length, ladder, costs, network, denoise, advance)
 
     @torch.no_grad()
     def open(self, requests: list[Request], count: int) -> Slots:
@@ -171,7 +169,7 @@ class _Run:
             row=torch.tensor([seat.request.row for seat in stepped.seats]),
             live=torch.tensor([seat.live for seat in stepped.seats]),
             done=torch.tensor([seat.done for seat in stepped.seats]),
-            x=state.x,
+            x=seen.x,
             origin=seen.origin,
             prediction=seen.prediction,
             statistics=seen.statistics,

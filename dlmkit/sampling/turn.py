@@ -31,13 +31,15 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Seen:
-    """What a turn showed, row-first: the prediction at ``origin``, where the rows came from.
+    """What a turn showed, row-first: the prediction at ``origin``, where the rows came from, and
+    ``x``, where they went.
 
     ``settles`` marks the positions that settle now, ``verdicts`` (bool[B, 3]) holds the rows'; both
     are None without a rule.
     """
 
     origin: Tensor
+    x: Tensor
     prediction: Prediction
     statistics: dict[str, PerRow]
     settles: Mask | None
@@ -91,7 +93,7 @@ class Turn:
         stepped, settles, verdicts = self._judge(state, stepped, prediction, statistics)
         if not all_live:
             stepped = freeze(state.position < self.ladder.steps, state, stepped)
-        return stepped, Seen(state.x, prediction, statistics, settles, verdicts)
+        return stepped, Seen(state.x, stepped.x, prediction, statistics, settles, verdicts)
 
     def _statistics(self, state: State, prediction: Prediction) -> Mapping[str, PerRow]:
         parts = self.parts

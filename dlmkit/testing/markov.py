@@ -138,8 +138,8 @@ class MarkovNetwork(ScoreNetwork):
     def _known(self, conditioning: Conditioning) -> Logits:
         clean = conditioning.clean.double()
         distance = torch.cdist(clean, self.space.table.double().expand(len(clean), -1, -1))
-        token = nn.functional.one_hot(distance.argmin(dim=-1), self.space.vocab_size)
-        certain = torch.where(token.bool(), 0.0, -torch.inf)
+        tokens = torch.arange(self.space.vocab_size, device=clean.device)
+        certain = torch.where(distance.argmin(dim=-1)[..., None] == tokens, 0.0, -torch.inf)
         return torch.where(clean.abs().sum(dim=-1, keepdim=True) > 0, certain, 0.0)
 
     def shard_units(self) -> Sequence[nn.Module]:

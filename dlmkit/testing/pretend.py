@@ -131,6 +131,9 @@ def _registered() -> torch.device:
     aten = torch.library.Library("aten", "IMPL")
     # torch.tensor copies below Python's own dispatch, where no fallback is asked
     aten.impl("copy_", _copy_into, "PrivateUse1")
+    # and makes the tensor there too; under a dispatch mode torch does not find the fallback
+    for func in (torch.ops.aten.empty.memory_format, torch.ops.aten.empty_strided.default):
+        aten.impl(func, _runs(func), "PrivateUse1")
     for name in (*_RESIZING, *_WHOLE):
         for func in _overloads(name):
             aten.impl(func._schema.name + _dotted(func), partial(_make, func), "PrivateUse1")
@@ -147,6 +150,10 @@ def _registered() -> torch.device:
             known.append(Pretend)  # type: ignore[arg-type]
     _let_synchronize()
     return device
+
+
+def _runs(func: Any) -> Callable[..., Any]:
+    return lambda *args, **kwargs: _run(func, args, kwargs)
 
 
 def _let_synchronize() -> None:

@@ -203,20 +203,6 @@ def test_compiled_blocks_say_the_same_and_the_network_is_not_compiled():
 
 
 @pytest.mark.parametrize("device", [GPU])
-@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
-@torch.no_grad()
-def test_cuda_graphs_replay_what_the_network_says(device, dtype):
-    network = model(device).network
-    run = Inference(dtype=dtype, cuda_graphs=True).network(network)
-    plain = Inference(dtype=dtype).network(network)
-    first = run(*inputs(device))
-    x, level, conditioning, previous = inputs(device)
-    second = run(2.0 * x, level, conditioning, previous)
-    assert torch.equal(first, plain(*inputs(device)))
-    assert torch.equal(second, plain(2.0 * x, level, conditioning, previous))
-
-
-@pytest.mark.parametrize("device", [GPU])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.no_grad()
 def test_the_vocabulary_step_is_fused_on_a_gpu(device, dtype):
