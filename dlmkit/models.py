@@ -422,22 +422,19 @@ def open_model(
     model must be trained first, and what loading a model raises.
     """
     registry = Registry.load()
-    if not _names_recipe(reference, registry):
+    if not names_recipe(reference, registry):
         return load_model(reference, overrides, weights=weights, device=device)
     if weights is not None:
         raise UsageError(f"--weights {weights}: {reference} is a recipe, and has no checkpoint")
     resolved = load_recipe(reference, overrides, registry)
     assembly = assemble(resolved.config, registry, device=device)
     if any(parameter.requires_grad for parameter in assembly.objective.parameters()):
-        raise UsageError(
-            f"{reference} is a recipe, and its model must be trained first: run 'dlmkit train "
-            f"{reference}' and name the run's folder"
-        )
+        raise _untrained(reference)
     assembly.objective.eval()
     return Model(None, assembly, assemble_sampling(assembly))
 
 
-def _names_recipe(reference: str, registry: Registry) -> bool:
+def names_recipe(reference: str, registry: Registry) -> bool:
     """Whether ``reference`` is a recipe's file, or its name and no folder's or model's."""
     if os.path.isdir(folders.expanded(reference)):
         return False
@@ -466,7 +463,16 @@ def model_folder(reference: str, registry: Registry) -> Path:
     try:
         return registry.model(reference).path
     except RecipeError as error:
+        if names_recipe(reference, registry):
+            raise _untrained(reference) from error
         raise RecipeError(f"{error}, and no folder has that name; {_how(reference)}") from error
+
+
+def _untrained(recipe: str) -> UsageError:
+    return UsageError(
+        f"{recipe} is a recipe, and its model must be trained first: run 'dlmkit train {recipe}' "
+        "and name the run's folder"
+    )
 
 
 _ON_HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)

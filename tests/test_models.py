@@ -180,3 +180,10 @@ def test_a_wheel_holds_the_folder_and_the_model_is_sampled_from_it(toy, tmp_path
     (text,) = json.loads(capsys.readouterr().out)
     assert text["text"] == str(dlmkit.load(toy).sample(1)[0])
     assert main(["plugins", "check", "toys"]) == 0
+
+
+@pytest.mark.parametrize("command", ["sample", "analyze", "export"])
+def test_a_recipe_is_no_model_before_it_is_trained(command, tmp_path, capsys):
+    words = [str(tmp_path / "out")] if command == "export" else []
+    assert main([command, "ddlm_grammar", *words]) == 2
+    assert "ddlm_grammar is a recipe, and its model must be trained" in capsys.readouterr().err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,15 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dlmkit import folders
 from dlmkit.conditions import model_digest
 from dlmkit.core.tokenizer import Tokenizer
-from dlmkit.errors import RecipeError, UsageError
-from dlmkit.models import Model, load_model, model_folder
+from dlmkit.errors import UsageError
+from dlmkit.models import Model, load_model, names_recipe
 from dlmkit.recipe.assemble import Assembly, assemble, assemble_sampling
 from dlmkit.recipe.load import load_recipe
 from dlmkit.recipe.schema import RecipeConfig
-from dlmkit.recipe.shelf import is_path
 from dlmkit.registry import Registry
 from dlmkit.training.state import write_parts
 
@@ -92,17 +89,8 @@ class Source:
 def _model(
     reference: str, overrides: Sequence[str], registry: Registry, device: torch.device
 ) -> Model:
-    if is_path(reference) and os.path.isfile(folders.expanded(reference)):
+    if names_recipe(reference, registry):
         return _started(reference, overrides, registry, device)
-    try:
-        model_folder(reference, registry)
-    except RecipeError as error:
-        if is_path(reference):
-            raise
-        try:
-            return _started(reference, overrides, registry, device)
-        except RecipeError:
-            raise error from None
     return load_model(reference, overrides, device=device)
 
 
