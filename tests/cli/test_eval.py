@@ -177,7 +177,7 @@ def test_lines_end_at_line_feeds_alone(tmp_path):
     texts = ["a\u2028b\x85c", "d"]
     write_texts(texts, tmp_path / "a.jsonl")
     assert read_texts(tmp_path / "a.jsonl") == texts
-    records = [{"kind": "sample", "texts": texts}]
+    records = [{"kind": "sample", "step": 1, "texts": texts}]
     (tmp_path / "metrics.jsonl").write_text(json.dumps(records[0], ensure_ascii=False) + "\n")
     assert read_metrics(tmp_path / "metrics.jsonl") == records
 
