@@ -129,12 +129,11 @@ def _registered() -> torch.device:
     everything = torch.library.Library("_", "IMPL")
     everything.fallback(lambda func, *args, **kwargs: _run(func, args, kwargs), "PrivateUse1")
     aten = torch.library.Library("aten", "IMPL")
-    # torch.tensor copies below Python's own dispatch, where no fallback is asked
+    # torch.tensor copies below Python's own dispatch, where no fallback is asked, and under a
+    # dispatch mode makes the tensor there too
     aten.impl("copy_", _copy_into, "PrivateUse1")
-    # and makes the tensor there too; under a dispatch mode torch does not find the fallback
-    for func in (torch.ops.aten.empty.memory_format, torch.ops.aten.empty_strided.default):
-        aten.impl(func, _runs(func), "PrivateUse1")
-    for name in (*_RESIZING, *_WHOLE):
+    aten.impl("detach_", lambda tensor: tensor, "PrivateUse1")
+    for name in (*_RESIZING, *_WHOLE, *_BELOW):
         for func in _overloads(name):
             aten.impl(func._schema.name + _dotted(func), partial(_make, func), "PrivateUse1")
     aten.impl("scaled_dot_product_attention", _choose_attention, "AutogradPrivateUse1")
@@ -150,10 +149,6 @@ def _registered() -> torch.device:
             known.append(Pretend)  # type: ignore[arg-type]
     _let_synchronize()
     return device
-
-
-def _runs(func: Any) -> Callable[..., Any]:
-    return lambda *args, **kwargs: _run(func, args, kwargs)
 
 
 def _let_synchronize() -> None:
@@ -401,6 +396,8 @@ _NO_LAUNCH = _READS | _named(
 _RESIZING = ("arange", "eye", "linspace", "logspace", "randperm", "hann_window", "hamming_window")
 # what torch, unless told otherwise, does by several operations where the CPU and CUDA have one
 _WHOLE = ("silu_backward", "mish_backward")
+# what torch.tensor calls below Python's own dispatch, where no fallback is asked
+_BELOW = ("empty", "empty_strided", "detach", "lift_fresh", "alias", "clone")
 # beside those that torch calls pointwise: CUDA takes a 0-dim CPU tensor in them
 _SCALARS = {"aten::fill", "aten::fill_", "aten::masked_fill", "aten::masked_fill_", "aten::where"}
 
@@ -423,6 +420,8 @@ def _run(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     name = func._schema.name
     if name in _COPIES:
         return _copy(func, name, args, kwargs)
+    if name == "aten::detach_":  # of a new tensor, while a mode watches: there is nothing to cut
+        return args[0]
     if name in _ATTENTION:
         return _ATTENTION[name](*args, **kwargs)
     tensors = _tensors(args, kwargs)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 from dlmkit.testing import pretend
 
@@ -54,6 +55,12 @@ def test_what_is_made_on_the_device_is_there_and_holds_the_cpus_numbers(
     assert made.device == accelerator
     assert (made.shape, made.dtype) == (expected.shape, expected.dtype)
     assert torch.equal(made.cpu(), expected)
+
+
+def test_tensors_are_made_under_a_dispatch_mode_too(accelerator: torch.device):
+    with FlopCounterMode(display=False):
+        made = torch.tensor([[1], [2]], device=accelerator)
+    assert made.tolist() == [[1], [2]]
 
 
 def test_a_view_shares_its_storage_and_a_copy_does_not(accelerator: torch.device):
