@@ -1,6 +1,6 @@
 """Faults injected into training runs, counted: kills, damaged bytes, full disks, and bad parts.
 
-    python benchmarks/faults.py --json faults.json              # the full counts, minutes
+    python benchmarks/faults.py --json faults.json              # the full counts
     python benchmarks/faults.py --kills 8 --random 3 --corruptions 12 --full 6   # some seconds
 
 Every case is a real run of the program in a process of its own, forked from one that has already

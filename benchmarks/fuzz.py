@@ -1,6 +1,6 @@
 """Damaged recipes and damaged files of every format, read as dlmkit reads them, and counted.
 
-    nice python benchmarks/fuzz.py --json fuzz.json               # the full counts, an hour
+    nice python benchmarks/fuzz.py --json fuzz.json               # 100,000 recipes, ten minutes
     python benchmarks/fuzz.py --recipes 300 --files 40            # per format; seconds
 
 Recipes are shipped ones with lines, tokens and bytes changed. Files are those of a tiny run made
