@@ -32,13 +32,13 @@ from dlmkit.core.network import Conditioning
 from dlmkit.core.objective import Batch
 from dlmkit.core.schedule import Level
 from dlmkit.errors import DlmkitError
-from dlmkit.evaluation.context_gain import Frequencies, context_gain
-from dlmkit.models import Model
+from dlmkit.exact.context_gain import Frequencies, context_gain
+from dlmkit.model import Model
 from dlmkit.noise import Noise
 from dlmkit.plugin import Part
 from dlmkit.recipe.assemble import assemble, assemble_sampling
 from dlmkit.recipe.load import Resolved, load_recipe
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes" / "ablations"
 LEVELS = {"grammar": (3.0, 5.0, 7.0, 10.0), "kjv": (1.0, 1.75, 3.0, 5.0)}

@@ -7,7 +7,7 @@ On held-out text that no one trained on:
 
 - by noise level, the model's cross-entropy beside those of the exact Bayes denoisers that know
   tokens one by one, by pairs and by threes. The last one's probabilities are interpolated with
-  those of pairs (`dlmkit.evaluation.smoothing`), by weights that leaving one token out chooses.
+  those of pairs (`dlmkit.exact.smoothing`), by weights that leaving one token out chooses.
 - free texts beside those of bigram and trigram samplers of the same tokens (relative frequencies,
   `dlmkit_text.draws`), under a character 6-gram judge (`text:ngram-judge`), where all have the
   entropy of human text: a score temperature moves the model's, a softmax temperature the others'.
@@ -32,23 +32,24 @@ import torch
 
 from dlmkit.bench.document import versions
 from dlmkit.bench.subject import Subject, open_subject
-from dlmkit.conditions import conditions
 from dlmkit.core.data import Data
 from dlmkit.core.metric import Metric
 from dlmkit.core.objective import Batch
 from dlmkit.errors import DlmkitError, UsageError
-from dlmkit.evaluation import acceptance, infilling
+from dlmkit.evaluation import acceptance
 from dlmkit.evaluation.acceptance import Point
-from dlmkit.evaluation.context_gain import Frequencies, level_scores, sigmas
+from dlmkit.evaluation.conditions import conditions
 from dlmkit.evaluation.measure import Intervals, gauges, pinned
 from dlmkit.evaluation.record import FORMAT, check_new, save, sealed
-from dlmkit.memory import keep_freed
-from dlmkit.models import Model
+from dlmkit.exact import infilling
+from dlmkit.exact.context_gain import Frequencies, level_scores, sigmas
+from dlmkit.model import Model
 from dlmkit.plugin import Part
 from dlmkit.recipe.assemble import assemble_sampling
 from dlmkit.report import png
 from dlmkit.report import save as write
 from dlmkit.sampling.requests import Request, unconditional
+from dlmkit.training.memory import keep_freed
 from dlmkit.types import Ids
 from dlmkit_text.draws import NgramSampler
 from dlmkit_text.symbols import cutter

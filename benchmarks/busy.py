@@ -34,10 +34,10 @@ CHOSEN = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "GOMP_SPINCOUNT", "KMP_BLOCKTIME
 
 def work(recipe: str) -> None:
     """Train for as many seconds as each line of standard input says; report steps and CPU time."""
-    from dlmkit.memory import keep_freed  # before torch: how threads wait is chosen here
     from dlmkit.recipe.assemble import assemble
     from dlmkit.recipe.load import load_recipe
-    from dlmkit.registry import Registry
+    from dlmkit.registry.lookup import Registry
+    from dlmkit.training.memory import keep_freed  # before torch: how threads wait is chosen here
     from training_step import loop  # isort: skip
 
     registry = Registry.load()

@@ -21,7 +21,7 @@ from likelihoods import agreement, decoded, entropy_gap, nll_gap, scorer
 from dlmkit.bench.cases import Case
 from dlmkit.bench.measure import Outcome
 from dlmkit.bench.subject import Subject
-from dlmkit.evaluation.intervals import clopper_pearson
+from dlmkit.exact.intervals import clopper_pearson
 
 
 def measure(options: argparse.Namespace, subject: Subject) -> dict[str, Any]:

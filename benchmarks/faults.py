@@ -776,11 +776,12 @@ def prepare(folder: Path) -> None:
     (info / "entry_points.txt").write_text("[dlmkit]\nfaulty = faulty\n")
     sys.path.insert(0, str(folder / "site"))
     for name in (
-        "torch._dynamo", "dlmkit.cli.app", "dlmkit.training.run", "dlmkit.evaluation.plots",
+        "torch._dynamo", "dlmkit.cli.app", "dlmkit.training.run", "dlmkit.training.plots",
         "matplotlib.backends.backend_agg", "dlmkit_cdcd.network", "dlmkit_cdcd.objective",
         "dlmkit_cdcd.space", "dlmkit_cdcd.schedules", "dlmkit_cdcd.masking", "dlmkit_grammar.data",
-        "dlmkit_samplers.samplers", "dlmkit_samplers.grids", "dlmkit_text.data", "dlmkit.evaluate",
-        "dlmkit.hub.folder", "dlmkit.tracing", "dlmkit_text.diversity",
+        "dlmkit_samplers.samplers", "dlmkit_samplers.grids", "dlmkit_text.data",
+        "dlmkit.evaluation.evaluate",
+        "dlmkit.hub.folder", "dlmkit.exits.record_run", "dlmkit_text.diversity",
     ):  # fmt: skip
         importlib.import_module(name)
     threads = len(os.listdir("/proc/self/task"))

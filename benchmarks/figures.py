@@ -19,8 +19,8 @@ from dlmkit.bench.defaults import short
 from dlmkit.bench.measure import Work
 from dlmkit.bench.subject import Subject, open_subject
 from dlmkit.errors import DlmkitError
-from dlmkit.memory import keep_freed
 from dlmkit.sampling.requests import unconditional
+from dlmkit.training.memory import keep_freed
 
 
 def parser(doc: str | None, texts: int) -> argparse.ArgumentParser:

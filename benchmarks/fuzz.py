@@ -273,7 +273,7 @@ def traced(content: bytes, rng: random.Random) -> bytes:
     import torch
     from safetensors.torch import load, save
 
-    from dlmkit.sampling.trace_file import _KEY, _digest
+    from dlmkit.exits.trace_file import _KEY, _digest
 
     size = int.from_bytes(content[:8], "little")
     head = json.loads(json.loads(content[8 : 8 + size])["__metadata__"][_KEY])
@@ -338,8 +338,8 @@ class Format:
 def make(folder: Path) -> None:
     """A tiny run, its export, a trace, a certificate and a record, by the program itself."""
     from dlmkit.cli.app import main
-    from dlmkit.evaluation.certificate import Certificate
-    from dlmkit.sampling.trace_file import load_trace
+    from dlmkit.exits.certificate import Certificate
+    from dlmkit.exits.trace_file import load_trace
 
     (folder / "tiny.yaml").write_text(RECIPE)
     run, hub = folder / "run", folder / "hub"
@@ -371,10 +371,10 @@ def _of_models(folder: Path) -> Iterator[Format]:
     from dlmkit.core.tokenizer import Tokenizer
     from dlmkit.hub.card import _records
     from dlmkit.hub.transfer import check_folder
-    from dlmkit.models import load_model
+    from dlmkit.model import load_model
     from dlmkit.recipe.assemble import assemble
     from dlmkit.recipe.load import load_recipe
-    from dlmkit.registry import Registry
+    from dlmkit.registry.lookup import Registry
     from dlmkit.training import environment, origin
     from dlmkit.training.checkpoint import MANIFEST, find, saved_step
     from dlmkit.training.folder import RunFolder
@@ -441,15 +441,16 @@ def _of_documents(folder: Path) -> Iterator[Format]:
     from dlmkit.bench import compare as bench
     from dlmkit.bench import document
     from dlmkit.cli import records
-    from dlmkit.conditions import exit_override, require
-    from dlmkit.evaluation import acceptance, replay
-    from dlmkit.evaluation.certificate import Certificate
+    from dlmkit.evaluation import acceptance
+    from dlmkit.evaluation.conditions import exit_override, require
     from dlmkit.evaluation.record import Record, compare
+    from dlmkit.exits import replay
+    from dlmkit.exits.certificate import Certificate
+    from dlmkit.exits.trace_file import load_trace
     from dlmkit.hub import evidence
-    from dlmkit.models import load_model
+    from dlmkit.model import load_model
     from dlmkit.recipe.assemble import assemble_sampling
     from dlmkit.recipe.load import load_recipe
-    from dlmkit.sampling.trace_file import load_trace
 
     model, whole = load_model(folder / "run"), Record.load(folder / "record.json")
     trace, certificate, record = (folder / n for n in ("small.trace", "exit.json", "record.json"))
@@ -504,11 +505,11 @@ def _of_documents(folder: Path) -> Iterator[Format]:
 
 
 def _of_texts(folder: Path) -> Iterator[Format]:
+    from dlmkit.evaluation.texts import read_texts
     from dlmkit.glue import data
     from dlmkit.glue.tasks import TASKS
-    from dlmkit.models import load_model
+    from dlmkit.model import load_model
     from dlmkit.recipe.load import load_recipe
-    from dlmkit.texts import read_texts
     from dlmkit_hf import pretrained
     from dlmkit_text import prepared
     from dlmkit_text.shards import JsonShards
@@ -555,7 +556,7 @@ def recipes(counts: Counts, watch: Watch, rng: random.Random, folder: Path, case
     """Recipes of ours, rewritten, through the whole check."""
     from dlmkit.recipe.load import load_recipe
     from dlmkit.recipe.shelf import shipped
-    from dlmkit.registry import Registry
+    from dlmkit.registry.lookup import Registry
 
     registry = Registry.load(third_party=False)
     texts = [recipe.path.read_text() for recipe in shipped(registry)]

@@ -36,9 +36,9 @@ from dlmkit.bench.sampler import run
 from dlmkit.bench.subject import open_subject
 from dlmkit.bench.tables import lines
 from dlmkit.bench.timing import interleaved
-from dlmkit.core import vocabulary
-from dlmkit.core.attention import BACKENDS, resolve_attention
 from dlmkit.errors import DlmkitError, PluginError
+from dlmkit.kernels import vocabulary
+from dlmkit.kernels.attention import BACKENDS, resolve_attention
 from dlmkit.sampling.inference import Inference
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import unconditional

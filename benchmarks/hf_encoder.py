@@ -23,7 +23,7 @@ import torch
 
 from dlmkit.recipe.assemble import assemble
 from dlmkit.recipe.load import resolve_text
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.training.evaluate import Evaluator
 from dlmkit.training.loop import Learner, train
 from dlmkit.training.parallel import Single

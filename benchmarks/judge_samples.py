@@ -21,10 +21,10 @@ from typing import Any
 from dlmkit.core.context import BuildContext
 from dlmkit.core.data import Data
 from dlmkit.errors import DlmkitError, UsageError
-from dlmkit.models import load_model
+from dlmkit.model import load_model
 from dlmkit.recipe.load import load_recipe
 from dlmkit.recipe.schema import RecipeConfig
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit_text.compare import Row, compare
 
 COLUMNS = {

@@ -24,10 +24,10 @@ pretend.set_up()  # before the first backward pass
 
 import torch  # noqa: E402
 
-from dlmkit.models import load_model  # noqa: E402
+from dlmkit.model import load_model  # noqa: E402
 from dlmkit.recipe.assemble import assemble  # noqa: E402
 from dlmkit.recipe.load import load_recipe  # noqa: E402
-from dlmkit.registry import Registry  # noqa: E402
+from dlmkit.registry.lookup import Registry  # noqa: E402
 from dlmkit.sampling.requests import unconditional  # noqa: E402
 from dlmkit.sampling.runner import stream  # noqa: E402
 from dlmkit.training.loop import Learner, train  # noqa: E402

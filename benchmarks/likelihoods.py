@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dlmkit.bench.measure import Outcome
 from dlmkit.bench.subject import Subject
-from dlmkit.evaluation.intervals import Interval, jackknife, percentile
+from dlmkit.exact.intervals import Interval, jackknife, percentile
 from dlmkit.plugin import Part
 from dlmkit_grammar.data import GrammarData
 from dlmkit_grammar.metric import GrammarScore, floored

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlmkit.models import Model, compose
+from dlmkit.model import Model, compose
 from dlmkit.recipe.load import load_recipe
 from dlmkit.recipe.short import parse_part, split
 from dlmkit.sampling.requests import unconditional

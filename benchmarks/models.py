@@ -26,10 +26,10 @@ import torch
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.objective import Batch, Draws
-from dlmkit.models import Model, load_model
+from dlmkit.model import Model, load_model
 from dlmkit.noise import Noise
 from dlmkit.plugin import Part
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.training.draws import stratified
 
 BATCH, LENGTH = 32, 32

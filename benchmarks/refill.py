@@ -25,7 +25,7 @@ from dlmkit.bench.measure import barrier_row_steps
 from dlmkit.bench.rules import Family, Scheduled
 from dlmkit.bench.subject import Subject
 from dlmkit.bench.timing import interleaved, summary
-from dlmkit.evaluation.replay import oracle, replay
+from dlmkit.exits.replay import oracle, replay
 from dlmkit.sampling.requests import unconditional
 from dlmkit.sampling.slots import constant
 

@@ -15,7 +15,7 @@ import torch
 
 from dlmkit import devices
 from dlmkit.errors import UsageError
-from dlmkit.memory import keep_freed
+from dlmkit.training.memory import keep_freed
 
 Case = Callable[[], Any]
 

@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import ModelDenoise
 from dlmkit.plugin import Part
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.sampling.inference import Inference
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import unconditional

@@ -18,16 +18,16 @@ from pydantic.fields import FieldInfo
 from sampling_step import NETWORKS, a_model
 
 from dlmkit import Component
-from dlmkit.core import vocabulary
 from dlmkit.core.context import BuildContext
 from dlmkit.core.network import Conditioning
 from dlmkit.core.schedule import Level
-from dlmkit.memory import keep_freed
+from dlmkit.kernels import vocabulary
 from dlmkit.noise import Noise
 from dlmkit.plugin import Part
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.sampling.inference import Inference
 from dlmkit.sampling.parts import SamplingParts
+from dlmkit.training.memory import keep_freed
 
 pytest.importorskip("pytest_benchmark", reason="pip install 'dlmkit[test]'")
 

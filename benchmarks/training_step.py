@@ -34,12 +34,12 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dlmkit.memory import keep_freed
 from dlmkit.recipe.assemble import Assembly, assemble
 from dlmkit.recipe.load import load_recipe
 from dlmkit.recipe.schema import RecipeConfig
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.training.loop import Learner, StepRecord, train
+from dlmkit.training.memory import keep_freed
 from dlmkit.training.parallel import Single
 from dlmkit.training.units import prepare_units
 

@@ -72,11 +72,11 @@ def parser() -> argparse.ArgumentParser:
 
 def work(options: argparse.Namespace) -> dict[str, float]:
     """One process of a round: warm up, wait for the other, train, say how fast."""
-    from dlmkit.memory import keep_freed
     from dlmkit.recipe.assemble import assemble
     from dlmkit.recipe.load import load_recipe
-    from dlmkit.registry import Registry
+    from dlmkit.registry.lookup import Registry
     from dlmkit.training.loop import Learner, train
+    from dlmkit.training.memory import keep_freed
     from dlmkit.training.parallel import world
 
     registry = Registry.load()

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from dlmkit.core import vocabulary
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.embedding import EmbeddingSpace
+from dlmkit.kernels import vocabulary
 from dlmkit_cdcd.configs import Normalised
 from dlmkit_cdcd.space import NormalisedSpace
 from dlmkit_samplers import configs, statistics

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
-    from dlmkit.models import Model
+    from dlmkit.model import Model
     from dlmkit.training.loop import StepRecord
 
 __version__ = "0.1.0"
@@ -38,7 +38,7 @@ def compose(**recipe: Any) -> Model:
 
     Imports torch; importing dlmkit does not.
     """
-    from dlmkit import models
+    from dlmkit import model as models
 
     return models.compose(**recipe)
 
@@ -58,7 +58,7 @@ def load(
     """
     from dlmkit import devices
     from dlmkit.errors import UsageError
-    from dlmkit.models import open_model
+    from dlmkit.model import open_model
     from dlmkit.recipe.short import Short
 
     if weights not in (None, "ema", "raw"):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dlmkit.errors import UsageError
-from dlmkit.loading import describe
+from dlmkit.registry.loading import describe
 
 AUTO = "auto"
 _OTHERS = ("cuda", "xpu", "mps")  # torch.accelerator names one kind, be there a device of it or not

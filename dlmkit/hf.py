@@ -23,7 +23,7 @@ from dlmkit.core.network import Conditioning
 from dlmkit.errors import UsageError
 from dlmkit.hub.folder import MODEL_TYPE
 from dlmkit.hub.transfer import check_folder, fetched
-from dlmkit.models import Model, Text, load_model
+from dlmkit.model import Model, Text, load_model
 from dlmkit.noise import Noise
 from dlmkit.recipe.assemble import assemble_sampling
 
@@ -55,7 +55,7 @@ class DenoiserOutput(ModelOutput):
 class DlmkitModel(PreTrainedModel):
     """A denoiser: one evaluation of the model by :meth:`forward`, whole texts by :meth:`sample`.
 
-    ``model.model`` is the :class:`dlmkit.models.Model` underneath. Training is
+    ``model.model`` is the :class:`dlmkit.model.Model` underneath. Training is
     ``model.objective(batch, draws)``, the objective of the recipe.
     """
 
@@ -189,7 +189,7 @@ class DlmkitModel(PreTrainedModel):
         batch_size: int | None = None,
         length: int | Sequence[int] | None = None,
     ) -> list[Text]:
-        """Whole texts by the recipe's sampler; see :meth:`dlmkit.models.Model.sample`."""
+        """Whole texts by the recipe's sampler; see :meth:`dlmkit.model.Model.sample`."""
         return self.model.sample(n, seed, prompt, infill, steps, batch_size, length)
 
 

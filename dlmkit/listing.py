@@ -15,15 +15,15 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from dlmkit.loading import AROUND, Loaded, load_plugin, load_plugins
-from dlmkit.registry import PluginInfo, info
+from dlmkit.registry.loading import AROUND, Loaded, load_plugin, load_plugins
+from dlmkit.registry.lookup import PluginInfo, info
 
 LIMIT = 20.0
 """Seconds that a plugin may take to load before the list goes on without it."""
 
 
 def plugins(limit: float = LIMIT) -> list[PluginInfo]:
-    """Every plugin as :attr:`dlmkit.registry.Registry.plugins` says it."""
+    """Every plugin as :attr:`dlmkit.registry.lookup.Registry.plugins` says it."""
     reports: dict[tuple[str, str], PluginInfo] = {}
 
     def load(plugin: Loaded) -> Loaded:

@@ -11,10 +11,10 @@ from dlmkit import files
 from dlmkit.cli.app import main
 from dlmkit.cli.options import lines_of
 from dlmkit.errors import DataError, DlmkitError
-from dlmkit.evaluation.certificate import Certificate
 from dlmkit.evaluation.record import RECORD, read
+from dlmkit.evaluation.texts import read_texts
+from dlmkit.exits.certificate import Certificate
 from dlmkit.recipe.yaml import read_file
-from dlmkit.texts import read_texts
 from dlmkit.training.folder import MetricsFile, RunFolder
 from dlmkit_metrics.pretrained import digest
 from dlmkit_samplers.entropic import recorded

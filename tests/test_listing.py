@@ -7,10 +7,10 @@ import threading
 
 import pytest
 
-from dlmkit import listing, loading
+from dlmkit import listing
 from dlmkit.cli.app import main
 from dlmkit.errors import PluginError
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry, loading
 
 GOOD = """
 from dlmkit import Component, Config, hookimpl

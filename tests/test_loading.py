@@ -3,7 +3,7 @@
 import pytest
 
 from dlmkit.cli.app import main
-from dlmkit.registry import PluginInfo, Registry
+from dlmkit.registry.lookup import PluginInfo, Registry
 
 GOOD = """
 from dlmkit import Component, Config, hookimpl

@@ -9,7 +9,7 @@ import pytest
 SCRIPT = """
 import resource, sys
 from pathlib import Path
-from dlmkit.memory import keep_freed
+from dlmkit.training.memory import keep_freed
 import torch
 
 if sys.argv[1] == "keep":

@@ -14,11 +14,11 @@ from dlmkit import hookimpl
 from dlmkit.bench.subject import default_model, open_subject
 from dlmkit.cli.app import main
 from dlmkit.errors import PluginError, RecipeError
-from dlmkit.models import Model
+from dlmkit.model import Model
 from dlmkit.plugin import ShippedModel
 from dlmkit.recipe.assemble import assemble
 from dlmkit.recipe.load import load_recipe
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.training.checkpoint import publish
 from dlmkit.training.loop import Learner
 from dlmkit.training.parallel import Single

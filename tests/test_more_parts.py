@@ -12,10 +12,10 @@ from dlmkit.bench.rules import families
 from dlmkit.bench.subject import Subject
 from dlmkit.cli.app import main
 from dlmkit.core.context import BuildContext
-from dlmkit.models import compose
+from dlmkit.model import compose
 from dlmkit.plugin import Part
 from dlmkit.recipe.load import load_recipe
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.testing import check_plugin
 
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 
 import dlmkit
 from dlmkit.cli.app import main
-from dlmkit.core import vocabulary
 from dlmkit.errors import RecipeError
-from dlmkit.models import open_model
+from dlmkit.kernels import vocabulary
+from dlmkit.model import open_model
 from dlmkit.recipe.shelf import shipped
 from dlmkit.recipe.write import inline
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.testing import pretend
 from dlmkit.testing.subject import part_of
 

@@ -10,7 +10,7 @@ import torch
 
 import dlmkit
 from dlmkit.errors import RecipeError, UsageError
-from dlmkit.models import compose
+from dlmkit.model import compose
 
 PARTS = {
     "data": "grammar",

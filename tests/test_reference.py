@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from dlmkit.cli.reference import reference
-from dlmkit.compatibility import conflicts
 from dlmkit.errors import RecipeError
 from dlmkit.plugin import KINDS, Hooks
 from dlmkit.recipe.load import resolve_text
-from dlmkit.registry import Registry
+from dlmkit.registry.compatibility import conflicts
+from dlmkit.registry.lookup import Registry
 
 PAGE = Path(__file__).parent.parent / "plugins" / "REFERENCE.md"
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from dlmkit.core.context import BuildContext
-from dlmkit.declarations import check_component
 from dlmkit.errors import PluginError, RecipeError
 from dlmkit.noise import Noise
 from dlmkit.plugin import Part
-from dlmkit.registry import Registry
+from dlmkit.registry.declarations import check_component
+from dlmkit.registry.lookup import Registry
 
 PARTS = """
 import torch

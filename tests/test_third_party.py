@@ -8,7 +8,7 @@ import torch
 from dlmkit.cli.app import main
 from dlmkit.recipe.assemble import assemble
 from dlmkit.recipe.load import load_recipe
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.testing import check_plugin
 
 PACKAGE = Path(__file__).parent / "fixtures" / "third_party_plugin"

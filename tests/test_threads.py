@@ -27,7 +27,7 @@ WAYS_IN = {
     "(script,) = e(group='console_scripts', name='dlmkit'); sys.exit(script.load()())",
     "python -m, torchrun -m": "import runpy; runpy.run_module('dlmkit', run_name='__main__')",
     "Python": "import dlmkit; dlmkit.load('ddlm-mini')",
-    "a module of it": "import dlmkit.core.attention",
+    "a module of it": "import dlmkit.kernels.attention",
     "transformers": "import dlmkit.hf",
 }
 CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")

@@ -11,9 +11,9 @@ import torch
 
 from dlmkit.core.exits import ExitCriterion
 from dlmkit.errors import UsageError
-from dlmkit.evaluation.replay import drowned, halting_steps
-from dlmkit.sampling.trace import Trace
-from dlmkit.tracing import TOKENS
+from dlmkit.exits.record_run import TOKENS
+from dlmkit.exits.replay import drowned, halting_steps
+from dlmkit.exits.trace import Trace
 
 FILLED, EMPTY = "\u25a0", "\u25a1"
 

@@ -18,11 +18,11 @@ from dlmkit.core.embedding import GaussianCorruption
 from dlmkit.core.metric import Metric
 from dlmkit.core.objective import Batch
 from dlmkit.errors import DataError, UsageError
-from dlmkit.evaluation.context_gain import Frequencies, context_gain, sigmas
-from dlmkit.models import Model, load_model
+from dlmkit.exact.context_gain import Frequencies, context_gain, sigmas
+from dlmkit.exits.record_run import record
+from dlmkit.exits.trace import Trace
+from dlmkit.model import Model, load_model
 from dlmkit.sampling.requests import unconditional
-from dlmkit.sampling.trace import Trace
-from dlmkit.tracing import record
 from dlmkit.training.checkpoint import checkpoints, find, step_of
 
 FORMAT = 1

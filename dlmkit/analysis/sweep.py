@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from dlmkit.core.metric import Metric
-from dlmkit.models import Model
+from dlmkit.model import Model
 from dlmkit.plugin import Part
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import unconditional

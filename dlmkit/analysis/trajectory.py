@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dlmkit.sampling.trace import ANGLE, Trace
+from dlmkit.exits.trace import ANGLE, Trace
 
 QUARTILES = (0.25, 0.75)
 

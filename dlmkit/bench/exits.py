@@ -14,9 +14,9 @@ from dlmkit.bench.measure import Work
 from dlmkit.bench.rules import Family
 from dlmkit.bench.subject import Subject
 from dlmkit.bench.verdict import Curves, fixed_steps
-from dlmkit.evaluation.replay import Replay, oracle, replay, stopped, sweep
+from dlmkit.exits.replay import Replay, oracle, replay, stopped, sweep
+from dlmkit.exits.trace import Trace, TraceRecorder
 from dlmkit.sampling.requests import Request
-from dlmkit.sampling.trace import Trace, TraceRecorder
 from dlmkit.types import Index
 
 REFINED = 16

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dlmkit.core.attention import Attention, reference
 from dlmkit.core.network import Conditioning
 from dlmkit.core.schedule import Level
+from dlmkit.kernels.attention import Attention, reference
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.types import Embedded
 

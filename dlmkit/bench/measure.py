@@ -9,7 +9,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from dlmkit.evaluation.replay import Replay
+from dlmkit.exits.replay import Replay
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import Request
 from dlmkit.sampling.runner import stream

@@ -16,9 +16,9 @@ import torch
 from dlmkit.bench import device, document
 from dlmkit.bench.timing import interleaved
 from dlmkit.errors import DlmkitError, PluginError
-from dlmkit.loading import Loaded, describe
 from dlmkit.plugin import Benchmark
-from dlmkit.registry import Registry, import_target
+from dlmkit.registry.loading import Loaded, describe
+from dlmkit.registry.lookup import Registry, import_target
 
 
 @dataclass(frozen=True)

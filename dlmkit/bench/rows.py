@@ -12,7 +12,7 @@ from dlmkit.bench.cases import FULL, Case, titled
 from dlmkit.bench.exits import Recorded
 from dlmkit.bench.measure import Outcome, barrier_row_steps, row_steps
 from dlmkit.bench.verdict import Verdict, sentence
-from dlmkit.evaluation.replay import Replay
+from dlmkit.exits.replay import Replay
 from dlmkit.sampling.slots import constant, halves
 
 FIXED, ORACLE, REGRIDDED = "fixed", "oracle-exit", "regridded"

@@ -12,11 +12,11 @@ from torch import Tensor
 from dlmkit.bench.subject import Subject
 from dlmkit.core.exits import ExitCriterion
 from dlmkit.errors import RecipeError
+from dlmkit.exits.rules import PROBE, TUNED, OpenRule
+from dlmkit.exits.trace import Trace
 from dlmkit.plugin import Part
-from dlmkit.recipe.rules import PROBE, TUNED, OpenRule
 from dlmkit.recipe.short import parse_part
-from dlmkit.registry import Registry
-from dlmkit.sampling.trace import Trace
+from dlmkit.registry.lookup import Registry
 from dlmkit.types import Index, PerRow, Rows
 
 THRESHOLD, STEPS = "threshold", "steps"

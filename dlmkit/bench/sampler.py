@@ -34,7 +34,7 @@ from dlmkit.bench.rules import Family, Scheduled
 from dlmkit.bench.subject import Subject
 from dlmkit.bench.timing import interleaved
 from dlmkit.bench.verdict import Verdict, judge
-from dlmkit.evaluation.intervals import binomial_cdf
+from dlmkit.exact.intervals import binomial_cdf
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import Request
 

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 
 from dlmkit.bench.cases import PRECISIONS, Case
-from dlmkit.conditions import model_digest
 from dlmkit.core.data import Data
 from dlmkit.core.exits import BUILT_IN, ExitCriterion, refuse_noise
-from dlmkit.models import Model, open_model
+from dlmkit.evaluation.conditions import model_digest
+from dlmkit.model import Model, open_model
 from dlmkit.plugin import Part
 from dlmkit.recipe import short
 from dlmkit.recipe.assemble import Assembly, assemble_sampling
 from dlmkit.recipe.load import Resolved, resolve_text
 from dlmkit.recipe.schema import RecipeConfig
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.training.environment import attention_used
 

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dlmkit.bench.cases import titled
-from dlmkit.evaluation.intervals import Interval, percentile
-from dlmkit.evaluation.replay import Replay, best_fixed, fixed
-from dlmkit.sampling.trace import Trace
+from dlmkit.exact.intervals import Interval, percentile
+from dlmkit.exits.replay import Replay, best_fixed, fixed
+from dlmkit.exits.trace import Trace
 from dlmkit.types import Index
 
 DRAWS = 2000

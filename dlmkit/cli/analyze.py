@@ -72,11 +72,11 @@ def analyze(
     from dlmkit import devices
     from dlmkit.analysis.html import write
     from dlmkit.analysis.study import Settings, analyse, chosen
-    from dlmkit.conditions import names
     from dlmkit.errors import UsageError
-    from dlmkit.models import model_folder
+    from dlmkit.evaluation.conditions import names
+    from dlmkit.model import model_folder
     from dlmkit.recipe import short
-    from dlmkit.registry import Registry
+    from dlmkit.registry.lookup import Registry
 
     for word in names(overrides or (), "exit", "freeze"):
         raise UsageError(f"--set {word}: full runs are analysed; rules are replayed by 'view'")

@@ -146,7 +146,7 @@ def sampler(
     from dlmkit.bench import document
     from dlmkit.bench.sampler import run
     from dlmkit.bench.subject import open_subject
-    from dlmkit.memory import keep_freed
+    from dlmkit.training.memory import keep_freed
 
     keep_freed()
     chosen = devices.choose(device)

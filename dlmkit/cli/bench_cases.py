@@ -20,7 +20,7 @@ def list_cases(
     ] = False,
 ) -> None:
     """List the bench cases of plugins, and the package that brought each."""
-    from dlmkit.registry import Registry
+    from dlmkit.registry.lookup import Registry
 
     registry = Registry.load()
     packages = {plugin.name: plugin.package for plugin in registry.loaded}
@@ -57,8 +57,8 @@ def run_cases(
     from dlmkit import devices
     from dlmkit.bench import document
     from dlmkit.bench.plugin_cases import measure, plugin_cases, rows
-    from dlmkit.memory import keep_freed
-    from dlmkit.registry import Registry
+    from dlmkit.registry.lookup import Registry
+    from dlmkit.training.memory import keep_freed
 
     keep_freed()
     document.refuse_unwritable(json_file)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlmkit.errors import DlmkitError
-from dlmkit.loading import describe
+from dlmkit.registry.loading import describe
 
 if TYPE_CHECKING:
     import torch
@@ -117,7 +117,7 @@ def attention(device: str) -> list[dict[str, Any]]:
     """Every attention backend, called on a tiny input."""
     import torch
 
-    from dlmkit.core.attention import BACKENDS, resolve_attention
+    from dlmkit.kernels.attention import BACKENDS, resolve_attention
 
     def kernel(name: str) -> str:
         return resolve_attention(name, torch.device(device), torch.float32, 32).kernel

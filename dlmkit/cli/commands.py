@@ -17,8 +17,8 @@ from dlmkit.plugin import Command
 from dlmkit.shown import visible
 
 if TYPE_CHECKING:
-    from dlmkit.loading import Loaded
-    from dlmkit.registry import PluginInfo
+    from dlmkit.registry.loading import Loaded
+    from dlmkit.registry.lookup import PluginInfo
 
 OWN = {
     command.name: command
@@ -83,7 +83,7 @@ OWN = {
 
 def _plugins() -> Mapping[str, Loaded]:
     """The plugins that loaded and bring commands, by name."""
-    from dlmkit.registry import Registry
+    from dlmkit.registry.lookup import Registry
 
     usable = (plugin for plugin in Registry.load().loaded if plugin.state == "ok")
     return {plugin.name: plugin for plugin in usable if plugin.commands}
@@ -102,7 +102,7 @@ def unreachable(plugin: PluginInfo) -> str:
 
 def _mounted(command: Command, who: str, words: str | None = None) -> Any:
     """``command`` as the program runs it. Raises PluginError if its target cannot be imported."""
-    from dlmkit.registry import import_target
+    from dlmkit.registry.lookup import import_target
 
     found = import_target(command.target, f"command {who}")
     parent = typer.Typer(add_completion=False, rich_markup_mode=None)

@@ -11,7 +11,7 @@ from dlmkit.cli.output import columns, jsonable, result, result_json
 
 if TYPE_CHECKING:
     from dlmkit.recipe.options import Option
-    from dlmkit.registry import Entry, Registry
+    from dlmkit.registry.lookup import Entry, Registry
 
 components = typer.Typer(no_args_is_help=True, help="The parts that recipes are made of.")
 
@@ -24,7 +24,7 @@ def list_components(
     as_json: Json = False,
 ) -> None:
     """List the components of all plugins."""
-    from dlmkit.registry import Registry
+    from dlmkit.registry.lookup import Registry
 
     entries = Registry.load().components(kind)
     if as_json:
@@ -44,7 +44,7 @@ def show_components(
 ) -> None:
     """Show options, defaults, description and owner of one component, or of all of a kind."""
     from dlmkit.recipe.options import options_of
-    from dlmkit.registry import Registry
+    from dlmkit.registry.lookup import Registry
 
     registry = Registry.load()
     kind, slash, name = what.partition("/")
@@ -58,9 +58,9 @@ def show_components(
 
 def _called(what: str, registry: Registry) -> list[Entry]:
     """All components of the kind ``what``, or of any kind by this name."""
-    from dlmkit.declarations import did_you_mean
     from dlmkit.errors import RecipeError
     from dlmkit.plugin import KINDS
+    from dlmkit.registry.declarations import did_you_mean
 
     if what in KINDS:
         return registry.components(what)
@@ -129,6 +129,6 @@ def _default(option: Option) -> str:
 def show_reference() -> None:
     """Print the reference of dlmkit's own hooks, kinds and components, as Markdown."""
     from dlmkit.cli.reference import reference
-    from dlmkit.registry import Registry
+    from dlmkit.registry.lookup import Registry
 
     result(reference(Registry.load(third_party=False)).rstrip("\n"))

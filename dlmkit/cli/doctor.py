@@ -28,7 +28,7 @@ def doctor(
 def _examine() -> dict[str, Any]:
     from dlmkit import folders
     from dlmkit.cli import checks
-    from dlmkit.registry import Registry
+    from dlmkit.registry.lookup import Registry
 
     registry = Registry.load()
     for note in registry.notes:

@@ -15,10 +15,10 @@ from dlmkit.plugin import MOST
 
 if TYPE_CHECKING:
     from dlmkit.bench.subject import Subject
-    from dlmkit.evaluate import Evaluated, Plan
+    from dlmkit.evaluation.evaluate import Evaluated, Plan
     from dlmkit.evaluation.frontier import Frontier
     from dlmkit.evaluation.measure import Gauge
-    from dlmkit.models import Model
+    from dlmkit.model import Model
     from dlmkit.plugin import Part
     from dlmkit.training.parallel import World
 
@@ -122,17 +122,17 @@ def model(
     """
     from dlmkit import devices
     from dlmkit.bench.subject import open_subject
-    from dlmkit.evaluate import Plan
+    from dlmkit.evaluation.evaluate import Plan
     from dlmkit.evaluation.measure import Intervals
     from dlmkit.evaluation.record import check_new
     from dlmkit.evaluation.sweep import Sweep
-    from dlmkit.memory import keep_freed
-    from dlmkit.models import Model
+    from dlmkit.evaluation.texts import of_file
+    from dlmkit.model import Model
     from dlmkit.recipe.assemble import assemble_sampling
     from dlmkit.recipe.shelf import SUFFIXES
     from dlmkit.recipe.short import overrides as short
     from dlmkit.recipe.short import parse_part
-    from dlmkit.texts import of_file
+    from dlmkit.training.memory import keep_freed
     from dlmkit.training.parallel import world
 
     keep_freed()
@@ -169,7 +169,7 @@ def _evaluator(
     subject: Subject, gauges: Sequence[Gauge], world: World
 ) -> Callable[[Model, Plan], Evaluated | None]:
     """What evaluates a model by a plan, and tells of it in the first process."""
-    from dlmkit.evaluate import of_model
+    from dlmkit.evaluation.evaluate import of_model
 
     def evaluate(model: Model, plan: Plan) -> Evaluated | None:
         config = model.config
@@ -185,7 +185,7 @@ def _evaluator(
 
 
 def _gauges(subject: Subject, parts: Sequence[Part]) -> list[Gauge]:
-    from dlmkit.evaluate import chosen_metrics
+    from dlmkit.evaluation.evaluate import chosen_metrics
     from dlmkit.evaluation.measure import gauges
 
     chosen = chosen_metrics(parts, subject.config, subject.assembly.registry)
@@ -224,7 +224,7 @@ def _only_of_texts(recipe: str | None) -> None:
 
 
 def _finish(found: Evaluated, out: Path | None, texts: Path | None, as_json: bool) -> None:
-    from dlmkit.texts import write_texts
+    from dlmkit.evaluation.texts import write_texts
 
     content = found.record.content()
     _save(content, out)

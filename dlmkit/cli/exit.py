@@ -12,10 +12,10 @@ import typer
 from dlmkit.cli.output import columns, result, result_json, say
 
 if TYPE_CHECKING:
-    from dlmkit.evaluation.calibrate import Calibrated
-    from dlmkit.evaluation.certificate import Certificate
-    from dlmkit.recipe.rules import OpenRule
-    from dlmkit.sampling.trace import Trace
+    from dlmkit.exits.calibrate import Calibrated
+    from dlmkit.exits.certificate import Certificate
+    from dlmkit.exits.rules import OpenRule
+    from dlmkit.exits.trace import Trace
 
 exit_app = typer.Typer(help="Calibrate exit rules on recorded runs.", no_args_is_help=True)
 
@@ -80,9 +80,9 @@ def calibrate(
     shows what the same promise is worth without any rule.
     """
     from dlmkit.errors import UsageError
-    from dlmkit.evaluation.calibrate import calibrate as test
-    from dlmkit.evaluation.calibrate import check_levels, split
-    from dlmkit.sampling.trace_file import check_new, load_trace
+    from dlmkit.exits.calibrate import calibrate as test
+    from dlmkit.exits.calibrate import check_levels, split
+    from dlmkit.exits.trace_file import check_new, load_trace
 
     if not 0.0 < order_share < 1.0:
         raise UsageError(f"--order-share {order_share:g}: expected a number between 0 and 1")
@@ -129,9 +129,9 @@ def _best(found: Sequence[Calibrated]) -> int | None:
 def _open(rules: Sequence[str], recorded: Trace) -> list[OpenRule]:
     from dlmkit.core.context import BuildContext
     from dlmkit.errors import UsageError
-    from dlmkit.evaluation.replay import check_statistics
-    from dlmkit.recipe.rules import PROBE, OpenRule
-    from dlmkit.registry import Registry
+    from dlmkit.exits.replay import check_statistics
+    from dlmkit.exits.rules import PROBE, OpenRule
+    from dlmkit.registry.lookup import Registry
 
     if len(set(rules)) < len(rules):
         raise UsageError("--rule: the same rule is given twice, which only costs delta")
@@ -154,7 +154,7 @@ def _numbers(text: str) -> list[float]:
 def _candidates(rule: OpenRule, ordering: Trace, given: list[float] | None) -> list[float]:
     """The numbers to try. Raises UsageError for a given one that rounding would decide."""
     from dlmkit.errors import UsageError
-    from dlmkit.evaluation.replay import drowned
+    from dlmkit.exits.replay import drowned
 
     tried = rule.candidates(ordering) if given is None else given
     noisy = {value: names for value in tried if (names := drowned(ordering, rule(value)))}
@@ -208,7 +208,7 @@ def _saving(saving: float, low: float, high: float) -> str:
 
 def _nothing(found: Sequence[Calibrated], epsilon: float, delta: float, texts: int) -> str:
     """Why no rule passed, and how many texts might do."""
-    from dlmkit.evaluation.calibrate import texts_needed
+    from dlmkit.exits.calibrate import texts_needed
 
     losses = [one.mean_loss for one in found if one.tested is not None]
     if not losses:
@@ -234,7 +234,7 @@ def _certificate(
     evidence: dict[str, Any],
 ) -> Certificate:
     from dlmkit.errors import UsageError
-    from dlmkit.evaluation.certificate import Certificate
+    from dlmkit.exits.certificate import Certificate
 
     if "conditions" not in recorded.about:
         raise UsageError("this trace does not say how it was sampled: record it by 'dlmkit trace'")

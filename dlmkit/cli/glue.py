@@ -98,8 +98,8 @@ def glue(
     from dlmkit.glue.run import Settings, check, run
     from dlmkit.glue.source import Source, temporary
     from dlmkit.glue.tasks import task as named
-    from dlmkit.memory import keep_freed
     from dlmkit.recipe import short
+    from dlmkit.training.memory import keep_freed
 
     chosen = named(task)
     if way is Way.head and exit is not None:

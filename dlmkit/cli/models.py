@@ -22,7 +22,7 @@ def list_models(
     ] = False,
 ) -> None:
     """List the models that dlmkit sample and dlmkit.load know by name."""
-    from dlmkit.registry import Registry
+    from dlmkit.registry.lookup import Registry
 
     registry = Registry.load()
     packages = {plugin.name: plugin.package for plugin in registry.loaded}

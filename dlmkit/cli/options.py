@@ -13,7 +13,7 @@ import typer
 from dlmkit.plugin import MOST
 
 if TYPE_CHECKING:
-    from dlmkit.models import Model
+    from dlmkit.model import Model
 
 
 class Weights(StrEnum):

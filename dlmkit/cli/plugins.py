@@ -32,7 +32,7 @@ def list_plugins(
     that ends it or hangs is listed as failed like any other.
     """
     from dlmkit import listing
-    from dlmkit.registry import notes
+    from dlmkit.registry.lookup import notes
 
     found = listing.plugins()
     hidden = filter(None, (unreachable(plugin) for plugin in found))
@@ -61,7 +61,7 @@ def check(
     Exits 0 if nothing failed, 1 if a check failed or none ran, 4 if no such plugin is installed.
     """
     from dlmkit.errors import PluginError
-    from dlmkit.registry import Registry
+    from dlmkit.registry.lookup import Registry
     from dlmkit.testing.suite import Outcome, run
 
     registry = Registry.load()
@@ -107,8 +107,8 @@ def new(
     Exits 2 for a bad name or kind, or if the folder exists; it never asks anything.
     """
     from dlmkit.errors import UsageError
-    from dlmkit.registry import Registry
-    from dlmkit.scaffold import write
+    from dlmkit.registry.lookup import Registry
+    from dlmkit.registry.scaffold import write
 
     registry = Registry.load()
     if name in OWN:

@@ -27,7 +27,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 def list_recipes(as_json: Json = False) -> None:
     """List the recipes that are shipped under a name."""
     from dlmkit.recipe.shelf import shipped
-    from dlmkit.registry import Registry
+    from dlmkit.registry.lookup import Registry
 
     found = [(recipe, _summary(recipe)) for recipe in shipped(Registry.load())]
     if as_json:
@@ -151,7 +151,7 @@ def cp(
     from dlmkit.errors import UsageError
     from dlmkit.recipe.shelf import is_path, locate
     from dlmkit.recipe.yaml import read_file
-    from dlmkit.registry import Registry
+    from dlmkit.registry.lookup import Registry
 
     source = locate(name, Registry.load())
     target = file / source.name if file.is_dir() else file
@@ -173,6 +173,6 @@ def cp(
 def schema() -> None:
     """Print the JSON Schema of recipes, for editors."""
     from dlmkit.recipe.jsonschema import recipe_schema
-    from dlmkit.registry import Registry
+    from dlmkit.registry.lookup import Registry
 
     result_json(recipe_schema(Registry.load()))

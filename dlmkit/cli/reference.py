@@ -9,7 +9,6 @@ from dataclasses import fields
 from inspect import cleandoc, getsource
 from typing import Any
 
-from dlmkit.compatibility import conflicts, offers
 from dlmkit.plugin import (
     KINDS,
     Benchmark,
@@ -21,7 +20,8 @@ from dlmkit.plugin import (
 )
 from dlmkit.recipe.options import options_of
 from dlmkit.recipe.write import inline
-from dlmkit.registry import Entry, Registry
+from dlmkit.registry.compatibility import conflicts, offers
+from dlmkit.registry.lookup import Entry, Registry
 
 _DECLARED: tuple[Any, ...] = (Component, Recipe, ShippedModel, Command, Benchmark)
 _BESIDE_SPACES = ("schedule", "network", "objective", "sampler", "exit", "guidance", "statistic")

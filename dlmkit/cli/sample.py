@@ -15,7 +15,7 @@ from dlmkit.plugin import MOST
 from dlmkit.recipe import short
 
 if TYPE_CHECKING:
-    from dlmkit.models import Model, Text
+    from dlmkit.model import Model, Text
     from dlmkit.sampling.requests import Request
 
 
@@ -75,10 +75,10 @@ def sample(
     the order --prompt, --infill, --prompts.
     """
     from dlmkit import devices
-    from dlmkit.conditions import exit_override, require
-    from dlmkit.evaluation.certificate import Certificate
-    from dlmkit.memory import keep_freed
-    from dlmkit.models import open_model
+    from dlmkit.evaluation.conditions import exit_override, require
+    from dlmkit.exits.certificate import Certificate
+    from dlmkit.model import open_model
+    from dlmkit.training.memory import keep_freed
     from dlmkit.training.parallel import world
 
     keep_freed()

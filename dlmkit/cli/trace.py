@@ -12,7 +12,7 @@ from dlmkit.cli.output import result, result_json, say
 from dlmkit.plugin import MOST
 
 if TYPE_CHECKING:
-    from dlmkit.sampling.trace import Trace
+    from dlmkit.exits.trace import Trace
 
 
 def trace(
@@ -51,12 +51,12 @@ def trace(
     the recipe's own rules (exit, freeze) are left out. All installed statistics are recorded.
     """
     from dlmkit import devices
-    from dlmkit.conditions import conditions, names
     from dlmkit.errors import UsageError
-    from dlmkit.models import open_model
+    from dlmkit.evaluation.conditions import conditions, names
+    from dlmkit.exits.record_run import record
+    from dlmkit.exits.trace_file import check_new, save_trace
+    from dlmkit.model import open_model
     from dlmkit.recipe import short
-    from dlmkit.sampling.trace_file import check_new, save_trace
-    from dlmkit.tracing import record
 
     check_new(out)
     for word in names(overrides or (), "exit", "freeze"):
@@ -87,7 +87,7 @@ def trace(
 
 
 def _summary(recorded: Trace, out: Path) -> dict[str, Any]:
-    from dlmkit.tracing import TOKENS
+    from dlmkit.exits.record_run import TOKENS
 
     return {
         "file": str(out),

@@ -45,7 +45,7 @@ def train(
     """
     with StopSignals() as stop:
         from dlmkit.recipe.load import load_recipe
-        from dlmkit.registry import Registry
+        from dlmkit.registry.lookup import Registry
 
         registry = Registry.load()
         resolved = load_recipe(recipe, overrides or (), registry)

@@ -14,7 +14,7 @@ from dlmkit.shown import console
 
 if TYPE_CHECKING:
     from dlmkit.core.exits import ExitCriterion
-    from dlmkit.sampling.trace import Trace
+    from dlmkit.exits.trace import Trace
 
 
 def view(
@@ -52,7 +52,7 @@ def view(
     from dlmkit.analysis import terminal
     from dlmkit.analysis.film import film
     from dlmkit.errors import UsageError
-    from dlmkit.sampling.trace_file import check_new, load_trace
+    from dlmkit.exits.trace_file import check_new, load_trace
 
     if not 0.0 < speed <= 100.0:
         raise UsageError(f"--speed {speed:g}: expected steps a second, above 0 and at most 100")
@@ -85,8 +85,8 @@ def view(
 
 def _rules(texts: Sequence[str], recorded: Trace) -> Mapping[str, ExitCriterion]:
     from dlmkit.core.context import BuildContext
-    from dlmkit.recipe.rules import closed
-    from dlmkit.registry import Registry
+    from dlmkit.exits.rules import closed
+    from dlmkit.registry.lookup import Registry
 
     registry, context = Registry.load(), BuildContext(length=recorded.ids.shape[2])
     return {text: closed(text, "--exit", registry, context) for text in texts}

@@ -14,7 +14,7 @@ from torch import Tensor
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.schedule import Level
-from dlmkit.core.vocabulary import Top
+from dlmkit.kernels.vocabulary import Top
 from dlmkit.rows import take
 from dlmkit.types import Index, PerPosition, Query
 

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlmkit.core import vocabulary
 from dlmkit.core.schedule import Level
-from dlmkit.core.vocabulary import Tables, Top
+from dlmkit.kernels import vocabulary
+from dlmkit.kernels.vocabulary import Tables, Top
 from dlmkit.noise import Noise
 from dlmkit.types import Embedded, Ids, Logits, PerPosition, Probabilities, Query
 

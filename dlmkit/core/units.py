@@ -7,7 +7,7 @@ from torch import nn
 
 from dlmkit.core.network import ScoreNetwork
 from dlmkit.errors import PluginError
-from dlmkit.loading import describe
+from dlmkit.registry.loading import describe
 
 
 def compile_units(network: ScoreNetwork) -> None:

@@ -25,9 +25,9 @@ from dlmkit import documents
 from dlmkit.core.metric import Metric
 from dlmkit.errors import CheckpointError
 from dlmkit.evaluation.frontier import crossing
-from dlmkit.evaluation.intervals import left_out
 from dlmkit.evaluation.measure import Intervals, Number, number, without
 from dlmkit.evaluation.record import Estimate, read
+from dlmkit.exact.intervals import left_out
 from dlmkit.report import COLOURS, MARKERS, plain_numbers, themed
 
 ACCEPTANCE = "dlmkit-acceptance"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from dlmkit.core.data import Data
 from dlmkit.core.metric import Measured, Metric
 from dlmkit.errors import DataError
-from dlmkit.evaluation.intervals import jackknife, left_out
+from dlmkit.exact.intervals import jackknife, left_out
 from dlmkit.plugin import Part
 
 Number = dict[str, float | None]

@@ -13,7 +13,7 @@ from pydantic import Field, PositiveInt
 
 from dlmkit import documents, files
 from dlmkit.errors import CheckpointError, UsageError
-from dlmkit.evaluation.intervals import jackknife
+from dlmkit.exact.intervals import jackknife
 
 FORMAT = 1
 RECORD, FRONTIER = "dlmkit-evaluation-record", "dlmkit-evaluation-frontier"

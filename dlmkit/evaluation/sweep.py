@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from dlmkit.errors import UsageError
-from dlmkit.evaluate import Evaluated, Plan
+from dlmkit.evaluation.evaluate import Evaluated, Plan
 from dlmkit.evaluation.frontier import Frontier, axes
 from dlmkit.evaluation.record import Record
-from dlmkit.models import Model
+from dlmkit.model import Model
 from dlmkit.plugin import Part
 
 STEPS = "steps"

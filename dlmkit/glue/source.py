@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dlmkit.conditions import model_digest
 from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.errors import UsageError
-from dlmkit.models import Model, load_model, names_recipe
+from dlmkit.evaluation.conditions import model_digest
+from dlmkit.model import Model, load_model, names_recipe
 from dlmkit.recipe.assemble import Assembly, assemble, assemble_sampling
 from dlmkit.recipe.load import load_recipe
 from dlmkit.recipe.schema import RecipeConfig
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.training.state import write_parts
 
 

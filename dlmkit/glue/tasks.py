@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dlmkit.declarations import did_you_mean
 from dlmkit.errors import UsageError
+from dlmkit.registry.declarations import did_you_mean
 
 
 @dataclass(frozen=True)

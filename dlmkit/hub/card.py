@@ -9,12 +9,12 @@ from typing import Any
 
 from dlmkit import __version__, files
 from dlmkit.errors import CheckpointError
-from dlmkit.evaluation.plots import read_metrics
 from dlmkit.hub.evidence import Evidence
-from dlmkit.models import Model
+from dlmkit.model import Model
 from dlmkit.training.curves import CURVES
 from dlmkit.training.folder import METRICS
 from dlmkit.training.origin import environment_of, package, plugins_of, run_of
+from dlmkit.training.plots import read_metrics
 
 CURVE_ROWS = 12
 """Validations that the card's table shows, at most: evenly spaced, the last among them."""

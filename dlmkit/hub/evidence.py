@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from dlmkit import documents
-from dlmkit.conditions import model_digest
 from dlmkit.errors import CheckpointError, UsageError
 from dlmkit.evaluation import acceptance
+from dlmkit.evaluation.conditions import model_digest
 from dlmkit.evaluation.record import RECORD, Estimate, read
 from dlmkit.files import is_png
-from dlmkit.models import Model
+from dlmkit.model import Model
 
 EVALUATION, ACCEPTANCE = "evaluation.json", "acceptance.json"
 

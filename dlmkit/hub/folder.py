@@ -23,7 +23,7 @@ from dlmkit.errors import UsageError
 from dlmkit.folders import at_work
 from dlmkit.hub.card import card
 from dlmkit.hub.evidence import Evidence
-from dlmkit.models import Model, load_model
+from dlmkit.model import Model, load_model
 from dlmkit.training.checkpoint import SAVING, place
 from dlmkit.training.curves import CURVES
 from dlmkit.training.folder import ENVIRONMENT

@@ -25,7 +25,7 @@ from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.errors import RecipeError, UsageError
 from dlmkit.plugin import Part
 from dlmkit.recipe.schema import RecipeConfig, SampleConfig
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.sampling.inference import Inference
 from dlmkit.sampling.parts import SamplingParts
 

@@ -12,14 +12,14 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, to_json
 
-from dlmkit.declarations import did_you_mean
 from dlmkit.errors import DlmkitError, PluginError
-from dlmkit.loading import describe
 from dlmkit.plugin import Config, Part, PartOf
 from dlmkit.recipe.problems import Mark, Path, Problem
 from dlmkit.recipe.tree import Node
 from dlmkit.recipe.yaml import kind_of
-from dlmkit.registry import Entry, Registry
+from dlmkit.registry.declarations import did_you_mean
+from dlmkit.registry.loading import describe
+from dlmkit.registry.lookup import Entry, Registry
 
 
 def part_kind(annotation: Any, metadata: Any = ()) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from dlmkit.plugin import KINDS, PART_SCHEMA_KEY
 from dlmkit.recipe.schema import RecipeConfig
-from dlmkit.registry import Entry, Registry
+from dlmkit.registry.lookup import Entry, Registry
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

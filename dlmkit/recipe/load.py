@@ -18,7 +18,7 @@ from dlmkit.recipe.short import Short, typed
 from dlmkit.recipe.tree import Merger, Node, settled
 from dlmkit.recipe.write import dump
 from dlmkit.recipe.yaml import MAX_DEPTH, grown, parse, read_file, read_text
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 
 
 @dataclass(frozen=True)

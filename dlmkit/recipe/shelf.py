@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlmkit import folders
-from dlmkit.declarations import did_you_mean
 from dlmkit.errors import PluginError, RecipeError
 from dlmkit.plugin import PROJECT
-from dlmkit.registry import Registry, unusable
+from dlmkit.registry.declarations import did_you_mean
+from dlmkit.registry.lookup import Registry, unusable
 
 SUFFIXES = (".yaml", ".yml")
 LONGEST = 1000

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dlmkit.errors import PluginError
-from dlmkit.loading import describe
+from dlmkit.registry.loading import describe
 
 LEVELS = 127.0
 """Integers on either side of zero: symmetric, so that no offset has to be carried."""

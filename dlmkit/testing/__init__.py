@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dlmkit.registry import Registry
+    from dlmkit.registry.lookup import Registry
     from dlmkit.testing.suite import Outcome
 
 __all__ = ["check_plugin", "checks"]

@@ -12,13 +12,13 @@ from pydantic_core import to_json
 from torch import nn
 
 from dlmkit.errors import DlmkitError
-from dlmkit.loading import DECLARED, Loaded
 from dlmkit.plugin import Benchmark, Command
 from dlmkit.recipe.load import load_recipe
 from dlmkit.recipe.options import options_of
 from dlmkit.recipe.write import dump
 from dlmkit.recipe.yaml import read_text
-from dlmkit.registry import Registry, import_target
+from dlmkit.registry.loading import DECLARED, Loaded
+from dlmkit.registry.lookup import Registry, import_target
 from dlmkit.testing.compare import agree, require
 from dlmkit.testing.subject import Subject, part_of
 from dlmkit.testing.suite import (

@@ -20,7 +20,7 @@ from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, LossParts, Objective
 from dlmkit.core.schedule import Level
-from dlmkit.evaluation import bayes
+from dlmkit.exact import bayes
 from dlmkit.testing.compare import require
 from dlmkit.testing.markov import MarkovChain
 from dlmkit.testing.objectives import KIND, draws, mean

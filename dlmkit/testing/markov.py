@@ -20,7 +20,7 @@ from dlmkit.core.denoise import ModelDenoise
 from dlmkit.core.embedding import EmbeddingSpace, GaussianCorruption
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.schedule import Level
-from dlmkit.evaluation import bayes
+from dlmkit.exact import bayes
 from dlmkit.noise import Noise
 from dlmkit.types import Embedded, Ids, Logits, PerRow, Probabilities, Query
 

@@ -21,9 +21,9 @@ from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
 from dlmkit.core.schedule import Level, NoiseSchedule
 from dlmkit.core.tokenizer import PAD, UNKNOWN, Tokenizer
-from dlmkit.loading import Loaded
 from dlmkit.noise import Noise
 from dlmkit.plugin import PROJECT, Component, Config
+from dlmkit.registry.loading import Loaded
 from dlmkit.types import Embedded, Ids, Logits, Mask, Probabilities, Query
 
 LENGTH = 12

@@ -15,14 +15,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dlmkit.evaluation.calibrate import (
+from dlmkit.exact.intervals import binomial_cdf
+from dlmkit.exits.calibrate import (
     PValue,
     exact_binomial,
     hoeffding_bentkus,
     passing,
     sequence,
 )
-from dlmkit.evaluation.intervals import binomial_cdf
 
 
 @dataclass(frozen=True)

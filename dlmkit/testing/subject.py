@@ -15,7 +15,7 @@ from dlmkit.core.denoise import Denoise
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.errors import RecipeError
 from dlmkit.plugin import Part
-from dlmkit.registry import Entry, Registry
+from dlmkit.registry.lookup import Entry, Registry
 from dlmkit.testing.parts import KIT, LENGTH
 from dlmkit.testing.suite import CheckFailed, NotApplicable, unbuildable
 

@@ -15,11 +15,11 @@ from inspect import cleandoc
 from pathlib import Path
 from typing import Any, Literal
 
-from dlmkit.declarations import did_you_mean
 from dlmkit.errors import DataError, PluginError
-from dlmkit.loading import Loaded, describe
 from dlmkit.plugin import KINDS
-from dlmkit.registry import Registry
+from dlmkit.registry.declarations import did_you_mean
+from dlmkit.registry.loading import Loaded, describe
+from dlmkit.registry.lookup import Registry
 
 State = Literal["passed", "failed", "expected", "skipped"]
 

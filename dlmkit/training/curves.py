@@ -24,7 +24,7 @@ def drawn(source: str | Path | Iterable[StepRecord]) -> Figure:
 
     Raises UsageError for a folder that is no run's, and for no records at all.
     """
-    from dlmkit.evaluation.plots import curves, read_metrics
+    from dlmkit.training.plots import curves, read_metrics
 
     if isinstance(source, str | Path):
         path = folders.expanded(str(source)) / METRICS
@@ -54,7 +54,7 @@ class Curves:
     def close(self) -> None:
         if not self.due:
             return
-        from dlmkit.evaluation.plots import curves, read_metrics  # matplotlib is slow to import
+        from dlmkit.training.plots import curves, read_metrics  # matplotlib is slow to import
 
         try:
             curves(read_metrics(self.folder / METRICS)).savefig(self.folder / CURVES, dpi=110)

@@ -16,7 +16,7 @@ from dlmkit.errors import RecipeError
 from dlmkit.recipe.assemble import Assembly, assemble
 from dlmkit.recipe.load import Resolved
 from dlmkit.recipe.schema import TrainConfig
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.training.activations import Activations, measure
 from dlmkit.training.draws import draws, micro_batches, stratified
 from dlmkit.training.environment import attention_used

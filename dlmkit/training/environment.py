@@ -14,8 +14,8 @@ from torch import nn
 
 from dlmkit import __version__, devices
 from dlmkit.checkout import commit_of
-from dlmkit.core.attention import Attention
-from dlmkit.registry import Registry
+from dlmkit.kernels.attention import Attention
+from dlmkit.registry.lookup import Registry
 from dlmkit.threads import waiting
 from dlmkit.training.parallel import World
 

@@ -19,7 +19,7 @@ from dlmkit.core.metric import Metric
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Objective
 from dlmkit.core.schedule import Level
-from dlmkit.evaluation.context_gain import Frequencies, context_gain
+from dlmkit.exact.context_gain import Frequencies, context_gain
 from dlmkit.recipe.assemble import Assembly, assemble_sampling
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import unconditional

@@ -10,7 +10,7 @@ from typing import Any
 from dlmkit import files
 from dlmkit.recipe.problems import Problem
 from dlmkit.recipe.yaml import read_text
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.training.folder import read_environment
 
 _PACKAGE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")

@@ -14,10 +14,9 @@ import torch
 from dlmkit.core.context import BuildContext
 from dlmkit.core.start import text_starts
 from dlmkit.errors import Preempted
-from dlmkit.memory import keep_freed
 from dlmkit.recipe.assemble import Assembly, assemble
 from dlmkit.recipe.load import Resolved
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.training.checkpoint import set_aside, step_of, sweep
 from dlmkit.training.console import Display, display
 from dlmkit.training.curves import Curves
@@ -27,6 +26,7 @@ from dlmkit.training.environment import changed, environment
 from dlmkit.training.evaluate import Evaluator
 from dlmkit.training.folder import ENVIRONMENT, MetricsFile, RunFolder
 from dlmkit.training.loop import Learner
+from dlmkit.training.memory import keep_freed
 from dlmkit.training.parallel import World, world
 from dlmkit.training.session import Session
 from dlmkit.training.signals import StopSignals

@@ -12,7 +12,7 @@ from dlmkit import files
 from dlmkit.errors import CheckpointError, UsageError
 from dlmkit.recipe.compare import differences
 from dlmkit.recipe.load import Resolved, resolve_text
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.training.checkpoint import checkpoints, find, step_of, whole_ones
 from dlmkit.training.folder import EMPTY, RECIPE, RunFolder
 

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlmkit.core.attention import Attention, resolve_attention
 from dlmkit.core.context import BuildContext
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.schedule import Level
+from dlmkit.kernels.attention import Attention, resolve_attention
 from dlmkit.types import Embedded, Mask, Query
 from dlmkit_cdcd import configs
 

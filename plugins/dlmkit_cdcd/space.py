@@ -13,7 +13,7 @@ from dlmkit.core.counts import start_from_counts
 from dlmkit.core.data import Data
 from dlmkit.core.embedding import EmbeddingSpace, GaussianCorruption
 from dlmkit.core.start import TextStart
-from dlmkit.core.vocabulary import Tables
+from dlmkit.kernels.vocabulary import Tables
 from dlmkit.types import Embedded, Ids, Logits, Probabilities, Query
 from dlmkit_cdcd import configs
 

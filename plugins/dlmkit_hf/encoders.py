@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlmkit.declarations import did_you_mean
+from dlmkit.registry.declarations import did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.embedding import EmbeddingSpace, GaussianCorruption
-from dlmkit.core.vocabulary import Tables
 from dlmkit.errors import RecipeError
+from dlmkit.kernels.vocabulary import Tables
 from dlmkit.types import Embedded, Ids, Logits, Probabilities, Query
 from dlmkit_hf import configs, pretrained
 

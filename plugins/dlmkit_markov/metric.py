@@ -13,7 +13,7 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.data import Data
 from dlmkit.core.metric import Metric
 from dlmkit.errors import DataError, RecipeError
-from dlmkit.evaluation.intervals import Jackknife, jackknife
+from dlmkit.exact.intervals import Jackknife, jackknife
 from dlmkit.testing.markov import MarkovChain
 from dlmkit_markov.configs import ExactMetric
 from dlmkit_markov.data import MarkovData

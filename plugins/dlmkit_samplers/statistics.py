@@ -17,7 +17,7 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.exits import Statistic
-from dlmkit.core.vocabulary import Top
+from dlmkit.kernels.vocabulary import Top
 from dlmkit.types import Mask, PerPosition, PerRow
 from dlmkit_samplers import configs
 

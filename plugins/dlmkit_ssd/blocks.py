@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dlmkit.errors import UsageError
-from dlmkit.models import Model, Text, load_model
+from dlmkit.model import Model, Text, load_model
 from dlmkit.plugin import MOST
 from dlmkit.sampling.requests import Request
 from dlmkit.shown import result

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from dlmkit.core.context import BuildContext
+from dlmkit.exits.trace import Trace, TraceRecorder
 from dlmkit.plugin import Part
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import Request, unconditional
 from dlmkit.sampling.runner import stream
-from dlmkit.sampling.trace import Trace, TraceRecorder
 from dlmkit.testing.markov import MarkovChain, markov_denoise
 
 V, L, D, N = 5, 6, 8, 10

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from dlmkit.analysis.colours import STEPS, ink, luminance, scale
 from dlmkit.analysis.film import Mark, film, visible
 from dlmkit.errors import UsageError
-from dlmkit.evaluation.replay import halting_steps
+from dlmkit.exits.replay import halting_steps
 
 
 def test_a_film_is_the_text(markov):

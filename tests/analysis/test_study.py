@@ -9,11 +9,11 @@ import torch
 from dlmkit.analysis.study import Settings, Text, chosen, measure
 from dlmkit.analysis.sweep import diversity, sweep, with_scale
 from dlmkit.errors import CheckpointError, DataError, UsageError
-from dlmkit.models import Model
+from dlmkit.model import Model
 from dlmkit.plugin import Part
 from dlmkit.recipe.assemble import assemble, assemble_sampling
 from dlmkit.recipe.load import load_recipe
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.training.checkpoint import checkpoint_name, publish
 
 WORDS = [

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dlmkit.analysis.trajectory import curves, settled, settling, switches, trajectory
-from dlmkit.evaluation.replay import oracle
+from dlmkit.exits.replay import oracle
 
 IDS = [
     [[1, 2, 3], [1, 4, 3], [2, 4, 3], [2, 4, 3]],

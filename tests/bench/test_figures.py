@@ -14,7 +14,7 @@ from likelihoods import Gap, entropy_gap, nll_gap, scorer
 from dlmkit.bench.cases import Case
 from dlmkit.bench.measure import Outcome, Work
 from dlmkit.bench.subject import Subject
-from dlmkit.evaluation.intervals import Interval
+from dlmkit.exact.intervals import Interval
 from dlmkit.sampling.inference import Inference
 from dlmkit.sampling.requests import unconditional
 from dlmkit.sampling.step import Sample

@@ -15,7 +15,7 @@ from dlmkit.bench import device, html, plots
 from dlmkit.bench.subject import default_model, open_subject
 from dlmkit.cli.app import main
 from dlmkit.errors import UsageError
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 
 KEYS = {
     "sampler",

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlmkit.bench.verdict import Curves, fixed_cost, judge, sentence
-from dlmkit.evaluation.replay import Replay
+from dlmkit.exits.replay import Replay
 
 COST = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
 

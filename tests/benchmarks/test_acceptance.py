@@ -7,8 +7,8 @@ from acceptance import main
 
 import dlmkit
 from dlmkit.cli.app import main as dlmkit_main
-from dlmkit.conditions import model_digest
 from dlmkit.evaluation import acceptance
+from dlmkit.evaluation.conditions import model_digest
 
 RECIPE = """
 length: 16

@@ -9,7 +9,7 @@ import torch
 
 from dlmkit.recipe.assemble import assemble
 from dlmkit.recipe.load import load_recipe
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "training_step.py"
 

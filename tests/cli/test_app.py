@@ -78,7 +78,7 @@ def test_errors_that_are_nobodys_fault(monkeypatch, capsys, error, code, said):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr("dlmkit.registry.Registry.load", fail)
+    monkeypatch.setattr("dlmkit.registry.lookup.Registry.load", fail)
     assert main(["components", "list"]) == code
     assert capsys.readouterr() == ("", said)
 

@@ -10,7 +10,7 @@ import typer
 
 from dlmkit.cli.app import main
 from dlmkit.cli.commands import OWN
-from dlmkit.registry import import_target
+from dlmkit.registry.lookup import import_target
 
 PLUGIN = """
 from typing import Annotated

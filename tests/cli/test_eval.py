@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from dlmkit.cli.app import main
-from dlmkit.evaluation.plots import read_metrics
-from dlmkit.texts import read_texts, write_texts
+from dlmkit.evaluation.texts import read_texts, write_texts
+from dlmkit.training.plots import read_metrics
 from dlmkit_markov import data
 
 TOY = [

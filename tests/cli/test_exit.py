@@ -5,9 +5,9 @@ import json
 import pytest
 
 from dlmkit.cli.app import main
-from dlmkit.evaluation.certificate import Certificate
-from dlmkit.models import open_model
-from dlmkit.sampling.trace_file import load_trace
+from dlmkit.exits.certificate import Certificate
+from dlmkit.exits.trace_file import load_trace
+from dlmkit.model import open_model
 
 STEPS, LENGTH, TEXTS = 6, 32, 80
 SMALL = [
@@ -78,7 +78,7 @@ def test_a_trace_holds_every_installed_statistic(trace, call):
 
 def test_a_trace_is_what_sample_writes(model, trace, call):
     _, out, _ = call("sample", model, "-n", 4, "--json", "--exit", "none")
-    from dlmkit.models import load_model
+    from dlmkit.model import load_model
 
     decode = load_model(model).assembly.tokenizer.decode
     assert [entry["text"] for entry in json.loads(out)] == [

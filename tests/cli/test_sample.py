@@ -14,10 +14,10 @@ import torch
 import dlmkit
 from dlmkit.cli.app import main
 from dlmkit.errors import CheckpointError, RecipeError, UsageError
-from dlmkit.models import load_model
+from dlmkit.model import load_model
 from dlmkit.recipe.assemble import assemble
 from dlmkit.recipe.load import load_recipe
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.training.checkpoint import publish
 from dlmkit.training.loop import Learner, train
 from dlmkit.training.parallel import Single

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from dlmkit.cli.app import main
-from dlmkit.sampling.trace_file import load_trace
+from dlmkit.exits.trace_file import load_trace
 
 SMALL = [
     "network.with.width=16",

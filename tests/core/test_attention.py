@@ -5,8 +5,8 @@ import sys
 import pytest
 import torch
 
-from dlmkit.core.attention import Flex, Sdpa, probe, reference, resolve_attention
 from dlmkit.errors import PluginError
+from dlmkit.kernels.attention import Flex, Sdpa, probe, reference, resolve_attention
 
 CPU = torch.device("cpu")
 

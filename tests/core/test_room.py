@@ -8,7 +8,7 @@ import torch
 from dlmkit.cli.app import _known, main
 from dlmkit.core import room
 from dlmkit.errors import TooLargeError, UsageError
-from dlmkit.models import compose
+from dlmkit.model import compose
 from dlmkit.training import dry
 
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from dlmkit.core import vocabulary
 from dlmkit.core.context import BuildContext
 from dlmkit.core.embedding import PreparedSpace
-from dlmkit.core.vocabulary import FORMS, Tables, choose, online, plain
+from dlmkit.kernels import vocabulary
+from dlmkit.kernels.vocabulary import FORMS, Tables, choose, online, plain
 from dlmkit_cdcd.configs import Normalised
 from dlmkit_cdcd.space import NormalisedSpace
 

@@ -10,8 +10,8 @@ from dlmkit.core.denoise import Denoise, Prediction
 from dlmkit.core.network import Conditioning
 from dlmkit.core.objective import Batch
 from dlmkit.core.schedule import Level
-from dlmkit.evaluation import bayes
-from dlmkit.evaluation.context_gain import Frequencies, context_gain, sigmas
+from dlmkit.exact import bayes
+from dlmkit.exact.context_gain import Frequencies, context_gain, sigmas
 from dlmkit_cdcd import configs
 from dlmkit_cdcd.schedules import FixedDensity
 from dlmkit_cdcd.space import NormalisedSpace

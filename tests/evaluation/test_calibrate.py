@@ -11,8 +11,8 @@ from scipy import stats
 
 from dlmkit.core.context import BuildContext
 from dlmkit.errors import UsageError
-from dlmkit.evaluation import calibrate
-from dlmkit.evaluation.calibrate import (
+from dlmkit.exits import calibrate
+from dlmkit.exits.calibrate import (
     check_levels,
     exact_binomial,
     hoeffding_bentkus,
@@ -20,10 +20,10 @@ from dlmkit.evaluation.calibrate import (
     sequence,
     texts_needed,
 )
-from dlmkit.evaluation.certificate import Certificate
+from dlmkit.exits.certificate import Certificate
+from dlmkit.exits.trace import Trace
 from dlmkit.plugin import Part
-from dlmkit.registry import Registry
-from dlmkit.sampling.trace import Trace
+from dlmkit.registry.lookup import Registry
 from dlmkit.testing.risk import PICKERS, RiskCurve, most_violations, simulate
 
 REGISTRY = Registry.load(third_party=False)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from dlmkit.core.objective import Batch
-from dlmkit.evaluation.context_gain import Frequencies
-from dlmkit.evaluation.infilling import accuracy, by_chains, half_given
+from dlmkit.exact.context_gain import Frequencies
+from dlmkit.exact.infilling import accuracy, by_chains, half_given
 
 V, L = 3, 5
 

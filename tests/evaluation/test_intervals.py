@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from dlmkit.core.context import BuildContext
-from dlmkit.evaluation.intervals import (
+from dlmkit.exact.intervals import (
     binomial_cdf,
     bootstrap_mean,
     clopper_pearson,
@@ -22,7 +22,7 @@ from dlmkit.evaluation.intervals import (
     student,
 )
 from dlmkit.plugin import Part
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 
 
 @given(st.integers(1, 300), st.data())

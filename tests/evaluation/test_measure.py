@@ -9,9 +9,9 @@ import pytest
 
 from dlmkit.core.metric import Measured, Metric
 from dlmkit.errors import CheckpointError, DataError, UsageError
-from dlmkit.evaluation.intervals import left_out, student
 from dlmkit.evaluation.measure import Gauge, Intervals, measure
 from dlmkit.evaluation.record import Record, check_new, compare, save
+from dlmkit.exact.intervals import left_out, student
 from dlmkit.plugin import Part
 
 

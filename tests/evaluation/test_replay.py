@@ -8,13 +8,13 @@ import torch
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import ModelDenoise
 from dlmkit.errors import UsageError
-from dlmkit.evaluation import replay
+from dlmkit.exits import replay
+from dlmkit.exits.trace import TraceRecorder
 from dlmkit.plugin import Part
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import Request
 from dlmkit.sampling.runner import generate, stream
-from dlmkit.sampling.trace import TraceRecorder
 from dlmkit.testing.markov import MarkovChain, markov_denoise
 
 V, L, D, N, TEXTS = 7, 10, 8, 14, 24

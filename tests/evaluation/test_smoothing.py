@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from dlmkit.evaluation.smoothing import interpolated
+from dlmkit.exact.smoothing import interpolated
 
 V = 4
 TEXT = torch.randint(0, V, (400,), generator=torch.Generator().manual_seed(0)).cumsum(0) % V

@@ -12,9 +12,9 @@ from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.errors import DataError, UsageError
 from dlmkit.glue import baselines, compare, data, encode, infill, metrics
 from dlmkit.glue.tasks import TASKS, task
-from dlmkit.models import compose
+from dlmkit.model import compose
 from dlmkit.recipe.load import resolve_text
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.training.checkpoint import publish
 from dlmkit.training.loop import Learner
 from dlmkit.training.parallel import Single

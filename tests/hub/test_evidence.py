@@ -6,7 +6,7 @@ import pytest
 
 import dlmkit
 from dlmkit.cli.app import main
-from dlmkit.conditions import model_digest
+from dlmkit.evaluation.conditions import model_digest
 from dlmkit.evaluation.record import Record, save, sealed
 from dlmkit.hub.evidence import Evidence
 from dlmkit.training.checkpoint import listed, verify

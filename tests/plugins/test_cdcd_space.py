@@ -9,11 +9,11 @@ import dlmkit
 from dlmkit.cli.app import main
 from dlmkit.core.data import Data
 from dlmkit.errors import DataError
-from dlmkit.models import load_model
+from dlmkit.model import load_model
 from dlmkit.plugin import Part
 from dlmkit.recipe.assemble import assemble
 from dlmkit.recipe.load import load_recipe
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 
 SMALL = [
     "space.with.dim=16",
@@ -86,7 +86,7 @@ def test_gradients_reach_a_table_that_starts_from_counts(registry):
 def test_a_table_that_is_not_trained_stays_as_it_starts(registry, start):
     recipe = config(registry, *start, "space.with.trained=false")
     before = weights(assemble(recipe, registry))
-    model = dlmkit.models.Model(None, assemble(recipe, registry), None)
+    model = dlmkit.model.Model(None, assemble(recipe, registry), None)
     assert "space.weight" not in dict(model.assembly.objective.named_parameters())
     list(model.train())
     after = weights(model.assembly)

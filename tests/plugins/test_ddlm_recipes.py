@@ -7,7 +7,7 @@ import pytest
 from dlmkit.recipe.compare import differences
 from dlmkit.recipe.load import load_recipe
 from dlmkit.recipe.shelf import folder
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 
 ABLATIONS = sorted(path.relative_to(folder()) for path in folder().glob("ablations/*/*.yaml"))
 VARIANTS = [path for path in ABLATIONS if path.stem != "base"]

@@ -21,7 +21,7 @@ from dlmkit.core.network import Conditioning
 from dlmkit.core.schedule import Level
 from dlmkit.errors import DataError, RecipeError
 from dlmkit.glue.head import features
-from dlmkit.models import compose
+from dlmkit.model import compose
 from dlmkit_hf import encoders
 
 SIZES = {

@@ -13,7 +13,7 @@ from dlmkit.errors import DataError, RecipeError
 from dlmkit.plugin import Part
 from dlmkit.recipe.assemble import Assembly, assemble
 from dlmkit.recipe.load import load_recipe
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.testing.markov import MarkovChain, MarkovNetwork
 from dlmkit_markov import metric as exact
 from dlmkit_markov import schedule

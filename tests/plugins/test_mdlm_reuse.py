@@ -11,7 +11,7 @@ from dlmkit.core.network import Conditioning
 from dlmkit.core.schedule import Level
 from dlmkit.recipe.assemble import assemble, assemble_sampling
 from dlmkit.recipe.load import load_recipe
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.sampling.requests import unconditional
 from dlmkit.sampling.runner import stream
 from dlmkit_mdlm.objective import MaskedDenoise

@@ -8,7 +8,7 @@ import torch
 from dlmkit.core.context import BuildContext
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws
-from dlmkit.evaluation import bayes
+from dlmkit.exact import bayes
 from dlmkit.noise import Noise
 from dlmkit_cdcd.configs import Normalised
 from dlmkit_cdcd.space import NormalisedSpace

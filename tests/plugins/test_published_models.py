@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from dlmkit.evaluation.context_gain import Frequencies, context_gain
-from dlmkit.models import compose
+from dlmkit.exact.context_gain import Frequencies, context_gain
+from dlmkit.model import compose
 from dlmkit.recipe.load import load_recipe
 
 NAMES = ("plaid", "ssd", "langflow", "mdlm")

@@ -9,7 +9,7 @@ from dlmkit import rows
 from dlmkit.core.context import BuildContext
 from dlmkit.plugin import Part
 from dlmkit.recipe.load import resolve_text
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 
 NAN = float("nan")
 REGISTRY = Registry.load(third_party=False)

@@ -8,7 +8,7 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.objective import Draws
 from dlmkit.core.schedule import Level
-from dlmkit.models import compose
+from dlmkit.model import compose
 from dlmkit.noise import Noise
 from dlmkit.recipe.load import load_recipe
 from dlmkit_ssd import configs

@@ -15,7 +15,7 @@ from dlmkit import folders
 from dlmkit.core.context import BuildContext
 from dlmkit.errors import DataError, Notice, UsageError
 from dlmkit.recipe.load import load_recipe
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit_text import cache, corpus, sources
 from dlmkit_text.configs import KingJames, Reviews, TextFiles, Tokens
 from dlmkit_text.data import PackedText, kjv, reviews, text

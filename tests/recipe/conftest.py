@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 
 PLUGIN = """
 from typing import Literal

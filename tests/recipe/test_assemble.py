@@ -7,7 +7,7 @@ from dlmkit.errors import DataError, RecipeError, UsageError
 from dlmkit.plugin import Part
 from dlmkit.recipe.assemble import assemble, assemble_sampling
 from dlmkit.recipe.load import load_recipe
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 
 SMALL = [
     "space.with.dim=8",

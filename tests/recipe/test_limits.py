@@ -8,7 +8,7 @@ from dlmkit.errors import RecipeError
 from dlmkit.plugin import MOST
 from dlmkit.recipe.load import load_recipe
 from dlmkit.recipe.schema import TOKENS
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 
 
 @pytest.fixture(scope="module")

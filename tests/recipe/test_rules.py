@@ -5,10 +5,10 @@ import torch
 
 from dlmkit.core.context import BuildContext
 from dlmkit.errors import RecipeError, UsageError
+from dlmkit.exits.rules import OpenRule
+from dlmkit.exits.trace import Trace
 from dlmkit.plugin import Part
-from dlmkit.recipe.rules import OpenRule
-from dlmkit.registry import Registry
-from dlmkit.sampling.trace import Trace
+from dlmkit.registry.lookup import Registry
 
 REGISTRY = Registry.load(third_party=False)
 CONTEXT = BuildContext(length=1)

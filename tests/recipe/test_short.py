@@ -11,7 +11,7 @@ from dlmkit.plugin import Part
 from dlmkit.recipe.load import resolve_text
 from dlmkit.recipe.short import overrides, parse_part, parse_parts
 from dlmkit.recipe.write import inline
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 
 NAMES = st.from_regex(r"[a-z][a-z0-9.-]{0,8}(:[a-z][a-z0-9-]{0,8})?", fullmatch=True)
 INTEGERS = st.integers(-(2**63), 2**63 - 1)

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from dlmkit import rows
-from dlmkit.models import load_model
+from dlmkit.model import load_model
 from dlmkit.noise import Noise
 from dlmkit.recipe.assemble import assemble, assemble_sampling
 from dlmkit.recipe.load import load_recipe
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.sampling.requests import Request, unconditional
 from dlmkit.sampling.runner import stream
 from dlmkit.testing import pretend

@@ -8,7 +8,7 @@ import torch
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import ModelDenoise
 from dlmkit.plugin import Part
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.sampling import slots
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import Request

@@ -9,9 +9,9 @@ from torch.utils._pytree import tree_leaves
 
 from dlmkit.core.context import BuildContext
 from dlmkit.errors import RecipeError
-from dlmkit.models import load_model
+from dlmkit.model import load_model
 from dlmkit.plugin import Part
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.sampling import graphs, slots
 from dlmkit.sampling.inference import Inference
 from dlmkit.sampling.parts import SamplingParts

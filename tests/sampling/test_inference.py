@@ -13,7 +13,7 @@ from dlmkit.core.network import Conditioning
 from dlmkit.core.schedule import Level
 from dlmkit.errors import PluginError, RecipeError
 from dlmkit.plugin import Part
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.sampling import int8, slots
 from dlmkit.sampling.inference import Inference
 from dlmkit.sampling.int8 import Int8Linear

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from dlmkit.core.context import BuildContext
 from dlmkit.plugin import Part
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.recorders import TrajectoryRecorder, progress
 from dlmkit.sampling.requests import unconditional

@@ -16,7 +16,7 @@ from dlmkit.core.sampler import Sampler
 from dlmkit.core.schedule import Level, NoiseSchedule
 from dlmkit.errors import NonFiniteError, RecipeError, UsageError
 from dlmkit.plugin import Part
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.sampling import slots
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import Request, unconditional

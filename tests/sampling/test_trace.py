@@ -8,16 +8,16 @@ from safetensors.torch import save_file
 
 from dlmkit.core.context import BuildContext
 from dlmkit.errors import CheckpointError, UsageError
+from dlmkit.exits import trace_file
+from dlmkit.exits.scores import angle
+from dlmkit.exits.trace import Trace, TraceRecorder
+from dlmkit.exits.trace_file import load_trace, save_trace
 from dlmkit.plugin import Part
-from dlmkit.registry import Registry
-from dlmkit.sampling import trace_file
+from dlmkit.registry.lookup import Registry
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.recorders import TrajectoryRecorder
 from dlmkit.sampling.requests import Request, unconditional
 from dlmkit.sampling.runner import generate, stream
-from dlmkit.sampling.scores import angle
-from dlmkit.sampling.trace import Trace, TraceRecorder
-from dlmkit.sampling.trace_file import load_trace, save_trace
 from dlmkit.testing.markov import MarkovChain, markov_denoise
 
 V, L, D, N = 5, 4, 6, 8

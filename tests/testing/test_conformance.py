@@ -2,7 +2,7 @@
 
 import pytest
 
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.testing.suite import cases
 
 SLOW = {"data/reviews", "data/kjv", "data/imdb"}

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from dlmkit.loading import Loaded
 from dlmkit.plugin import KINDS
-from dlmkit.registry import Registry
+from dlmkit.registry.loading import Loaded
+from dlmkit.registry.lookup import Registry
 from dlmkit.testing.suite import PLUGIN, all_checks, cases
 
 sys.path.insert(0, str(Path(__file__).parent))

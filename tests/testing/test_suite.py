@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dlmkit.cli.app import main
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.testing import check_plugin
 from dlmkit.testing.suite import CheckFailed, cases
 

@@ -31,7 +31,7 @@ def measure(recipe: str, layout: str, result: Path) -> None:
     import torch
 
     from dlmkit.recipe.load import load_recipe
-    from dlmkit.registry import Registry
+    from dlmkit.registry.lookup import Registry
     from dlmkit.training import dry
     from dlmkit.training.parallel import Single, world
 

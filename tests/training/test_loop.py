@@ -18,7 +18,7 @@ from dlmkit.noise import Noise
 from dlmkit.recipe.assemble import assemble
 from dlmkit.recipe.load import load_recipe
 from dlmkit.recipe.schema import TrainConfig
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.training.draws import dealt, draws, micro_batches, stratified
 from dlmkit.training.ema import Ema, warmed
 from dlmkit.training.loop import Learner, train

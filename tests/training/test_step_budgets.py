@@ -5,7 +5,7 @@ import pytest
 from dlmkit.noise import Noise
 from dlmkit.recipe.assemble import assemble
 from dlmkit.recipe.load import load_recipe
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.testing import pretend
 from dlmkit.training.draws import TRAINING, draws, micro_batches, stratified
 from dlmkit.training.loop import Learner, train

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from training_runs import dlmkit, metrics, saved_steps, state
 
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.training.checkpoint import checkpoint_name
 
 

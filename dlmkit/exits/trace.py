@@ -12,9 +12,9 @@ from torch import Tensor
 
 from dlmkit import rows
 from dlmkit.errors import UsageError
+from dlmkit.exits.scores import ScoreAngles
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import Request, template
-from dlmkit.sampling.scores import ScoreAngles
 from dlmkit.sampling.step import Step
 from dlmkit.types import Ids, Index, Mask, PerPosition
 

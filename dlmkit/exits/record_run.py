@@ -8,12 +8,12 @@ from typing import Any
 
 from dlmkit.core.exits import Statistic
 from dlmkit.core.tokenizer import Tokenizer
-from dlmkit.models import Model
+from dlmkit.exits.trace import Trace, TraceRecorder
+from dlmkit.model import Model
 from dlmkit.plugin import Part
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.recorders import progress
 from dlmkit.sampling.requests import Request
-from dlmkit.sampling.trace import Trace, TraceRecorder
 
 TOKENS = "tokens"
 """Where a trace's ``about`` holds the text of every token that occurs in it, by id as text."""

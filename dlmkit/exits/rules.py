@@ -10,6 +10,7 @@ import torch
 from dlmkit.core.context import BuildContext
 from dlmkit.core.exits import BUILT_IN, ExitCriterion
 from dlmkit.errors import RecipeError, UsageError
+from dlmkit.exits.trace import Trace
 from dlmkit.plugin import Config, Part, part_of
 from dlmkit.recipe.check import Checker
 from dlmkit.recipe.problems import Mark, report
@@ -17,8 +18,7 @@ from dlmkit.recipe.short import parse_part
 from dlmkit.recipe.tree import Node
 from dlmkit.recipe.write import inline
 from dlmkit.recipe.yaml import parse
-from dlmkit.registry import Registry
-from dlmkit.sampling.trace import Trace
+from dlmkit.registry.lookup import Registry
 
 TUNED = "tuned"
 """In a rule's options, stands where the number goes that is to be found."""

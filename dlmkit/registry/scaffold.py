@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from dlmkit.declarations import did_you_mean
 from dlmkit.errors import UsageError
 from dlmkit.plugin import KINDS, PROJECT
-from dlmkit.registry import Registry
+from dlmkit.registry.declarations import did_you_mean
+from dlmkit.registry.lookup import Registry
 
 TEMPLATES = Path(__file__).with_name("templates")
 

@@ -23,8 +23,8 @@ from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.network import Conditioning
 from dlmkit.core.objective import Batch
 from dlmkit.core.schedule import Level, NoiseSchedule
-from dlmkit.evaluation import bayes
-from dlmkit.evaluation.smoothing import interpolated
+from dlmkit.exact import bayes
+from dlmkit.exact.smoothing import interpolated
 from dlmkit.noise import Noise
 from dlmkit.types import Logits
 
@@ -49,7 +49,7 @@ class Frequencies:
         """Counts over about ``tokens`` tokens of ``data``'s training rows; ``order`` is 2 or 3.
 
         One and two tokens get 0.01 of a count more than they have, and three are mixed with two
-        as :func:`dlmkit.evaluation.smoothing.interpolated` does. That fit takes tokens that are
+        as :func:`dlmkit.exact.smoothing.interpolated` does. That fit takes tokens that are
         read twice for two, so for order 3 ``tokens`` should not exceed the training text.
         """
         size = data.tokenizer.vocab_size

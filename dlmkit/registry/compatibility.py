@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dlmkit.registry import Entry, Registry
+from dlmkit.registry.lookup import Entry, Registry
 
 
 def offers(entry: Entry) -> frozenset[str]:

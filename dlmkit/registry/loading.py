@@ -23,15 +23,6 @@ from typing import Any, Literal, NoReturn
 import pluggy
 
 from dlmkit import __version__
-from dlmkit.declarations import (
-    check_benchmark,
-    check_command,
-    check_component,
-    check_model,
-    check_recipe,
-    did_you_mean,
-    duplicates,
-)
 from dlmkit.errors import PluginError
 from dlmkit.plugin import (
     API,
@@ -42,6 +33,15 @@ from dlmkit.plugin import (
     Hooks,
     Recipe,
     ShippedModel,
+)
+from dlmkit.registry.declarations import (
+    check_benchmark,
+    check_command,
+    check_component,
+    check_model,
+    check_recipe,
+    did_you_mean,
+    duplicates,
 )
 from dlmkit.shown import say
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from dlmkit.declarations import did_you_mean
 from dlmkit.errors import PluginError, RecipeError
-from dlmkit.loading import ALLOWED, Loaded, State, allowed_names, describe, load_plugins
 from dlmkit.plugin import KINDS, Benchmark, Component, Config, Part, ShippedModel
+from dlmkit.registry.declarations import did_you_mean
+from dlmkit.registry.loading import ALLOWED, Loaded, State, allowed_names, describe, load_plugins
 
 if TYPE_CHECKING:  # it imports torch
     from dlmkit.core.context import BuildContext
@@ -54,7 +54,7 @@ class Registry:
 
     @staticmethod
     def load(third_party: bool = True) -> Registry:
-        """The registry of this environment; see :func:`dlmkit.loading.load_plugins`."""
+        """The registry of this environment; see :func:`dlmkit.registry.loading.load_plugins`."""
         return Registry(tuple(load_plugins(third_party)))
 
     @property

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from dlmkit import documents
 from dlmkit.errors import CheckpointError, UsageError
-from dlmkit.sampling.trace import Trace
+from dlmkit.exits.trace import Trace
 
 FORMAT = 1
 _KEY = "dlmkit-trace"

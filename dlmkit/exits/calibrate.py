@@ -19,10 +19,10 @@ from torch import Tensor
 
 from dlmkit.core.exits import ExitCriterion
 from dlmkit.errors import UsageError
-from dlmkit.evaluation.intervals import binomial_cdf
-from dlmkit.evaluation.replay import TOLERANCE, Loss, Replay, replay, row_loss, token_loss
+from dlmkit.exact.intervals import binomial_cdf
+from dlmkit.exits.replay import TOLERANCE, Loss, Replay, replay, row_loss, token_loss
+from dlmkit.exits.trace import Trace
 from dlmkit.noise import Noise
-from dlmkit.sampling.trace import Trace
 
 SPLIT = 0x0DDE
 """Domain of the draw that splits a trace's texts."""

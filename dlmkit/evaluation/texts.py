@@ -10,11 +10,11 @@ from typing import Any
 from dlmkit import documents, files
 from dlmkit.core.context import BuildContext
 from dlmkit.errors import DataError, UsageError
-from dlmkit.evaluate import Evaluated, chosen_metrics, of_texts
+from dlmkit.evaluation.evaluate import Evaluated, chosen_metrics, of_texts
 from dlmkit.evaluation.measure import Intervals, gauges
 from dlmkit.plugin import Part
 from dlmkit.recipe.load import load_recipe
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 
 _FORMS = {".json": "(one list)", ".jsonl": "(an item a line)"}
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from dlmkit.core.objective import Batch
-from dlmkit.evaluation import bayes
-from dlmkit.evaluation.context_gain import Frequencies
+from dlmkit.exact import bayes
+from dlmkit.exact.context_gain import Frequencies
 from dlmkit.noise import Noise
 from dlmkit.types import Ids, Logits, Mask
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from dlmkit.core.exits import ExitCriterion
 from dlmkit.errors import UsageError
-from dlmkit.evaluation.intervals import Interval, bootstrap_mean, clopper_pearson
-from dlmkit.sampling.trace import Trace
+from dlmkit.exact.intervals import Interval, bootstrap_mean, clopper_pearson
+from dlmkit.exits.trace import Trace
 from dlmkit.types import Ids, Index, Rows
 
 TOLERANCE = 0.01

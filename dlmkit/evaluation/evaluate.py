@@ -12,18 +12,18 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from dlmkit.conditions import conditions
 from dlmkit.core.data import Data
 from dlmkit.core.objective import Batch
 from dlmkit.errors import UsageError
 from dlmkit.evaluation import likelihood
-from dlmkit.evaluation.intervals import left_out
+from dlmkit.evaluation.conditions import conditions
 from dlmkit.evaluation.measure import Gauge, Intervals, Left, Results, measure, number, pinned
 from dlmkit.evaluation.record import UNKNOWN, Record, texts_digest
-from dlmkit.models import Model, Progress
+from dlmkit.exact.intervals import left_out
+from dlmkit.model import Model, Progress
 from dlmkit.plugin import Part
 from dlmkit.recipe.schema import RecipeConfig
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.sampling.step import Sample
 from dlmkit.training.parallel import World
 

@@ -18,15 +18,15 @@ from dlmkit import devices, files, folders
 from dlmkit.core.data import Data
 from dlmkit.errors import CheckpointError, PluginError, RecipeError, UsageError
 from dlmkit.plugin import KINDS, MOST, Part
-from dlmkit.prompts import GAP, beginning, gaps
 from dlmkit.recipe.assemble import Assembly, assemble, assemble_sampling
 from dlmkit.recipe.load import load_recipe, resolve_text, resolve_values
 from dlmkit.recipe.schema import RecipeConfig
 from dlmkit.recipe.shelf import SUFFIXES, shipped
 from dlmkit.recipe.short import NONE, Choice, overrides, typed
 from dlmkit.recipe.write import dump
-from dlmkit.registry import Registry
+from dlmkit.registry.lookup import Registry
 from dlmkit.sampling.parts import SamplingParts
+from dlmkit.sampling.prompts import GAP, beginning, gaps
 from dlmkit.sampling.recorders import progress as bar
 from dlmkit.sampling.recorders import watched
 from dlmkit.sampling.requests import Request

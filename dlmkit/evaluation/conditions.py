@@ -11,8 +11,8 @@ import torch
 
 from dlmkit import __version__, devices
 from dlmkit.errors import UsageError
-from dlmkit.evaluation.certificate import Certificate
-from dlmkit.models import Model
+from dlmkit.exits.certificate import Certificate
+from dlmkit.model import Model
 from dlmkit.plugin import Part
 from dlmkit.recipe.short import typed
 from dlmkit.recipe.write import inline

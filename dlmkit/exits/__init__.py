@@ -1,0 +1,1 @@
+"""Early exit: recorded runs, their replay, calibrated thresholds and their certificates."""

@@ -1,0 +1,1 @@
+"""Attention and the vocabulary step: fast forms, each behind one function."""
