@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dlmkit.plugin import Component, Config, Part, hookimpl, part_of
 from dlmkit.threads import wait_passively
+from dlmkit.version import __version__
 
 if TYPE_CHECKING:
     import torch
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
     from dlmkit.model import Model
     from dlmkit.training.loop import StepRecord
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Component",

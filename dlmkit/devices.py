@@ -8,8 +8,7 @@ from itertools import chain
 import torch
 from torch import nn
 
-from dlmkit.errors import UsageError
-from dlmkit.registry.loading import describe
+from dlmkit.errors import UsageError, describe
 
 AUTO = "auto"
 _OTHERS = ("cuda", "xpu", "mps")  # torch.accelerator names one kind, be there a device of it or not

@@ -67,3 +67,18 @@ class Preempted(DlmkitError):
     """The run was asked to stop (SIGTERM) and has saved its state."""
 
     exit_code = 75
+
+
+class PluginDeclarationError(ValueError):
+    """A plugin's module is not what a plugin must be."""
+
+
+def describe(error: BaseException) -> str:
+    """An exception as one line: its type, and its message if it has one."""
+    try:
+        message = " ".join(str(error).split())
+    except Exception:  # an exception that cannot say what it is
+        message = ""
+    if isinstance(error, PluginDeclarationError):
+        return message
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from dlmkit import listing
 from dlmkit.cli.app import main
 from dlmkit.errors import PluginError
+from dlmkit.registry import listing
 from dlmkit.registry.lookup import Registry, loading
 
 GOOD = """

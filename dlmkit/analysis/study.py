@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from dlmkit import __version__, devices
+from dlmkit import devices
 from dlmkit.analysis.sweep import sweep
 from dlmkit.analysis.trajectory import trajectory
 from dlmkit.analysis.warp import warp
@@ -24,6 +24,7 @@ from dlmkit.exits.trace import Trace
 from dlmkit.model import Model, load_model
 from dlmkit.sampling.requests import unconditional
 from dlmkit.training.checkpoint import checkpoints, find, step_of
+from dlmkit.version import __version__
 
 FORMAT = 1
 LEVELS = 12

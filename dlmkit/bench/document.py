@@ -16,10 +16,11 @@ from typing import Any
 
 from pydantic import Field, PositiveFloat
 
-from dlmkit import __version__, documents
+from dlmkit import documents
 from dlmkit.bench.timing import summary
 from dlmkit.checkout import commit_of
 from dlmkit.errors import UsageError
+from dlmkit.version import __version__
 
 Document = Mapping[str, Any]
 

@@ -15,9 +15,9 @@ import torch
 
 from dlmkit.bench import device, document
 from dlmkit.bench.timing import interleaved
-from dlmkit.errors import DlmkitError, PluginError
+from dlmkit.errors import DlmkitError, PluginError, describe
 from dlmkit.plugin import Benchmark
-from dlmkit.registry.loading import Loaded, describe
+from dlmkit.registry.loading import Loaded
 from dlmkit.registry.lookup import Registry, import_target
 
 

@@ -14,12 +14,12 @@ from typing import Annotated, Any
 
 import typer
 
-from dlmkit import __version__
 from dlmkit.cli.commands import Program
 from dlmkit.cli.output import result, say, silence, writing
 from dlmkit.errors import DlmkitError, Notice, Preempted, TooLargeError, UsageError
 from dlmkit.files import quoted
 from dlmkit.shown import visible
+from dlmkit.version import __version__
 
 EXIT_CODES = """Exit codes: 0 done, 1 unexpected, 2 usage, 3 recipe missing or invalid or a name
 nobody provides, 4 a known name whose plugin failed or is absent, 5 data or hub, 6 checkpoint,

@@ -11,8 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlmkit.errors import DlmkitError
-from dlmkit.registry.loading import describe
+from dlmkit.errors import DlmkitError, describe
 
 if TYPE_CHECKING:
     import torch

@@ -31,7 +31,7 @@ def list_plugins(
     Each of another package is loaded in a process of its own, for up to 20 seconds, so that one
     that ends it or hangs is listed as failed like any other.
     """
-    from dlmkit import listing
+    from dlmkit.registry import listing
     from dlmkit.registry.lookup import notes
 
     found = listing.plugins()

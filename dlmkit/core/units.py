@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from dlmkit.core.network import ScoreNetwork
-from dlmkit.errors import PluginError
-from dlmkit.registry.loading import describe
+from dlmkit.errors import PluginError, describe
 
 
 def compile_units(network: ScoreNetwork) -> None:

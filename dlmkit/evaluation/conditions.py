@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dlmkit import __version__, devices
+from dlmkit import devices
 from dlmkit.errors import UsageError
 from dlmkit.exits.certificate import Certificate
 from dlmkit.model import Model
@@ -18,6 +18,7 @@ from dlmkit.recipe.short import typed
 from dlmkit.recipe.write import inline
 from dlmkit.sampling.requests import Request
 from dlmkit.training.environment import attention_used
+from dlmkit.version import __version__
 
 UNCONDITIONAL = "unconditional"
 _MODEL = ("space", "schedule", "network", "objective")

@@ -7,14 +7,15 @@ from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
-from dlmkit import __version__, files
+from dlmkit import files
 from dlmkit.errors import CheckpointError
 from dlmkit.hub.evidence import Evidence
 from dlmkit.model import Model
 from dlmkit.training.curves import CURVES
 from dlmkit.training.folder import METRICS
+from dlmkit.training.metrics import read_metrics
 from dlmkit.training.origin import environment_of, package, plugins_of, run_of
-from dlmkit.training.plots import read_metrics
+from dlmkit.version import __version__
 
 CURVE_ROWS = 12
 """Validations that the card's table shows, at most: evenly spaced, the last among them."""

@@ -18,7 +18,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from dlmkit import __version__, files
+from dlmkit import files
 from dlmkit.errors import UsageError
 from dlmkit.folders import at_work
 from dlmkit.hub.card import card
@@ -36,6 +36,7 @@ from dlmkit.training.state import (
     named_tensors,
     write_parts,
 )
+from dlmkit.version import __version__
 
 CARD = "README.md"
 MODEL_TYPE = "dlmkit"

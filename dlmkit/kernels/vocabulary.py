@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dlmkit.errors import describe
 from dlmkit.kernels.attention import PARITY
-from dlmkit.registry.loading import describe
 
 Queries = Float[Tensor, "M Q"]
 Mean = Float[Tensor, "M D"]

@@ -12,13 +12,12 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, to_json
 
-from dlmkit.errors import DlmkitError, PluginError
+from dlmkit.errors import DlmkitError, PluginError, describe
 from dlmkit.plugin import Config, Part, PartOf
 from dlmkit.recipe.problems import Mark, Path, Problem
 from dlmkit.recipe.tree import Node
 from dlmkit.recipe.yaml import kind_of
 from dlmkit.registry.declarations import did_you_mean
-from dlmkit.registry.loading import describe
 from dlmkit.registry.lookup import Entry, Registry
 
 

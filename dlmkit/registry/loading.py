@@ -22,8 +22,7 @@ from typing import Any, Literal, NoReturn
 
 import pluggy
 
-from dlmkit import __version__
-from dlmkit.errors import PluginError
+from dlmkit.errors import PluginDeclarationError, PluginError, describe
 from dlmkit.plugin import (
     API,
     PROJECT,
@@ -44,6 +43,7 @@ from dlmkit.registry.declarations import (
     duplicates,
 )
 from dlmkit.shown import say
+from dlmkit.version import __version__
 
 ALLOWED = "DLMKIT_PLUGINS"
 """Environment variable: names of the third-party plugins that may load, comma-separated."""
@@ -247,21 +247,6 @@ def _contained(plugin: Loaded) -> Iterator[None]:
 
 def _still(plugin: Loaded) -> str:
     return f"plugin {plugin.name!r} ({plugin.package}) is still being imported"
-
-
-def describe(error: BaseException) -> str:
-    """An exception as one line: its type, and its message if it has one."""
-    try:
-        message = " ".join(str(error).split())
-    except Exception:  # an exception that cannot say what it is
-        message = ""
-    if isinstance(error, PluginDeclarationError):
-        return message
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
-
-
-class PluginDeclarationError(ValueError):
-    """A plugin's module is not what a plugin must be."""
 
 
 def _check_api(plugin: Loaded) -> None:

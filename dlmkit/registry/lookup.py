@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from dlmkit.errors import PluginError, RecipeError
+from dlmkit.errors import PluginError, RecipeError, describe
 from dlmkit.plugin import KINDS, Benchmark, Component, Config, Part, ShippedModel
 from dlmkit.registry.declarations import did_you_mean
-from dlmkit.registry.loading import ALLOWED, Loaded, State, allowed_names, describe, load_plugins
+from dlmkit.registry.loading import ALLOWED, Loaded, State, allowed_names, load_plugins
 
 if TYPE_CHECKING:  # it imports torch
     from dlmkit.core.context import BuildContext

@@ -16,8 +16,7 @@ import torch
 
 from dlmkit import rows
 from dlmkit.core.denoise import CountingDenoise
-from dlmkit.errors import RecipeError
-from dlmkit.registry.loading import describe
+from dlmkit.errors import RecipeError, describe
 from dlmkit.sampling.slots import State
 from dlmkit.sampling.turn import Seen, Turn
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dlmkit.errors import PluginError
-from dlmkit.registry.loading import describe
+from dlmkit.errors import PluginError, describe
 
 LEVELS = 127.0
 """Integers on either side of zero: symmetric, so that no offset has to be carried."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from dlmkit.testing import pretend
-from dlmkit.testing.suite import CheckFailed, NotApplicable
+from dlmkit.testing.outcome import CheckFailed, NotApplicable
 
 RESULTS = "the results on an accelerator and on the CPU"
 _NOT_THE_PART = (str(Path(torch.__file__).parent), pretend.__file__, "<")

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from dlmkit import rows
 from dlmkit.testing import accelerators
-from dlmkit.testing.suite import CheckFailed, check
+from dlmkit.testing.outcome import CheckFailed
+from dlmkit.testing.suite import check
 
 
 def leaves(value: Any) -> list[Tensor]:

@@ -20,17 +20,9 @@ from dlmkit.recipe.yaml import read_text
 from dlmkit.registry.loading import DECLARED, Loaded
 from dlmkit.registry.lookup import Registry, import_target
 from dlmkit.testing.compare import agree, require
+from dlmkit.testing.outcome import CheckFailed, NotApplicable
 from dlmkit.testing.subject import Subject, part_of
-from dlmkit.testing.suite import (
-    CHECKS,
-    EVERY,
-    PLUGIN,
-    CheckFailed,
-    NotApplicable,
-    check,
-    located,
-    unbuildable,
-)
+from dlmkit.testing.suite import CHECKS, EVERY, PLUGIN, check, located, unbuildable
 from dlmkit.training.checkpoint import find
 
 About = tuple[Loaded, Registry]

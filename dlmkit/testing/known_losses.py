@@ -24,9 +24,10 @@ from dlmkit.exact import bayes
 from dlmkit.testing.compare import require
 from dlmkit.testing.markov import MarkovChain
 from dlmkit.testing.objectives import KIND, draws, mean
+from dlmkit.testing.outcome import NotApplicable
 from dlmkit.testing.parts import KIT, LENGTH, Nothing, Tied
 from dlmkit.testing.subject import Subject
-from dlmkit.testing.suite import NotApplicable, check
+from dlmkit.testing.suite import check
 from dlmkit.types import Embedded, Logits, Query
 
 ERRORS = 4.0

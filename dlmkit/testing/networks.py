@@ -12,10 +12,11 @@ from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.schedule import Level
 from dlmkit.noise import Noise
 from dlmkit.testing.compare import Exercise, agree, copied, finite, pure, require
+from dlmkit.testing.outcome import CheckFailed, NotApplicable
 from dlmkit.testing.parts import LENGTH
 from dlmkit.testing.spaces import levels
 from dlmkit.testing.subject import Subject
-from dlmkit.testing.suite import CheckFailed, NotApplicable, check
+from dlmkit.testing.suite import check
 
 KIND = "network"
 ROWS = 5

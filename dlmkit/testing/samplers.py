@@ -26,10 +26,11 @@ from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import unconditional
 from dlmkit.sampling.runner import generate
 from dlmkit.testing.compare import Exercise, agree, copied, finite, pure, require
+from dlmkit.testing.outcome import NotApplicable
 from dlmkit.testing.parts import LENGTH
 from dlmkit.testing.spaces import clean, random_ids
 from dlmkit.testing.subject import Subject
-from dlmkit.testing.suite import NotApplicable, check
+from dlmkit.testing.suite import check
 
 KIND = "sampler"
 ROWS = 6

@@ -12,8 +12,9 @@ from dlmkit import rows
 from dlmkit.core.schedule import LearnedSchedule, Level, NoiseSchedule
 from dlmkit.testing import accelerators
 from dlmkit.testing.compare import Exercise, agree, finite, pure, require
+from dlmkit.testing.outcome import NotApplicable
 from dlmkit.testing.subject import Subject
-from dlmkit.testing.suite import NotApplicable, check
+from dlmkit.testing.suite import check
 
 KIND = "schedule"
 ROWS = 256

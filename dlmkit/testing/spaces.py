@@ -12,9 +12,10 @@ from dlmkit.core.schedule import Level
 from dlmkit.core.start import TextStart
 from dlmkit.noise import Noise
 from dlmkit.testing.compare import Exercise, agree, differs, finite, pure, require
+from dlmkit.testing.outcome import NotApplicable
 from dlmkit.testing.parts import LENGTH
 from dlmkit.testing.subject import Subject, oracle_queries
-from dlmkit.testing.suite import NotApplicable, check
+from dlmkit.testing.suite import check
 
 KIND = "space"
 ROWS = 6

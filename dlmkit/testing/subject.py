@@ -16,8 +16,9 @@ from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.errors import RecipeError
 from dlmkit.plugin import Part
 from dlmkit.registry.lookup import Entry, Registry
+from dlmkit.testing.outcome import CheckFailed, NotApplicable
 from dlmkit.testing.parts import KIT, LENGTH
-from dlmkit.testing.suite import CheckFailed, NotApplicable, unbuildable
+from dlmkit.testing.suite import unbuildable
 
 CPU = torch.device("cpu")
 MODEL = ("data", "space", "schedule", "network", "masking", "objective")

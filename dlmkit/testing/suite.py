@@ -15,24 +15,17 @@ from inspect import cleandoc
 from pathlib import Path
 from typing import Any, Literal
 
-from dlmkit.errors import DataError, PluginError
+from dlmkit.errors import DataError, PluginError, describe
 from dlmkit.plugin import KINDS
 from dlmkit.registry.declarations import did_you_mean
-from dlmkit.registry.loading import Loaded, describe
+from dlmkit.registry.loading import Loaded
 from dlmkit.registry.lookup import Registry
+from dlmkit.testing.outcome import CheckFailed, NotApplicable
 
 State = Literal["passed", "failed", "expected", "skipped"]
 
 EVERY, PLUGIN = "component", "plugin"
 """What checks are registered under that hold for components of any kind, or for a plugin."""
-
-
-class CheckFailed(AssertionError):
-    """A check found a breach; the message is a full sentence that says what and how far."""
-
-
-class NotApplicable(Exception):
-    """A check has nothing to look at here, or the component cannot be built on this machine."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ def drawn(source: str | Path | Iterable[StepRecord]) -> Figure:
 
     Raises UsageError for a folder that is no run's, and for no records at all.
     """
-    from dlmkit.training.plots import curves, read_metrics
+    from dlmkit.training.metrics import read_metrics
+    from dlmkit.training.plots import curves
 
     if isinstance(source, str | Path):
         path = folders.expanded(str(source)) / METRICS
@@ -54,7 +55,8 @@ class Curves:
     def close(self) -> None:
         if not self.due:
             return
-        from dlmkit.training.plots import curves, read_metrics  # matplotlib is slow to import
+        from dlmkit.training.metrics import read_metrics
+        from dlmkit.training.plots import curves  # matplotlib is slow to import
 
         try:
             curves(read_metrics(self.folder / METRICS)).savefig(self.folder / CURVES, dpi=110)

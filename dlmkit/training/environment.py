@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from dlmkit import __version__, devices
+from dlmkit import devices
 from dlmkit.checkout import commit_of
 from dlmkit.kernels.attention import Attention
 from dlmkit.registry.lookup import Registry
 from dlmkit.threads import waiting
 from dlmkit.training.parallel import World
+from dlmkit.version import __version__
 
 PACKAGES = ("torch", "numpy", "safetensors", "tokenizers", "transformers", "datasets", "pydantic")
 

@@ -19,8 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dlmkit import devices
 from dlmkit.core.objective import Objective
-from dlmkit.errors import DlmkitError, UsageError
-from dlmkit.registry.loading import describe
+from dlmkit.errors import DlmkitError, UsageError, describe
 
 T = TypeVar("T")
 _PATIENCE = timedelta(days=30)  # the first process may tokenise, validate and sample for hours

@@ -9,8 +9,7 @@ from typing import Any, Protocol
 
 from dlmkit import documents
 from dlmkit.core.tracker import Tracker
-from dlmkit.errors import CheckpointError
-from dlmkit.registry.loading import describe
+from dlmkit.errors import CheckpointError, describe
 from dlmkit.training.folder import KINDS
 from dlmkit.training.loop import StepRecord
 

@@ -9,7 +9,7 @@ import pytest
 
 from dlmkit.cli.app import main
 from dlmkit.evaluation.texts import read_texts, write_texts
-from dlmkit.training.plots import read_metrics
+from dlmkit.training.metrics import read_metrics
 from dlmkit_markov import data
 
 TOY = [

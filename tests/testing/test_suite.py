@@ -7,7 +7,8 @@ import pytest
 from dlmkit.cli.app import main
 from dlmkit.registry.lookup import Registry
 from dlmkit.testing import check_plugin
-from dlmkit.testing.suite import CheckFailed, cases
+from dlmkit.testing.outcome import CheckFailed
+from dlmkit.testing.suite import cases
 
 HEAD = """
 from dlmkit import Component, hookimpl
