@@ -13,8 +13,8 @@ import select
 import signal
 import time
 from dataclasses import asdict
-from typing import Any
 
+from dlmkit import documents
 from dlmkit.registry.loading import AROUND, Loaded, load_plugin, load_plugins
 from dlmkit.registry.lookup import PluginInfo, info
 
@@ -56,8 +56,7 @@ def _isolated(plugin: Loaded, limit: float) -> PluginInfo:
         return info(plugin.failed(f"its import did not end within {limit:g} s; {AROUND}"))
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     try:
-        found: dict[str, Any] = json.loads(said)
-        return PluginInfo(**{**found, "provides": tuple(found["provides"])})
+        return documents.shaped(documents.parse(said), PluginInfo)
     except ValueError:  # it ended before it could report
         how = f"exit code {status}" if status >= 0 else signal.Signals(-status).name
         return info(plugin.failed(f"its import ended the process ({how}); {AROUND}"))
