@@ -9,8 +9,8 @@ import pytest
 
 from dlmkit.cli.app import main
 from dlmkit.errors import PluginError
-from dlmkit.registry import listing
-from dlmkit.registry.lookup import Registry, loading
+from dlmkit.registry import listing, loading
+from dlmkit.registry.lookup import Registry
 
 GOOD = """
 from dlmkit import Component, Config, hookimpl

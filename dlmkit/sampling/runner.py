@@ -134,6 +134,7 @@ class _Run:
             conditioning=parts.known(clean, asked),
             noise=noise.fork(STEP),
             x=x,
+            sound=torch.ones_like(start, dtype=torch.bool),
             previous=self.denoise.start(x),
             sampler=parts.sampler.init(x),
             memory=self.memory(parts.exit, count),
@@ -193,17 +194,16 @@ class _Run:
     ) -> tuple[Sample, ...]:
         """The texts of the rows ``ended``: given positions as given, padding left out.
 
-        Raises NonFiniteError for one whose prediction is not finite. It is looked for here alone,
-        and read along with the texts: a noisy state that has met a NaN keeps it to the end.
+        Raises NonFiniteError for one of which a prediction was not finite, read with the texts.
         """
         if not ended:
             return ()
         state, index = slots.state, places(ended, slots)
-        asked, x, query, memory = rows.take(
-            (state.asked, state.x, seen.prediction.query, state.memory), index
+        asked, x, sound, query, memory = rows.take(
+            (state.asked, state.x, state.sound, seen.prediction.query, state.memory), index
         )
         ids = torch.where(asked.given, asked.ids, self.parts.space.decode(x, query))
-        sound = _sound(x, asked.attend) & _sound(query, asked.attend)
+        sound = sound & _sound(x, asked.attend) & _sound(query, asked.attend)
         evaluations = spent(state.previous)
         if evaluations is not None:
             evaluations = evaluations[index]

@@ -14,7 +14,7 @@ from dlmkit.core.denoise import Prediction
 from dlmkit.core.network import Conditioning
 from dlmkit.noise import Noise
 from dlmkit.sampling.requests import Request, Template
-from dlmkit.types import Index, Mask
+from dlmkit.types import Index, Mask, PerPosition, Rows
 
 Width = Callable[[int, int], int]
 """With an empty queue: (live rows, slots now, or allowed at the start) -> slots from now on."""
@@ -46,8 +46,8 @@ class State:
     ``generated`` its positions that are neither given nor padding; ``noise`` holds the streams of
     all of its steps. ``memory`` is the exit rule's, ``settling`` the (B, L, ...) memory of the rule
     that settles positions; settled ones join those that ``asked`` and ``conditioning`` give.
-    ``before`` is the last prediction, meaningless at rows that have taken no step and None before
-    any has.
+    ``sound`` says that no prediction of the row held a NaN or plus infinity. ``before`` is the last
+    prediction, meaningless at rows that have taken no step and None before any has.
     """
 
     position: Index
@@ -56,6 +56,7 @@ class State:
     conditioning: Conditioning
     noise: Noise
     x: Tensor
+    sound: Rows
     previous: Any
     sampler: Any
     memory: Any
@@ -95,6 +96,17 @@ class Slots:
     def free(self) -> list[int]:
         """Slots whose text has ended."""
         return [i for i, seat in enumerate(self.seats) if not seat.live]
+
+
+def still_sound(state: State, lse: PerPosition) -> Rows:
+    """``state.sound`` after a prediction whose log-sum-exps are ``lse``.
+
+    A noisy state that has met a NaN keeps it to the end, where it is looked for; tokens do not.
+    """
+    if state.x.is_floating_point():
+        return state.sound
+    sound: Rows = state.sound & ((lse < torch.inf) | ~state.asked.attend).all(dim=1)
+    return sound
 
 
 def freeze(mask: Tensor, state: State, stepped: State) -> State:

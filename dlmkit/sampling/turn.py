@@ -16,7 +16,7 @@ from dlmkit.core.denoise import Denoise, Prediction
 from dlmkit.sampling.levels import Ladder
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.settle import settled
-from dlmkit.sampling.slots import State, freeze
+from dlmkit.sampling.slots import State, freeze, still_sound
 from dlmkit.types import Mask, PerRow
 
 
@@ -86,6 +86,7 @@ class Turn:
             state,
             position=state.position + 1,
             x=x,
+            sound=still_sound(state, prediction.lse),
             previous=prediction.feedback,
             sampler=sampler,
             before=prediction,

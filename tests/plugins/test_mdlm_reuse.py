@@ -9,6 +9,7 @@ import torch
 from dlmkit.core.denoise import Spent, spent
 from dlmkit.core.network import Conditioning
 from dlmkit.core.schedule import Level
+from dlmkit.errors import NonFiniteError
 from dlmkit.recipe.assemble import assemble, assemble_sampling
 from dlmkit.recipe.load import load_recipe
 from dlmkit.registry.lookup import Registry
@@ -18,6 +19,16 @@ from dlmkit_mdlm.objective import MaskedDenoise
 
 LENGTH, STEPS, TEXTS = 12, 40, 5
 REGISTRY = Registry.load(third_party=False)
+
+
+class Spoilt(MaskedDenoise):
+    """Predicts NaN of one token around the middle of the way."""
+
+    def query(self, x, level, previous, conditioning):
+        query = super().query(x, level, previous, conditioning).clone()
+        middle = (level.alpha > 0.4) & (level.alpha < 0.6)
+        query[:, 3, 2] = torch.where(middle, torch.nan, query[:, 3, 2])
+        return query
 
 
 class Always(MaskedDenoise):
@@ -107,3 +118,9 @@ def test_evaluations_of_guidance_branches_add_up():
     one, two = (Spent(torch.tensor(v)) for v in ([1, 2], [10, 20]))
     assert spent(((one, "other"), (two,))).tolist() == [11, 22]
     assert spent((torch.zeros(2), ())) is None
+
+
+def test_a_nan_of_one_step_ends_sampling_although_tokens_keep_none(parts):
+    spoilt = replace(parts, denoise=Spoilt(parts.space, parts.denoise.network))
+    with pytest.raises(NonFiniteError, match=r"^text \d of seed 3: "):
+        run(spoilt, TEXTS)
