@@ -105,12 +105,12 @@ def install_folder(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
             del sys.modules[name]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The pretend accelerator is set up before the first test: no backward pass may come before."""
-    if any("accelerator" in getattr(item, "fixturenames", ()) for item in items):
-        from dlmkit.testing import pretend
+def pytest_sessionstart() -> None:
+    """The pretend accelerator is set up before anything else: no backward pass may come before,
+    and a module of tests may make one as it is imported."""
+    from dlmkit.testing import pretend
 
-        pretend.set_up()
+    pretend.set_up()
 
 
 @pytest.fixture
