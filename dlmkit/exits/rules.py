@@ -110,7 +110,7 @@ class OpenRule:
             return False
         return True
 
-    def _number(self, value: float) -> float:
+    def _number(self, value: float) -> int | float:
         return round(value) if self.whole else value
 
 
@@ -169,11 +169,11 @@ def _holders(value: Any) -> list[Part]:
     return [part for item in value for part in _holders(item)] if isinstance(value, list) else []
 
 
-def _filled(part: Part, number: float) -> Part:
+def _filled(part: Part, number: int | float) -> Part:
     return Part(use=part.use, options=_replaced(part.options, number))
 
 
-def _replaced(value: Any, number: float) -> Any:
+def _replaced(value: Any, number: int | float) -> Any:
     if isinstance(value, dict):
         return {key: _replaced(item, number) for key, item in value.items()}
     if isinstance(value, list):

@@ -108,7 +108,7 @@ def test_one_is_run_by_its_short_name(bring, capsys):
         (["broken"], 4, "acme:broken (dlmkit-acme 1.2) failed: ValueError: no such table"),
         (["idle"], 4, "must set up and return what is timed, a function without arguments; it re"),
         (["missing"], 4, "cannot import dlmkit_acme:missing"),
-        (["quik"], 3, "there is no bench case 'quik', did you mean"),
+        (["quik"], 3, "there is no bench case 'quik'; shipped bench cases are "),
         (["acmee:quick"], 4, "no plugin named 'acmee' is installed"),
         (["--json", "/nowhere/x.json"], 2, "there is no folder /nowhere"),
     ],
