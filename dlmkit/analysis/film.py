@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +14,6 @@ from dlmkit.errors import UsageError
 from dlmkit.exits.record_run import TOKENS
 from dlmkit.exits.replay import drowned, halting_steps
 from dlmkit.exits.trace import Trace
-
-FILLED, EMPTY = "\u25a0", "\u25a1"
 
 Values = Sequence[Sequence[float | None]]
 
@@ -30,11 +28,6 @@ class Mark:
     def __str__(self) -> str:
         where = "never halts it" if self.step is None else f"halts it after step {self.step}"
         return f"{self.rule} {where}"
-
-    def at(self, step: int) -> str:
-        """The same with a box before it, filled once the rule has halted; ``step`` is from 0."""
-        passed = self.step is not None and step + 1 >= self.step
-        return f"{FILLED if passed else EMPTY} {self}"
 
 
 @dataclass(frozen=True)
@@ -62,26 +55,15 @@ class Film:
         """N, the steps of the grid."""
         return len(self.tokens)
 
-    def share(self, step: int, place: int) -> float | None:
-        """Where the shown value lies between 0 and ``most``; None for given positions.
-
-        ``step`` and ``place`` count from 0.
-        """
-        value = self.positions[self.by][step][place]
-        return None if self.given[place] or value is None else min(max(value / self.most, 0.0), 1.0)
-
-    def changed(self, step: int, place: int) -> bool:
-        """Whether the token differs from the step before."""
-        return step > 0 and self.tokens[step][place] != self.tokens[step - 1][place]
-
-    def headline(self, step: int) -> str:
-        """Step, noise, and the shown statistic's mean over the text, in words."""
-        sigma, mean = self.sigma[step], self.statistics.get(self.by, [None] * self.steps)[step]
-        changes = sum(self.changed(step, place) for place in range(len(self.given)))
-        words = [f"text {self.row}", f"step {step + 1} of {self.steps}"]
-        words += [] if sigma is None else [f"sigma {sigma:.3g}"]
-        words += [] if mean is None else [f"{self.by} {mean:.3f}"]
-        return ", ".join([*words, f"{changes} changed"])
+    def lines(self) -> Iterator[str]:
+        """A line a step: its number, the shown statistic's mean, the text; then the marks."""
+        width = len(str(self.steps))
+        mean = self.statistics.get(self.by, [None] * self.steps)
+        for step, tokens in enumerate(self.tokens):
+            value = "-" if mean[step] is None else f"{mean[step]:.3f}"
+            halts = "".join(f"  [{mark.rule}]" for mark in self.marks if mark.step == step + 1)
+            yield f"{step + 1:>{width}}  {self.by} {value}  {''.join(tokens)}{halts}"
+        yield from map(str, self.marks)
 
 
 def film(

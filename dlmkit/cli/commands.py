@@ -36,7 +36,7 @@ OWN = {
         ),
         Command(
             "view",
-            "Watch one text of a trace: in the terminal, as a GIF, or as HTML with a slider.",
+            "Watch one text of a trace: a line a step, or a page with a player.",
             "dlmkit.cli.view:view",
         ),
         Command(

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.cells import cell_len
 
 from dlmkit.analysis.colours import STEPS, ink, luminance, scale
 from dlmkit.analysis.film import Mark, film, visible
@@ -22,7 +21,6 @@ def test_a_film_is_the_text(markov):
         assert list(shown.tokens[step]) == words
     values = markov.positions["entropy"][2].double()
     assert shown.most == pytest.approx(float(values.max()), rel=1e-4)
-    assert shown.share(0, 1) == pytest.approx(float(values[0, 1] / values.max()), abs=1e-4)
     assert shown.positions["margin"][9][0] == pytest.approx(
         float(markov.positions["margin"][2, 9, 0]), rel=1e-4
     )
@@ -31,17 +29,8 @@ def test_a_film_is_the_text(markov):
 def test_given_tokens_have_no_value_and_padding_is_left_out(markov):
     shown = film(markov, 6)
     assert shown.given == [False, True, False]
-    assert shown.share(0, 1) is None
     assert {len(line) for line in shown.tokens} == {3}
     assert {line[1] for line in shown.tokens} == {" w1"}
-
-
-def test_what_changed(markov):
-    shown = film(markov, 0)
-    assert not any(shown.changed(0, place) for place in range(6))
-    for step in range(1, 10):
-        now, before = markov.ids[0, step], markov.ids[0, step - 1]
-        assert [shown.changed(step, i) for i in range(6)] == (now != before).tolist()
 
 
 def test_marks_are_where_rules_halt(markov, build):
@@ -53,7 +42,6 @@ def test_marks_are_where_rules_halt(markov, build):
             assert mark.step == (step if step < 10 else None)
     assert shown.marks[1] == Mark("b", 4)
     assert str(shown.marks[1]) == "b halts it after step 4"
-    assert [shown.marks[1].at(step)[0] for step in (2, 3)] == ["\u25a1", "\u25a0"]
 
 
 def test_refusals(markov, build):
@@ -95,7 +83,3 @@ def test_the_scale_grows_brighter_and_can_be_read_on():
         low, high = sorted((luminance(colour), luminance(ink(colour))))
         assert (high + 0.05) / (low + 0.05) >= 4.5
     assert luminance((255, 255, 255)) == pytest.approx(1.0)
-
-
-def test_wide_characters_are_as_wide_as_they_were():
-    assert cell_len(visible("東")) == 2
