@@ -1,4 +1,4 @@
-"""Two processes against two independent runs; the time to the first step; memory against its plan.
+"""Two processes against two independent runs; the time to the first step.
 
     python benchmarks/two_processes.py --out two_processes.json
     python benchmarks/two_processes.py --recipe ddlm_medium --rounds 1 --set train.batch_size=8
@@ -7,15 +7,12 @@ Rounds alternate between one run of two processes (torchrun, gloo, one thread ea
 one thread at the same time, which have nothing to do with each other. Every process takes as many
 rows a step in both, and starts its clock once both are warm. The ratio is that of the tokens per
 second of both processes together. Then `dlmkit train` is started, with prepared data, and timed
-until it reports its first step. Last, one process's peak memory while it trains, over what it had
-with its imports and its data, stands beside the estimate of `dlmkit train --dry-run`.
+until it reports its first step.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import json
 import os
 import statistics
@@ -48,7 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "rounds": rounds,
         "ratio": statistics.median(r["together"] / r["apart"] for r in rounds),
         "first_step_seconds": first_step(options),
-        "memory": memory(options),
     }
     if options.out is not None:
         options.out.write_text(json.dumps(found, indent=1) + "\n")
@@ -82,47 +78,25 @@ def work(options: argparse.Namespace) -> dict[str, float]:
     registry = Registry.load()
     config = load_recipe(options.recipe, options.set, registry).config
     with world() as processes:
-        one = with_rows(config, processes.size)
         config = with_rows(config, config.train.batch_size * processes.size)
         assembly = assemble(config, registry)
-
-        def begin(config: Any) -> Any:
-            stream = assembly.data.stream(config.seed, config.train.batch_size)
-            learner = Learner.begin(assembly.objective, config.train, processes)
-            return train(learner, stream, config.train, config.seed, processes)
-
-        next(begin(one))  # brings in the code, which the estimate leaves out
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)
+        stream = assembly.data.stream(config.seed, config.train.batch_size)
+        learner = Learner.begin(assembly.objective, config.train, processes)
         keep_freed()
-        held = _status("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
-        steps = begin(config)
+        steps = train(learner, stream, config.train, config.seed, processes)
         for _ in range(WARM_UP):
             next(steps)
         meet(options.worker)
         began, cpu = time.perf_counter(), time.process_time()
         tokens = sum(next(steps).tokens for _ in range(options.steps)) / processes.size
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
-        peak = _status("VmHWM") - held + _weights(assembly.objective)
-        return {"tokens": tokens, "seconds": seconds, "cpu_seconds": cpu, "peak_bytes": peak}
+        return {"tokens": tokens, "seconds": seconds, "cpu_seconds": cpu}
 
 
 def with_rows(config: Any, rows: int) -> Any:
     """The recipe with a global batch of ``rows``."""
     train = config.train.model_copy(update={"batch_size": rows})
     return config.model_copy(update={"train": train})
-
-
-def _weights(module: Any) -> int:
-    return sum(p.numel() * p.element_size() for p in module.parameters())
-
-
-def _status(key: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1]) * 1024
-    raise KeyError(key)
 
 
 def meet(folder: Path) -> None:
@@ -192,32 +166,14 @@ def first_step(options: argparse.Namespace) -> float:
     return seconds
 
 
-def memory(options: argparse.Namespace) -> dict[str, float]:
-    """Peak bytes of one process, and the dry run's estimate."""
-    sets = [argument for value in options.set for argument in ("--set", value)]
-    done = subprocess.run(
-        [*RUN, "train", options.recipe, *sets, "--dry-run", "--json"],
-        check=True,
-        stdout=subprocess.PIPE,
-        env=ONE_THREAD,
-    )
-    (worker,) = workers(options, [(sys.executable,)], 1)
-    estimate = json.loads(done.stdout)["memory_bytes"]
-    peak = worker["peak_bytes"]
-    return {"estimate_bytes": estimate, "peak_bytes": peak, "ratio": peak / estimate}
-
-
 def report(found: dict[str, Any]) -> str:
     """The numbers in words."""
     rounds = ", ".join(f"{r['together']:.0f} / {r['apart']:.0f}" for r in found["rounds"])
-    memory = found["memory"]
     return "\n".join(
         (
             f"{found['recipe']}: two processes reach {found['ratio']:.3f} of two independent runs",
             f"  tokens per second, together / apart: {rounds}",
             f"  first step after {found['first_step_seconds']:.1f} s",
-            f"  peak memory {memory['peak_bytes'] / 2**20:.0f} MiB, estimated "
-            f"{memory['estimate_bytes'] / 2**20:.0f} MiB: {memory['ratio']:.3f}",
         )
     )
 

@@ -1,103 +1,79 @@
-"""What a process needs to train, by arithmetic on the sizes of weights and of one measured pass."""
+"""The memory that a process needs to train: what is exact, and what is certainly too much."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
+from torch import nn
+
 from dlmkit.core.objective import Objective
-from dlmkit.core.room import size
-from dlmkit.training.activations import Activations
+from dlmkit.core.room import free, refuse, size
+from dlmkit.recipe.assemble import Assembly
+from dlmkit.recipe.schema import TrainConfig
+from dlmkit.training.draws import micro_batches
+from dlmkit.training.parallel import World
 
 
 @dataclass(frozen=True)
 class Item:
-    """One part of the memory that a process needs: ``bytes``, and ``how`` they were reckoned."""
+    """One part of the memory that a process needs: ``bytes``, and ``how`` they come about."""
 
     what: str
     bytes: int
     how: str
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """Bytes of a model's weights: all, those outside of its blocks, and the largest block's.
+def needed(objective: Objective, processes: World) -> list[Item]:
+    """What the first of ``processes`` holds between two steps, beside the program and the text.
 
-    ``kept`` and ``slope`` are those of a pass: kept(rows) = ``kept`` + ``slope`` * rows, and
-    ``largest`` the largest activation of one row.
+    Where weights are sharded it holds the largest part of each. What a pass takes comes on top:
+    it depends on the network's own code.
     """
-
-    weights: int
-    outside: int
-    block: int
-    kept: float
-    slope: float
-    largest: float
-    checkpointing: bool
-
-    @staticmethod
-    def of(objective: Objective, two: Activations, four: Activations, checkpointing: bool) -> Sizes:
-        """From passes of two and of four rows."""
-        weights = _bytes(objective.parameters())
-        blocks = [_bytes(unit.parameters()) for unit in objective.network.shard_units()]
-        low, high = two.kept(checkpointing), four.kept(checkpointing)
-        slope = (high - low) / 2
-        return Sizes(
-            weights=weights,
-            outside=weights - sum(blocks),
-            block=max(blocks, default=0),
-            kept=low - 2 * slope,
-            slope=slope,
-            largest=four.largest / 4,
-            checkpointing=checkpointing,
-        )
-
-
-def _bytes(parameters: object) -> int:
-    return sum(p.numel() * p.element_size() for p in parameters)  # type: ignore[attr-defined]
-
-
-def needed(sizes: Sizes, layout: str, processes: int, rows: int, on_cpu: bool) -> list[Item]:
-    """What each of ``processes`` holds at its peak with passes of ``rows`` rows.
-
-    ``layout`` is alone, ddp or fsdp. DDP's gradients lie in the buckets that they travel in.
-    Not counted are the program, the text, and what the allocator does not give back.
-    """
-    sharded = layout == "fsdp" and processes > 1
-    share = processes if sharded else 1
-    by = f" / {processes}" if sharded else ""
-    held = sizes.weights // share
-    return [
-        Item("weights", held, f"{size(sizes.weights)}{by}"),
-        Item("gradients", held, f"{size(sizes.weights)}{by}"),
-        Item("AdamW", 2 * held, f"2 x {size(sizes.weights)}{by}, its two moments"),
-        Item("EMA", held, f"{size(sizes.weights)}{by}"),
-        *(_gathered(sizes, on_cpu) if sharded else ()),
-        *_passing(sizes, rows),
-    ]
-
-
-def _gathered(sizes: Sizes, on_cpu: bool) -> Sequence[Item]:
-    outside, block = sizes.outside, sizes.block
+    share = processes.size if processes.sharded else 1
+    trained = [p for p in objective.parameters() if p.requires_grad]
+    everything, of_trained = _bytes(objective.parameters()), _bytes(trained)
+    held, held_trained = _bytes(objective.parameters(), share), _bytes(trained, share)
+    by = f" / {share}" if share > 1 else ""
     items = [
-        Item(
-            "gathered",
-            3 * outside + 4 * block,
-            f"3 x {size(outside)} outside of the blocks, whole for the length of a pass: weights, "
-            f"gradients, what is sent; 4 x {size(block)}: two blocks' weights, one's gradients, "
-            "what is sent",
-        )
+        Item("weights", held, f"{size(everything)}{by}"),
+        Item("gradients", held_trained, f"{size(of_trained)}{by}"),
+        Item("AdamW", 2 * held_trained, f"2 x {size(of_trained)}{by}, its two moments"),
+        Item("EMA", held, f"{size(everything)}{by}"),
     ]
-    if on_cpu:  # beside an accelerator it waits in the host's memory
+    if share > 1 and processes.device.type == "cpu":  # beside an accelerator: the host's memory
         how = "weights, whole, in the first process: what validates and samples"
-        items.append(Item("sampled copy", sizes.weights, how))
+        items.append(Item("sampled copy", everything, how))
     return items
 
 
-def _passing(sizes: Sizes, rows: int) -> Sequence[Item]:
-    kept = max(0, round(sizes.kept + sizes.slope * rows))
-    largest = round(sizes.largest * rows)
-    what = "activations" + (" between blocks and of one block" if sizes.checkpointing else "")
-    each = f"{size(round(sizes.slope))} x {rows} rows + {size(max(0, round(sizes.kept)))}, measured"
-    work = f"2 x {size(largest)}, the largest activation"
-    return [Item(what, kept, each), Item("workspace", 2 * largest, work)]
+def _bytes(parameters: Iterable[nn.Parameter], share: int = 1) -> int:
+    """Of ``parameters``, or of the first of ``share`` parts that FSDP2 cuts each of them into."""
+    return sum(torch.atleast_1d(p.detach()).chunk(share)[0].nbytes for p in parameters)
+
+
+def refuse_too_large(assembly: Assembly, train: TrainConfig, processes: World) -> None:
+    """Raise TooLargeError if a run on the CPU would certainly take more memory than is free.
+
+    The weights are there already. Of a pass only a lower bound is known without doing it: each
+    block, or with activation checkpointing the largest, keeps the input of its widest linear
+    layer for that layer's gradient. Not collective.
+    """
+    if processes.device.type != "cpu":
+        return
+    there, (_, *others) = free(), needed(assembly.objective, processes)
+    what = "gradients, AdamW's two moments and averages take 4 x the weights"
+    refuse(what, sum(item.bytes for item in others), there)
+    rows = len(micro_batches(train.batch_size, train.micro_batch_size, processes.size, 0)[0])
+    widths = [_widest(unit) for unit in assembly.network.shard_units()]
+    wide = max(widths, default=0) if train.activation_checkpointing else sum(widths)
+    each = 4 if train.precision == "fp32" else 2
+    positions = f"{rows:,} rows x {assembly.config.length:,} positions"
+    what = f"the activations of a pass are at least {positions} x {wide:,} x {each} bytes"
+    refuse(what, rows * assembly.config.length * wide * each, there)
+
+
+def _widest(block: nn.Module) -> int:
+    linear = (module for module in block.modules() if isinstance(module, nn.Linear))
+    return max((layer.in_features for layer in linear if layer.weight.requires_grad), default=0)

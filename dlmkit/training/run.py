@@ -21,12 +21,12 @@ from dlmkit.training.checkpoint import set_aside, step_of, sweep
 from dlmkit.training.console import Display, display
 from dlmkit.training.curves import Curves
 from dlmkit.training.draws import micro_batches
-from dlmkit.training.dry import refuse_too_large
 from dlmkit.training.environment import changed, environment
 from dlmkit.training.evaluate import Evaluator
 from dlmkit.training.folder import ENVIRONMENT, MetricsFile, RunFolder
 from dlmkit.training.loop import Learner
 from dlmkit.training.memory import keep_freed
+from dlmkit.training.needs import refuse_too_large
 from dlmkit.training.parallel import World, world
 from dlmkit.training.session import Session
 from dlmkit.training.signals import StopSignals

@@ -9,7 +9,7 @@ from dlmkit.cli.app import _known, main
 from dlmkit.core import room
 from dlmkit.errors import TooLargeError, UsageError
 from dlmkit.model import compose
-from dlmkit.training import dry
+from dlmkit.training import needs
 
 
 def parts(**more):
@@ -67,7 +67,7 @@ def test_a_model_that_does_not_fit_is_refused_when_it_is_composed():
 def test_a_run_that_does_not_fit_ends_before_its_first_step(
     there, batch, words, monkeypatch, tmp_path, capsys
 ):
-    monkeypatch.setattr(dry, "free", lambda: there)
+    monkeypatch.setattr(needs, "free", lambda: there)
     sets = ["network.with.width=24", "network.with.blocks=1", f"train.batch_size={batch}"]
     words_of = ["train", "ddlm_grammar", "--out", str(tmp_path / "run")]
     assert main([*words_of, *(word for item in sets for word in ("--set", item))]) == 3

@@ -9,7 +9,6 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import Any
 
 
@@ -34,8 +33,8 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def start(size: int, words: list[str], work: Callable[[list[str]], int] | None = None) -> list[int]:
-    """Fork the processes of one run (or of ``work``); their ids by rank."""
+def start(size: int, words: list[str]) -> list[int]:
+    """Fork the processes of one run; their ids by rank."""
     port, children = free_port(), []
     for rank in range(size):
         child = os.fork()
@@ -45,7 +44,7 @@ def start(size: int, words: list[str], work: Callable[[list[str]], int] | None =
                     RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size),
                     MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
                 )  # fmt: skip
-            os._exit((work or _main)(words))
+            os._exit(_main(words))
         children.append(child)
     return children
 

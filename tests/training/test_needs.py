@@ -1,100 +1,137 @@
-"""The dry run's memory: arithmetic against counts made otherwise, and against measured peaks."""
+"""The dry run's memory and the refusal before step 1, against what torch really holds."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.testing._internal.distributed.fake_pg import FakeStore
 from training_runs import dlmkit
 
-from dlmkit.training.activations import Activations
-from dlmkit.training.needs import Sizes, needed
+from dlmkit.errors import TooLargeError
+from dlmkit.recipe.assemble import assemble
+from dlmkit.recipe.load import load_recipe
+from dlmkit.registry.lookup import Registry
+from dlmkit.training.loop import Learner, train
+from dlmkit.training.needs import needed, refuse_too_large
+from dlmkit.training.parallel import Single
+from dlmkit_cdcd.network import Transformer
 
-MIDDLE = """\
-extends: ddlm_grammar
-length: 64
-space: {use: normalised, with: {dim: 64}}
-network: {use: transformer, with: {width: 320, heads: 5, blocks: 4, time_features: 128}}
-metric: []
-train: {steps: 3, batch_size: 16, threads: 1}
-"""
-
-
-class Two(nn.Module):
-    """Two blocks of 30 numbers each, and 12 numbers beside them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(nn.Linear(5, 5) for _ in range(2))
-        self.table = nn.Parameter(torch.zeros(3, 4))
-        self.network = self
-
-    def shard_units(self):
-        return list(self.blocks)
+CPU = torch.device("cpu")
 
 
-def bytes_of(layout: str, processes: int, rows: int, **more) -> dict[str, int]:
-    passes = (Activations(total=100 + 2 * 40, largest=2 * 8), Activations(100 + 4 * 40, 4 * 8))
-    sizes = Sizes.of(Two(), *passes, checkpointing=False)
-    items = needed(sizes, layout, processes, rows, more.get("on_cpu", False))
-    return {item.what: item.bytes for item in items}
+class Thirds(Single):
+    """What the first of three processes knows of itself."""
+
+    size, sharded = 3, True
 
 
-def test_a_copy_in_every_process_needs_what_one_process_needs():
-    alone = bytes_of("alone", 1, 6)
-    assert alone == {
-        "weights": 4 * 72, "gradients": 4 * 72, "AdamW": 8 * 72, "EMA": 4 * 72,
-        "activations": 100 + 6 * 40, "workspace": 2 * 6 * 8,
+def assembled(recipe, *changes):
+    registry = Registry.load()
+    config = load_recipe(recipe, changes, registry).config
+    return assemble(config, registry), config.train
+
+
+def bytes_of(objective, processes):
+    return {item.what: item.bytes for item in needed(objective, processes)}
+
+
+def storage(tensors):
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_one_process_holds_exactly_what_is_said(tiny, frozen):
+    assembly, config = assembled(tiny)
+    objective = assembly.objective
+    if frozen:
+        next(objective.network.parameters()).requires_grad_(False)
+    learner, gradients = Learner.begin(objective, config, Single(CPU)), {}
+    for name, parameter in objective.named_parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(
+                lambda p, name=name: gradients.update({name: p.grad.nbytes})
+            )
+    stream = assembly.data.stream(0, config.batch_size)
+    next(train(learner, stream, config, 0, Single(CPU)))
+    states = learner.optimiser.state.values()
+    assert bytes_of(objective, Single(CPU)) == {
+        "weights": storage(objective.parameters()),
+        "gradients": sum(gradients.values()),
+        "AdamW": storage(state[key] for state in states for key in ("exp_avg", "exp_avg_sq")),
+        "EMA": storage(learner.ema.averages.values()),
+    }
+    assert (sum(gradients.values()) < storage(objective.parameters())) == frozen
+
+
+@pytest.fixture
+def three_processes():
+    dist.init_process_group("fake", rank=0, world_size=3, store=FakeStore())
+    yield init_device_mesh("cpu", (3,))
+    dist.destroy_process_group()
+
+
+def test_the_first_process_holds_the_largest_part_of_every_weight(tiny, three_processes):
+    objective = assembled(tiny)[0].objective
+    items, whole = bytes_of(objective, Thirds(CPU)), storage(objective.parameters())
+    for unit in objective.network.shard_units():
+        fully_shard(unit, mesh=three_processes)
+    fully_shard(objective, mesh=three_processes)
+    held = storage(parameter.to_local() for parameter in objective.parameters())
+    assert whole / 3 < held < whole / 2
+    assert items == {
+        "weights": held, "gradients": held, "AdamW": 2 * held, "EMA": held, "sampled copy": whole,
     }  # fmt: skip
-    assert bytes_of("ddp", 8, 6) == alone
-    assert bytes_of("fsdp", 1, 6) == alone
 
 
-def test_shards_divide_what_is_kept_and_gather_what_runs():
-    parts = bytes_of("fsdp", 8, 6)
-    assert [parts[k] for k in ("weights", "gradients", "AdamW", "EMA")] == [36, 36, 72, 36]
-    assert parts["gathered"] == 3 * 4 * 12 + 4 * 4 * 30
-    assert parts["activations"] == bytes_of("alone", 1, 6)["activations"]
-    assert "sampled copy" not in parts
-    assert bytes_of("fsdp", 8, 6, on_cpu=True)["sampled copy"] == 4 * 72
+def test_beside_an_accelerator_the_sampled_copy_lies_in_the_hosts_memory(tiny):
+    objective = assembled(tiny)[0].objective
+    assert "sampled copy" not in bytes_of(objective, Thirds(torch.device("cuda")))
 
 
-def test_a_dry_run_reckons_with_1_8_and_64_gpus(tiny, capsys):
-    more = ("--set", "train.batch_size=16")
-    assert dlmkit("train", tiny, "--dry-run", "--json", *more) == 0
+def test_a_dry_run_says_the_same_and_computes_nothing(tiny, capsys, monkeypatch):
+    monkeypatch.setattr(Transformer, "forward", lambda *_: pytest.fail("a pass was done"))
+    assert dlmkit("train", tiny, "--dry-run", "--json") == 0
     report = json.loads(capsys.readouterr().out)
-    found = {(e["parallel"], e["processes"]): e for e in report["layouts"]}
-    assert list(found) == [("alone", 1), ("ddp", 8), ("fsdp", 8), ("ddp", 64), ("fsdp", 64)]
-    assert [e["rows_per_pass"] for e in found.values()] == [16, 2, 2, 0, 0]
-    assert found["alone", 1]["memory_bytes"] == report["memory_bytes"]
-    for each in found.values():
-        assert each["memory_bytes"] == sum(item["bytes"] for item in each["memory"])
-    weights = {key: e["memory"][0]["bytes"] for key, e in found.items() if e["memory"]}
-    assert weights["fsdp", 8] == weights["ddp", 8] // 8
-    assert dlmkit("train", tiny, "--dry-run", *more) == 0
-    said = capsys.readouterr().out
-    assert "x 8" in said
-    assert "train.batch_size has too few rows" in said
+    said = {item["what"]: item["bytes"] for item in report["memory"]}
+    assert said == bytes_of(assembled(tiny)[0].objective, Single(CPU))
+    assert report["memory_bytes"] == sum(said.values())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("layout", ["alone", "ddp", "fsdp"])
-def test_the_estimate_is_within_a_quarter_of_the_measured_peak(tmp_path, layout):
-    """Of the first process, by the kernel's own count of resident pages.
+def kept_by_a_pass(assembly, config):
+    """Bytes of all tensors that one pass keeps for its gradients, the weights' apart."""
+    learner = Learner.begin(assembly.objective, config, Single(CPU))
+    kept = {p.untyped_storage().data_ptr(): None for p in assembly.objective.parameters()}
+    stream = assembly.data.stream(0, config.batch_size)
 
-    The allocator is told to give pages back at once: what it keeps is no part of the estimate.
-    """
-    recipe = tmp_path / "middle.yaml"
-    recipe.write_text(MIDDLE)
-    done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("peak.py"), recipe, layout, tmp_path],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "131072"},
-        stdout=subprocess.PIPE, text=True, check=True, timeout=280,
-    )  # fmt: skip
-    first = json.loads(done.stdout)[0]
-    assert first["peak"] > 100e6
-    assert first["estimate"] == pytest.approx(first["peak"], rel=0.25)
+    def pack(tensor):
+        kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        next(train(learner, stream, config, 0, Single(CPU)))
+    return sum(t.untyped_storage().nbytes() for t in kept.values() if t is not None)
+
+
+BLOCKS = "network.with.blocks=4"
+
+
+@pytest.mark.parametrize(
+    ("changes", "blocks"), [((), 4), (("train.activation_checkpointing=true",), 1)]
+)
+def test_what_is_refused_for_its_passes_could_never_run(tiny, monkeypatch, changes, blocks):
+    """The bound: 64 numbers, the width of a block's hidden layer, by block and position."""
+    assembly, config = assembled(tiny, BLOCKS, *changes)
+    bound = blocks * 64 * 4 * config.batch_size * assembly.config.length
+    state = sum(item.bytes for item in needed(assembly.objective, Single(CPU)))
+    assert bound < kept_by_a_pass(*assembled(tiny, BLOCKS))
+    monkeypatch.setattr("dlmkit.training.needs.free", lambda: max(bound, state))
+    refuse_too_large(assembly, config, Single(CPU))
+    large = config.model_copy(update={"batch_size": 1000 * config.batch_size})
+    monkeypatch.setattr("dlmkit.training.needs.free", lambda: 1000 * bound)
+    refuse_too_large(assembly, large, Single(CPU))
+    monkeypatch.setattr("dlmkit.training.needs.free", lambda: 1000 * bound - 1)
+    with pytest.raises(TooLargeError, match=r"a pass are at least 6,000 rows x 32 positions"):
+        refuse_too_large(assembly, large, Single(CPU))

@@ -205,30 +205,3 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(tiny, tmp_path, mo
     assert report["compile"] == "off"
     assert dlmkit("train", tiny, "--dry-run") == 0
     assert "7,040" in capsys.readouterr().out
-
-
-def test_a_dry_run_knows_what_checkpointing_and_small_passes_save(tiny, capsys):
-    def activations(*changes):
-        arguments = [x for change in changes for x in ("--set", change)]
-        blocks = ("--set", "network.with.blocks=4")
-        assert dlmkit("train", tiny, "--dry-run", "--json", *blocks, *arguments) == 0
-        report = json.loads(capsys.readouterr().out)
-        return sum(i["bytes"] for i in report["memory"] if i["what"].startswith("activations"))
-
-    whole = activations()
-    assert activations("train.activation_checkpointing=true") < 0.6 * whole
-    assert activations("train.micro_batch_size=3") == pytest.approx(whole / 2, rel=0.2)
-
-
-def test_activations_of_a_known_network_are_counted_exactly():
-    """Two linear layers and a tanh keep the input, and the output of the tanh."""
-    from torch import nn
-
-    from dlmkit.training.activations import _Watch
-
-    net = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
-    watch = _Watch({p.untyped_storage().data_ptr() for p in net.parameters()})
-    with torch.autograd.graph.saved_tensors_hooks(watch.pack, lambda x: x):
-        net(torch.randn(11, 5, requires_grad=True))
-    assert watch.found.total == 4 * 11 * (5 + 7)
-    assert watch.found.largest == 4 * 11 * 7
