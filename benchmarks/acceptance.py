@@ -9,7 +9,7 @@ On held-out text that no one trained on:
   tokens one by one, by pairs and by threes. The last one's probabilities are interpolated with
   those of pairs (`dlmkit.exact.smoothing`), by weights that leaving one token out chooses.
 - free texts beside those of bigram and trigram samplers of the same tokens (relative frequencies,
-  `dlmkit_text.draws`), under a character 6-gram judge (`text:ngram-judge`), where all have the
+  `ngram_texts.py`), under a character 6-gram judge (`text:ngram-judge`), where all have the
   entropy of human text: a score temperature moves the model's, a softmax temperature the others'.
   Entropies are those of characters pooled over as many texts of as many tokens.
 - half of the tokens given at random places, the rest filled in: by the model, in one evaluation at
@@ -28,7 +28,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import infilling
 import torch
+from ngram_texts import NgramSampler
 
 from dlmkit.bench.document import versions
 from dlmkit.bench.subject import Subject, open_subject
@@ -41,7 +43,6 @@ from dlmkit.evaluation.acceptance import Point
 from dlmkit.evaluation.conditions import conditions
 from dlmkit.evaluation.measure import Intervals, gauges, pinned
 from dlmkit.evaluation.record import FORMAT, check_new, save, sealed
-from dlmkit.exact import infilling
 from dlmkit.exact.context_gain import Frequencies, level_scores, sigmas
 from dlmkit.model import Model
 from dlmkit.plugin import Part
@@ -51,7 +52,6 @@ from dlmkit.report import save as write
 from dlmkit.sampling.requests import Request, unconditional
 from dlmkit.training.memory import keep_freed
 from dlmkit.types import Ids
-from dlmkit_text.draws import NgramSampler
 from dlmkit_text.symbols import cutter
 
 METRICS = (Part(use="text:ngram-judge"), Part(use="text:ngram-entropy"))

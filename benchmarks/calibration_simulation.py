@@ -11,8 +11,9 @@ from __future__ import annotations
 import argparse
 import sys
 
+from risk import PICKERS, RiskCurve, most_violations, simulate
+
 from dlmkit.cli.output import columns, result
-from dlmkit.testing.risk import PICKERS, RiskCurve, most_violations, simulate
 
 CASES = (
     ("exact binomial", 1.0),

@@ -43,11 +43,6 @@ class Outcome:
         """Of all texts."""
         return sum(len(sample.ids) for sample in self.samples)
 
-    @property
-    def efficiency(self) -> float:
-        """Row evaluations needed per row evaluation executed."""
-        return int(self.evaluations.sum()) / self.executed
-
     def ids(self, length: int) -> Ids:
         """Padded with 0, as a trace has them."""
         rows = torch.zeros(len(self.samples), length, dtype=torch.int64)

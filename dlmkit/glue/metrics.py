@@ -13,7 +13,6 @@ from dlmkit.glue.data import Example
 from dlmkit.glue.tasks import Task
 
 Values = NDArray[np.float64]
-Scores = Mapping[str, float | None]
 Predictions = Mapping[str, Values]
 """What a system says of every validation row, by split."""
 

@@ -58,11 +58,6 @@ def parse_part(text: str, option: str = "") -> Part:
     return Part(use=name.strip(), options=options)
 
 
-def parse_parts(text: str) -> list[Part | None]:
-    """The parts of a list separated by commas; ``none`` stands for None."""
-    return [None if item.strip() == NONE else parse_part(item) for item in split(text, ",")]
-
-
 def split(text: str, separator: str) -> list[str]:
     """``text`` between ``separator``s that stand in no brackets or quotes."""
     return list(_split(text, separator))

@@ -134,7 +134,6 @@ class Transformer(ScoreNetwork):
         space = context.part("space")
         channels = config.width // config.heads
         attention = resolve_attention(context.attention, context.device, context.dtype, channels)
-        self.attention_backend = attention.name
         self.reads_level = config.level
         self.inputs = nn.Linear(3 * space.dim + 1, config.width)
         self.time = TimeFeatures(config.time_features, config.time_bandwidth)

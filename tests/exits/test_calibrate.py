@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from risk import PICKERS, RiskCurve, most_violations, simulate
 from scipy import stats
 
 from dlmkit.core.context import BuildContext
@@ -24,7 +25,6 @@ from dlmkit.exits.certificate import Certificate
 from dlmkit.exits.trace import Trace
 from dlmkit.plugin import Part
 from dlmkit.registry.lookup import Registry
-from dlmkit.testing.risk import PICKERS, RiskCurve, most_violations, simulate
 
 REGISTRY = Registry.load(third_party=False)
 EPSILON = DELTA = 0.05

@@ -15,7 +15,6 @@ from dlmkit.exits.trace_file import load_trace, save_trace
 from dlmkit.plugin import Part
 from dlmkit.registry.lookup import Registry
 from dlmkit.sampling.parts import SamplingParts
-from dlmkit.sampling.recorders import TrajectoryRecorder
 from dlmkit.sampling.requests import Request, unconditional
 from dlmkit.sampling.runner import generate, stream
 from dlmkit.testing.markov import MarkovChain, markov_denoise
@@ -77,20 +76,21 @@ def test_a_trace_is_the_full_run(trace):
     assert (trace.ids[4, :, 0] == 2).all()
 
 
-def test_it_agrees_with_the_trajectories_of_the_same_run(trace):
-    recorder = TrajectoryRecorder(DENOISE.space)
-    turns = stream(parts(), REQUESTS, seed=0, steps=N, batch_size=3, length=L)
-    for _ in recorder.watch(turns):
-        pass
-    for way in recorder.trajectories():
-        place = trace.row.tolist().index(way.row)
-        free = trace.generated[place]
-        assert torch.equal(trace.ids[place][:, free].long(), way.ids[:, free])
-        assert way.statistics.keys() == trace.statistics.keys()
-        for name, values in way.statistics.items():
-            assert torch.equal(trace.statistics[name][place], values)
-        norms = way.x[:, free].norm(dim=-1).mean(dim=1)
-        torch.testing.assert_close(trace.norms["x"][place], norms)
+def test_it_agrees_with_every_step_of_the_same_run(trace):
+    seen = 0
+    for step in stream(parts(), REQUESTS, seed=0, steps=N, batch_size=3, length=L):
+        ids = DENOISE.space.decode(step.x, step.prediction.query)
+        assert step.statistics.keys() == trace.statistics.keys()
+        for slot in step.live.nonzero()[:, 0].tolist():
+            place = trace.row.tolist().index(int(step.row[slot]))
+            at, free = int(step.statistics["step"][slot]) - 1, trace.generated[place]
+            assert torch.equal(trace.ids[place, at][free].long(), ids[slot][free])
+            for name, values in step.statistics.items():
+                assert torch.equal(trace.statistics[name][place, at], values[slot])
+            norm = step.x[slot][free].norm(dim=-1).mean()
+            torch.testing.assert_close(trace.norms["x"][place, at], norm)
+            seen += 1
+    assert seen == N * len(REQUESTS)
 
 
 def test_a_step_comes_from_where_the_last_one_went():

@@ -1,4 +1,4 @@
-"""The n-gram metrics and the comparison of writers, on a small language of their own."""
+"""The n-gram metrics on a small language of their own."""
 
 import math
 from collections.abc import Iterator
@@ -6,8 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from dlmkit.core.context import BuildContext
-from dlmkit.errors import DataError, UsageError
-from dlmkit_text.compare import compare
+from dlmkit.errors import DataError
 from dlmkit_text.configs import NgramEntropy, NgramJudge, TextFiles
 from dlmkit_text.cut import held_out
 from dlmkit_text.data import PackedText, text
@@ -104,19 +103,6 @@ def test_empty_samples_have_no_numbers(data: PackedText):
     assert judge(data).measure([""]) == {}
     assert diversity(data).measure(["", ""]) == {}
     assert judge(data).measure([]) == {}
-    with pytest.raises(UsageError, match="empty"):
-        compare(data, ["", ""])
-
-
-def test_writers_come_in_order(data: PackedText):
-    samples = [text + "\n" for text in list(data.texts("train"))[:40]]
-    rows = {row.writer: row.numbers for row in compare(data, samples, order=4)}
-    assert list(rows) == ["human", "model", "trigram", "bigram", "unigram", "token bigram"]
-    nats = {name: numbers["nll_per_character"] for name, numbers in rows.items()}
-    assert nats["model"] < nats["trigram"] < nats["bigram"] < nats["unigram"]
-    assert nats["token bigram"] < nats["bigram"]
-    for name in ("trigram", "bigram", "unigram"):
-        assert rows[name]["entropy_1"] == pytest.approx(rows["human"]["entropy_1"], abs=0.1)
 
 
 def test_too_little_training_text(data: PackedText):

@@ -1,15 +1,14 @@
-"""Recorders see everything and change nothing."""
+"""What watches steps changes nothing."""
 
 import io
 
-import torch
 from rich.console import Console
 
 from dlmkit.core.context import BuildContext
 from dlmkit.plugin import Part
 from dlmkit.registry.lookup import Registry
 from dlmkit.sampling.parts import SamplingParts
-from dlmkit.sampling.recorders import TrajectoryRecorder, progress
+from dlmkit.sampling.recorders import progress
 from dlmkit.sampling.requests import unconditional
 from dlmkit.sampling.runner import generate, stream
 from dlmkit.testing.markov import MarkovChain, markov_denoise
@@ -33,31 +32,6 @@ PARTS = SamplingParts(
     statistics={"entropy": build("statistic", "entropy")},
 )
 SETTINGS = {"seed": 0, "steps": N, "batch_size": 3, "length": L}
-
-
-def test_trajectories_hold_each_rows_own_steps():
-    requests = unconditional(7, L)
-    recorder = TrajectoryRecorder(DENOISE.space)
-    turns = recorder.watch(stream(PARTS, requests, **SETTINGS))
-    samples = {sample.row: sample for step in turns for sample in step.samples}
-    assert sorted(samples.values(), key=lambda s: s.row) == generate(PARTS, requests, **SETTINGS)
-    assert [trajectory.row for trajectory in recorder.trajectories()] == list(range(7))
-    for trajectory in recorder.trajectories():
-        sample = samples[trajectory.row]
-        assert trajectory.x.shape == (sample.steps, L, D)
-        assert tuple(trajectory.ids[-1].tolist()) == sample.ids
-        assert trajectory.statistics["step"].tolist() == list(range(1, sample.steps + 1))
-        below = trajectory.statistics["entropy"] < 0.2
-        assert bool(below[-1]) == (sample.halted is not None)
-        assert not bool(below[:-1].any())
-
-
-def test_only_the_rows_asked_for():
-    recorder = TrajectoryRecorder(DENOISE.space, rows=[5, 2])
-    for _ in recorder.watch(stream(PARTS, unconditional(7, L), **SETTINGS)):
-        pass
-    assert [trajectory.row for trajectory in recorder.trajectories()] == [2, 5]
-    assert recorder.trajectories()[0].x.device == torch.device("cpu")
 
 
 def test_progress_passes_every_step_on_and_writes_only_to_a_terminal():

@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 import torch
+from infilling import accuracy, by_chains, half_given
 
 from dlmkit.core.objective import Batch
 from dlmkit.exact.context_gain import Frequencies
-from dlmkit.exact.infilling import accuracy, by_chains, half_given
 
 V, L = 3, 5
 
