@@ -2,83 +2,64 @@
 
 from __future__ import annotations
 
-import json
-import math
+import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.nodes import Node
+from ruamel.yaml.representer import SafeRepresenter
 
 from dlmkit.recipe.yaml import scalar
 
 _PLAIN = re.compile(r"[A-Za-z_./][\w./+-]*(?:[ :][\w./+-]+)*", re.ASCII)
-_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 
 
 def dump(value: Any) -> str:
     """``value`` (dicts, lists and scalars) as block-style YAML, ending with a newline."""
-    return "\n".join(_block(value)) + "\n"
+    return _written(value, flow=False)
 
 
 def inline(value: Any) -> str:
     """``value`` on one line, as YAML's flow style."""
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{_text(str(k))}: {inline(v)}' for k, v in value.items())}}}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(inline, value))}]"
-    return _scalar(value)
+    return _written(value, flow=True).removesuffix("\n")
 
 
-def _block(value: Any) -> Iterator[str]:
-    if _short(value):
-        yield inline(value)
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _entry(f"{_text(str(key))}:", item)
-    else:
-        for item in value:
-            first, *rest = _block(item)
-            yield f"- {first}"
-            yield from (f"  {line}" for line in rest)
+def _written(value: Any, flow: bool) -> str:
+    yaml, stream = YAML(typ="safe", pure=True), io.StringIO()
+    yaml.Representer, yaml.width = _Representer, 2**60
+    yaml.default_flow_style = flow
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.dump(value, stream)
+    return stream.getvalue().removesuffix("...\n")
 
 
-def _entry(head: str, item: Any) -> Iterator[str]:
-    if _short(item):
-        yield f"{head} {inline(item)}"
-    else:
-        yield head
-        yield from (f"  {line}" for line in _block(item))
+class _Representer(SafeRepresenter):
+    """Text is plain only where :func:`scalar` reads it so; lists of up to eight scalars take a
+    line."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def text(self, data: str) -> Node:
+        plain = _PLAIN.fullmatch(data) and isinstance(scalar(data), str)
+        return self.represent_scalar("tag:yaml.org,2002:str", data, None if plain else '"')
+
+    def number(self, data: float) -> Node:
+        """With a point before the exponent, without which YAML 1.1 reads text."""
+        node = self.represent_float(data)
+        mantissa, e, exponent = node.value.partition("e")
+        node.value = f"{mantissa}.0e{exponent}" if e and "." not in mantissa else node.value
+        return node
+
+    def sequence(self, data: list[Any] | tuple[Any, ...]) -> Node:
+        short = len(data) <= 8 and not any(isinstance(v, Mapping | list | tuple) for v in data)
+        return self.represent_sequence("tag:yaml.org,2002:seq", data, short or None)
 
 
-def _short(value: Any) -> bool:
-    """Scalars, empty collections, and lists of a few scalars stay on one line."""
-    if isinstance(value, list | tuple):
-        return len(value) <= 8 and not any(isinstance(v, Mapping | list | tuple) for v in value)
-    return not (isinstance(value, Mapping) and value)
-
-
-def _scalar(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    if isinstance(value, float):
-        return _float(value)
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, str):
-        return _text(value)
-    raise TypeError(f"a recipe cannot hold a {type(value).__name__}: {value!r}")
-
-
-def _float(value: float) -> str:
-    if math.isnan(value):
-        return ".nan"
-    if math.isinf(value):
-        return ".inf" if value > 0 else "-.inf"
-    mantissa, e, exponent = repr(value).partition("e")
-    return f"{mantissa}.0e{exponent}" if e and "." not in mantissa else repr(value)
-
-
-def _text(value: str) -> str:
-    if _PLAIN.fullmatch(value) and isinstance(scalar(value), str):
-        return value
-    quoted = json.dumps(value, ensure_ascii=False)
-    return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)
+_Representer.add_representer(str, _Representer.text)
+_Representer.add_representer(float, _Representer.number)
+_Representer.add_representer(list, _Representer.sequence)
+_Representer.add_representer(tuple, _Representer.sequence)

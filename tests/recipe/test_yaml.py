@@ -95,6 +95,7 @@ def test_what_is_written_reads_back(value):
         again = read(text)
         assert again is not None
         assert repr(again.plain()) == repr(value)
+    assert "\n" not in inline(value)
 
 
 def test_not_a_number_reads_back():
