@@ -59,7 +59,7 @@ def test_its_files_are_clean(kind, here, capsys):
         ]
     )
     assert not [p for p in folder.rglob("*") if p.is_file() and "$" in p.read_text()]
-    rules = Path(__file__).parent.parent / "pyproject.toml"
+    rules = Path(__file__).parents[2] / "pyproject.toml"
     for words in (["check"], ["format", "--check"]):
         command = [sys.executable, "-m", "ruff", *words, "--config", str(rules), str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
