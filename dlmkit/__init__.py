@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from dlmkit.model import Model
+    from dlmkit.registry.lookup import PluginInfo
     from dlmkit.training.loop import StepRecord
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "curves",
     "hookimpl",
     "load",
+    "load_plugin",
     "part_of",
 ]
 
@@ -65,6 +67,19 @@ def load(
     words = [Short.of(word, repr(word)) for word in overrides]
     where = devices.choose(str(device), "device")
     return open_model(str(reference), words, weights=weights, device=where)
+
+
+def load_plugin(path: str | Path) -> PluginInfo:
+    """Take the plugin in the Python file ``path``, as ``dlmkit --plugin FILE`` does, and say what
+    it provides: before ``compose`` or ``load``, for this process and those that it starts.
+
+    Its name is the file's without ``.py``. Called again, it takes the file as it is now; what was
+    built before stays what it was. Raises UsageError if the file cannot be read or its name cannot
+    be a plugin's, and PluginError, which says why, if it fails to load. Imports no torch.
+    """
+    from dlmkit.registry.lookup import load_file
+
+    return load_file(path)
 
 
 def curves(source: str | Path | Iterable[StepRecord]) -> Figure:

@@ -91,7 +91,7 @@ def measure(cases: Sequence[PluginCase], rounds: int, place: torch.device) -> di
         )
         for case, own in zip(cases, seconds, strict=True)
     ]
-    brought = {case.plugin.distribution: case.plugin.version for case in cases}
+    brought = {c.plugin.distribution: c.plugin.version or c.plugin.sha256 for c in cases}
     return document.document(
         machine, protocol, entries, {"versions": {**document.versions(), **brought}}
     )

@@ -47,9 +47,21 @@ app = typer.Typer(
 )
 
 
+_CHANGED = ("DLMKIT_PLUGINS", "DLMKIT_PLUGIN_FILES")
+"""The environment variables that options set, so that child processes do the same."""
+
+
 def _no_plugins(value: bool) -> None:
     if value:  # at once: even the help lists the commands of plugins
         os.environ["DLMKIT_PLUGINS"] = ""
+
+
+def _plugin(values: list[str] | None) -> None:
+    if values:
+        from dlmkit.registry import single
+
+        for value in values:
+            single.name(value)
 
 
 def _version(value: bool) -> None:
@@ -68,9 +80,19 @@ def options(
             "--no-plugins",
             callback=_no_plugins,
             is_eager=True,
-            help="Load no third-party plugins.",
+            help="Load no third-party plugins that are installed.",
         ),
     ] = False,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--plugin",
+            metavar="FILE",
+            callback=_plugin,
+            is_eager=True,
+            help="Load the plugin in this Python file as well; may be given several times.",
+        ),
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
     ] = False,
@@ -119,7 +141,7 @@ def _environment() -> Iterator[None]:
 
     Meanwhile a Notice is one line, without the place in the code that other warnings name.
     """
-    before, worded = os.environ.get("DLMKIT_PLUGINS"), warnings.formatwarning
+    before, worded = {name: os.environ.get(name) for name in _CHANGED}, warnings.formatwarning
 
     def formatted(message: Any, category: type[Warning], *place: Any, **more: Any) -> str:
         if issubclass(category, Notice):
@@ -131,9 +153,10 @@ def _environment() -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = worded
-        os.environ.pop("DLMKIT_PLUGINS", None)
-        if before is not None:
-            os.environ["DLMKIT_PLUGINS"] = before
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _stopped(stop: SystemExit) -> int:

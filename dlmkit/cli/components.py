@@ -108,7 +108,7 @@ def _text(entry: Entry, options: list[Option]) -> str:
     component = entry.component
     lines = [
         f"{component.kind} {entry.qualified}: {component.summary}",
-        f"  from {entry.distribution} {entry.version}",
+        f"  from {entry.distribution} {entry.version}".rstrip(),
         *(f"  {line}" for line in _description(entry).splitlines() if line != "No options."),
     ]
     for word, names in (("provides", component.provides), ("requires", component.requires)):

@@ -45,8 +45,7 @@ def list_plugins(
     for plugin in found:
         count = len(plugin.provides)
         provides = plugin.reason or f"{count} part{'s' * (count != 1)}"
-        package = f"{plugin.distribution} {plugin.version}"
-        rows.append((plugin.name, plugin.state, package, provides))
+        rows.append((plugin.name, plugin.state, plugin.package, provides))
     result(columns(rows))
 
 

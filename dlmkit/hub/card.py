@@ -14,7 +14,7 @@ from dlmkit.model import Model
 from dlmkit.training.curves import CURVES
 from dlmkit.training.folder import METRICS
 from dlmkit.training.metrics import read_metrics
-from dlmkit.training.origin import environment_of, package, plugins_of, run_of
+from dlmkit.training.origin import environment_of, package, plugin_file, plugins_of, run_of
 from dlmkit.version import __version__
 
 CURVE_ROWS = 12
@@ -82,13 +82,17 @@ def _summary(model: Model) -> str:
 
 
 def _use(plugins: Sequence[str], environment: Record) -> str:
-    made_with = {entry["name"]: entry["distribution"] for entry in environment.get("plugins", ())}
-    recorded = (package(made_with.get(plugin, "dlmkit")) for plugin in plugins)
+    made_with = {entry["name"]: entry for entry in environment.get("plugins", ())}
+    needed = [made_with[name] for name in plugins if name in made_with]
+    recorded = (package(entry.get("distribution")) for entry in needed)
     packages = sorted({"dlmkit", *filter(None, recorded)})
-    return f"""## Use
+    return _USE.format(packages=" ".join(packages), files="".join(map(_needs, needed)))
+
+
+_USE = """## Use
 
 ```bash
-pip install {" ".join(packages)}
+pip install {packages}
 dlmkit pull REPO FOLDER        # verifies every byte against manifest.json
 dlmkit sample FOLDER -n 4
 ```
@@ -100,7 +104,16 @@ for text in dlmkit.load("FOLDER").sample(n=4):
 ```
 
 With transformers: `import dlmkit.hf`, then `AutoModel.from_pretrained("FOLDER")`. There is no
-remote code."""
+remote code.{files}"""
+
+
+def _needs(entry: Record) -> str:
+    if (file := plugin_file(entry)) is None:
+        return ""
+    return (
+        f"\n\nIt needs the plugin `{file}` (sha256 `{entry['sha256']}`), which is not in this "
+        "folder: `dlmkit --plugin FILE sample FOLDER`."
+    )
 
 
 def _data(model: Model) -> str:

@@ -27,7 +27,7 @@ from dlmkit.model import Model, load_model
 from dlmkit.training.checkpoint import SAVING, place
 from dlmkit.training.curves import CURVES
 from dlmkit.training.folder import ENVIRONMENT
-from dlmkit.training.origin import environment_of, plugins_of, run_of
+from dlmkit.training.origin import environment_of, plugin_file, plugins_of, run_of
 from dlmkit.training.state import (
     CONFIG,
     MODEL,
@@ -129,17 +129,20 @@ class Export:
     def _environment(self, recipe: str) -> dict[str, Any]:
         """Of what the model was made in, what concerns a reader: versions, and its plugins."""
         before, needed = environment_of(self.model.folder), plugins_of(recipe)
-        here = [
-            {"name": p.name, "distribution": p.distribution, "version": p.version}
-            for p in self.model.assembly.registry.plugins
-        ]
+        here = [plugin.record for plugin in self.model.assembly.registry.plugins]
         made_with = {entry["name"]: entry for entry in (*here, *before.get("plugins", ()))}
         kept = ("dlmkit", "python", "packages", "git", "data", "started")
         return {
             "dlmkit": __version__,
             **{key: before[key] for key in kept if key in before},
-            "plugins": [made_with[name] for name in needed if name in made_with],
+            "plugins": [_public(made_with[name]) for name in needed if name in made_with],
         }
+
+
+def _public(entry: dict[str, Any]) -> dict[str, Any]:
+    """A plugin's record without the folder of its file, which is nobody's business."""
+    file = plugin_file(entry)
+    return entry if file is None else {**entry, "path": file}
 
 
 def _own(path: Path) -> bool:

@@ -15,7 +15,7 @@ import time
 from dataclasses import asdict
 
 from dlmkit import documents
-from dlmkit.registry.loading import AROUND, Loaded, load_plugin, load_plugins
+from dlmkit.registry.loading import Loaded, load_plugin, load_plugins
 from dlmkit.registry.lookup import PluginInfo, info
 
 LIMIT = 20.0
@@ -53,13 +53,13 @@ def _isolated(plugin: Loaded, limit: float) -> PluginInfo:
     if said is None:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        return info(plugin.failed(f"its import did not end within {limit:g} s; {AROUND}"))
+        return info(plugin.failed(f"its import did not end within {limit:g} s; {plugin.around}"))
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     try:
         return documents.shaped(documents.parse(said), PluginInfo)
     except ValueError:  # it ended before it could report
         how = f"exit code {status}" if status >= 0 else signal.Signals(-status).name
-        return info(plugin.failed(f"its import ended the process ({how}); {AROUND}"))
+        return info(plugin.failed(f"its import ended the process ({how}); {plugin.around}"))
 
 
 def _read(reader: int, limit: float) -> bytes | None:

@@ -33,6 +33,7 @@ from dlmkit.plugin import (
     Recipe,
     ShippedModel,
 )
+from dlmkit.registry import single
 from dlmkit.registry.declarations import (
     check_benchmark,
     check_command,
@@ -48,8 +49,6 @@ from dlmkit.version import __version__
 ALLOWED = "DLMKIT_PLUGINS"
 """Environment variable: names of the third-party plugins that may load, comma-separated."""
 
-AROUND = "to leave third-party plugins out: dlmkit --no-plugins ..."
-
 PATIENCE = 10.0
 """Seconds of an import after which its plugin is named."""
 
@@ -60,7 +59,10 @@ State = Literal["ok", "failed", "blocked"]
 
 @dataclass(frozen=True)
 class Loaded:
-    """One entry point, and what came of it. A failed plugin keeps what it did declare."""
+    """One entry point or named file, and what came of it; if it failed, with what it did declare.
+
+    Of a file, ``distribution`` is the path, and ``sha256`` that of its content; else it is empty.
+    """
 
     name: str
     distribution: str
@@ -73,6 +75,7 @@ class Loaded:
     models: tuple[ShippedModel, ...] = ()
     commands: tuple[Command, ...] = ()
     benchmarks: tuple[Benchmark, ...] = ()
+    sha256: str = ""
 
     @property
     def built_in(self) -> bool:
@@ -81,8 +84,15 @@ class Loaded:
 
     @property
     def package(self) -> str:
-        """The distribution and its version, as messages name it."""
+        """The distribution and its version, or the file, as messages name it."""
         return f"{self.distribution} {self.version}".strip()
+
+    @property
+    def around(self) -> str:
+        """What to do where it does harm."""
+        if self.sha256:
+            return f"to leave it out: do not name it, by --plugin or in {single.FILES}"
+        return "to leave third-party plugins out: dlmkit --no-plugins ..."
 
     def failed(self, reason: str) -> Loaded:
         """The same plugin, failed."""
@@ -92,14 +102,17 @@ class Loaded:
 def load_plugins(
     third_party: bool = True, load: Callable[[Loaded], Loaded] | None = None
 ) -> list[Loaded]:
-    """Every installed plugin, sorted by name and package. Nothing that a plugin does raises here.
+    """Every installed plugin and every file that is named, sorted by name and package. Nothing that
+    a plugin does raises here.
 
-    ``third_party=False``, or the environment variable ``DLMKIT_PLUGINS``, blocks plugins of
-    other distributions; dlmkit's own always load. ``load`` says what comes of those of others
-    (:func:`dlmkit.listing.plugins`), :func:`load_plugin` by default. Raises PluginError if
-    dlmkit's own are not there.
+    ``third_party=False`` blocks all but dlmkit's own, which always load; the environment variable
+    ``DLMKIT_PLUGINS`` blocks installed ones, since a file loads only where it is named.
+    ``load`` says what comes of those of others (:func:`dlmkit.registry.listing.plugins`),
+    :func:`load_plugin` by default. Raises PluginError if dlmkit's own are not there, and
+    UsageError if there is no file where one is named.
     """
-    found = sorted(_discover(), key=lambda plugin: (plugin.name, plugin.distribution))
+    files = (Loaded(f.name, str(f.path), "", f.module, sha256=f.sha256) for f in single.named())
+    found = sorted((*_discover(), *files), key=lambda plugin: (plugin.name, plugin.distribution))
     if not any(plugin.built_in for plugin in found):
         raise PluginError(
             "the installation of dlmkit is damaged: its package metadata, by which its own parts "
@@ -163,6 +176,8 @@ def _block(plugin: Loaded, third_party: bool) -> Loaded:
         return plugin
     if not third_party:
         return replace(plugin, state="blocked", reason="third-party plugins are left out")
+    if plugin.sha256:
+        return plugin
     if allowed == set():
         reason = f"third-party plugins are left out (--no-plugins, or an empty {ALLOWED})"
         return replace(plugin, state="blocked", reason=reason)
@@ -172,14 +187,20 @@ def _block(plugin: Loaded, third_party: bool) -> Loaded:
 
 
 def _settle(plugin: Loaded, plugins: Sequence[Loaded]) -> Loaded:
-    """Refuse a bad name, or one that two packages claim; dlmkit's own plugins keep theirs."""
-    rivals = [p for p in plugins if p.name == plugin.name and p.state == "ok" and p is not plugin]
+    """Refuse a bad name, or one that two packages claim; dlmkit's own plugins keep theirs, and
+    installed ones theirs before files."""
+    claimants = [p for p in plugins if p.name == plugin.name and p.state == "ok"]
+    rivals = [p for p in claimants if p is not plugin and not p.sha256]
     if plugin.state != "ok" or plugin.built_in:
         return plugin
     if plugin.name == PROJECT:
         return plugin.failed(f"the plugin name {PROJECT!r} is reserved")
     if not _NAME.fullmatch(plugin.name):
         return plugin.failed("a plugin's name is letters, digits, dots, hyphens and underscores")
+    if plugin.sha256 and rivals:
+        return plugin.failed(
+            f"{rivals[0].package} provides a plugin named {plugin.name!r} already: rename the file"
+        )
     if any(rival.built_in for rival in rivals):
         return plugin.failed(
             f"the name {plugin.name!r} belongs to a plugin of dlmkit itself: "
@@ -228,7 +249,7 @@ def _contained(plugin: Loaded) -> Iterator[None]:
             thread.daemon = True  # else the interpreter waits for it at its end
         start(thread)
 
-    watch = threading.Timer(PATIENCE, say, (f"{_still(plugin)}; {AROUND}",))
+    watch = threading.Timer(PATIENCE, say, (f"{_still(plugin)}; {plugin.around}",))
     watch.daemon = True
     watch.start()
     os._exit, threading.Thread.start = refuse, begin  # type: ignore[assignment,method-assign]
@@ -253,10 +274,10 @@ def _check_api(plugin: Loaded) -> None:
     """Refuse a plugin for another version of the interfaces before it runs into them."""
     wanted = declared_api(plugin.target)
     if wanted != API:
+        other = "change the file to be" if plugin.sha256 else f"a version of {plugin.distribution}"
         raise PluginDeclarationError(
             f"it is written for plugin API {wanted}, and dlmkit {__version__} offers {API}: "
-            f"install a dlmkit that offers {wanted}, or a version of {plugin.distribution} "
-            f"for {API}"
+            f"install a dlmkit that offers {wanted}, or {other} for {API}"
         )
 
 
@@ -303,9 +324,16 @@ def _register(module: ModuleType) -> pluggy.PluginManager:
         raise PluginDeclarationError(f"{plain[0]} is not decorated with dlmkit.hookimpl")
     if not callers:
         raise PluginDeclarationError(
-            f"{module.__name__} implements no hook: decorate its functions with dlmkit.hookimpl"
+            f"{_called(module)} implements no hook: decorate its functions with dlmkit.hookimpl"
         )
     return manager
+
+
+def _called(module: ModuleType) -> str:
+    """A module's name as its author knows it."""
+    return next(
+        (f.path.name for f in single.named() if f.module == module.__name__), module.__name__
+    )
 
 
 def _results(manager: pluggy.PluginManager, hook: str) -> list[Any]:
@@ -340,11 +368,22 @@ def _collect(plugin: Loaded, manager: pluggy.PluginManager) -> Loaded:
         good = []
         for item in _results(manager, hook):
             try:
-                good.append(check(item))
+                good.append(_inside(plugin, check(item)))
             except ValueError as error:
                 problems.append(str(error))
         word = field.removesuffix("s")
         problems += duplicates(f"{getattr(item, 'kind', word)} {item.name!r}" for item in good)
         fields[field] = tuple(good)
+    if plugin.sha256 and not problems and not any(fields.values()):
+        problems.append("it declares no component, recipe, model, command or benchmark")
     loaded = replace(plugin, **fields)
     return loaded.failed("; ".join(problems)) if problems else loaded
+
+
+def _inside(plugin: Loaded, item: Any) -> Any:
+    """A declaration of a file, whose target names the file itself as ``mine:Part`` does in
+    ``mine.py``, with the module that it is; any other as it is."""
+    module, colon, attribute = getattr(item, "target", "").partition(":")
+    if plugin.sha256 and colon and module == plugin.name:
+        return replace(item, target=f"{plugin.target}:{attribute}")
+    return item

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -12,6 +14,7 @@ from pydantic_core import to_json
 
 from dlmkit.errors import PluginError, RecipeError, describe
 from dlmkit.plugin import KINDS, Benchmark, Component, Config, Part, ShippedModel
+from dlmkit.registry import single
 from dlmkit.registry.declarations import did_you_mean
 from dlmkit.registry.loading import ALLOWED, Loaded, State, allowed_names, load_plugins
 
@@ -21,7 +24,11 @@ if TYPE_CHECKING:  # it imports torch
 
 @dataclass(frozen=True, slots=True)
 class PluginInfo:
-    """What `dlmkit plugins list` says of a plugin. ``provides`` holds ``kind/name``."""
+    """What `dlmkit plugins list` says of a plugin. ``provides`` holds ``kind/name``.
+
+    For a plugin that is a named file, ``distribution`` is its path and ``sha256`` that of its
+    content, which is empty for installed ones.
+    """
 
     name: str
     version: str
@@ -29,6 +36,19 @@ class PluginInfo:
     state: State
     reason: str
     provides: tuple[str, ...]
+    sha256: str = ""
+
+    @property
+    def package(self) -> str:
+        """The package and its version, or the file."""
+        return f"{self.distribution} {self.version}".strip()
+
+    @property
+    def record(self) -> dict[str, str]:
+        """Where it came from, as environment.json keeps it."""
+        if self.sha256:
+            return {"name": self.name, "path": self.distribution, "sha256": self.sha256}
+        return {"name": self.name, "distribution": self.distribution, "version": self.version}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +74,15 @@ class Registry:
 
     @staticmethod
     def load(third_party: bool = True) -> Registry:
-        """The registry of this environment; see :func:`dlmkit.registry.loading.load_plugins`."""
-        return Registry(tuple(load_plugins(third_party)))
+        """The registry of this environment; see :func:`dlmkit.registry.loading.load_plugins`.
+
+        Raises PluginError if a file that is named failed: it was asked for, here and now.
+        """
+        loaded = tuple(load_plugins(third_party))
+        for plugin in loaded:
+            if plugin.sha256 and plugin.state == "failed":
+                raise PluginError(unusable(plugin))
+        return Registry(loaded)
 
     @property
     def plugins(self) -> list[PluginInfo]:
@@ -134,16 +161,21 @@ class Registry:
         return (
             f"no plugin named {plugin!r} is installed"
             f"{did_you_mean(plugin, (p.name for p in self.loaded))}; install the package "
-            f"that provides it ('dlmkit plugins list' shows what there is)"
+            f"that provides it, or name its file by --plugin ('dlmkit plugins list' shows what "
+            f"there is)"
         )
 
     def find(self, kind: str, name: str) -> Entry:
         """The component that ``name`` (short, or ``plugin:name``) means.
 
-        Raises RecipeError if nobody provides the name or several do, and PluginError if its
-        plugin failed, is blocked or is not installed.
+        Raises RecipeError if nobody provides the name, several do or it names a file, and
+        PluginError if its plugin failed, is blocked or is not installed.
         """
         plugin, colon, short = name.rpartition(":")
+        if (plugin or short).endswith(".py"):
+            raise RecipeError(
+                f"{name!r} names a file: a part is named by its plugin, never by a file"
+            )
         matches = [e for e in self.components(kind) if e.component.name == short]
         if colon:
             return self._qualified(kind, plugin, short)
@@ -209,7 +241,19 @@ class Registry:
 def info(plugin: Loaded) -> PluginInfo:
     """What is said of a plugin."""
     p = plugin
-    return PluginInfo(p.name, p.version, p.distribution, p.state, p.reason, _provides(p))
+    provides = _provides(p)
+    return PluginInfo(p.name, p.version, p.distribution, p.state, p.reason, provides, p.sha256)
+
+
+def load_file(path: str | Path) -> PluginInfo:
+    """:func:`dlmkit.load_plugin`."""
+    before = os.environ.get(single.FILES)
+    file = single.name(path)
+    try:
+        return next(p for p in Registry.load().plugins if p.distribution == str(file.path))
+    except PluginError:
+        single.restore(before)
+        raise
 
 
 def notes(plugins: Iterable[PluginInfo]) -> list[str]:

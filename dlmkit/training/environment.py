@@ -30,11 +30,7 @@ def environment(registry: Registry, seed: int, network: nn.Module, world: World)
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "plugins": [
-            {"name": p.name, "distribution": p.distribution, "version": p.version}
-            for p in registry.plugins
-            if p.state == "ok"
-        ],
+        "plugins": [plugin.record for plugin in registry.plugins if plugin.state == "ok"],
         "seed": seed,
         "git": {"commit": commit_of(Path())},
         "command": sys.argv,
@@ -78,5 +74,5 @@ def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def _versions(group: Any) -> dict[str, Any]:
     if isinstance(group, list):
-        return {f"plugin {item['name']}": item["version"] for item in group}
+        return {f"plugin {p['name']}": p.get("version") or p.get("sha256", "")[:12] for p in group}
     return dict(group or {})

@@ -24,9 +24,13 @@ EMPTY = {".lock", f".{RECIPE}.new"}
 
 
 class _Plugin(documents.Shape):
+    """An installed plugin has a distribution and a version, a named file a path and a digest."""
+
     name: str
-    distribution: str
-    version: str
+    distribution: str = ""
+    version: str = ""
+    path: str = ""
+    sha256: str = ""
 
 
 class _Environment(documents.Shape):

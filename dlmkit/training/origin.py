@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from dlmkit import files
@@ -14,6 +14,8 @@ from dlmkit.registry.lookup import Registry
 from dlmkit.training.folder import read_environment
 
 _PACKAGE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+_FILE = re.compile(r"[A-Za-z]\w*\.py", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.!+_-]*")
 
 
@@ -59,7 +61,8 @@ def advice(folder: Path, recipe: str, registry: Registry) -> str:
     made_with = {entry["name"]: entry for entry in environment_of(folder).get("plugins", ())}
     missing = [made_with[n] for n in plugins_of(recipe) if n not in there and n in made_with]
     return "".join(
-        f"\nthis model was made with plugin {entry['name']!r} of {_how(entry)}" for entry in missing
+        f"\nthis model was made with plugin {files.quoted(entry['name'])} of {_how(entry)}"
+        for entry in missing
     )
 
 
@@ -68,8 +71,17 @@ def package(name: Any) -> str | None:
     return name if isinstance(name, str) and _PACKAGE.fullmatch(name) else None
 
 
+def plugin_file(entry: Mapping[str, Any]) -> str | None:
+    """The name of the file that a plugin on record is, without its folder; None if it is none."""
+    name = PurePath(entry.get("path", "")).name
+    proper = _FILE.fullmatch(name) and _SHA256.fullmatch(entry.get("sha256", ""))
+    return name if proper else None
+
+
 def _how(entry: Mapping[str, Any]) -> str:
-    """The package of a plugin on record, and how to install it, if it can be one."""
+    """The package or file of a plugin on record, and how to get it, if it can be one."""
+    if file := plugin_file(entry):
+        return f"the file {file} (sha256 {entry['sha256']}): name it by --plugin FILE"
     name, version = package(entry.get("distribution")), entry.get("version")
     if name is None or not (isinstance(version, str) and _VERSION.fullmatch(version)):
         return (

@@ -104,6 +104,7 @@ def test_plugins_are_listed_whatever_failed(install, capsys):
         "state": "ok",
         "reason": "",
         "provides": ["masking/mine"],
+        "sha256": "",
     }
     assert (found["bad"]["state"], found["bad"]["reason"]) == ("failed", "SystemExit: no")
     assert main(["plugins", "list"]) == 0

@@ -166,7 +166,8 @@ def test_a_plugin_that_is_not_installed_is_exit_4(changed, registry):
         PluginError.exit_code,
         [
             "r.yaml:9:16: masking.use: no plugin named 'acme' is installed; install the package "
-            "that provides it ('dlmkit plugins list' shows what there is)"
+            "that provides it, or name its file by --plugin ('dlmkit plugins list' shows "
+            "what there is)"
         ],
     )
 

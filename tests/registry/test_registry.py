@@ -111,7 +111,8 @@ def test_a_name_of_two_plugins_is_refused_only_when_used(registry):
             "acmee:first",
             PluginError,
             "no plugin named 'acmee' is installed, did you mean 'acme'?; install the package "
-            "that provides it ('dlmkit plugins list' shows what there is)",
+            "that provides it, or name its file by --plugin ('dlmkit plugins list' shows "
+            "what there is)",
         ),
     ],
 )
