@@ -1,8 +1,9 @@
 """What a plugin declares: components, recipes, models, commands and bench cases, without torch.
 
-A plugin is one module behind one entry point in the group ``dlmkit``; the entry point's name is
-the plugin's name. Its hooks take no arguments and return declarations. The module says ``api = 1``
-for the version of the interfaces it is written for.
+A plugin is one module behind one entry point in the group ``dlmkit``, whose name is the plugin's
+name, or one Python file that ``dlmkit --plugin FILE`` names, called as the file. Its hooks take no
+arguments and return declarations. The module says ``api = 1`` for the version of the interfaces it
+is written for.
 """
 
 from __future__ import annotations

@@ -83,6 +83,11 @@ class Loaded:
         return self.distribution == PROJECT
 
     @property
+    def from_file(self) -> bool:
+        """Whether it is a file that is named, and not installed."""
+        return bool(self.sha256)
+
+    @property
     def package(self) -> str:
         """The distribution and its version, or the file, as messages name it."""
         return f"{self.distribution} {self.version}".strip()
@@ -90,7 +95,7 @@ class Loaded:
     @property
     def around(self) -> str:
         """What to do where it does harm."""
-        if self.sha256:
+        if self.from_file:
             return f"to leave it out: do not name it, by --plugin or in {single.FILES}"
         return "to leave third-party plugins out: dlmkit --no-plugins ..."
 
@@ -176,7 +181,7 @@ def _block(plugin: Loaded, third_party: bool) -> Loaded:
         return plugin
     if not third_party:
         return replace(plugin, state="blocked", reason="third-party plugins are left out")
-    if plugin.sha256:
+    if plugin.from_file:
         return plugin
     if allowed == set():
         reason = f"third-party plugins are left out (--no-plugins, or an empty {ALLOWED})"
@@ -190,14 +195,14 @@ def _settle(plugin: Loaded, plugins: Sequence[Loaded]) -> Loaded:
     """Refuse a bad name, or one that two packages claim; dlmkit's own plugins keep theirs, and
     installed ones theirs before files."""
     claimants = [p for p in plugins if p.name == plugin.name and p.state == "ok"]
-    rivals = [p for p in claimants if p is not plugin and not p.sha256]
+    rivals = [p for p in claimants if p is not plugin and not p.from_file]
     if plugin.state != "ok" or plugin.built_in:
         return plugin
     if plugin.name == PROJECT:
         return plugin.failed(f"the plugin name {PROJECT!r} is reserved")
     if not _NAME.fullmatch(plugin.name):
         return plugin.failed("a plugin's name is letters, digits, dots, hyphens and underscores")
-    if plugin.sha256 and rivals:
+    if plugin.from_file and rivals:
         return plugin.failed(
             f"{rivals[0].package} provides a plugin named {plugin.name!r} already: rename the file"
         )
@@ -274,7 +279,9 @@ def _check_api(plugin: Loaded) -> None:
     """Refuse a plugin for another version of the interfaces before it runs into them."""
     wanted = declared_api(plugin.target)
     if wanted != API:
-        other = "change the file to be" if plugin.sha256 else f"a version of {plugin.distribution}"
+        other = (
+            "change the file to be" if plugin.from_file else f"a version of {plugin.distribution}"
+        )
         raise PluginDeclarationError(
             f"it is written for plugin API {wanted}, and dlmkit {__version__} offers {API}: "
             f"install a dlmkit that offers {wanted}, or {other} for {API}"
@@ -374,7 +381,7 @@ def _collect(plugin: Loaded, manager: pluggy.PluginManager) -> Loaded:
         word = field.removesuffix("s")
         problems += duplicates(f"{getattr(item, 'kind', word)} {item.name!r}" for item in good)
         fields[field] = tuple(good)
-    if plugin.sha256 and not problems and not any(fields.values()):
+    if plugin.from_file and not problems and not any(fields.values()):
         problems.append("it declares no component, recipe, model, command or benchmark")
     loaded = replace(plugin, **fields)
     return loaded.failed("; ".join(problems)) if problems else loaded
@@ -384,6 +391,6 @@ def _inside(plugin: Loaded, item: Any) -> Any:
     """A declaration of a file, whose target names the file itself as ``mine:Part`` does in
     ``mine.py``, with the module that it is; any other as it is."""
     module, colon, attribute = getattr(item, "target", "").partition(":")
-    if plugin.sha256 and colon and module == plugin.name:
+    if plugin.from_file and colon and module == plugin.name:
         return replace(item, target=f"{plugin.target}:{attribute}")
     return item

@@ -80,7 +80,7 @@ class Registry:
         """
         loaded = tuple(load_plugins(third_party))
         for plugin in loaded:
-            if plugin.sha256 and plugin.state == "failed":
+            if plugin.from_file and plugin.state == "failed":
                 raise PluginError(unusable(plugin))
         return Registry(loaded)
 

@@ -7,7 +7,6 @@ again by a child process that inherits the environment, which is how a worker un
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import sys
@@ -52,6 +51,8 @@ class File:
 
     @cached_property
     def sha256(self) -> str:
+        import hashlib  # which no command needs that names no file
+
         return hashlib.sha256(self.content).hexdigest()
 
 

@@ -37,7 +37,7 @@ def loads(about: About) -> None:
 @check(PLUGIN)
 def imports_no_torch(about: About) -> None:
     """Its module imports no torch, so that listing and checking stay quick"""
-    if about[0].sha256:
+    if about[0].from_file:
         raise NotApplicable("its declarations and its parts lie in one file")
     program = (
         f"import sys, {about[0].target}; print(*{{'torch', 'transformers'}} & set(sys.modules))"

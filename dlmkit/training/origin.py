@@ -84,8 +84,9 @@ def _how(entry: Mapping[str, Any]) -> str:
         return f"the file {file} (sha256 {entry['sha256']}): name it by --plugin FILE"
     name, version = package(entry.get("distribution")), entry.get("version")
     if name is None or not (isinstance(version, str) and _VERSION.fullmatch(version)):
+        what = entry.get("distribution") or entry.get("path")
         return (
-            f"{files.quoted(entry.get('distribution'))} {files.quoted(version)}, which is no name "
-            "and version of a package: ask its author"
+            f"{files.quoted(what)} {files.quoted(version)}, which is no name and version of a "
+            "package: ask its author"
         )
     return f"{name} {version}: pip install '{name}=={version}'"

@@ -14,10 +14,11 @@ import dlmkit
 from dlmkit.cli.app import main
 from dlmkit.core.context import BuildContext
 from dlmkit.errors import DlmkitError, PluginError, RecipeError, UsageError
-from dlmkit.plugin import Part
+from dlmkit.plugin import API, Part
 from dlmkit.recipe.load import resolve_text
 from dlmkit.registry import listing, single
 from dlmkit.registry.lookup import Registry
+from dlmkit.training import origin
 from dlmkit.training.folder import read_environment
 
 CHAPTER = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
@@ -28,7 +29,7 @@ COMMANDS = [
     for block in re.findall(r"```bash\n(.*?)```", CHAPTER, re.DOTALL)
     for line in block.splitlines()
 ]
-HEAD = "from dlmkit import Component, Config, hookimpl\n"
+HEAD = f"api = {API}\nfrom dlmkit import Component, Config, hookimpl\n"
 MASKING = f"""{HEAD}
 class Mine(Config):
     "No options."
@@ -252,7 +253,8 @@ def test_naming_it_is_the_permission_to_load_it(write, capsys, monkeypatch):
     assert blocked["mine"] == "blocked"
 
 
-def test_named_again_in_python_it_is_taken_as_it_now_is(write):
+def test_named_again_in_python_it_is_taken_as_it_now_is(write, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     write()
     first = dlmkit.load_plugin("mine.py")
     write(MASKING.replace('"mine", "a m', '"other", "a m'))
@@ -284,6 +286,16 @@ def test_a_recipe_never_names_a_file(write, use):
     with pytest.raises(DlmkitError, match="names a file: a part is named by its plugin") as caught:
         resolve_text(text, path.parent / "recipe.yaml")
     assert caught.value.exit_code == RecipeError.exit_code
+
+
+@pytest.mark.parametrize("path", ["/home/alice/evil; rm -rf ~.py", "mine.py\x1b]0;x\x07", "mine"])
+def test_what_a_strangers_record_says_of_a_file_is_no_name_to_use(write, tmp_path, path):
+    record = {"plugins": [{"name": "mine", "path": path, "sha256": "0" * 64}]}
+    write(json.dumps(record), "environment.json")
+    said = origin.advice(tmp_path, 'grid: {use: "mine:power"}', Registry.load())
+    assert "which is no name and version of a package: ask its author" in said
+    assert "--plugin" not in said
+    assert "\x1b" not in said
 
 
 TINY = [
