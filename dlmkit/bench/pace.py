@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from dlmkit import shown
 
 Say = Callable[[str], None]
 
@@ -40,10 +41,12 @@ class Pace:
 @contextmanager
 def paced(say: Say, clock: Callable[[], float] = time.monotonic) -> Iterator[Pace]:
     """A pace with its bar on stderr, while that is a terminal."""
-    console = Console(stderr=True)
+    console = shown.console(talk=True)
     columns = (TextColumn("bench"), BarColumn(), TimeElapsedColumn(), TextColumn("left"))
-    shown = {"console": console, "transient": True, "disable": not console.is_terminal}
-    with Progress(*columns, TimeRemainingColumn(), **shown) as bar:  # type: ignore[arg-type]
+    silent = not console.is_terminal
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=silent
+    ) as bar:
         yield Pace(say, bar, clock)
 
 
