@@ -3,6 +3,7 @@
 import json
 import resource
 import shutil
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -192,19 +193,20 @@ def test_advice_to_install_names_packages_alone(checkpoint, tmp_path, capsys, pa
     assert "pip install" not in said
 
 
-@pytest.fixture
+@contextmanager
 def little_room():
-    """No file can grow beyond 1,000 bytes, as on a full disk."""
+    """No file can grow beyond 1,000 bytes, as on a full disk. The test's own output may be one."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_an_export_onto_a_full_disk_is_one_message_and_leaves_nothing(
-    checkpoint, tmp_path, capsys, little_room
-):
-    assert dlmkit("export", checkpoint, tmp_path / "out") == 2
+def test_an_export_onto_a_full_disk_is_one_message_and_leaves_nothing(checkpoint, tmp_path, capsys):
+    with little_room():
+        assert dlmkit("export", checkpoint, tmp_path / "out") == 2
     err = capsys.readouterr().err
     assert err.startswith(f"error: {tmp_path / 'out'} cannot be written: ")
     assert "File too large" in err
@@ -212,8 +214,8 @@ def test_an_export_onto_a_full_disk_is_one_message_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_tokenizer_that_does_not_fit_says_so_as_any_file(checkpoint, tmp_path, little_room):
-    with pytest.raises(OSError, match="File too large"):
+def test_a_tokenizer_that_does_not_fit_says_so_as_any_file(checkpoint, tmp_path):
+    with little_room(), pytest.raises(OSError, match="File too large"):
         Tokenizer.load(checkpoint).save(tmp_path)
 
 
