@@ -142,7 +142,7 @@ class _Run:
     seed: int
     world: World
     slots: list[Slots]
-    index: list[Index]
+    index: list[Tensor]  # a pass may have fewer rows than another
 
     def update(self, step: int, batch: Batch) -> tuple[float, float, int]:
         """One optimiser step: (loss, gradient norm, tokens)."""
