@@ -19,7 +19,11 @@ from dlmkit import Component, Config, hookimpl
 def register_components():
     return [Component("masking", "mine", "a masking", Config, "nowhere:Mine")]
 """
-CRASH = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+CRASH = """
+import faulthandler, os, signal
+faulthandler.disable()
+os.kill(os.getpid(), signal.SIGSEGV)
+"""
 LEAVE = "import ctypes; ctypes.CDLL(None)._exit(0)"
 LINGER = (
     f"import threading\nthreading.Thread(target=threading.Event().wait, name='x').start()\n{GOOD}"
