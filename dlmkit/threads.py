@@ -2,8 +2,10 @@
 
 By default an OpenMP thread that is done spins for milliseconds, in case there is more to do at
 once. Beside another busy process that takes the processor away from the thread that everybody waits
-for, and a step takes several times as long. A thread that sleeps costs a wake-up for every piece of
-work instead. ``OMP_WAIT_POLICY`` chooses, and is read once, when torch is loaded.
+for, and a step takes several times as long. A thread that sleeps at once costs a wake-up for every
+piece of work instead: a third of a small model's speed on idle cores. So threads spin for a few
+microseconds, from one piece of work to the next, and then sleep. ``OMP_WAIT_POLICY`` and GNU's
+``GOMP_SPINCOUNT`` choose, and are read once, when torch is loaded.
 """
 
 from __future__ import annotations
@@ -17,6 +19,10 @@ VARIABLE = "OMP_WAIT_POLICY"
 CHOSEN = (VARIABLE, "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """Variables by which a user chooses (OpenMP's, GNU's, LLVM's): then nothing is changed here."""
 
+SPINS = "1000"
+"""Looks for more work before a thread sleeps (GNU's OpenMP, which torch brings). Measured in
+benchmarks/README.md: fewer cost speed on idle cores, more beside a busy process."""
+
 _BEFORE = {name: os.environ[name] for name in CHOSEN if name in os.environ}
 _LATE = "torch" in sys.modules
 
@@ -25,6 +31,7 @@ def wait_passively() -> None:
     """Let threads that wait sleep, unless the user chose or torch is loaded already."""
     if not _BEFORE and not _LATE:
         os.environ[VARIABLE] = "PASSIVE"
+        os.environ["GOMP_SPINCOUNT"] = SPINS
 
 
 def waiting() -> str:
@@ -33,7 +40,7 @@ def waiting() -> str:
         return ", ".join(f"{name}={value}" for name, value in _BEFORE.items())
     if _LATE:
         return f"{VARIABLE} not set: torch was loaded before dlmkit"
-    return f"{VARIABLE}=PASSIVE, set by dlmkit"
+    return f"{VARIABLE}=PASSIVE, GOMP_SPINCOUNT={SPINS}, set by dlmkit"
 
 
 SPINNING = 0.5
