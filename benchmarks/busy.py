@@ -6,7 +6,7 @@ One process per way of waiting trains README's first recipe and is ready before 
 Then windows of --seconds take turns: each way once at each load, while the others stand still. A
 load of N is N more processes that only count, which this script starts and stops. Run it on cores
 that are idle otherwise, or the load is another than it says. Aims: dlmkit's choice costs at most
-3 % of idle cores' speed, and keep half of it beside one busy process.
+3 % of idle cores' speed, and keeps half of it beside one busy process.
 """
 
 from __future__ import annotations
