@@ -8,6 +8,7 @@ exit code is documented for its kind of file. Imports no torch.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import re
 from collections.abc import Hashable
@@ -79,6 +80,12 @@ def _check(content: Any) -> None:
             elif isinstance(value, str):
                 check_text(value)
         level, depth = below, depth + 1
+
+
+def digest(content: Any) -> str:
+    """The sha256 of what ``content`` says, whatever the order of its keys: the seal of a document
+    that holds it, so that an edit is noticed."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def check_text(text: str) -> None:

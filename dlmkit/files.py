@@ -97,13 +97,12 @@ def is_png(path: Path) -> bool:
         return False
 
 
-def write_new(path: Path, text: str) -> None:
-    """Make the file ``path``, whole or not at all. Raises FileExistsError if it is there, and
-    OSError if it cannot be written."""
+def write_new(path: Path, content: str | bytes) -> None:
+    """Make the file ``path``, whole or not at all; text becomes UTF-8. Raises FileExistsError if
+    it is there, and OSError if it cannot be written."""
     hidden = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        with hidden.open("w", encoding="utf-8") as file:
-            file.write(text)
+        hidden.write_bytes(content.encode() if isinstance(content, str) else content)
         try:
             os.link(hidden, path)  # unlike a rename, it never replaces
         except FileExistsError:

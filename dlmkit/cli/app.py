@@ -10,7 +10,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeGuard
 
 import typer
 
@@ -29,12 +29,15 @@ comparison's gate failed, 75 preempted and saved, 130 interrupted."""
 REFUSED = frozenset(
     getattr(errno, name)
     for name in (
-        "EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EFBIG", "EIO", "ENAMETOOLONG",
-        "ELOOP", "ENOTDIR", "EMFILE", "ENFILE", "ESTALE",
+        "EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EFBIG", "EIO", "ENOTDIR", "EMFILE",
+        "ENFILE", "ESTALE",
     )
     if hasattr(errno, name)
 )  # fmt: skip
-"""What the system answers where a folder is read-only, a disk full or a name impossible."""
+"""What the system answers where a folder is read-only or a disk full."""
+
+IMPOSSIBLE = frozenset((errno.ENAMETOOLONG, errno.ELOOP))
+"""What it answers to a name that no file can have."""
 
 app = typer.Typer(
     name="dlmkit",
@@ -178,14 +181,13 @@ def _closed_pipe() -> int:
     return 0
 
 
-_NAMES = (errno.ENAMETOOLONG, errno.ELOOP)
 _FULL = re.compile("not enough memory|can't allocate memory|out of memory", re.IGNORECASE)
 
 
 def _known(error: Exception) -> Exception:
     """What the system says of names and of memory, wherever it is said, as an error of ours."""
     words = " ".join(str(error).split())
-    if isinstance(error, OSError) and error.errno in _NAMES:
+    if isinstance(error, OSError) and error.errno in IMPOSSIBLE:
         name = quoted(os.fsdecode(error.filename or ""))
         known: DlmkitError = UsageError(f"no file can be called {name}: {error.strerror}")
     elif isinstance(error, MemoryError) or (
@@ -209,13 +211,17 @@ def _failed(error: Exception, debug: bool) -> int:
 
         bare = isinstance(error, InvalidRecipe | UnusableRecipe | Preempted)
         say(str(error) if bare else f"error: {error}")
-    elif isinstance(error, OSError) and error.errno in REFUSED:
+    elif _refused(error):
         what = f"{error.filename}: " if error.filename else ""
         say(f"error: {what}{error.strerror}: the system refused it; free it, or name another place")
     else:
         notes = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
         words = " ".join(f"{type(error).__name__}: {error}".split())
         say(f"unexpected error: {words}{notes}; for the traceback: dlmkit --debug ...")
-    if isinstance(error, OSError) and error.errno in REFUSED:
+    if _refused(error):
         return UsageError.exit_code
     return error.exit_code if isinstance(error, DlmkitError) else 1
+
+
+def _refused(error: Exception) -> TypeGuard[OSError]:
+    return isinstance(error, OSError) and error.errno in REFUSED

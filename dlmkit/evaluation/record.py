@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -97,7 +96,7 @@ class _Content(documents.Shape):
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """``content`` with its own sha256, so that an edit is noticed."""
-    return {**content, "sha256": _digest(content)}
+    return {**content, "sha256": documents.digest(content)}
 
 
 def save(content: Mapping[str, Any], path: Path) -> None:
@@ -137,7 +136,7 @@ def read(path: Path, kind: str, writer: str = "dlmkit eval MODEL --out FILE") ->
             f"reads format {FORMAT}: evaluate again, or read it with the version that wrote it"
         )
     seal = content.pop("sha256", None)
-    if seal != _digest(content):
+    if seal != documents.digest(content):
         raise CheckpointError(f"{path} has been altered since it was written: evaluate again")
     return content
 
@@ -149,13 +148,9 @@ def _writer(content: Any) -> str:
     return f" (written by {files.quoted(content)})" if isinstance(content, str) else ""
 
 
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 def texts_digest(texts: Iterable[str]) -> str:
     """The sha256 of ``texts`` in their order."""
-    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
+    return documents.digest(list(texts))
 
 
 @dataclass(frozen=True)

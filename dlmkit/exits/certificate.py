@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -33,7 +32,9 @@ class Certificate:
     def save(self, path: Path) -> None:
         """Write it to the new file ``path``. Raises UsageError if it cannot be written."""
         content = {"dlmkit-exit-certificate": FORMAT, **asdict(self)}
-        text = json.dumps({**content, "sha256": _digest(content)}, indent=2, ensure_ascii=False)
+        text = json.dumps(
+            {**content, "sha256": documents.digest(content)}, indent=2, ensure_ascii=False
+        )
         try:
             files.write_new(path, text + "\n")
         except OSError as error:
@@ -53,7 +54,7 @@ class Certificate:
             raise CheckpointError(f"{path} is truncated or no certificate: {error}") from error
         if not isinstance(content, dict) or "dlmkit-exit-certificate" not in content:
             raise UsageError(f"{path} is no exit certificate: 'dlmkit exit calibrate' writes them")
-        if content.pop("sha256", None) != _digest(content):
+        if content.pop("sha256", None) != documents.digest(content):
             raise CheckpointError(f"{path} has been altered: calibrate again for other settings")
         if content.pop("dlmkit-exit-certificate") != FORMAT:
             raise UsageError(f"{path} is of another format; this dlmkit reads {FORMAT}")
@@ -61,7 +62,3 @@ class Certificate:
             return documents.shaped(content, Certificate)
         except ValueError as error:
             raise CheckpointError(f"{path} is damaged: {error}") from error
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

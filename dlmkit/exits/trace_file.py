@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from dlmkit import documents
+from dlmkit import documents, files
 from dlmkit.errors import CheckpointError, UsageError
 from dlmkit.exits.trace import Trace
 
@@ -43,12 +42,9 @@ def save_trace(trace: Trace, path: Path) -> None:
     head = {"format": FORMAT, "shape": list(trace.ids.shape), "about": dict(trace.about)}
     head["sha256"] = _digest(content, head)
     text = json.dumps(head, sort_keys=True)
-    hidden = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        hidden.write_bytes(save(content, {_KEY: text}))
-        os.replace(hidden, path)
+        files.write_new(path, save(content, {_KEY: text}))
     except OSError as error:
-        hidden.unlink(missing_ok=True)
         raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
 
 

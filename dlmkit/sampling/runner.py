@@ -13,7 +13,6 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from dlmkit import rows
 from dlmkit.core.denoise import CountingDenoise, Denoise, spent
@@ -26,9 +25,9 @@ from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import Request, template
 from dlmkit.sampling.settle import REASON, settle
 from dlmkit.sampling.slots import Seat, Slots, State, Width, compact, end, exact, places, refill
+from dlmkit.sampling.sound import is_sound
 from dlmkit.sampling.step import Sample, Step
 from dlmkit.sampling.turn import Seen, Turn, Verdict
-from dlmkit.types import Mask, Rows
 
 INITIAL, STEP = 0x1417, 0x57E9
 """Domains that keep sampling's noise apart from training's and the first x from the steps."""
@@ -99,9 +98,9 @@ class _Run:
     def begin(parts: SamplingParts, seed: int, steps: int, length: int) -> _Run:
         parts = parts.prepared()
         network = CountingDenoise(parts.denoise)
+        graphs = parts.inference.cuda_graphs
         # a recorded turn takes the same steps whatever the tokens
-        recorded = parts.inference.cuda_graphs
-        guided: Denoise = network if recorded else parts.denoise.reusing(network)
+        guided: Denoise = network if graphs else parts.denoise.reusing(network)
         for guidance in parts.guidance:
             guided = guidance.wrap(guided)
         ladder = Ladder.of(levels(parts, steps), parts.device, parts.dtype)
@@ -109,7 +108,6 @@ class _Run:
         costs = parts.sampler.evaluations(torch.arange(1, steps + 1) == steps).cumsum(0).tolist()
         denoise = CountingDenoise(guided)
         turn = Turn(parts, ladder, denoise)
-        graphs = parts.inference.cuda_graphs
         advance = Recorded(turn, (network, denoise)) if graphs else turn
         return _Run(parts, seed, length, ladder, costs, network, denoise, advance)
 
@@ -203,7 +201,7 @@ class _Run:
             (state.asked, state.x, state.sound, seen.prediction.query, state.memory), index
         )
         ids = torch.where(asked.given, asked.ids, self.parts.space.decode(x, query))
-        sound = sound & _sound(x, asked.attend) & _sound(query, asked.attend)
+        sound = sound & is_sound(x, asked.attend) & is_sound(query, asked.attend)
         evaluations = spent(state.previous)
         if evaluations is not None:
             evaluations = evaluations[index]
@@ -236,17 +234,6 @@ class _Run:
         if halted and self.parts.exit is not None:
             return self.parts.exit.reason(memory)
         return REASON
-
-
-def _sound(values: Tensor, attend: Mask) -> Rows:
-    """Per row, whether nothing at the positions of its text is a NaN or plus infinity.
-
-    Minus infinity is allowed: the logit of a token that is impossible.
-    """
-    if not values.is_floating_point():
-        return torch.ones_like(attend[:, 0])
-    sound: Rows = ((values < torch.inf).reshape(*attend.shape, -1).all(dim=2) | ~attend).all(dim=1)
-    return sound
 
 
 def _unsound(seat: Seat, seed: int) -> str:

@@ -14,7 +14,7 @@ from dlmkit.core.denoise import Prediction
 from dlmkit.core.network import Conditioning
 from dlmkit.noise import Noise
 from dlmkit.sampling.requests import Request, Template
-from dlmkit.types import Index, Mask, PerPosition, Rows
+from dlmkit.types import Index, Mask, Rows
 
 Width = Callable[[int, int], int]
 """With an empty queue: (live rows, slots now, or allowed at the start) -> slots from now on."""
@@ -96,17 +96,6 @@ class Slots:
     def free(self) -> list[int]:
         """Slots whose text has ended."""
         return [i for i, seat in enumerate(self.seats) if not seat.live]
-
-
-def still_sound(state: State, lse: PerPosition) -> Rows:
-    """``state.sound`` after a prediction whose log-sum-exps are ``lse``.
-
-    A noisy state that has met a NaN keeps it to the end, where it is looked for; tokens do not.
-    """
-    if state.x.is_floating_point():
-        return state.sound
-    sound: Rows = state.sound & ((lse < torch.inf) | ~state.asked.attend).all(dim=1)
-    return sound
 
 
 def freeze(mask: Tensor, state: State, stepped: State) -> State:

@@ -16,7 +16,8 @@ from dlmkit.core.denoise import Denoise, Prediction
 from dlmkit.sampling.levels import Ladder
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.settle import settled
-from dlmkit.sampling.slots import State, freeze, still_sound
+from dlmkit.sampling.slots import State, freeze
+from dlmkit.sampling.sound import is_sound
 from dlmkit.types import Mask, PerRow
 
 
@@ -81,12 +82,15 @@ class Turn:
         )
         if any(statistic.needs_top for statistic in parts.statistics.values()):
             prediction = replace(prediction, top=parts.space.top(prediction.query))
+        sound = state.sound
+        if not x.is_floating_point():  # a noisy state that has met a NaN keeps it, tokens do not
+            sound = sound & is_sound(prediction.lse, state.asked.attend)
         statistics = {**rung.statistics, **self._statistics(state, prediction)}
         stepped = replace(
             state,
             position=state.position + 1,
             x=x,
-            sound=still_sound(state, prediction.lse),
+            sound=sound,
             previous=prediction.feedback,
             sampler=sampler,
             before=prediction,

@@ -101,8 +101,8 @@ def _seal(folder: Path, step: int, unlisted: Collection[str] = ()) -> None:
 
 def _manifest_text(content: Mapping[str, Any]) -> str:
     """``content`` with its own sha256: no byte of a manifest can change unnoticed."""
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return json.dumps({**content, "sha256": digest}, sort_keys=True, indent=1) + "\n"
+    sealed = {**content, "sha256": documents.digest(content)}
+    return json.dumps(sealed, sort_keys=True, indent=1) + "\n"
 
 
 def _entry(path: Path) -> dict[str, Any]:
