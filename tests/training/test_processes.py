@@ -243,3 +243,28 @@ def test_the_layout_is_recorded(runs):
     for name in ("one", "ddp", "fsdp"):
         content = json.loads((runs / name / "environment.json").read_text())
         assert content["parallel"] == ("alone" if name == "one" else name)
+
+
+THREADS = """
+from pathlib import Path
+from dlmkit.training.parallel import world
+
+def gloo():
+    names = (file.read_text() for file in Path("/proc/self/task").glob("*/comm"))
+    return [name for name in names if "gloo" in name]
+
+with world() as processes:
+    processes.share(1)
+    assert gloo()
+assert not gloo(), gloo()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are listed in /proc")
+def test_no_thread_of_a_group_outlives_it_though_the_world_is_still_named(tmp_path):
+    """One that holds a tensor while the interpreter ends aborts the process."""
+    script = tmp_path / "threads.py"
+    script.write_text(THREADS)
+    command = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    done = subprocess.run([*command, str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
