@@ -1,4 +1,4 @@
-"""What a plugin declares: components, recipes, models, commands and bench cases, without torch.
+"""What a plugin declares, without torch: parts, recipes, models, importers, commands, bench cases.
 
 A plugin is one module behind one entry point in the group ``dlmkit``, whose name is the plugin's
 name, or one Python file that ``dlmkit --plugin FILE`` names, called as the file. Its hooks take no
@@ -8,7 +8,7 @@ is written for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -142,6 +142,35 @@ class ShippedModel:
 
 
 @dataclass(frozen=True, slots=True)
+class HubModel:
+    """A repository of the hub that an importer was made for: its model's parameters, and how many
+    bytes each takes as stored (bf16: 2)."""
+
+    name: str
+    parameters: int
+    stored: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Importer:
+    """A family of models that others released.
+
+    ``recognises`` is called with what a folder's ``config.json`` holds and says whether that is
+    of the family, by keys such as ``model_type``; it must not import torch. ``target`` is
+    ``"module:class"``, a :class:`dlmkit.core.importer.Family`, made without arguments. ``mask``
+    says which token is the mask and ``verified`` what was compared with what.
+    """
+
+    name: str
+    summary: str
+    recognises: Callable[[Mapping[str, Any]], bool]
+    target: str
+    models: Sequence[HubModel] = ()
+    mask: str = ""
+    verified: str = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
     """A command of a plugin, mounted as ``dlmkit PLUGIN NAME``.
 
@@ -184,6 +213,11 @@ class Hooks:
     @hookspec
     def register_models(self) -> Sequence[ShippedModel]:
         """Return the trained models this plugin ships."""
+        return ()
+
+    @hookspec
+    def register_importers(self) -> Sequence[Importer]:
+        """Return the families of released models that this plugin opens."""
         return ()
 
     @hookspec

@@ -63,7 +63,11 @@ OWN = {
             "dlmkit.cli.glue:glue",
         ),
         Command("doctor", "Show what works on this machine.", "dlmkit.cli.doctor:doctor"),
-        Command("models", "The trained models that plugins ship.", "dlmkit.cli.models:models"),
+        Command(
+            "models",
+            "Models that plugins ship, and released ones that they open.",
+            "dlmkit.cli.models:models",
+        ),
         Command("exit", "Calibrate exit rules on recorded runs.", "dlmkit.cli.exit:exit_app"),
         Command("bench", "Measure sampling, and compare measurements.", "dlmkit.cli.bench:bench"),
         Command(

@@ -1,14 +1,21 @@
-"""``dlmkit models``: the trained models that plugins ship."""
+"""``dlmkit models``: those that plugins ship, and released ones that importers open."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dlmkit.cli.options import Device
 from dlmkit.cli.output import columns, result, result_json, say
 
-models = typer.Typer(no_args_is_help=True, help="The trained models that plugins ship.")
+if TYPE_CHECKING:
+    from dlmkit.released.verify import Difference, Verdict
+
+models = typer.Typer(
+    no_args_is_help=True, help="Models that plugins ship, and released ones that they open."
+)
 
 
 @models.callback()
@@ -42,3 +49,115 @@ def list_models(
         result(columns([("NAME", "PACKAGE", "SUMMARY"), *cells]))
     else:
         say("no installed plugin ships a model; a run's folder is a model too")
+
+
+@models.command("known")
+def known(
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="A list of {name, summary, package, mask, verified, models: [{name, parameters, "
+            "bytes}]}.",
+        ),
+    ] = False,
+) -> None:
+    """List the families of released models that importers open, and the hub names they are for."""
+    from dlmkit.registry.lookup import Registry
+
+    registry = Registry.load()
+    packages = {plugin.name: plugin.package for plugin in registry.loaded}
+    rows = [
+        {
+            "name": name,
+            "summary": importer.summary,
+            "package": packages[name.partition(":")[0]],
+            "mask": importer.mask,
+            "verified": importer.verified,
+            "models": [
+                {
+                    "name": model.name,
+                    "parameters": model.parameters,
+                    "bytes": model.parameters * model.stored,
+                }
+                for model in importer.models
+            ],
+        }
+        for name, importer in sorted(registry.importers().items())
+    ]
+    if as_json:
+        result_json(rows)
+    elif rows:
+        result("\n\n".join(_family(row) for row in rows))
+    else:
+        say("no installed plugin opens released models")
+
+
+def _family(row: dict[str, Any]) -> str:
+    lines = [f"{row['name']}  {row['summary']}", f"  mask: {row['mask'] or 'none'}"]
+    lines.append(f"  verified: {row['verified']}")
+    cells = [
+        (f"  {m['name']}", f"{m['parameters'] / 1e6:,.0f} M", f"{m['bytes'] / 1e9:,.1f} GB")
+        for m in row["models"]
+    ]
+    return "\n".join(lines + ([columns(cells)] if cells else []))
+
+
+@models.command("verify")
+def verify(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            help="A released model's folder with cases.safetensors and meta.json beside it.",
+        ),
+    ],
+    device: Device = "cpu",
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="{family, tolerance, agrees, decoding, differences: [{case, tensor, ...}]}.",
+        ),
+    ] = False,
+) -> None:
+    """Open a released model, and compare it with what a reference implementation returned.
+
+    The largest difference of every expected tensor of every case. Exit 0 if all are within the
+    family's tolerance, 8 if one is beyond it, 5 or 6 for a folder that cannot be opened.
+    """
+    from dlmkit import devices
+    from dlmkit.errors import GateFailed
+    from dlmkit.registry.lookup import Registry
+    from dlmkit.released.verify import verify as compared
+
+    found = compared(folder, Registry.load(), devices.choose(device))
+    if as_json:
+        result_json(_verdict(found))
+    else:
+        cells = [(d.case, d.tensor, _largest(d)) for d in found.differences]
+        result(columns([("CASE", "TENSOR", "LARGEST DIFFERENCE"), *cells]))
+        if found.decoding is not None:
+            result("decoding runs: not compared")
+    if not found.agrees:
+        raise GateFailed(
+            f"{folder}: {found.opened.name} differs from its reference by more than "
+            f"{found.tolerance:g}"
+        )
+
+
+def _largest(difference: Difference) -> str:
+    return difference.problem or f"{difference.largest:.3g}"
+
+
+def _verdict(found: Verdict) -> dict[str, Any]:
+    return {
+        "family": found.opened.name,
+        "tolerance": found.tolerance,
+        "agrees": found.agrees,
+        "decoding": found.decoding,
+        "differences": [
+            {"case": d.case, "tensor": d.tensor, "largest": d.largest, "problem": d.problem}
+            for d in found.differences
+        ],
+    }

@@ -15,6 +15,8 @@ from dlmkit.plugin import (
     Command,
     Component,
     Hooks,
+    HubModel,
+    Importer,
     Recipe,
     ShippedModel,
 )
@@ -23,7 +25,15 @@ from dlmkit.recipe.write import inline
 from dlmkit.registry.compatibility import conflicts, offers
 from dlmkit.registry.lookup import Entry, Registry
 
-_DECLARED: tuple[Any, ...] = (Component, Recipe, ShippedModel, Command, Benchmark)
+_DECLARED: tuple[Any, ...] = (
+    Component,
+    Recipe,
+    ShippedModel,
+    Importer,
+    HubModel,
+    Command,
+    Benchmark,
+)
 _BESIDE_SPACES = ("schedule", "network", "objective", "sampler", "exit", "guidance", "statistic")
 
 

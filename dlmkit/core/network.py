@@ -62,6 +62,10 @@ class ScoreNetwork(nn.Module, ABC):
         modules = (module for unit in self.shard_units() for module in unit.modules())
         return [module for module in modules if isinstance(module, nn.Linear)]
 
+    def probe(self) -> None:
+        """Raise what only running the network shows to be wrong, such as attention that does not
+        see what it was asked to. Called once, when it has been built; most have nothing to say."""
+
     def save(self, folder: Path) -> None:
         """Write into ``folder``, a checkpoint's, what building needs beside options and weights.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlmkit.errors import TooLargeError
@@ -95,3 +96,28 @@ class _Reckoning(TorchDispatchMode):
             self.since = 0
             sizes = " x ".join(f"{n:,}" for n in (*shape, item))
             refuse(f"{self.what} takes {sizes} bytes", count, free())
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Layers that are made here have weights of a shape, on the device ``meta``, and no content.
+
+    Layers take their weights from ``torch.empty``; tables that are computed (rotary frequencies)
+    come from elsewhere and are real.
+    """
+    with _WithoutMemory():
+        yield
+
+
+class _WithoutMemory(TorchFunctionMode):
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        options = dict(kwargs or {})
+        if func is torch.empty:
+            options["device"] = "meta"
+        return func(*args, **options)

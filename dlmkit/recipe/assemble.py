@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -18,7 +18,7 @@ from dlmkit.core.exits import BUILT_IN, ExitCriterion, Statistic, refuse_noise
 from dlmkit.core.masking import Masking
 from dlmkit.core.network import ScoreNetwork
 from dlmkit.core.objective import Objective
-from dlmkit.core.room import reckoned
+from dlmkit.core.room import reckoned, without_memory
 from dlmkit.core.schedule import NoiseSchedule
 from dlmkit.core.start import text_starts
 from dlmkit.core.tokenizer import Tokenizer
@@ -65,13 +65,17 @@ def assemble(
     folder: Path | None = None,
     with_data: bool = True,
     start: bool = True,
+    tokenizer: Tokenizer | None = None,
+    fill: Callable[[Objective], None] | None = None,
 ) -> Assembly:
     """Build data, space, schedule, network, masking and objective, in this order.
 
     Initial weights are a function of ``config.seed``: they are drawn on the CPU, in ``dtype``, from
     torch's global generator, which is seeded here. Those that start from the text are then given
     it, unless there is none, ``folder`` holds weights that will take their place, or ``start`` is
-    False. Without data, the tokenizer that ``folder`` holds gives the vocabulary.
+    False. Without data, the ``tokenizer`` or that of ``folder`` gives the vocabulary.
+
+    With ``fill`` the objective is built without memory for its weights, which ``fill`` gives it.
     """
     context = BuildContext(
         length=config.length,
@@ -82,12 +86,14 @@ def assemble(
         folder=folder,
     )
     data: Data | None = registry.build("data", config.data, context) if with_data else None
-    tokenizer = data.tokenizer if data is not None else _saved_tokenizer(folder)
+    if data is not None:
+        tokenizer = data.tokenizer
+    tokenizer = tokenizer or _saved_tokenizer(folder)
     context = replace(context, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id)
     if data is not None:
         context = _extended(context, "data", data)
     torch.manual_seed(config.seed)
-    with _default_dtype(dtype):
+    with _default_dtype(dtype), without_memory() if fill else nullcontext():
         for kind in _MODEL:
             with reckoned(f"{kind} {getattr(config, kind).use}"):
                 part = registry.build(kind, getattr(config, kind), context)
@@ -96,7 +102,11 @@ def assemble(
     if data is not None and folder is None and start:
         for part in text_starts(objective):
             part.start_from(data)
-    objective.to(context.device)
+    if fill is None:
+        objective.to(context.device)
+    else:
+        fill(objective)
+    context.part("network").probe()
     parts = {kind: context.part(kind) for kind in _MODEL}
     return Assembly(config, registry, context, tokenizer, data, **parts)
 

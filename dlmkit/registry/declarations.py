@@ -9,7 +9,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dlmkit.plugin import KINDS, Benchmark, Command, Component, Config, Recipe, ShippedModel
+from dlmkit.plugin import (
+    KINDS,
+    Benchmark,
+    Command,
+    Component,
+    Config,
+    HubModel,
+    Importer,
+    Recipe,
+    ShippedModel,
+)
 
 _COMPONENT_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _RECIPE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -104,6 +114,18 @@ def check_model(model: Any) -> ShippedModel:
     return model
 
 
+def check_importer(importer: Any) -> Importer:
+    """``importer`` itself. Raises ValueError if it is not a proper declaration."""
+    if not isinstance(importer, Importer):
+        raise ValueError(f"register_importers() returned a {type(importer).__name__}: {importer!r}")
+    _check_callable("importer", importer)
+    if not callable(importer.recognises):
+        raise ValueError(f"importer {importer.name!r}: recognises must be a function of a config")
+    if not all(isinstance(model, HubModel) for model in importer.models):
+        raise ValueError(f"importer {importer.name!r}: models must be HubModel values")
+    return importer
+
+
 def check_command(command: Any) -> Command:
     """``command`` itself. Raises ValueError if it is not a proper declaration."""
     if not isinstance(command, Command):
@@ -121,7 +143,7 @@ def check_benchmark(benchmark: Any) -> Benchmark:
     return benchmark
 
 
-def _check_callable(what: str, declared: Command | Benchmark) -> None:
+def _check_callable(what: str, declared: Command | Benchmark | Importer) -> None:
     where = f"{what} {declared.name!r}"
     if not _matches(_COMPONENT_NAME, declared.name):
         raise ValueError(f"{where}: a name is lower-case letters, digits, dots and hyphens")

@@ -30,6 +30,7 @@ from dlmkit.plugin import (
     Command,
     Component,
     Hooks,
+    Importer,
     Recipe,
     ShippedModel,
 )
@@ -38,6 +39,7 @@ from dlmkit.registry.declarations import (
     check_benchmark,
     check_command,
     check_component,
+    check_importer,
     check_model,
     check_recipe,
     did_you_mean,
@@ -73,6 +75,7 @@ class Loaded:
     components: tuple[Component, ...] = ()
     recipes: tuple[Recipe, ...] = ()
     models: tuple[ShippedModel, ...] = ()
+    importers: tuple[Importer, ...] = ()
     commands: tuple[Command, ...] = ()
     benchmarks: tuple[Benchmark, ...] = ()
     sha256: str = ""
@@ -359,6 +362,7 @@ DECLARED: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "register_components": ("components", check_component),
     "register_recipes": ("recipes", check_recipe),
     "register_models": ("models", check_model),
+    "register_importers": ("importers", check_importer),
     "register_commands": ("commands", check_command),
     "register_benchmarks": ("benchmarks", check_benchmark),
 }
@@ -382,7 +386,7 @@ def _collect(plugin: Loaded, manager: pluggy.PluginManager) -> Loaded:
         problems += duplicates(f"{getattr(item, 'kind', word)} {item.name!r}" for item in good)
         fields[field] = tuple(good)
     if plugin.from_file and not problems and not any(fields.values()):
-        problems.append("it declares no component, recipe, model, command or benchmark")
+        problems.append("it declares no component, recipe, model, importer, command or benchmark")
     loaded = replace(plugin, **fields)
     return loaded.failed("; ".join(problems)) if problems else loaded
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from dlmkit.errors import PluginError, RecipeError, describe
-from dlmkit.plugin import KINDS, Benchmark, Component, Config, Part, ShippedModel
+from dlmkit.plugin import KINDS, Benchmark, Component, Config, Importer, Part, ShippedModel
 from dlmkit.registry import single
 from dlmkit.registry.declarations import did_you_mean
 from dlmkit.registry.loading import ALLOWED, Loaded, State, allowed_names, load_plugins
@@ -116,6 +116,10 @@ class Registry:
     def models(self) -> dict[str, ShippedModel]:
         """The models that plugins ship, by ``plugin:name``."""
         return {f"{plugin.name}:{m.name}": m for plugin in self._usable() for m in plugin.models}
+
+    def importers(self) -> dict[str, Importer]:
+        """The families of released models that plugins open, by ``plugin:name``."""
+        return {f"{plugin.name}:{i.name}": i for plugin in self._usable() for i in plugin.importers}
 
     def benchmarks(self) -> dict[str, Benchmark]:
         """The bench cases of plugins, by ``plugin:name``."""
@@ -273,6 +277,7 @@ def _provides(plugin: Loaded) -> tuple[str, ...]:
     others = [
         *(f"recipe/{recipe.name}" for recipe in plugin.recipes),
         *(f"model/{model.name}" for model in plugin.models),
+        *(f"importer/{importer.name}" for importer in plugin.importers),
         *(f"command/{command.name}" for command in plugin.commands),
         *(f"benchmark/{case.name}" for case in plugin.benchmarks),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, model_validator
 
@@ -42,6 +42,59 @@ class HfEncoder(Config):
         if self.time_features % 2:
             raise ValueError(f"time_features ({self.time_features}) must be even")
         return self
+
+
+class HfModel(Config):
+    """A language model of transformers with its own head, reading a space of tokens and a mask."""
+
+    name: str | None = Field(
+        None, description="a folder here, or a model's name on the Hugging Face hub"
+    )
+    revision: str | None = Field(None, description="of a model of the hub: a commit, branch or tag")
+    architecture: dict[str, Any] | None = Field(
+        None,
+        description="instead of name: a fresh model by the keys of its config.json, model_type "
+        "among them",
+    )
+    tied: bool = Field(False, description="the head's matrix is the table of the space")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.name is None) == (self.architecture is None):
+            raise ValueError("give name (a pretrained model) or architecture (a fresh one)")
+        if self.name is None and self.revision is not None:
+            raise ValueError("revision goes with name")
+        if self.architecture is not None:
+            self._check(self.architecture)
+        return self
+
+    def _check(self, architecture: dict[str, Any]) -> None:
+        encoders.check_kind(architecture, "masked")
+
+
+class HfDecoder(HfModel):
+    """A decoder of transformers, made to see what ``attention`` says."""
+
+    attention: Literal["full", "causal", "block"] = Field(
+        "full",
+        description="full: every position sees all; causal: itself and those before it; block: "
+        "its own block and those before it. Tried out once, and refused if it is otherwise",
+    )
+    block: Size | None = Field(None, description="positions of a block, with attention: block")
+    shift: bool = Field(
+        False,
+        description="position i is predicted at i - 1, as in next-token training (Dream); "
+        "position 0 keeps its own",
+    )
+
+    @model_validator(mode="after")
+    def _blocks(self) -> Self:
+        if (self.attention == "block") != (self.block is not None):
+            raise ValueError("block goes with attention: block, and only with it")
+        return self
+
+    def _check(self, architecture: dict[str, Any]) -> None:
+        encoders.check_kind(architecture, "causal")
 
 
 class WordEmbeddings(Config):

@@ -19,6 +19,7 @@ from dlmkit.errors import DataError
 from dlmkit.types import Embedded, Query
 from dlmkit_cdcd.network import TimeFeatures, streams
 from dlmkit_hf import configs, pretrained
+from dlmkit_hf.blocks import blocks_of
 from dlmkit_hf.space import WordEmbeddings
 
 
@@ -65,11 +66,7 @@ class HfEncoder(ScoreNetwork):
         return query
 
     def shard_units(self) -> Sequence[nn.Module]:
-        """The encoder's blocks, or the whole of one that shares or hides them."""
-        count = self.described.num_hidden_layers
-        lists = (m for m in self.encoder.modules() if isinstance(m, nn.ModuleList))
-        blocks = next((found for found in lists if len(found) == count), None)
-        return [self.encoder] if blocks is None else list(blocks)
+        return blocks_of(self.encoder, self.described.num_hidden_layers)
 
     def save(self, folder: Path) -> None:
         """The encoder's architecture: with it, no hub is needed to build it again."""

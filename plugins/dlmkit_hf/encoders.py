@@ -8,18 +8,20 @@ import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dlmkit.registry.declarations import did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
 
-_TABLE = re.compile(r"^MODEL_FOR_MASKED_LM_MAPPING_NAMES = OrderedDict\(\n(.*?)^\)", re.M | re.S)
+_TABLE = r"^MODEL_FOR_{}_LM_MAPPING_NAMES = OrderedDict\(\n(.*?)^\)"
 DECODER = (
-    "decoders (gpt2 and its kin) read left to right, and a denoiser has to see all positions from "
-    "each; no part of dlmkit takes decoders yet"
+    "decoders (gpt2 and its kin) read left to right, and here all positions have to be seen from "
+    "each; hf:decoder takes decoders, with a space of tokens"
 )
+
+Head = Literal["masked", "causal"]
 
 
 def check(keys: Mapping[str, Any]) -> None:
@@ -37,6 +39,22 @@ def check(keys: Mapping[str, Any]) -> None:
         )
 
 
+def check_kind(keys: Mapping[str, Any], head: Head) -> None:
+    """Raise ValueError unless the keys of a ``config.json`` can be those of a model with ``head``
+    (causal: a decoder)."""
+    given = keys.get("model_type")
+    if not isinstance(given, str):
+        raise ValueError("architecture needs model_type, such as llama or qwen3")
+    _finite(keys, "architecture")
+    known = masked(head)
+    if known and given not in known:
+        kind = {"causal": "decoder", "masked": "masked language model"}[head]
+        raise ValueError(
+            f"architecture.model_type: {given[:40]!r} is no {kind} that transformers knows"
+            f"{did_you_mean(given, known)}"
+        )
+
+
 def _finite(value: Any, where: str) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{where}: expected a finite number, got {value}")
@@ -47,8 +65,9 @@ def _finite(value: Any, where: str) -> None:
 
 
 @functools.cache
-def masked() -> frozenset[str]:
-    """The model types that transformers has a masked-language head for: its own table, read.
+def masked(head: Head = "masked") -> frozenset[str]:
+    """The model types that transformers has a masked-language (or causal) head for: its own
+    table, read.
 
     Importing it would import torch. Empty where the table is not found: then building says it.
     """
@@ -56,7 +75,8 @@ def masked() -> frozenset[str]:
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(folder) / "models" / "auto" / "modeling_auto.py"
         if path.is_file():
-            table = _TABLE.search(path.read_text(encoding="utf-8"))
+            pattern = re.compile(_TABLE.format(head.upper()), re.M | re.S)
+            table = pattern.search(path.read_text(encoding="utf-8"))
             return frozenset(re.findall(r'^\s*\("([\w-]+)",', table[1] if table else "", re.M))
     return frozenset()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from dlmkit import Component, hookimpl
 from dlmkit_hf import configs
@@ -40,4 +41,44 @@ def register_components() -> Sequence[Component]:
                 "time_features": 8,
             },
         ),
+        Component(
+            kind="network",
+            name="decoder",
+            summary="a decoder of transformers (Llama, Qwen, GPT-2), bidirectional or in blocks",
+            config=configs.HfDecoder,
+            target="dlmkit_hf.models:HfDecoder",
+            requires=frozenset({"masked"}),
+            example={"architecture": _llama()},
+        ),
+        Component(
+            kind="network",
+            name="masked-lm",
+            summary="a masked language model of transformers (ModernBERT) with its own head",
+            config=configs.HfModel,
+            target="dlmkit_hf.models:HfModel",
+            requires=frozenset({"masked"}),
+            example={"architecture": _bert()},
+        ),
     ]
+
+
+def _bert() -> dict[str, Any]:
+    return {
+        "model_type": "bert",
+        "hidden_size": 6,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 12,
+        "max_position_embeddings": 12,
+        "type_vocab_size": 1,
+    }
+
+
+def _llama() -> dict[str, Any]:
+    return {
+        "model_type": "llama",
+        "hidden_size": 6,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 1,
+        "intermediate_size": 12,
+    }

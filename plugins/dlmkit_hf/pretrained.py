@@ -17,6 +17,7 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.finite import refuse_non_finite
 from dlmkit.errors import CheckpointError, DataError, RecipeError
 from dlmkit_hf import configs, encoders
+from dlmkit_mdlm.space import TokenSpace
 
 FILE = "encoder.json"
 """In a checkpoint: the encoder's config, all that building it takes beside the weights."""
@@ -36,16 +37,15 @@ def encoder(config: configs.HfEncoder, context: BuildContext) -> tuple[Any, Tens
     embeddings. Raises DataError if a pretrained one cannot be had, RecipeError if the
     architecture is not one of transformers' or cannot run as the recipe says.
     """
-    attention = ATTENTION.get(context.attention)
-    if attention is None:
-        raise RecipeError(f"network: hf-encoder has no attention {context.attention!r}: set auto")
-    saved = None if context.folder is None else context.folder / FILE
-    if saved is not None and saved.is_file():
+    attention, saved = _attention(context, "hf-encoder"), _saved(context)
+    if saved is not None:
         described, weights = _described(_read(saved), str(saved)), None
     elif config.architecture is not None:
         described, weights = _described(config.architecture, "network.with.architecture"), None
     else:
-        described, weights = _found(config)
+        name = str(config.name)
+        described = _found(name, config.revision, "masked")
+        weights = None if config.from_scratch else _place(name)
     model = _model(described, weights, config.revision, attention, context.dtype)
     table = model.get_input_embeddings().weight
     scale = table.detach().std(dim=0)
@@ -57,6 +57,63 @@ def encoder(config: configs.HfEncoder, context: BuildContext) -> tuple[Any, Tens
     return body, scale
 
 
+def language_model(
+    config: configs.HfModel, context: BuildContext, space: TokenSpace, head: encoders.Head
+) -> tuple[Any, float]:
+    """A whole model with a ``head`` but without word embeddings, which the table of ``space``
+    stands for, and the factor that it multiplies them by.
+
+    The word embeddings of a pretrained one are copied into the table. Raises DataError if it
+    cannot be had, and RecipeError if the architecture is not one of transformers' or does not
+    fit ``space``.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+
+    auto = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}[head]
+    attention, saved = _attention(context, f"a model with a {head} head"), _saved(context)
+    fresh = config.architecture is not None or saved is not None
+    if config.architecture is not None:
+        described = _described(config.architecture, "network.with.architecture")
+    elif saved is not None:
+        described = _described(_read(saved, head), str(saved))
+    else:
+        described = _found(str(config.name), config.revision, head)
+    table, rows = space.table.weight, space.query_dim
+    with _quiet(), _explained(str(config.name or described.model_type)):
+        if fresh:
+            described.vocab_size = rows
+            model = auto.from_config(
+                described,
+                attn_implementation=attention,
+                dtype=context.dtype,
+                trust_remote_code=False,
+            )
+        else:
+            model = auto.from_pretrained(
+                _place(str(config.name)),
+                config=described,
+                revision=config.revision,
+                attn_implementation=attention,
+                dtype=context.dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+            )
+            refuse_non_finite(model.state_dict().items(), str(config.name))
+            model.resize_token_embeddings(rows)
+    words = model.get_input_embeddings()
+    if words.weight.shape[1] != space.dim:
+        raise RecipeError(
+            f"space.with.dim is {space.dim}, and the words of {described.model_type} have "
+            f"{words.weight.shape[1]} channels"
+        )
+    if not fresh:
+        with torch.no_grad():
+            table[:rows].copy_(words.weight)
+    scale = float(getattr(words, "embed_scale", 1.0))
+    model.set_input_embeddings(nn.Identity())  # nothing reads them
+    return model, scale
+
+
 def words(config: configs.WordEmbeddings, context: BuildContext) -> Tensor:
     """The word embeddings (V, E) of an encoder: random ones where a checkpoint's will follow.
 
@@ -64,8 +121,8 @@ def words(config: configs.WordEmbeddings, context: BuildContext) -> Tensor:
     """
     from transformers import AutoModel
 
-    saved = None if context.folder is None else context.folder / FILE
-    if config.dim is None and saved is not None and saved.is_file():
+    saved = _saved(context)
+    if config.dim is None and saved is not None:
         described = _described(_read(saved), str(saved))
         width = getattr(described, "embedding_size", described.hidden_size)
         return torch.randn(context.vocab_size, width)
@@ -95,10 +152,23 @@ def save(described: Any, folder: Path) -> None:
     (folder / FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _attention(context: BuildContext, who: str) -> str:
+    attention = ATTENTION.get(context.attention)
+    if attention is None:
+        raise RecipeError(f"network: {who} has no attention {context.attention!r}: set auto")
+    return attention
+
+
+def _saved(context: BuildContext) -> Path | None:
+    """The config that a checkpoint holds, if there is one."""
+    saved = None if context.folder is None else context.folder / FILE
+    return saved if saved is not None and saved.is_file() else None
+
+
+def _read(path: Path, head: encoders.Head | None = None) -> dict[str, Any]:
     try:
         content = documents.shaped(documents.read(path), dict[str, Any])
-        encoders.check(content)
+        encoders.check(content) if head is None else encoders.check_kind(content, head)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     return content
@@ -128,20 +198,16 @@ def _still(config: Any) -> Any:
     return config
 
 
-def _found(config: configs.HfEncoder) -> tuple[Any, str | None]:
-    """The config of the encoder ``config.name``, and where its weights are unless it is fresh."""
+def _found(name: str, revision: str | None, head: encoders.Head) -> Any:
+    """The config of the model ``name``. Raises RecipeError unless it has such a ``head``."""
     from transformers import AutoConfig
 
-    name = str(config.name)
     with _explained(name):
-        found = AutoConfig.from_pretrained(
-            _place(name), revision=config.revision, trust_remote_code=False
-        )
-    if encoders.masked() and found.model_type not in encoders.masked():
-        raise RecipeError(
-            f"network: {name} is a {found.model_type}, which is no encoder: {encoders.DECODER}"
-        )
-    return _still(found), None if config.from_scratch else _place(name)
+        found = AutoConfig.from_pretrained(_place(name), revision=revision, trust_remote_code=False)
+    if encoders.masked(head) and found.model_type not in encoders.masked(head):
+        what = f"no encoder: {encoders.DECODER}" if head == "masked" else "no decoder"
+        raise RecipeError(f"network: {name} is a {found.model_type}, which is {what}")
+    return _still(found)
 
 
 def _model(
@@ -181,7 +247,7 @@ def _explained(name: str) -> Iterator[None]:
         there = os.path.isdir(folders.expanded(name))
         where = "it is a folder here" if there else "it is no folder here"
         raise DataError(
-            f"the encoder {name} cannot be had: {where}, and {_words(error)}\n"
+            f"the model {name} cannot be had: {where}, and {_words(error)}\n"
             f"models of the hub are kept in {folders.hub()} (HF_HOME); to use one without a "
             "connection, name its folder: --set network.with.name=DIR"
         ) from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from dlmkit import Config
 from dlmkit.plugin import Size
@@ -24,3 +26,17 @@ class Tokens(Config):
     """Token ids, and a mask."""
 
     dim: Size = Field(768, description="channels that the network reads of a token")
+    size: Size | None = Field(
+        None,
+        description="rows of the table, each with a logit, the mask among them (of a released "
+        "model; default: the tokenizer's tokens, and the mask behind them, which has no logit)",
+    )
+    mask: int | None = Field(
+        None, ge=0, description="with size: the mask's id (default: the last row)"
+    )
+
+    @model_validator(mode="after")
+    def _inside(self) -> Self:
+        if self.mask is not None and self.mask >= (self.size or 0):
+            raise ValueError(f"mask ({self.mask}) is an id below size ({self.size})")
+        return self

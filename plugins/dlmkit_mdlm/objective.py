@@ -14,6 +14,7 @@ from dlmkit.core.denoise import Denoise, ModelDenoise, Prediction
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
 from dlmkit.core.schedule import Level
+from dlmkit.types import Query
 from dlmkit_mdlm import configs
 from dlmkit_mdlm.reuse import Reusing
 from dlmkit_mdlm.schedule import masked_share, masking_rate
@@ -44,6 +45,14 @@ class MaskedDenoise(ModelDenoise):
         dtype = next(self.network.parameters()).dtype
         return x.new_zeros((*x.shape[:2], self.space.dim), dtype=dtype)
 
+    def query(self, x: Tensor, level: Level, previous: Tensor, conditioning: Conditioning) -> Query:
+        """Logits of the tokens; the mask, where it has one, is never predicted."""
+        query = super().query(x, level, previous, conditioning)
+        if self.mask < query.shape[-1]:
+            query = query.clone() if query.requires_grad else query
+            query[..., self.mask] = IMPOSSIBLE
+        return query
+
     def __call__(
         self, x: Tensor, level: Level, previous: Tensor, conditioning: Conditioning
     ) -> Prediction:
@@ -58,7 +67,7 @@ class MaskedDenoise(ModelDenoise):
 
     def reusing(self, counted: Denoise) -> Denoise:
         """Asks again only where a token changed, if the network does not read the level."""
-        return counted if self.reads_level else Reusing(counted, self.table)
+        return counted if self.reads_level else Reusing(counted, self.table, self.space.query_dim)
 
 
 class MaskedBound(RecipeObjective):

@@ -31,13 +31,12 @@ class Reusing(Denoise):
     host waits once.
     """
 
-    def __init__(self, inner: Denoise, table: nn.Embedding) -> None:
+    def __init__(self, inner: Denoise, table: nn.Embedding, query_dim: int) -> None:
         self.inner = inner
-        self.table = table
+        self.table, self.query_dim = table, query_dim
 
     def start(self, x: Tensor) -> Known:
-        tokens = self.table.num_embeddings - 1  # the mask is none
-        query = self.table.weight.new_zeros(*x.shape, tokens)
+        query = self.table.weight.new_zeros(*x.shape, self.query_dim)
         nothing = Prediction(x, query, query[..., 0], x, self.inner.start(x))
         return Known(x, x < 0, nothing, Spent(torch.zeros_like(x[:, 0])))
 

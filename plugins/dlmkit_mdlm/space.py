@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from dlmkit.core.context import BuildContext
 from dlmkit.core.embedding import Corruption, EmbeddingSpace
 from dlmkit.core.schedule import Level
+from dlmkit.errors import RecipeError
 from dlmkit.noise import Noise
 from dlmkit.types import Embedded, Ids, Logits, PerPosition, Probabilities, Query
 from dlmkit_mdlm import configs
@@ -28,12 +29,12 @@ def positions_at_once(device: torch.device, vocab_size: int) -> int:
 class Masking(Corruption):
     """x is the token's id or, with the level's masked share as its chance, ``mask``.
 
-    ``table`` holds what the network reads, the mask's row last.
+    ``table`` holds what the network reads of a token, and of the mask (its last row by default).
     """
 
-    def __init__(self, table: nn.Embedding) -> None:
+    def __init__(self, table: nn.Embedding, mask: int | None = None) -> None:
         self.table = table
-        self.mask = table.num_embeddings - 1
+        self.mask = table.num_embeddings - 1 if mask is None else mask
 
     def corrupt(self, x0: Tensor, level: Level, noise: Noise) -> Tensor:
         u = noise.uniform(0, x0.shape[1:])
@@ -60,17 +61,23 @@ class TokenSpace(EmbeddingSpace):
     """x0 is the id itself, and a query holds the logits of the V tokens, never of the mask.
 
     That the mask is not among them is the first half of MDLM's SUBS parameterisation (section
-    3.2.3); the denoiser does the second.
+    3.2.3); the denoiser does the second. With ``size`` the mask is one of V rows, of which the
+    network gives every one a logit; then the denoiser does both.
     """
 
     corruption: Masking
 
     def __init__(self, config: configs.Tokens, context: BuildContext) -> None:
         super().__init__()
-        self.vocab_size = self.query_dim = context.vocab_size
+        if config.size is not None and config.size < context.vocab_size:
+            raise RecipeError(
+                f"space.with.size: {config.size} rows, and the tokenizer's largest id is "
+                f"{context.vocab_size - 1}"
+            )
+        self.vocab_size = self.query_dim = config.size or context.vocab_size
         self.dim = config.dim
-        self.table = nn.Embedding(context.vocab_size + 1, config.dim)
-        self.corruption = Masking(self.table)
+        self.table = nn.Embedding(config.size or context.vocab_size + 1, config.dim)
+        self.corruption = Masking(self.table, config.mask)
 
     def embed(self, ids: Ids) -> Tensor:
         return ids

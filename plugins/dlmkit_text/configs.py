@@ -176,8 +176,8 @@ class TextFiles(Source):
     """Your own text."""
 
     paths: list[Path] = Field(
-        min_length=1,
-        description="files, or folders whose *.txt files are read in order; a list, or one path",
+        description="files, or folders whose *.txt files are read in order; a list, or one path; "
+        "empty in the recipe of a model that came without text",
     )
     encoding: str = Field(
         "utf-8", description="how the files are encoded, as Python calls it: latin-1, cp1252, ..."

@@ -105,6 +105,11 @@ def text_files(
     Files without text are left out with a Notice. Raises DataError naming the file that is
     missing or not in ``encoding``, and if no file has any text.
     """
+    if not paths:
+        raise DataError(
+            "data.with.paths is empty: this model came without text; name yours: "
+            "--set data.with.paths=PATH"
+        )
     documents, empty = [], []
     for path in (file for root in paths for file in _files(root)):
         text = read_text(path, encoding).removeprefix("\ufeff")

@@ -73,7 +73,7 @@ def test_a_plugin_is_listed_with_its_package_and_what_it_provides(install):
         (
             "from dlmkit import hookimpl\n@hookimpl\ndef on_step(): return []",
             "unknown hook 'on_step'; hooks are register_benchmarks, register_commands, "
-            "register_components, register_models, register_recipes",
+            "register_components, register_importers, register_models, register_recipes",
         ),
         (
             "from dlmkit import hookimpl\n@hookimpl\ndef register_recipes(): 1 / 0",

@@ -182,7 +182,7 @@ BROKEN = [
     (b"\xff\xfe", "SyntaxError: (unicode error)"),
     (b"import surely_not_there", "ModuleNotFoundError: No module named 'surely_not_there'"),
     (b"x = 1", "mine.py implements no hook: decorate its functions with dlmkit.hookimpl"),
-    (NOTHING.encode(), "it declares no component, recipe, model, command or benchmark"),
+    (NOTHING.encode(), "it declares no component, recipe, model, importer, command or benchmark"),
     (b"api = 99\n" + MASKING.encode(), "it is written for plugin API 99, and dlmkit"),
     (b"import os; os._exit(0)", "it ends the process when it is imported (os._exit(0))"),
     (b"raise SystemExit(3)", "SystemExit: 3"),

@@ -1,0 +1,113 @@
+"""Released models: what a family's folder holds, as a recipe and places for its tensors."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dlmkit.core.objective import Objective
+
+
+class Slot(NamedTuple):
+    """``[at]`` of the model's tensor ``name``: where experts are stacked, say."""
+
+    name: str
+    at: int
+
+
+Place = str | Slot
+"""Where a tensor goes: a name in the objective's ``state_dict()``, or a part of that tensor."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A tensor of the file that becomes several of the model.
+
+    ``parts`` is also called with a tensor without memory, to learn the shapes.
+    """
+
+    places: tuple[Place, ...]
+    parts: Callable[[Tensor], Sequence[Tensor]]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How one folder of a family becomes a model here.
+
+    ``recipe`` is what a recipe file would say of ``schedule``, ``space``, ``network``,
+    ``objective``, ``length`` and how to sample; what it leaves out (``data``, ``train``, ...) is
+    filled in. ``size`` is the number of rows of the token table and ``mask`` the mask's id, None
+    for a model without one or where only a tokenizer, which is not there, knows it.
+
+    ``tensors`` says of every tensor of the file where it goes. ``copies`` may be in the file too,
+    and then must equal, bit for bit, the tensor that they name; ``unused`` may be there, and this
+    network computes them itself. ``beside`` names further files that must be there, with what
+    their tensors' names begin with in ``tensors``.
+    """
+
+    recipe: Mapping[str, Any]
+    tensors: Mapping[str, Place | Split]
+    size: int
+    mask: int | None
+    copies: Mapping[str, str] = field(default_factory=dict)
+    unused: frozenset[str] = frozenset()
+    beside: Mapping[str, str] = field(default_factory=dict)
+
+
+class Family(ABC):
+    """An importer at work: the ``target`` of a :class:`dlmkit.plugin.Importer`."""
+
+    tolerance: float = 2e-5
+    """Largest difference from a reference's outputs in fp32 on the CPU."""
+
+    @abstractmethod
+    def convert(self, config: Mapping[str, Any], tokens: Mapping[str, int]) -> Conversion:
+        """The model that ``config``, the folder's ``config.json``, means.
+
+        ``tokens`` are the ids of the tokenizer's special tokens; empty where the folder has no
+        tokenizer. Raises ValueError, naming the key, for what this family does not support.
+        """
+
+    @abstractmethod
+    def answers(self, objective: Objective, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What the model makes of a reference's ``inputs``, under the reference's own names.
+
+        Usual inputs are ``input_ids``, ``attention_mask`` and ``sigma``, usual answers ``logits``
+        and ``after``: what the family makes of them.
+        """
+
+    def unpickled(self, content: Any) -> Mapping[str, Tensor]:
+        """The tensors of what a pickle of this family held: a state dict, or one under that key.
+
+        Raises ValueError if there are none.
+        """
+        if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+            content = content["state_dict"]
+        if not (isinstance(content, dict) and all(isinstance(v, Tensor) for v in content.values())):
+            raise ValueError("it holds no mapping from names to tensors")
+        return {str(name): value for name, value in content.items()}
+
+
+def mask_of(config: Mapping[str, Any], tokens: Mapping[str, int], *names: str) -> int | None:
+    """The mask's id: ``mask_token_id`` of the config, or that of the first of ``names`` there is.
+
+    None if there is no tokenizer to ask; raises ValueError if it has none of them.
+    """
+    given = config.get("mask_token_id")
+    if isinstance(given, int) and not isinstance(given, bool):
+        return given
+    found = [tokens[name] for name in names if name in tokens]
+    if tokens and not found:
+        raise ValueError(f"the tokenizer has no mask token: expected {' or '.join(names)}")
+    return found[0] if found else None
+
+
+def shifted(logits: Tensor) -> Tensor:
+    """Logits (B, L, V) moved right by one: position i gets those of i - 1, position 0 keeps its
+    own. What models that learned to predict the next token mean (Dream, 2508.15487)."""
+    return torch.cat((logits[:, :1], logits[:, :-1]), dim=1)

@@ -1,0 +1,1 @@
+"""Models that others released: recognised by their config, read strictly, compared with goldens."""

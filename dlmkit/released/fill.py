@@ -1,0 +1,161 @@
+"""A model made without memory for its weights, and filled from files, tensor by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dlmkit.core.finite import refuse_non_finite
+from dlmkit.core.importer import Conversion, Place, Slot, Split
+from dlmkit.errors import CheckpointError
+from dlmkit.released.stored import Folder
+
+Progress = Callable[[int, int], object]
+"""Called with the bytes that were read so far, and those in all."""
+
+LISTED = 8
+"""Names of tensors that a message lists, at most."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Every place in a module that holds one parameter or buffer."""
+
+    tensor: Tensor
+    homes: tuple[tuple[nn.Module, str], ...]
+
+    def put(self, value: Tensor) -> None:
+        kept = value
+        if isinstance(self.tensor, nn.Parameter):
+            kept = nn.Parameter(value, requires_grad=self.tensor.requires_grad)
+        for module, name in self.homes:
+            setattr(module, name, kept)
+
+
+def owners(module: nn.Module) -> dict[str, Owner]:
+    """The parameters and persistent buffers of ``module`` by their first name."""
+    homes: dict[int, list[tuple[nn.Module, str]]] = {}
+    for inner in module.modules():
+        for name, tensor in [*inner._parameters.items(), *inner._buffers.items()]:
+            if tensor is not None:
+                homes.setdefault(id(tensor), []).append((inner, name))
+    named: dict[int, tuple[str, Tensor]] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        named.setdefault(id(tensor), (name, tensor))
+    return {name: Owner(tensor, tuple(homes[key])) for key, (name, tensor) in named.items()}
+
+
+@torch.no_grad()
+def fill(
+    module: nn.Module,
+    conversion: Conversion,
+    folder: Folder,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Give every tensor of ``module`` what ``folder`` holds for it, on ``device``.
+
+    Tensors stay of the dtype that they are stored in; ``dtype`` converts those that are floating
+    point. Raises CheckpointError, before any is read, unless every tensor of the folder is used,
+    every one of the module filled, and all shapes fit; and for values that are not finite.
+    """
+    own = owners(module)
+    check(own, conversion, folder)
+    sizes = {n: s.shape.numel() * s.dtype.itemsize for n, s in folder.tensors.items()}
+    done, whole = 0, sum(sizes.values())
+    stacks: dict[str, Tensor] = {}
+    for name, tensor in folder.read():
+        for place, part in _parts(conversion.tensors.get(name), tensor):
+            refuse_non_finite([(name, part)], str(folder.tensors[name].path))
+            part = part.to(device, dtype if part.is_floating_point() else None)
+            if isinstance(place, Slot):
+                stack = stacks.get(place.name)
+                if stack is None:
+                    shape = own[place.name].tensor.shape
+                    stack = stacks[place.name] = part.new_empty(shape)
+                    own[place.name].put(stack)
+                stack[place.at] = part
+            else:
+                own[place].put(part.contiguous())
+        done += sizes[name]
+        if progress is not None:
+            progress(done, whole)
+    module.to(device)
+
+
+def check(own: Mapping[str, Owner], conversion: Conversion, folder: Folder) -> None:
+    """Raise CheckpointError, naming tensors, unless ``folder`` fills ``own`` exactly."""
+    known = {*conversion.tensors, *conversion.copies, *conversion.unused}
+    problems = [
+        ("unexpected", sorted(set(folder.tensors) - known)),
+        ("missing", sorted(set(conversion.tensors) - set(folder.tensors))),
+    ]
+    wrong, filled, twice = [], dict[Place, str](), []
+    for name, target in conversion.tensors.items():
+        stored = folder.tensors.get(name)
+        if stored is None:
+            continue
+        for place, part in _parts(target, torch.empty(stored.shape, device="meta")):
+            if place in filled:
+                twice.append(f"{name} and {filled[place]}")
+            filled[place] = name
+            expected = _shape(own, place)
+            if expected is not None and part.shape != expected:
+                wrong.append(f"{name} {_size(stored.shape)}, expected {_size(expected)}")
+    problems.append(("of another shape", wrong))
+    problems.append(("for one place", twice))
+    if not any(names for _, names in problems):
+        problems.append(("filled by none: the importer's", _unfilled(own, filled)))
+    for name, other in conversion.copies.items():
+        if name in folder.tensors and not _equal(folder, name, other):
+            problems.append(("duplicated and different", [f"{name} and {other}"]))
+    words = [f"{len(names)} {what} ({_few(names)})" for what, names in problems if names]
+    if words:
+        path = next(iter(folder.tensors.values())).path
+        raise CheckpointError(
+            f"{path.parent}: its tensors are not those of this model: {'; '.join(words)}"
+        )
+
+
+def _parts(target: Place | Split | None, tensor: Tensor) -> list[tuple[Place, Tensor]]:
+    if target is None:
+        return []
+    if not isinstance(target, Split):
+        return [(target, tensor)]
+    return list(zip(target.places, target.parts(tensor), strict=True))
+
+
+def _shape(own: Mapping[str, Owner], place: Place) -> torch.Size | None:
+    if isinstance(place, Slot):
+        return own[place.name].tensor.shape[1:] if place.name in own else None
+    return own[place].tensor.shape if place in own else None
+
+
+def _unfilled(own: Mapping[str, Owner], filled: Mapping[Place, str]) -> list[str]:
+    """Tensors of the model that nothing goes to, and places that it does not have."""
+    indices: dict[str, set[int]] = {}
+    for place in filled:
+        if isinstance(place, Slot):
+            indices.setdefault(place.name, set()).add(place.at)
+    whole = {place for place in filled if isinstance(place, str)}
+    whole |= {n for n, there in indices.items() if n in own and len(there) == len(own[n].tensor)}
+    return sorted(set(own) ^ whole)
+
+
+def _equal(folder: Folder, name: str, other: str) -> bool:
+    one, two = folder.tensors[name], folder.tensors.get(other)
+    if two is None or (one.shape, one.dtype) != (two.shape, two.dtype):
+        return False
+    return torch.equal(folder.tensor(one), folder.tensor(two))
+
+
+def _size(shape: torch.Size) -> str:
+    return " x ".join(map(str, shape)) or "a number"
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")

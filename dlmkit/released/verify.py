@@ -1,0 +1,127 @@
+"""A released model against a reference's outputs, in the layout that the README describes.
+
+``cases.safetensors`` holds tensors ``CASE.NAME``, inputs and what the reference returned, and
+``meta.json`` lists which are which. ``CASE.compare`` (and ``compare_NAME``) is true where a
+difference counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dlmkit import documents
+from dlmkit.errors import CheckpointError
+from dlmkit.registry.lookup import Registry
+from dlmkit.released.family import config_of
+from dlmkit.released.opening import Opened, open_released
+
+CASES, META, DECODING = "cases.safetensors", "meta.json", "decoding.json"
+
+
+class _Case(documents.Shape):
+    inputs: list[str]
+    expected: list[str]
+
+
+class _Meta(documents.Shape):
+    cases: dict[str, _Case]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The largest difference of one expected tensor, or why there is none to compute."""
+
+    case: str
+    tensor: str
+    largest: float | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What comparing a folder showed. ``decoding`` is whether its decoding runs were compared;
+    None: it has none."""
+
+    opened: Opened
+    differences: list[Difference]
+    decoding: bool | None
+
+    @property
+    def tolerance(self) -> float:
+        return self.opened.family.tolerance
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every expected tensor is within the family's tolerance."""
+        return all(d.largest is not None and d.largest <= self.tolerance for d in self.differences)
+
+
+def verify(folder: Path, registry: Registry, device: torch.device | str = "cpu") -> Verdict:
+    """Open ``folder`` like any released model, and compare every expected tensor of every case.
+
+    Raises CheckpointError if the cases cannot be read, and what opening raises.
+    """
+    config_of(folder)  # what is no released model at all is told so first
+    cases, tensors = _cases(folder)
+    opened = open_released(folder, registry, device=device, dtype=torch.float32, pickled=True)
+    opened.assembly.objective.eval()
+    where = opened.assembly.context.device
+    found: list[Difference] = []
+    for name, case in cases.items():
+        given = {key: _tensor(tensors, name, key) for key in case.inputs}
+        answers = opened.family.answers(
+            opened.assembly.objective, {key: value.to(where) for key, value in given.items()}
+        )
+        for key in case.expected:
+            found.append(_compared(tensors, name, key, answers))
+    decoding = False if (folder / DECODING).is_file() else None
+    return Verdict(opened, found, decoding)
+
+
+def _cases(folder: Path) -> tuple[dict[str, _Case], dict[str, Tensor]]:
+    try:
+        meta = documents.shaped(documents.read(folder / META), _Meta)
+        tensors = load_file(folder / CASES)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{folder} holds no {META} and {CASES} to compare with: {error}"
+        ) from error
+    if not any(case.expected for case in meta.cases.values()):
+        raise CheckpointError(f"{folder / META} expects no tensor of any case")
+    return meta.cases, tensors
+
+
+def _tensor(tensors: Mapping[str, Tensor], case: str, name: str) -> Tensor:
+    if f"{case}.{name}" not in tensors:
+        raise CheckpointError(f"{CASES} has no {case}.{name}, which {META} lists")
+    return tensors[f"{case}.{name}"]
+
+
+def _compared(
+    tensors: Mapping[str, Tensor], case: str, name: str, answers: Mapping[str, Tensor]
+) -> Difference:
+    expected = _tensor(tensors, case, name)
+    if name not in answers:
+        return Difference(case, name, None, "the importer gives no such tensor")
+    answer = answers[name].cpu()
+    if answer.shape != expected.shape:
+        shapes = f"shape {tuple(answer.shape)}, expected {tuple(expected.shape)}"
+        return Difference(case, name, None, shapes)
+    counts = tensors.get(f"{case}.compare_{name}")
+    if counts is None:
+        counts = tensors.get(f"{case}.compare")
+    apart = (answer.double() - expected.double()).abs()
+    apart = torch.where(answer == expected, 0.0, apart)  # equal infinities too
+    if counts is not None:
+        apart = apart[counts.bool()]
+    if bool(apart.isnan().any()):
+        return Difference(case, name, None, "some of it is not a number")
+    largest = float(apart.max()) if apart.numel() else 0.0
+    return Difference(case, name, largest)

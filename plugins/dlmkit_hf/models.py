@@ -1,0 +1,148 @@
+"""Score networks that are a whole language model of transformers, head included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from dlmkit.core.context import BuildContext
+from dlmkit.core.importer import shifted
+from dlmkit.core.network import Conditioning, ScoreNetwork
+from dlmkit.core.schedule import Level
+from dlmkit.errors import RecipeError
+from dlmkit.types import Embedded, Logits, Mask, Query
+from dlmkit_hf import configs, encoders, pretrained
+from dlmkit_hf.blocks import blocks_of
+from dlmkit_mdlm.space import TokenSpace
+
+Seen = Mask | Bool[Tensor, "B 1 L L"]
+"""Which positions may be seen: the keys, by every position, or of each position its own."""
+
+
+class HfModel(ScoreNetwork):
+    """The model reads the space's rows instead of word embeddings, which it has none of its own,
+    and its head's output is the query: one logit for each row of the table.
+
+    At given positions it reads the clean token. It reads no level and no previous prediction.
+    """
+
+    reads_level = False
+    head: encoders.Head = "masked"
+    shift = False
+
+    def __init__(self, config: configs.HfModel, context: BuildContext) -> None:
+        super().__init__()
+        space = context.part("space")
+        if not isinstance(space, TokenSpace):
+            raise RecipeError("network: a language model of transformers needs space mdlm:tokens")
+        self.model, self.scale = pretrained.language_model(config, context, space, self.head)
+        self.described = self.model.config
+        if config.tied:
+            if space.query_dim != space.table.num_embeddings:
+                raise RecipeError("network.with.tied: give space.with.size, rows with a logit each")
+            self.model.get_output_embeddings().weight = space.table.weight
+        self.named = config.name is not None
+        self.dim, self.probed = space.dim, min(context.length, 8)
+
+    def forward(
+        self, x: Embedded, level: Level, conditioning: Conditioning, previous: Tensor
+    ) -> Query:
+        x = torch.where(conditioning.given[..., None], conditioning.clean.to(x.dtype), x)
+        return self.after(self.logits(x, conditioning.attend))
+
+    def logits(
+        self, x: Embedded, seen: Seen | None, positions: Int[Tensor, "B L"] | None = None
+    ) -> Logits:
+        """What the model itself puts out, for ``x`` at ``positions`` (0, 1, ... by default)."""
+        more = {} if positions is None else {"position_ids": positions}
+        mask = None if seen is None else self.mask(seen, x.dtype)
+        out: Tensor = self.model(inputs_embeds=x * self.scale, attention_mask=mask, **more).logits
+        return out
+
+    def mask(self, seen: Seen, dtype: torch.dtype) -> Tensor:
+        """What transformers is given: the keys, or what is added to the attention's scores."""
+        if seen.dim() == 2:
+            return seen.long()
+        # finite, for positions that see nothing, as some of padding do
+        return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(
+            ~seen, torch.finfo(dtype).min
+        )
+
+    def after(self, logits: Logits) -> Query:
+        """The logits of each position's own token."""
+        return shifted(logits) if self.shift else logits
+
+    def shard_units(self) -> Sequence[nn.Module]:
+        return blocks_of(self.model, self.described.num_hidden_layers)
+
+    def save(self, folder: Path) -> None:
+        """The architecture of a pretrained model: with it, no hub is needed to build it again."""
+        if self.named:
+            pretrained.save(self.described, folder)
+
+    def probe(self) -> None:
+        """Raise RecipeError if some position sees less, or more, than it should."""
+        last = self.probed - 1
+        self._expect({(0, last): True, (last, 0): True} if last else {})
+
+    @torch.no_grad()
+    def _expect(self, sees: dict[tuple[int, int], bool]) -> None:
+        """Perturb one position, look at another: ``sees[reader, changed]``."""
+        if not sees:
+            return
+        generator = torch.Generator().manual_seed(0)
+        base = torch.randn(self.probed, self.dim, generator=generator)
+        rows = base.repeat(len(sees) + 1, 1, 1)
+        for row, (_, changed) in enumerate(sees, 1):
+            rows[row, changed] = torch.randn(self.dim, generator=generator)
+        weight = next(self.parameters())
+        training = self.model.training
+        rows = rows.to(weight)
+        attend = torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                out = self.eval().logits(rows, attend)
+        finally:
+            self.model.train(training)
+        for row, ((reader, changed), expected) in enumerate(sees.items(), 1):
+            if torch.equal(out[0, reader], out[row, reader]) == expected:
+                does = "does not see" if expected else "sees"
+                raise RecipeError(
+                    f"network: {self.described.model_type} {does} position {changed} from "
+                    f"position {reader}, which is not the attention that was asked for"
+                )
+
+
+class HfDecoder(HfModel):
+    """A decoder, whose attention is what its options say and not what it was made for."""
+
+    head: encoders.Head = "causal"
+
+    def __init__(self, config: configs.HfDecoder, context: BuildContext) -> None:
+        self.attention, self.block = config.attention, config.block or 0
+        super().__init__(config, context)
+        self.shift = config.shift
+        if config.attention != "causal":
+            self.described.is_causal = False
+        if self.block:
+            self.probed = min(context.length, 2 * self.block)
+
+    def mask(self, seen: Seen, dtype: torch.dtype) -> Tensor:
+        if self.block and seen.dim() == 2:
+            block = torch.arange(seen.shape[1], device=seen.device) // self.block
+            seen = seen[:, None, None, :] & (block[:, None] >= block)[None, None]
+        return super().mask(seen, dtype)
+
+    def probe(self) -> None:
+        last = self.probed - 1
+        if not last:
+            return
+        forward = self.attention == "full" or last < self.block
+        sees = {(0, last): forward, (last, 0): True}
+        if self.block > 1 and last >= self.block:
+            sees[0, self.block - 1] = True
+        self._expect(sees)
