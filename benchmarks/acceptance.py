@@ -32,7 +32,7 @@ import infilling
 import torch
 from ngram_texts import NgramSampler
 
-from dlmkit.bench.document import versions
+from dlmkit import documents
 from dlmkit.bench.subject import Subject, open_subject
 from dlmkit.core.data import Data
 from dlmkit.core.metric import Metric
@@ -42,13 +42,11 @@ from dlmkit.evaluation import acceptance
 from dlmkit.evaluation.acceptance import Point
 from dlmkit.evaluation.conditions import conditions
 from dlmkit.evaluation.measure import Intervals, gauges, pinned
-from dlmkit.evaluation.record import FORMAT, check_new, save, sealed
 from dlmkit.exact.context_gain import Frequencies, level_scores, sigmas
 from dlmkit.model import Model
 from dlmkit.plugin import Part
 from dlmkit.recipe.assemble import assemble_sampling
 from dlmkit.report import png
-from dlmkit.report import save as write
 from dlmkit.sampling.requests import Request, unconditional
 from dlmkit.training.memory import keep_freed
 from dlmkit.types import Ids
@@ -73,11 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stem = options.out.with_suffix("")
     pictures = {theme: Path(f"{stem}{end}") for theme, end in acceptance.PICTURES.items()}
     try:
-        check_new(options.out, *pictures.values())
-        document = sealed(Acceptance.of(options).document())
-        save(document, options.out)
+        documents.check_new(options.out, *pictures.values())
+        document = acceptance.ACCEPTANCE.sealed(Acceptance.of(options).document())
+        documents.write_new(options.out, documents.text(document))
         for theme, path in pictures.items():
-            write(png(acceptance.draw(document, theme)), path)
+            documents.write_new(path, png(acceptance.draw(document, theme)))
     except DlmkitError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -172,7 +170,6 @@ class Acceptance:
         human = self.point(self.decoded(data.validation(options.count).ids))
         own = curves["model"].get(1.0) or self.write(self.model, SHOWN)
         return {
-            acceptance.ACCEPTANCE: FORMAT,
             "subject": subject,
             "protocol": {
                 "sampling": under,
@@ -183,7 +180,7 @@ class Acceptance:
                 "data": {"use": self.model.config.data.use, "read_as": data.describe()},
                 "metrics": self.pinned,
                 "intervals": self.intervals.pinned(),
-                "versions": versions(),
+                "versions": documents.versions(),
             },
             "levels": levels,
             "frontier": acceptance.frontier(writers, human, self.intervals),

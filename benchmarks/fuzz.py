@@ -38,6 +38,8 @@ from typing import Any
 
 from faults import RECIPE
 
+from dlmkit import documents
+
 SECONDS, BYTES = 10.0, 3 << 30
 RUNS = ("subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "pty.")
 RUNS += ("socket.connect", "pickle.", "ctypes.dlopen", "webbrowser.", "os.startfile")
@@ -251,11 +253,9 @@ def plain(value: Any) -> bytes:
 def sealed(value: Any) -> bytes:
     """With the sha256 that dlmkit's documents carry of themselves."""
     if isinstance(value, dict):
-        value = {key: item for key, item in value.items() if key != "sha256"}
+        value = {key: item for key, item in value.items() if key != documents.SEAL}
         with contextlib.suppress(ValueError, TypeError, UnicodeError, RecursionError):
-            content = json.loads(written(value))
-            digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-            value = {**value, "sha256": digest}
+            value = documents.sealed(json.loads(written(value)))
     return written(value)
 
 
@@ -263,9 +263,8 @@ def manifest(value: Any) -> bytes:
     """As a manifest is written: sorted, and sealed."""
     if not isinstance(value, dict):
         return written(value)
-    body = {key: item for key, item in value.items() if key != "sha256"}
-    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-    return (json.dumps({**body, "sha256": digest}, sort_keys=True, indent=1) + "\n").encode()
+    body = {key: item for key, item in value.items() if key != documents.SEAL}
+    return (json.dumps(documents.sealed(body), sort_keys=True, indent=1) + "\n").encode()
 
 
 def traced(content: bytes, rng: random.Random) -> bytes:
@@ -273,7 +272,7 @@ def traced(content: bytes, rng: random.Random) -> bytes:
     import torch
     from safetensors.torch import load, save
 
-    from dlmkit.exits.trace_file import _KEY, _digest
+    from dlmkit.exits.trace_file import _KEY
 
     size = int.from_bytes(content[:8], "little")
     head = json.loads(json.loads(content[8 : 8 + size])["__metadata__"][_KEY])
@@ -291,8 +290,8 @@ def traced(content: bytes, rng: random.Random) -> bytes:
     tensors = {key: value.contiguous() for key, value in tensors.items()}
     with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
         head = json.loads(written(head))
-        head.pop("sha256", None)
-        head["sha256"] = _digest(tensors, head)
+        head.pop(documents.SEAL, None)
+        head = documents.sealed(head, tensors)
     return bytes(save(tensors, {_KEY: written(head).decode()}))
 
 
@@ -443,7 +442,7 @@ def _of_documents(folder: Path) -> Iterator[Format]:
     from dlmkit.cli import records
     from dlmkit.evaluation import acceptance
     from dlmkit.evaluation.conditions import exit_override, require
-    from dlmkit.evaluation.record import Record, compare
+    from dlmkit.evaluation.record import RECORD, Record, compare
     from dlmkit.exits import replay
     from dlmkit.exits.certificate import Certificate
     from dlmkit.exits.trace_file import load_trace
@@ -469,7 +468,7 @@ def _of_documents(folder: Path) -> Iterator[Format]:
         read = Record.load(record)
         records.table(read)
         records.changes(compare(whole, read))
-        evidence._record(evidence._evaluation(record))
+        evidence._record(RECORD.read(record, evidence._Evaluation))
 
     def benched() -> None:
         read = document.read(bench_file)

@@ -10,14 +10,12 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dlmkit.errors import UsageError
 from dlmkit.shown import escape
 
 COLOURS = (
@@ -141,12 +139,3 @@ def whole_numbers(*axes: matplotlib.axis.Axis) -> None:
     """Ticks at integers alone, where a value counts something: steps, positions."""
     for axis in axes:
         axis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True, min_n_ticks=1))
-
-
-def save(content: str | bytes, path: Path) -> None:
-    """Write a file. Raises UsageError if it cannot be written."""
-    data = content.encode() if isinstance(content, str) else content
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -9,12 +9,13 @@ from typing import Literal
 
 import pytest
 import tokenizers
+import torch
 from tokenizers import models
 
 import dlmkit
 from dlmkit import documents
 from dlmkit.core.tokenizer import MOST, Tokenizer
-from dlmkit.errors import DataError
+from dlmkit.errors import DataError, UsageError
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,58 @@ def test_another_shape_is_a_sentence_that_says_where(content, words):
 def test_the_right_shape_is_read_and_other_keys_are_no_matter():
     found = documents.shaped({"points": {"p": [{"x": 1}]}, "more": [1]}, Holder)
     assert found.points == {"p": [Point(1.0)]}
+
+
+def test_a_seal_covers_what_is_said_and_every_tensor():
+    said = {"b": [1, {"c": None}], "a": "ü"}
+    tensors = {"x": torch.arange(6).view(2, 3), "one": torch.tensor(0.5)}
+    document = documents.sealed(said, tensors)
+    assert documents.intact(dict(reversed(document.items())), dict(reversed(tensors.items())))
+    assert not documents.intact({**document, "b": [1, {"c": False}]}, tensors)
+    assert not documents.intact(document)
+    for other in (tensors["x"].view(3, 2), tensors["x"].int(), tensors["x"] + 1):
+        assert not documents.intact(document, {**tensors, "x": other})
+    assert not documents.intact(said)
+
+
+def test_a_new_file_is_made_where_nothing_is(tmp_path):
+    documents.check_new(None, tmp_path / "a")
+    documents.write_new(tmp_path / "a", "first")
+    for refused in (documents.check_new, lambda path: documents.write_new(path, "x")):
+        with pytest.raises(UsageError, match="a exists already: give another name, or remove it"):
+            refused(tmp_path / "a")
+    documents.check_writable(tmp_path / "a")
+    documents.write(tmp_path / "a", b"second")
+    assert (tmp_path / "a").read_text() == "second"
+    for refused in (documents.check_new, documents.check_writable):
+        with pytest.raises(UsageError, match=r"no folder .*/none to write b to"):
+            refused(tmp_path / "none" / "b")
+    with pytest.raises(UsageError, match="cannot be written: No such file"):
+        documents.write(tmp_path / "none" / "b", "x")
+    with pytest.raises(UsageError, match="exists already"):
+        documents.check_new_folder(tmp_path)
+    documents.check_new_folder(tmp_path / "none")
+
+
+def test_differences_are_said_leaf_by_leaf():
+    before = {"a": {"b": [1, 2], "c": "d" * 64}, "gone": True, "one": 1}
+    after = {"a": {"b": [1, 3, {"x": 1}], "c": "e" * 64}, "new": None, "one": True}
+    assert [str(one) for one in documents.differences(before, after)] == [
+        "a.b.1: 2 -> 3",
+        'a.b.2: nothing -> {"x": 1}',
+        "a.c: dddddddddddd... -> eeeeeeeeeeee...",
+        "gone: true -> nothing",
+        "one: 1 -> true",
+        "new: nothing -> null",
+    ]
+    assert not list(documents.differences(before, before))
+
+
+def test_versions_of_absent_packages_are_null():
+    assert documents.versions(("torch", "no-such-package")) == {
+        "torch": str(torch.__version__),
+        "no-such-package": None,
+    }
 
 
 OWN = {

@@ -11,7 +11,7 @@ from dlmkit import files
 from dlmkit.cli.app import main
 from dlmkit.cli.options import lines_of
 from dlmkit.errors import DataError, DlmkitError
-from dlmkit.evaluation.record import RECORD, read
+from dlmkit.evaluation.record import RECORD
 from dlmkit.evaluation.texts import read_texts
 from dlmkit.exits.certificate import Certificate
 from dlmkit.recipe.yaml import read_file
@@ -24,7 +24,7 @@ READERS = {
     "recipe": lambda path: read_file(path, []),
     "prompts": lines_of,
     "certificate": Certificate.load,
-    "record": lambda path: read(path, RECORD),
+    "record": RECORD.read,
     "texts": read_texts,
     "grid-numbers": recorded,
     "grid-tensors": lambda path: recorded(path.rename(path.with_suffix(".safetensors"))),

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dlmkit import report
+from dlmkit import documents, report
 from dlmkit.analysis import plots
 from dlmkit.analysis.summary import HEAD, UNITS, rows
-from dlmkit.errors import UsageError
 from dlmkit.shown import escape
 
 CAPTIONS: Mapping[str, str] = {
@@ -43,17 +42,15 @@ def write(content: Mapping[str, Any], folder: Path) -> Path:
 
     Returns the report's path. Raises UsageError if that fails.
     """
-    try:
+    with documents.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be made: {error.strerror or error}") from error
     drawn = {theme: pictures(content, theme) for theme in report.THEMES}
     for theme, found in drawn.items():
         for key, picture in found.items():
-            report.save(picture, folder / f"{key}-{theme}.png")
-    report.save(json.dumps(content, indent=1, ensure_ascii=False) + "\n", folder / "analysis.json")
+            documents.write(folder / f"{key}-{theme}.png", picture)
+    documents.write(folder / "analysis.json", documents.text(content))
     path = folder / "report.html"
-    report.save(page(content, drawn["light"], drawn["dark"]), path)
+    documents.write(path, page(content, drawn["light"], drawn["dark"]))
     return path
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dlmkit import documents
 from dlmkit.bench.document import Document
 from dlmkit.bench.quality import headline
 from dlmkit.errors import UsageError
@@ -65,19 +66,15 @@ class Comparison:
         return grown + [f"{name}: no longer measured" for name in self.only_before]
 
 
-def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
-    """What two protocols do not share, one line a key."""
-    for key in sorted(before.keys() | after.keys()):
-        if before.get(key) != after.get(key):
-            yield f"{key}: {before.get(key)} -> {after.get(key)}"
-
-
 def compare(before: Document, after: Document) -> Comparison:
     """The changes from ``before`` to ``after``.
 
     Raises UsageError if their protocols differ, naming what does, or if they share no case.
     """
-    unlike = list(differences(before["dlmkit"]["protocol"], after["dlmkit"]["protocol"]))
+    unlike, versions = (
+        [str(one) for one in documents.differences(before["dlmkit"][key], after["dlmkit"][key])]
+        for key in ("protocol", "versions")
+    )
     if unlike:
         raise UsageError(
             "these runs cannot be compared, as they were made by different protocols:\n  "
@@ -92,7 +89,7 @@ def compare(before: Document, after: Document) -> Comparison:
         tuple(_change(name, old[name], new[name]) for name in shared),
         tuple(name for name in old if name not in new),
         tuple(name for name in new if name not in old),
-        tuple(differences(before["dlmkit"]["versions"], after["dlmkit"]["versions"])),
+        tuple(versions),
     )
 
 

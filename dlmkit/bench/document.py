@@ -7,10 +7,8 @@ stands under ``dlmkit``, which pytest-benchmark ignores.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,6 @@ from dlmkit.version import __version__
 Document = Mapping[str, Any]
 
 FORMAT = 1
-PACKAGES = ("dlmkit", "torch", "numpy", "transformers", "tokenizers")
 
 
 def document(
@@ -41,7 +38,12 @@ def document(
         "benchmarks": list(entries),
         "datetime": datetime.now(UTC).isoformat(),
         "version": __version__,
-        "dlmkit": {"format": FORMAT, "protocol": dict(protocol), "versions": versions(), **more},
+        "dlmkit": {
+            "format": FORMAT,
+            "protocol": dict(protocol),
+            "versions": documents.versions(),
+            **more,
+        },
     }
 
 
@@ -66,37 +68,15 @@ def entry(
     }
 
 
-def versions() -> dict[str, str | None]:
-    """Of the packages that decide what is computed."""
-    found: dict[str, str | None] = {}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = None
-    return found
-
-
 def commit_info() -> dict[str, Any]:
     """The commit of dlmkit's own checkout, in pytest-benchmark's words; empty outside of one."""
     commit = commit_of(Path(__file__).parent)
     return {} if commit is None else {"id": commit, "project": "dlmkit"}
 
 
-def refuse_unwritable(*paths: Path | None) -> None:
-    """Raise UsageError, before the work, for what could not be written after it."""
-    for path in paths:
-        if path is not None and not path.absolute().parent.is_dir():
-            raise UsageError(f"there is no folder {path.absolute().parent} to write {path.name} to")
-
-
 def write(content: Document, path: Path) -> None:
     """Write ``content`` as JSON. Raises UsageError if the file cannot be written."""
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
+    documents.write(path, documents.text(content))
 
 
 def read(path: Path) -> Document:
@@ -112,8 +92,7 @@ def read(path: Path) -> Document:
         raise UsageError(
             f"{path} was not written by 'dlmkit bench ... --json FILE': it says no protocol"
         )
-    if own.get("format") != FORMAT:
-        raise UsageError(f"{path} is of format {own.get('format')}; this dlmkit reads {FORMAT}")
+    documents.check_format(path, own.get("format"), FORMAT, "measure again")
     try:
         documents.shaped(content, _Content)
     except ValueError as error:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from dlmkit.bench import plots
 from dlmkit.bench.document import Document
 from dlmkit.bench.quality import headline
 from dlmkit.bench.tables import certified, groups, label, lines
-from dlmkit.report import page, picture, png, save, table
+from dlmkit.report import page, picture, png, table
 from dlmkit.shown import escape
 
 CAPTIONS: Mapping[str, str] = {
@@ -49,11 +48,6 @@ def report(content: Document) -> str:
         f"<pre>{escape(_facts(protocol))}\n\n{escape(_facts(own['versions']))}</pre>",
     ]
     return page(title, body, STYLE)
-
-
-def write(content: Document, path: Path) -> None:
-    """Write :func:`report`. Raises UsageError if the file cannot be written."""
-    save(report(content), path)
 
 
 def _verdicts(verdicts: Sequence[Mapping[str, Any]]) -> Iterable[str]:

@@ -10,9 +10,9 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dlmkit import documents
 from dlmkit.bench.document import Document
 from dlmkit.bench.quality import headline
-from dlmkit.errors import UsageError
 from dlmkit.report import COLOURS, MARKERS, legend_below, themed, whole_numbers
 
 
@@ -215,14 +215,12 @@ def draw(content: Document, theme: str) -> dict[str, Figure]:
 
 def save(content: Document, folder: Path) -> list[Path]:
     """Write the light pictures as PNG into ``folder``. Raises UsageError if that fails."""
-    try:
+    paths = []
+    with documents.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        paths = []
         for name, figure in draw(content, "light").items():
             paths.append(folder / f"{name}.png")
             figure.savefig(paths[-1], dpi=140)
-    except OSError as error:
-        raise UsageError(f"{folder}: {error.strerror or error}") from error
     return paths
 
 

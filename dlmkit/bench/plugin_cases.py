@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from dlmkit import documents
 from dlmkit.bench import device, document
 from dlmkit.bench.timing import interleaved
 from dlmkit.errors import DlmkitError, PluginError, describe
@@ -93,7 +94,7 @@ def measure(cases: Sequence[PluginCase], rounds: int, place: torch.device) -> di
     ]
     brought = {c.plugin.distribution: c.plugin.version or c.plugin.sha256 for c in cases}
     return document.document(
-        machine, protocol, entries, {"versions": {**document.versions(), **brought}}
+        machine, protocol, entries, {"versions": {**documents.versions(), **brought}}
     )
 
 

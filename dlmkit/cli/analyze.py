@@ -69,7 +69,7 @@ def analyze(
     a sweep of the initial noise's scale. Of a run with several checkpoints: how all of it
     changed during training.
     """
-    from dlmkit import devices
+    from dlmkit import devices, documents
     from dlmkit.analysis.html import write
     from dlmkit.analysis.study import Settings, analyse, chosen
     from dlmkit.errors import UsageError
@@ -96,7 +96,7 @@ def analyze(
     if out is None and not as_json:
         out = Path(f"analysis-{reference.resolve().name}")
     if out is not None:
-        _check_new(out)
+        documents.check_new_folder(out)
     content = {"model": model, **analyse(folders, settings, say)}
     if as_json:
         result_json(content)
@@ -119,13 +119,6 @@ def _scales(text: str) -> list[float]:
     if not all(0.0 <= value < float("inf") for value in values):
         raise UsageError(f"--scales {text}: expected numbers of 0 or more")
     return values
-
-
-def _check_new(folder: Path) -> None:
-    from dlmkit.errors import UsageError
-
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} exists already and is no empty folder: name another by --out")
 
 
 def _table(content: Mapping[str, Any]) -> str:

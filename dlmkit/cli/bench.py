@@ -142,7 +142,7 @@ def sampler(
     Parts are written name or name:option=value;option=value, lists with commas. Texts depend on
     --seed and their index alone, so every case answers the same requests from the same noise.
     """
-    from dlmkit import devices
+    from dlmkit import devices, documents
     from dlmkit.bench import document
     from dlmkit.bench.sampler import run
     from dlmkit.bench.subject import open_subject
@@ -150,7 +150,7 @@ def sampler(
 
     keep_freed()
     chosen = devices.choose(device)
-    document.refuse_unwritable(json_file, html)
+    documents.check_writable(json_file, html)
     subject = open_subject(model, overrides or (), chosen)
     lists = {"sampler": samplers, "grid": grids, "steps": steps, "batch_size": batch_size}
     lists |= {
@@ -206,14 +206,15 @@ def _show(content: Any) -> None:
 
 
 def _draw(content: Any, plots: Path | None, html: Path | None) -> None:
-    from dlmkit.bench import html as page
+    from dlmkit import documents
     from dlmkit.bench import plots as pictures
+    from dlmkit.bench.html import report
 
     if plots is not None:
         for path in pictures.save(content, plots):
             say(f"wrote {path}")
     if html is not None:
-        page.write(content, html)
+        documents.write(html, report(content))
         say(f"wrote {html}")
 
 

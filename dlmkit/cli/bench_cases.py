@@ -54,14 +54,14 @@ def run_cases(
     The code of plugins runs as it is; a case that takes a device is given it. Two files of --json
     go into `dlmkit bench compare`.
     """
-    from dlmkit import devices
+    from dlmkit import devices, documents
     from dlmkit.bench import document
     from dlmkit.bench.plugin_cases import measure, plugin_cases, rows
     from dlmkit.registry.lookup import Registry
     from dlmkit.training.memory import keep_freed
 
     keep_freed()
-    document.refuse_unwritable(json_file)
+    documents.check_writable(json_file)
     cases = plugin_cases(Registry.load(), names or ())
     if not cases:
         raise UsageError(NONE)

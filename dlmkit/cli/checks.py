@@ -7,10 +7,10 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlmkit import documents
 from dlmkit.errors import DlmkitError, describe
 
 if TYPE_CHECKING:
@@ -45,18 +45,9 @@ OPTIONAL: Mapping[str, tuple[str, str]] = {
 """Optional packages: what each is for, and the extra that brings it."""
 
 
-def version(package: str) -> str | None:
-    """The installed version of ``package``."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def versions() -> dict[str, str | None]:
     """Python's version and those of all packages that dlmkit uses; None where one is absent."""
-    names = (*PACKAGES, *OPTIONAL)
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    return {"python": platform.python_version(), **documents.versions((*PACKAGES, *OPTIONAL))}
 
 
 def devices() -> list[dict[str, Any]]:
@@ -158,5 +149,5 @@ def missing() -> list[dict[str, str]]:
     return [
         {"package": name, "for": purpose, "do": f"pip install 'dlmkit[{extra}]'"}
         for name, (purpose, extra) in OPTIONAL.items()
-        if version(name) is None
+        if documents.versions((name,))[name] is None
     ]

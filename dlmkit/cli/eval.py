@@ -120,11 +120,10 @@ def model(
     Two records are compared by `dlmkit eval compare A B`. A model's folder of the name `compare`
     is written ./compare.
     """
-    from dlmkit import devices
+    from dlmkit import devices, documents
     from dlmkit.bench.subject import open_subject
     from dlmkit.evaluation.evaluate import Plan
     from dlmkit.evaluation.measure import Intervals
-    from dlmkit.evaluation.record import check_new
     from dlmkit.evaluation.sweep import Sweep
     from dlmkit.evaluation.texts import of_file
     from dlmkit.model import Model
@@ -140,7 +139,7 @@ def model(
         plot = out.with_suffix(".png")
     _belongs(frontier is not None, quality=quality, entropy=entropy, plot=plot)
     _belongs(frontier is None, texts=texts)
-    check_new(out, texts, plot)
+    documents.check_new(out, texts, plot)
     intervals = Intervals(parts=resamples)
     parts = [parse_part(word, "--metric") for word in metrics or ()]
     set_ = [*short(sampler, grid, exit, guidance=guidance or ()), *(overrides or ())]
@@ -252,10 +251,10 @@ def _draw(curve: Frontier, out: Path | None, plot: Path | None, as_json: bool) -
 
 
 def _save(content: Mapping[str, Any], out: Path | None) -> None:
-    from dlmkit.evaluation.record import save
+    from dlmkit import documents
 
     if out is not None:
-        save(content, out)
+        documents.write_new(out, documents.text(content))
         say(f"wrote {out}")
 
 

@@ -79,15 +79,15 @@ def calibrate(
     tokens. If no threshold passes, none is given, and the exit code is 2. A second --rule fixed
     shows what the same promise is worth without any rule.
     """
+    from dlmkit import documents
     from dlmkit.errors import UsageError
     from dlmkit.exits.calibrate import calibrate as test
     from dlmkit.exits.calibrate import check_levels, split
-    from dlmkit.exits.trace_file import check_new, load_trace
+    from dlmkit.exits.trace_file import load_trace
 
     if not 0.0 < order_share < 1.0:
         raise UsageError(f"--order-share {order_share:g}: expected a number between 0 and 1")
-    if out is not None:
-        check_new(out)
+    documents.check_new(out)
     recorded = load_trace(trace)
     ordering, testing = split(recorded, order_share)
     opened = _open(rules, recorded)

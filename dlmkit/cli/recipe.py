@@ -124,12 +124,13 @@ def diff(
 
     Compares them resolved, key path by key path. Exits 0 either way.
     """
-    from dlmkit.recipe.compare import ABSENT, differences
+    from dlmkit.documents import ABSENT, differences
+    from dlmkit.recipe.compare import line
 
     found = list(differences(_plain(_load(before, None)), _plain(_load(after, None))))
     if as_json:
         sides = (
-            {"path": d.path, "before": d.before, "after": d.after} for d in found
+            {"path": d.key, "before": d.before, "after": d.after} for d in found
         )  # a side without the key leaves it out
         result_json(
             [jsonable({k: v for k, v in side.items() if v is not ABSENT}) for side in sides]
@@ -138,7 +139,7 @@ def diff(
     if not found:
         say("no difference")
     for difference in found:
-        result(str(difference))
+        result(line(difference))
 
 
 @recipe.command()
@@ -147,8 +148,7 @@ def cp(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write, or a folder.")],
 ) -> None:
     """Copy a shipped recipe to a file, comments and all."""
-    from dlmkit import files
-    from dlmkit.errors import UsageError
+    from dlmkit import documents, files
     from dlmkit.recipe.shelf import is_path, locate
     from dlmkit.recipe.yaml import read_file
     from dlmkit.registry.lookup import Registry
@@ -160,12 +160,7 @@ def cp(
     if parent is not None and is_path(str(parent.value)):
         say(f"{name} extends the file {parent.value}: writing it resolved")
         text = _load(name, None).text()
-    try:
-        files.write_new(target, text)
-    except FileExistsError as error:
-        raise UsageError(f"{target} exists already; choose another file") from error
-    except OSError as error:
-        raise UsageError(f"{target} cannot be written: {error.strerror}") from error
+    documents.write_new(target, text)
     result(str(target))
 
 

@@ -50,15 +50,15 @@ def trace(
     Stopping only truncates, so one trace says what every exit rule would do at every threshold:
     the recipe's own rules (exit, freeze) are left out. All installed statistics are recorded.
     """
-    from dlmkit import devices
+    from dlmkit import devices, documents
     from dlmkit.errors import UsageError
     from dlmkit.evaluation.conditions import conditions, names
     from dlmkit.exits.record_run import record
-    from dlmkit.exits.trace_file import check_new, save_trace
+    from dlmkit.exits.trace_file import save_trace
     from dlmkit.model import open_model
     from dlmkit.recipe import short
 
-    check_new(out)
+    documents.check_new(out)
     for word in names(overrides or (), "exit", "freeze"):
         raise UsageError(f"--set {word}: a trace holds full runs; rules are replayed on it")
     chosen = short.overrides(sampler, grid, guidance=guidance or ())

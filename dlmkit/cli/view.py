@@ -53,22 +53,21 @@ def view(
     Nothing is sampled again: rules are replayed on the recorded run, which gives exactly what they
     would have done.
     """
+    from dlmkit import documents
     from dlmkit.analysis.film import film
-    from dlmkit.exits.trace_file import check_new, load_trace
+    from dlmkit.exits.trace_file import load_trace
 
     if not 0.0 < speed <= 100.0:
         raise UsageError(f"--speed {speed:g}: expected steps a second, above 0 and at most 100")
-    if html is not None:
-        check_new(html)
+    documents.check_new(html)
     recorded = load_trace(trace)
     shown = film(recorded, row, by, _rules(rules or (), recorded))
     if html is None:
         result("\n".join(shown.lines()))
         return
     from dlmkit.analysis.player import player
-    from dlmkit.report import save
 
-    save(player(shown, speed), html)
+    documents.write_new(html, player(shown, speed))
     say(f"wrote {html}")
 
 

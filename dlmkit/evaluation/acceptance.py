@@ -23,14 +23,15 @@ from torch import Tensor
 
 from dlmkit import documents
 from dlmkit.core.metric import Metric
-from dlmkit.errors import CheckpointError
 from dlmkit.evaluation.frontier import crossing
 from dlmkit.evaluation.measure import Intervals, Number, number, without
-from dlmkit.evaluation.record import Estimate, read
+from dlmkit.evaluation.record import Estimate
 from dlmkit.exact.intervals import left_out
 from dlmkit.report import COLOURS, MARKERS, plain_numbers, themed
 
-ACCEPTANCE = "dlmkit-acceptance"
+ACCEPTANCE = documents.Kind(
+    "dlmkit-acceptance", "benchmarks/acceptance.py MODEL --out FILE", "measure again"
+)
 JUDGED = 0.02
 """Nats a token that the bigram denoiser must gain on the unigram for a level to be judged."""
 
@@ -47,16 +48,8 @@ Document = Mapping[str, Any]
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The document in ``path``. Raises what :func:`dlmkit.evaluation.record.read` raises."""
-    content = read(path, ACCEPTANCE, "benchmarks/acceptance.py MODEL --out FILE")
-    try:
-        found = documents.shaped(content, _Content).frontier
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
-    for entropy in ENTROPIES:
-        if set(found.writers) - set(found.at_human[entropy].__pydantic_extra__ or {}):
-            raise CheckpointError(f"{path} is damaged: some writer is missing at {entropy}")
-    return content
+    """The document in ``path``. Raises what :meth:`dlmkit.documents.Kind.read` raises."""
+    return ACCEPTANCE.read(path, _Content)
 
 
 Verdict = Literal["better", "worse", "undecided"]
@@ -104,6 +97,9 @@ class _Frontier(documents.Shape):
         missing = {QUALITY} - self.human.keys() | set(ENTROPIES) - self.at_human.keys()
         if missing:
             raise ValueError(f"there is no {min(missing)}")
+        for entropy in ENTROPIES:
+            if set(self.writers) - set(self.at_human[entropy].__pydantic_extra__ or {}):
+                raise ValueError(f"some writer is missing at {entropy}")
         return self
 
 

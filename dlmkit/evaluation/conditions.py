@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
-from dlmkit import devices
+from dlmkit import devices, documents
 from dlmkit.errors import UsageError
 from dlmkit.exits.certificate import Certificate
 from dlmkit.model import Model
@@ -43,7 +42,7 @@ def conditions(model: Model, requests: Iterable[Request], steps: int | None) -> 
         "device": devices.label(model.assembly.context.device),
         "kernel": [*attention_used(model.assembly.network), _vocabulary_kernel(model)],
         "prompts": prompts_digest(requests, config.length),
-        "versions": {"dlmkit": __version__, "torch": torch.__version__},
+        "versions": {"dlmkit": __version__, "torch": str(torch.__version__)},
     }
 
 
@@ -70,12 +69,7 @@ def model_digest(model: Model) -> str:
         options = registry.options(kind, part)
         said = options.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         data[kind] = {"use": registry.find(kind, part.use).qualified, "with": said}
-    digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode())
-    for name, value in sorted(model.assembly.objective.state_dict().items()):
-        value = value.detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return documents.digest(data, model.assembly.objective.state_dict())
 
 
 def prompts_digest(requests: Iterable[Request], length: int) -> str:
@@ -83,7 +77,7 @@ def prompts_digest(requests: Iterable[Request], length: int) -> str:
     asked = sorted({json.dumps(request.tokens) for request in requests})
     if asked == [json.dumps((None,) * length)]:
         return UNCONDITIONAL
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+    return documents.digest(asked)
 
 
 def names(overrides: Sequence[str], *keys: str) -> list[str]:
@@ -108,24 +102,13 @@ def require(
     certificate: Certificate, model: Model, requests: Iterable[Request], steps: int | None
 ) -> None:
     """Raise UsageError, naming each difference, unless the certificate's conditions are these."""
-    unlike = differences(certificate.conditions, conditions(model, requests, steps))
+    found = documents.differences(certificate.conditions, conditions(model, requests, steps))
+    unlike = [
+        f"{one.key}: given {documents.word(one.after)}, expected {documents.word(one.before)}"
+        for one in found
+    ]
     if unlike:
         raise UsageError(
             "the certificate does not hold here:\n  " + "\n  ".join(unlike) + "\nsample as it was "
             "calibrated, or record a trace of this setting and calibrate again"
         )
-
-
-def differences(expected: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """What differs, one line a key."""
-    keys = [*expected, *(key for key in given if key not in expected)]
-    return [
-        f"{key}: given {_word(given.get(key))}, expected {_word(expected.get(key))}"
-        for key in keys
-        if given.get(key) != expected.get(key)
-    ]
-
-
-def _word(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-    return f"{text[:12]}..." if len(text) == 64 and text.isalnum() else text

@@ -5,13 +5,13 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from itertools import islice
 from typing import Any
 
 import torch
 from pydantic import ValidationError
 
+from dlmkit import documents
 from dlmkit.core.data import Data
 from dlmkit.core.objective import Batch
 from dlmkit.errors import UsageError
@@ -27,7 +27,6 @@ from dlmkit.registry.lookup import Registry
 from dlmkit.sampling.step import Sample
 from dlmkit.training.parallel import World
 
-PACKAGES = ("dlmkit", "torch", "numpy", "transformers", "tokenizers")
 _FINGERPRINTED = 2000  # held-out documents whose text is part of the protocol
 
 LIKELIHOODS: Mapping[str, tuple[type[likelihood.Bound] | type[likelihood.Flow], Callable[..., Any]]]
@@ -171,7 +170,7 @@ def _protocol(
         "intervals": intervals.pinned(),
         "software": {
             "python": platform.python_version(),
-            **{package: metadata.version(package) for package in PACKAGES},
+            **documents.versions(),
         },
     }
 

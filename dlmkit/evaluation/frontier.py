@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from dlmkit.errors import UsageError
-from dlmkit.evaluation.record import FORMAT, FRONTIER, Record, sealed
+from dlmkit.evaluation.record import FRONTIER, Record
 
 QUALITY = ("nll_per_token", "nll_per_character", "nll")
 ENTROPY = ("entropy_pooled", "entropy_1", "entropy", "entropy_4")
@@ -36,7 +36,7 @@ class Frontier:
             for value, record in zip(self.values, self.records, strict=True)
         ]
         axes = {"quality": list(self.quality), "entropy": list(self.entropy)}
-        return sealed({FRONTIER: FORMAT, "over": self.over, **axes, "points": points})
+        return FRONTIER.sealed({"over": self.over, **axes, "points": points})
 
     def points(self) -> Iterator[tuple[float, Mapping[str, Any], Mapping[str, Any]]]:
         """(value, its entropy, its quality)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,15 +9,16 @@ from typing import Any
 
 from pydantic import Field, PositiveInt
 
-from dlmkit import documents, files
-from dlmkit.errors import CheckpointError, UsageError
+from dlmkit import documents
+from dlmkit.errors import UsageError
 from dlmkit.exact.intervals import jackknife
 
-FORMAT = 1
-RECORD, FRONTIER = "dlmkit-evaluation-record", "dlmkit-evaluation-frontier"
+RECORD, FRONTIER = (
+    documents.Kind(name, "dlmkit eval MODEL --out FILE", "evaluate again")
+    for name in ("dlmkit-evaluation-record", "dlmkit-evaluation-frontier")
+)
 UNKNOWN = "unknown"
 """What stands for how texts were sampled where nobody said."""
-_ABSENT = object()
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Record:
 
     def content(self) -> dict[str, Any]:
         """As JSON types, sealed by a hash."""
-        return sealed({RECORD: FORMAT, **asdict(self)})
+        return RECORD.sealed(asdict(self))
 
     @staticmethod
     def of(content: Mapping[str, Any]) -> Record:
@@ -52,17 +52,8 @@ class Record:
 
     @staticmethod
     def load(path: Path) -> Record:
-        """The record in ``path``.
-
-        Raises UsageError if there is none or it is of another format, CheckpointError if it is
-        truncated or altered.
-        """
-        content = read(path, RECORD)
-        try:
-            documents.shaped(content, _Content)
-        except ValueError as error:
-            raise CheckpointError(f"{path} is damaged: {error}") from error
-        return Record.of(content)
+        """The record in ``path``. Raises what :meth:`dlmkit.documents.Kind.read` raises."""
+        return Record.of(RECORD.read(path, _Content))
 
 
 class Estimate(documents.Shape):
@@ -92,60 +83,6 @@ class _Content(documents.Shape):
     results: dict[str, dict[str, Estimate]]
     execution: dict[str, Any]
     left_out: dict[str, _LeftOut] = Field(default_factory=dict)
-
-
-def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """``content`` with its own sha256, so that an edit is noticed."""
-    return {**content, "sha256": documents.digest(content)}
-
-
-def save(content: Mapping[str, Any], path: Path) -> None:
-    """Write it to the new file ``path``. Raises UsageError if it cannot be written."""
-    try:
-        files.write_new(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
-
-
-def check_new(*paths: Path | None) -> None:
-    """Raise UsageError, before any work, for a file that could not be written after it."""
-    for path in paths:
-        if path is not None and path.exists():
-            raise UsageError(f"{path} exists already: give another name, or remove it")
-        if path is not None and not path.absolute().parent.is_dir():
-            raise UsageError(f"there is no folder {path.absolute().parent} to write {path.name} to")
-
-
-def read(path: Path, kind: str, writer: str = "dlmkit eval MODEL --out FILE") -> dict[str, Any]:
-    """The document of ``kind`` in ``path``, which ``writer`` writes, verified.
-
-    Raises UsageError if there is none or it is of another format, CheckpointError if it is
-    truncated or altered.
-    """
-    try:
-        content = documents.read(path)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is truncated or not JSON: {error}") from error
-    if not isinstance(content, dict) or kind not in content:
-        raise UsageError(f"{path} is no {kind}: '{writer}' writes one")
-    if content[kind] != FORMAT:
-        raise UsageError(
-            f"{path} is of format {files.quoted(content[kind])}{_writer(content)}, and this dlmkit "
-            f"reads format {FORMAT}: evaluate again, or read it with the version that wrote it"
-        )
-    seal = content.pop("sha256", None)
-    if seal != documents.digest(content):
-        raise CheckpointError(f"{path} has been altered since it was written: evaluate again")
-    return content
-
-
-def _writer(content: Any) -> str:
-    """Which dlmkit wrote a document, if it says so."""
-    for key in ("protocol", "software", "dlmkit"):
-        content = content.get(key) if isinstance(content, dict) else None
-    return f" (written by {files.quoted(content)})" if isinstance(content, str) else ""
 
 
 def texts_digest(texts: Iterable[str]) -> str:
@@ -178,38 +115,14 @@ def compare(before: Record, after: Record, across: Sequence[str] = ()) -> list[C
     of both is left out together, which is right whether they share a prompt, a held-out row or
     their noise, or nothing. It is not known for unequal numbers of texts.
     """
-    unlike = [line for path, line in differences(before, after) if not set(path) & set(across)]
+    found = documents.differences(before.protocol, after.protocol)
+    unlike = [str(one) for one in found if not set(one.path) & set(across)]
     if unlike:
         raise UsageError(
             "these records do not compare, their protocols differ:\n  " + "\n  ".join(unlike) + "\n"
             "evaluate both the same way; if one of these is what you compare, name it: --across KEY"
         )
     return list(_changes(before, after))
-
-
-def differences(before: Record, after: Record) -> Iterator[tuple[tuple[str, ...], str]]:
-    """(path of the key, what differs) for every leaf of the protocols."""
-    one, two = (dict(_leaves(record.protocol)) for record in (before, after))
-    for path in [*one, *(path for path in two if path not in one)]:
-        a, b = one.get(path, _ABSENT), two.get(path, _ABSENT)
-        if a != b:
-            values = f"{_word(a)} and {_word(b)}"
-            yield path, f"{'.'.join(path)}: {values}"
-
-
-def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _leaves(item, (*path, str(key)))
-    else:
-        yield path, value
-
-
-def _word(value: Any) -> str:
-    if value is _ABSENT:
-        return "nothing"
-    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-    return f"{text[:12]}..." if len(text) == 64 and text.isalnum() else text
 
 
 def _changes(before: Record, after: Record) -> Iterator[Change]:

@@ -71,10 +71,7 @@ def read_texts(path: Path) -> list[str]:
 def write_texts(texts: Sequence[str], path: Path) -> None:
     """A new file of JSON lines that :func:`read_texts` reads. Raises UsageError if it cannot be."""
     lines = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
-    try:
-        files.write_new(path, "".join(lines))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+    documents.write_new(path, "".join(lines))
 
 
 def _text(path: Path, index: int, item: Any) -> str:

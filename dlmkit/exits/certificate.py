@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dlmkit import documents, files
-from dlmkit.errors import CheckpointError, UsageError
+from dlmkit import documents
 
-FORMAT = 1
+CERTIFICATE = documents.Kind(
+    "dlmkit-exit-certificate", "dlmkit exit calibrate TRACE --out FILE", "calibrate again"
+)
 
 
 @dataclass(frozen=True)
@@ -31,34 +31,9 @@ class Certificate:
 
     def save(self, path: Path) -> None:
         """Write it to the new file ``path``. Raises UsageError if it cannot be written."""
-        content = {"dlmkit-exit-certificate": FORMAT, **asdict(self)}
-        text = json.dumps(
-            {**content, "sha256": documents.digest(content)}, indent=2, ensure_ascii=False
-        )
-        try:
-            files.write_new(path, text + "\n")
-        except OSError as error:
-            raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+        documents.write_new(path, documents.text(CERTIFICATE.sealed(asdict(self))))
 
     @staticmethod
     def load(path: Path) -> Certificate:
-        """The certificate in ``path``.
-
-        Raises UsageError if there is none, CheckpointError if it is truncated or altered.
-        """
-        try:
-            content = documents.read(path)
-        except OSError as error:
-            raise UsageError(f"{path} cannot be read: {error.strerror}") from error
-        except ValueError as error:
-            raise CheckpointError(f"{path} is truncated or no certificate: {error}") from error
-        if not isinstance(content, dict) or "dlmkit-exit-certificate" not in content:
-            raise UsageError(f"{path} is no exit certificate: 'dlmkit exit calibrate' writes them")
-        if content.pop("sha256", None) != documents.digest(content):
-            raise CheckpointError(f"{path} has been altered: calibrate again for other settings")
-        if content.pop("dlmkit-exit-certificate") != FORMAT:
-            raise UsageError(f"{path} is of another format; this dlmkit reads {FORMAT}")
-        try:
-            return documents.shaped(content, Certificate)
-        except ValueError as error:
-            raise CheckpointError(f"{path} is damaged: {error}") from error
+        """The certificate in ``path``. Raises what :meth:`dlmkit.documents.Kind.read` raises."""
+        return documents.shaped(CERTIFICATE.read(path, Certificate), Certificate)

@@ -7,7 +7,6 @@ and what it says about them.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from dlmkit import documents, files
+from dlmkit import documents
 from dlmkit.errors import CheckpointError, UsageError
 from dlmkit.exits.trace import Trace
 
@@ -37,23 +36,11 @@ def save_trace(trace: Trace, path: Path) -> None:
 
     Raises UsageError if the file exists or cannot be written.
     """
-    check_new(path)
+    documents.check_new(path)
     content = _tensors(trace)
     head = {"format": FORMAT, "shape": list(trace.ids.shape), "about": dict(trace.about)}
-    head["sha256"] = _digest(content, head)
-    text = json.dumps(head, sort_keys=True)
-    try:
-        files.write_new(path, save(content, {_KEY: text}))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
-
-
-def check_new(path: Path) -> None:
-    """Raise UsageError unless ``path`` can become a new file."""
-    if path.exists():
-        raise UsageError(f"{path} exists already: name another file or remove it first")
-    if not path.parent.is_dir():
-        raise UsageError(f"there is no folder {path.parent} to write {path.name} into")
+    said = json.dumps(documents.sealed(head, content), sort_keys=True)
+    documents.write_new(path, save(content, {_KEY: said}))
 
 
 def load_trace(path: Path) -> Trace:
@@ -78,13 +65,11 @@ def _trace(path: Path, content: Mapping[str, Tensor], text: str) -> Trace:
     try:
         head = documents.parse(text)
         described = documents.shaped(head, _Head)
-        intact = head.pop("sha256") == _digest(content, head)
     except ValueError as error:
         raise CheckpointError(f"{path} has been altered: its header: {error}") from error
-    if not intact:
+    documents.check_format(path, described.format, FORMAT, "record it again")
+    if not documents.intact(head, content):
         raise CheckpointError(f"{path} has been altered: its sha256 is not the recorded one")
-    if described.format != FORMAT:
-        raise UsageError(f"{path} is of format {described.format}; this dlmkit reads {FORMAT}")
     groups: dict[str, Any] = {group: {} for group in _GROUPS}
     for name, value in content.items():
         group, _, rest = name.partition(".")
@@ -190,11 +175,3 @@ def _unpacked(
 
 def _spread(packed: UInt8[Tensor, "bytes"]) -> Bool[Tensor, "bits"]:
     return (packed[:, None].int() & _BITS.int() > 0).flatten()
-
-
-def _digest(content: Mapping[str, Tensor], head: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
-    for name, value in sorted(content.items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

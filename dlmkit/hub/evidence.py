@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from dlmkit import documents
-from dlmkit.errors import CheckpointError, UsageError
+from dlmkit.errors import UsageError
 from dlmkit.evaluation import acceptance
 from dlmkit.evaluation.conditions import model_digest
-from dlmkit.evaluation.record import RECORD, Estimate, read
+from dlmkit.evaluation.record import RECORD, Estimate
 from dlmkit.files import is_png
 from dlmkit.model import Model
 
@@ -45,12 +45,12 @@ class Evidence:
             path = asked or (model.folder and model.folder / name)
             if path is None or (asked is None and not path.is_file()):
                 continue
-            content = _evaluation(path) if name == EVALUATION else acceptance.load(path)
-            if content["subject"]["sha256"] == digest:
-                found[name], files[name] = content, path
+            kept = RECORD.read(path, _Evaluation) if name == EVALUATION else acceptance.load(path)
+            if kept["subject"]["sha256"] == digest:
+                found[name], files[name] = kept, path
             elif asked is not None:
                 raise UsageError(
-                    f"{path} is of another model ({content['subject']['name']}): its weights or "
+                    f"{path} is of another model ({kept['subject']['name']}): its weights or "
                     "options differ from those to export; measure this one"
                 )
         if ACCEPTANCE in files:
@@ -105,15 +105,6 @@ class _Evaluation(documents.Shape):
     protocol: _Protocol
     samples: _Samples
     results: dict[str, dict[str, Estimate]]
-
-
-def _evaluation(path: Path) -> dict[str, Any]:
-    content = read(path, RECORD)
-    try:
-        documents.shaped(content, _Evaluation)
-    except ValueError as error:
-        raise CheckpointError(f"{path} cannot stand in a card: {error}") from error
-    return content
 
 
 def _pictures(document: Path) -> dict[str, Path]:

@@ -18,8 +18,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from dlmkit import files
-from dlmkit.errors import UsageError
+from dlmkit import documents, files
 from dlmkit.folders import at_work
 from dlmkit.hub.card import card
 from dlmkit.hub.evidence import Evidence
@@ -74,15 +73,10 @@ class Export:
 
     def write(self, destination: Path) -> None:
         """Make the folder ``destination``. Raises UsageError if it is there and not empty."""
-        if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-            raise UsageError(f"{destination} exists already; name a new folder")
-        try:
-            with at_work(destination.parent, f"{SAVING}{destination.name}-"):
-                place(destination, self.model.step, self._write, unlisted=(CARD,))
-        except OSError as error:
-            raise UsageError(
-                f"{destination} cannot be written: {error.strerror or error}"
-            ) from error
+        documents.check_new_folder(destination)
+        hidden = at_work(destination.parent, f"{SAVING}{destination.name}-")
+        with documents.writing(destination), hidden:
+            place(destination, self.model.step, self._write, unlisted=(CARD,))
 
     def _write(self, folder: Path) -> None:
         objective, tokenizer = self.model.assembly.objective, self.model.assembly.tokenizer

@@ -55,18 +55,15 @@ def pull(repo: str, destination: Path, revision: str | None = None) -> str:
     hub cannot be reached or has no such repository, and CheckpointError if what is there is
     damaged, is no model of dlmkit, or holds pickles or code.
     """
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise UsageError(f"{destination} exists already; name a new folder")
+    documents.check_new_folder(destination)
     mark = f".pulling-{destination.name}-"
     work = destination.parent / f"{mark}{uuid.uuid4().hex[:8]}"
     try:
-        with folders.at_work(destination.parent, mark):
+        with documents.writing(destination), folders.at_work(destination.parent, mark):
             commit = _download(repo, revision, None, local_dir=work)[1]
             shutil.rmtree(work / ".cache", ignore_errors=True)
             check_folder(work, repo)
             work.rename(destination)
-    except OSError as error:
-        raise UsageError(f"{destination} cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return commit

@@ -94,14 +94,14 @@ def _seal(folder: Path, step: int, unlisted: Collection[str] = ()) -> None:
     for path in (*files, *(path for path in folder.rglob("*") if path.is_dir())):
         _sync(path)
     manifest = folder / MANIFEST
-    manifest.write_text(_manifest_text({"format": FORMAT, "step": step, "files": entries}))
+    content = documents.sealed({"format": FORMAT, "step": step, "files": entries})
+    manifest.write_text(_manifest_text(content))
     _sync(manifest)
     _sync(folder)
 
 
-def _manifest_text(content: Mapping[str, Any]) -> str:
-    """``content`` with its own sha256: no byte of a manifest can change unnoticed."""
-    sealed = {**content, "sha256": documents.digest(content)}
+def _manifest_text(sealed: Mapping[str, Any]) -> str:
+    """The only way to write it, so that no byte of a manifest can change unnoticed."""
     return json.dumps(sealed, sort_keys=True, indent=1) + "\n"
 
 
@@ -191,7 +191,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
         text = files.read_bytes(path).decode()
         content: dict[str, Any] = documents.parse(text)
         entries = documents.shaped(content, _Manifest).files
-        intact = text == _manifest_text({k: v for k, v in content.items() if k != "sha256"})
+        intact = documents.intact(content) and text == _manifest_text(content)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     strays = [name for name in entries if not _inside(name)]

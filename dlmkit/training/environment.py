@@ -5,14 +5,13 @@ from __future__ import annotations
 import platform
 import sys
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from dlmkit import devices
+from dlmkit import devices, documents
 from dlmkit.checkout import commit_of
 from dlmkit.kernels.attention import Attention
 from dlmkit.registry.lookup import Registry
@@ -29,7 +28,7 @@ def environment(registry: Registry, seed: int, network: nn.Module, world: World)
         "dlmkit": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": documents.versions(PACKAGES),
         "plugins": [plugin.record for plugin in registry.plugins if plugin.state == "ok"],
         "seed": seed,
         "git": {"commit": commit_of(Path())},
@@ -50,29 +49,17 @@ def attention_used(network: nn.Module) -> list[str]:
     return sorted({f"{attention.name} ({attention.kernel})" for attention in used})
 
 
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs between two environments in a way that may change the last bits of a run."""
-    notes = [
-        f"{key}: {before.get(key)} -> {now[key]}"
-        for key in ("dlmkit", "python", "device", "processes", "parallel", "threads", "attention")
-        if before.get(key) != now[key]
-    ]
-    for group in ("packages", "plugins"):
-        old, new = _versions(before.get(group)), _versions(now[group])
-        notes += [
-            f"{name}: {old.get(name)} -> {new[name]}" for name in new if old.get(name) != new[name]
-        ]
-    return notes
+    found = documents.differences(_deciding(before), _deciding(now))
+    return [str(one) for one in found if one.after is not documents.ABSENT]
 
 
-def _versions(group: Any) -> dict[str, Any]:
-    if isinstance(group, list):
-        return {f"plugin {p['name']}": p.get("version") or p.get("sha256", "")[:12] for p in group}
-    return dict(group or {})
+def _deciding(environment: dict[str, Any]) -> dict[str, Any]:
+    keys = ("dlmkit", "python", "device", "processes", "parallel", "threads", "attention")
+    plugins = {
+        f"plugin {plugin['name']}": plugin.get("version") or plugin.get("sha256", "")[:12]
+        for plugin in environment.get("plugins", ())
+    }
+    packages = environment.get("packages") or {}
+    return {**{key: environment.get(key) for key in keys}, **packages, **plugins}

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlmkit import files
+from dlmkit import documents, files
 from dlmkit.errors import CheckpointError, UsageError
-from dlmkit.recipe.compare import differences
+from dlmkit.recipe.compare import line
 from dlmkit.recipe.load import Resolved, resolve_text
 from dlmkit.registry.lookup import Registry
 from dlmkit.training.checkpoint import checkpoints, find, step_of, whole_ones
@@ -120,9 +120,10 @@ def _check_recipe(resolved: Resolved, checkpoint: Path, registry: Registry) -> N
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     saved = resolve_text(text, path, (), registry)
     before, now = (r.config.model_dump(mode="json", by_alias=True) for r in (saved, resolved))
-    changed = [d for d in differences(before, now) if not _changeable(d.path)]
+    found = documents.differences(before, now)
+    changed = [line(one) for one in found if not _changeable(one.key)]
     if changed:
-        lines = "\n".join(map(str, changed))
+        lines = "\n".join(changed)
         raise UsageError(
             f"{checkpoint} was trained with another recipe:\n{lines}\n"
             f"a resume may change only {', '.join(CHANGEABLE)}; go on with "

@@ -34,7 +34,7 @@ def test_changes_are_relative():
 
 
 def test_other_protocols_are_refused_by_name():
-    with pytest.raises(UsageError, match=r"seed: 0 -> 1\n  threads: None -> 2"):
+    with pytest.raises(UsageError, match=r"seed: 0 -> 1\n  threads: nothing -> 2"):
         compare(made(), made(seed=1, threads=2))
 
 

@@ -112,7 +112,7 @@ def test_compare_says_what_differs(evaluate, tmp_path, capsys):
     record(evaluate, "--out", one)
     record(evaluate, "--out", two, "--steps", 3)
     assert main(["eval", "compare", str(one), str(two)]) == 2
-    assert "sampling.steps: 6 and 3" in capsys.readouterr().err
+    assert "sampling.steps: 6 -> 3" in capsys.readouterr().err
     assert main(["eval", "compare", str(one), str(two), "--across", "steps"]) == 0
     assert "the texts are different" in capsys.readouterr().out
     assert main(["eval", "compare", str(one), str(one)]) == 0

@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from dlmkit import documents
 from dlmkit.core.metric import Metric
 from dlmkit.errors import CheckpointError, UsageError
 from dlmkit.evaluation import acceptance
 from dlmkit.evaluation.acceptance import Point
 from dlmkit.evaluation.frontier import crossing
 from dlmkit.evaluation.measure import Intervals
-from dlmkit.evaluation.record import FORMAT, save, sealed
 
 INTERVALS = Intervals()
 COUNT = 100
@@ -79,7 +79,6 @@ def document(model=2.0):
         for name, value in (("model", 0.5), ("bigram", 0.3))
     }
     return {
-        acceptance.ACCEPTANCE: FORMAT,
         "subject": {"name": "m", "sha256": "x"},
         "protocol": {"rows": 4, "texts": 64, "infilled": 8, "seed": 0},
         "levels": [level(2.0, 2.5), level(3.0, 3.99)],
@@ -176,7 +175,7 @@ def test_a_difference_of_sets_is_paired_by_text():
 
 def test_it_is_sealed(tmp_path):
     path = tmp_path / "a.json"
-    save(sealed(document()), path)
+    path.write_text(documents.text(acceptance.ACCEPTANCE.sealed(document())))
     assert acceptance.load(path)["samples"] == ["one", "two"]
     path.write_text(path.read_text().replace('"two"', '"too"'))
     with pytest.raises(CheckpointError, match="has been altered"):

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dlmkit import documents
 from dlmkit.core.metric import Measured, Metric
 from dlmkit.errors import CheckpointError, DataError, UsageError
 from dlmkit.evaluation.measure import Gauge, Intervals, measure
-from dlmkit.evaluation.record import Record, check_new, compare, save
+from dlmkit.evaluation.record import Record, compare
 from dlmkit.exact.intervals import left_out, student
 from dlmkit.plugin import Part
 
@@ -91,14 +92,11 @@ def record(each=(0.5, 1.0, 1.2, 1.3), **protocol):
 
 
 def test_a_record_survives_its_file(tmp_path):
-    save(record().content(), tmp_path / "a.json")
+    text = documents.text(record().content())
+    documents.write_new(tmp_path / "a.json", text)
     assert Record.load(tmp_path / "a.json") == record()
-    with pytest.raises(UsageError, match="File exists"):
-        save(record().content(), tmp_path / "a.json")
     with pytest.raises(UsageError, match="exists already"):
-        check_new(tmp_path / "a.json")
-    with pytest.raises(UsageError, match="no folder"):
-        check_new(tmp_path / "none" / "a.json")
+        documents.write_new(tmp_path / "a.json", text)
 
 
 def written(tmp_path, change):
@@ -131,8 +129,8 @@ def test_protocols_that_differ_are_refused_by_name():
     other = record(sampling={"steps": 8, "exit": {"use": "entropy"}})
     with pytest.raises(UsageError) as refused:
         compare(record(), other)
-    assert "sampling.steps: 4 and 8" in str(refused.value)
-    assert "sampling.exit.use: nothing and entropy" in str(refused.value)
+    assert "sampling.steps: 4 -> 8" in str(refused.value)
+    assert 'sampling.exit: null -> {"use": "entropy"}' in str(refused.value)
     with pytest.raises(UsageError, match="exit"):
         compare(record(), other, ["steps"])
     assert len(compare(record(), other, ["steps", "exit"])) == 1

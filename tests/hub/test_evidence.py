@@ -5,9 +5,11 @@ import json
 import pytest
 
 import dlmkit
+from dlmkit import documents
 from dlmkit.cli.app import main
+from dlmkit.evaluation.acceptance import ACCEPTANCE
 from dlmkit.evaluation.conditions import model_digest
-from dlmkit.evaluation.record import Record, save, sealed
+from dlmkit.evaluation.record import Record
 from dlmkit.hub.evidence import Evidence
 from dlmkit.training.checkpoint import listed, verify
 
@@ -35,9 +37,8 @@ def acceptance(digest):
         "writers": {"model": [], "bigram": []},
         "at_human": {"entropy_4": at, "entropy_1": at},
     }
-    return sealed(
+    return ACCEPTANCE.sealed(
         {
-            "dlmkit-acceptance": 1,
             "subject": {"name": "tiny", "sha256": digest},
             "protocol": {"rows": 4, "texts": 64, "infilled": 8, "seed": 0},
             "levels": [level],
@@ -52,8 +53,8 @@ def acceptance(digest):
 def measured(run, tmp_path_factory):
     """Documents of the run, and pictures beside one of them."""
     folder, digest = tmp_path_factory.mktemp("measured"), model_digest(dlmkit.load(run))
-    save(record(digest), folder / "eval.json")
-    save(acceptance(digest), folder / "accept.json")
+    (folder / "eval.json").write_text(documents.text(record(digest)))
+    (folder / "accept.json").write_text(documents.text(acceptance(digest)))
     for name in ("accept.png", "accept-dark.png"):
         (folder / name).write_bytes(b"\x89PNG\r\n\x1a\n" + name.encode())
     return folder
@@ -107,7 +108,7 @@ def test_exported_again_they_go_along(out, tmp_path):
 
 def test_of_another_model_they_are_refused(run, measured, tmp_path, capsys):
     other = tmp_path / "other.json"
-    save(record("0" * 64), other)
+    other.write_text(documents.text(record("0" * 64)))
     assert main(["export", str(run), str(tmp_path / "x"), "--record", str(other)]) == 2
     assert f"{other} is of another model (tiny)" in capsys.readouterr().err
     words = ["--record", str(measured / "accept.json")]

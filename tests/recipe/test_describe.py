@@ -3,7 +3,8 @@
 import json
 
 from dlmkit.cli.app import main
-from dlmkit.recipe.compare import differences
+from dlmkit.documents import differences
+from dlmkit.recipe.compare import line
 from dlmkit.recipe.jsonschema import recipe_schema
 from dlmkit.recipe.options import Option, options_of
 
@@ -11,7 +12,7 @@ from dlmkit.recipe.options import Option, options_of
 def test_differences_name_the_deepest_key_path():
     before = {"a": 1, "b": {"c": 1, "d": [1, 2]}, "e": 1}
     after = {"a": 1.0, "b": {"c": 2, "d": [1]}, "f": True}
-    assert [str(d) for d in differences(before, after)] == [
+    assert [line(d) for d in differences(before, after)] == [
         "  a: 1 -> 1.0",
         "  b.c: 1 -> 2",
         "- b.d.1: 2",
