@@ -12,6 +12,9 @@ api = 1
 
 GOLDEN = "logits of the authors' code on made-up weights, fp32 on the CPU, within 2e-5"
 
+QWEN2_7B = 7_615_616_512
+"""Parameters are counted from the sizes of the base model, on modules without memory."""
+
 
 def _type(*names: str) -> Any:
     def recognises(config: Mapping[str, Any]) -> bool:
@@ -36,4 +39,77 @@ def register_importers() -> Sequence[Importer]:
             mask="126336, mask_token_id of its config",
             verified=GOLDEN,
         ),
+        Importer(
+            name="dream",
+            summary="Dream 7B, Dream-Coder and DiffuCoder: Qwen2 that sees all, shifted by one",
+            recognises=_type("Dream"),
+            target="dlmkit_released.qwen:Dream",
+            models=(
+                HubModel("Dream-org/Dream-v0-Base-7B", QWEN2_7B),
+                HubModel("Dream-org/Dream-v0-Instruct-7B", QWEN2_7B),
+                HubModel("Dream-org/Dream-Coder-v0-Instruct-7B", QWEN2_7B),
+                HubModel("apple/DiffuCoder-7B-Base", QWEN2_7B),
+                HubModel("apple/DiffuCoder-7B-cpGRPO", QWEN2_7B),
+            ),
+            mask="151666, mask_token_id of its config",
+            verified=GOLDEN,
+        ),
+        Importer(
+            name="a2d",
+            summary="tiny-a2d of dLLM: small Qwen2 and Qwen3 that see all positions",
+            recognises=_type("a2d-qwen2", "a2d-qwen3"),
+            target="dlmkit_released.qwen:A2d",
+            models=(
+                HubModel("dllm-hub/Qwen3-0.6B-diffusion-mdlm-v0.1", 596_049_920),
+                HubModel("dllm-hub/Qwen3-0.6B-diffusion-bd3lm-v0.1", 596_049_920),
+                HubModel("dllm-hub/Qwen2.5-Coder-0.5B-Instruct-diffusion-mdlm-v0.1", 494_032_768),
+                HubModel("dllm-hub/Qwen2.5-Coder-0.5B-Instruct-diffusion-bd3lm-v0.1", 494_032_768),
+            ),
+            mask="<|mask|> of its tokenizer",
+            verified=f"{GOLDEN}, on Qwen3; Qwen2 was compared with nothing",
+        ),
+        Importer(
+            name="sdar",
+            summary="SDAR: Qwen3 whose positions see their own block and those before it",
+            recognises=_type("sdar"),
+            target="dlmkit_released.qwen:Sdar",
+            models=(
+                HubModel("JetLM/SDAR-1.7B-Chat", 2_031_739_904),
+                HubModel("JetLM/SDAR-4B-Chat", 4_411_424_256),
+                HubModel("JetLM/SDAR-8B-Chat", 8_190_735_360),
+                HubModel("JetLM/SDAR-8B-Chat-b32", 8_190_735_360),
+            ),
+            mask="151669, mask_token_id of its config or <|MASK|> of its tokenizer",
+            verified=GOLDEN,
+        ),
+        Importer(
+            name="fast-dllm-v2",
+            summary="Fast-dLLM v2: Qwen2.5 that fills in blocks of 32, shifted by one",
+            recognises=_type("Fast_dLLM_Qwen"),
+            target="dlmkit_released.qwen:FastDllm",
+            models=(
+                HubModel("Efficient-Large-Model/Fast_dLLM_v2_1.5B", 1_543_714_304),
+                HubModel("Efficient-Large-Model/Fast_dLLM_v2_7B", QWEN2_7B),
+            ),
+            mask="151665, |<MASK>| of its tokenizer",
+            verified="nothing: no output of the authors' code was at hand; its parts are those of "
+            "Dream (Qwen2, shift) and SDAR (blocks), which were compared",
+        ),
+        Importer(
+            name="modernbert",
+            summary="ModernBERT with its masked-language head, as dLLM's chat models have it",
+            recognises=_modernbert,
+            target="dlmkit_released.modernbert:ModernBert",
+            models=(
+                HubModel("dllm-hub/ModernBERT-base-chat-v0.1", 149_655_232, stored=4),
+                HubModel("dllm-hub/ModernBERT-large-chat-v0.1", 395_881_664, stored=4),
+            ),
+            mask="[MASK] of its tokenizer",
+            verified="logits of transformers 4.57 on made-up weights, fp32 on the CPU, within 5e-5",
+        ),
     ]
+
+
+def _modernbert(config: Mapping[str, Any]) -> bool:
+    masked = "ModernBertForMaskedLM" in (config.get("architectures") or ())
+    return config.get("model_type") == "modernbert" and masked
