@@ -59,6 +59,17 @@ class Conversion:
     beside: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Case:
+    """One comparison with a reference: its ``name``, the ``inputs``, usually ``input_ids``,
+    ``attention_mask`` and ``sigma``, and the ``settings`` that hold for all of a folder's cases,
+    such as the steps of a decoding run."""
+
+    name: str
+    inputs: Mapping[str, Tensor]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Family(ABC):
     """An importer at work: the ``target`` of a :class:`dlmkit.plugin.Importer`."""
 
@@ -74,11 +85,10 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def answers(self, objective: Objective, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """What the model makes of a reference's ``inputs``, under the reference's own names.
+    def answers(self, objective: Objective, case: Case) -> Mapping[str, Tensor]:
+        """What the model makes of a reference's inputs, under the reference's own names.
 
-        Usual inputs are ``input_ids``, ``attention_mask`` and ``sigma``, usual answers ``logits``
-        and ``after``: what the family makes of them.
+        Usual answers are ``logits`` and ``after``: what the family makes of them.
         """
 
     def unpickled(self, content: Any) -> Mapping[str, Tensor]:

@@ -1,8 +1,8 @@
 """A released model against a reference's outputs, in the layout that the README describes.
 
 ``cases.safetensors`` holds tensors ``CASE.NAME``, inputs and what the reference returned, and
-``meta.json`` lists which are which. ``CASE.compare`` (and ``compare_NAME``) is true where a
-difference counts.
+``meta.json`` lists which are which, with the ``settings`` of decoding runs. ``CASE.compare`` (and
+``compare_NAME``) is true where a difference counts.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from dlmkit import documents
+from dlmkit.core.importer import Case
 from dlmkit.errors import CheckpointError
 from dlmkit.registry.lookup import Registry
 from dlmkit.released.family import config_of
@@ -32,6 +35,7 @@ class _Case(documents.Shape):
 
 class _Meta(documents.Shape):
     cases: dict[str, _Case]
+    settings: dict[str, Any] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,23 +73,22 @@ def verify(folder: Path, registry: Registry, device: torch.device | str = "cpu")
     Raises CheckpointError if the cases cannot be read, and what opening raises.
     """
     config_of(folder)  # what is no released model at all is told so first
-    cases, tensors = _cases(folder)
+    meta, tensors = _cases(folder)
     opened = open_released(folder, registry, device=device, dtype=torch.float32, pickled=True)
     opened.assembly.objective.eval()
     where = opened.assembly.context.device
     found: list[Difference] = []
-    for name, case in cases.items():
-        given = {key: _tensor(tensors, name, key) for key in case.inputs}
-        answers = opened.family.answers(
-            opened.assembly.objective, {key: value.to(where) for key, value in given.items()}
-        )
+    for name, case in meta.cases.items():
+        given = {key: _tensor(tensors, name, key).to(where) for key in case.inputs}
+        asked = Case(name, given, meta.settings)
+        answers = opened.family.answers(opened.assembly.objective, asked)
         for key in case.expected:
             found.append(_compared(tensors, name, key, answers))
     decoding = False if (folder / DECODING).is_file() else None
     return Verdict(opened, found, decoding)
 
 
-def _cases(folder: Path) -> tuple[dict[str, _Case], dict[str, Tensor]]:
+def _cases(folder: Path) -> tuple[_Meta, dict[str, Tensor]]:
     try:
         meta = documents.shaped(documents.read(folder / META), _Meta)
         tensors = load_file(folder / CASES)
@@ -95,7 +98,7 @@ def _cases(folder: Path) -> tuple[dict[str, _Case], dict[str, Tensor]]:
         ) from error
     if not any(case.expected for case in meta.cases.values()):
         raise CheckpointError(f"{folder / META} expects no tensor of any case")
-    return meta.cases, tensors
+    return meta, tensors
 
 
 def _tensor(tensors: Mapping[str, Tensor], case: str, name: str) -> Tensor:

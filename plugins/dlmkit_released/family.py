@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dlmkit.core.importer import Family
+from dlmkit.core.importer import Case, Family
 from dlmkit.core.objective import Objective
 from dlmkit_hf.models import HfModel
 from dlmkit_mdlm.space import TokenSpace
@@ -22,8 +22,8 @@ Head = Literal["decoder", "masked-lm"]
 class TokenFamily(Family):
     """One whose network puts out logits for token ids and reads neither noise nor time."""
 
-    def answers(self, objective: Objective, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        space, network = objective.space, objective.network
+    def answers(self, objective: Objective, case: Case) -> Mapping[str, Tensor]:
+        space, network, inputs = objective.space, objective.network, case.inputs
         assert isinstance(space, TokenSpace)
         assert isinstance(network, HfModel)
         seen = inputs.get("attention_mask")
