@@ -16,6 +16,7 @@ from dlmkit import folders
 from dlmkit.core.finite import refuse_non_finite
 from dlmkit.errors import DataError
 from dlmkit_metrics.configs import Pretrained
+from dlmkit_text.vocabulary import with_words
 
 _READ = (".json", ".safetensors", ".txt", ".model", ".jinja")
 """What of a folder decides the numbers: configuration, weights and tokenizer."""
@@ -59,8 +60,10 @@ def load(name: str, what: str, auto: str, config: Pretrained) -> Reader:
     local = os.path.isdir(folder)
     source, revision = (str(folder), None) if local else (name, config.revision)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            source, revision=revision, trust_remote_code=False
+        tokenizer = with_words(
+            transformers.AutoTokenizer.from_pretrained(
+                source, revision=revision, trust_remote_code=False
+            )
         )
         model = getattr(transformers, auto).from_pretrained(
             source,

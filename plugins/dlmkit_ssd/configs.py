@@ -5,15 +5,18 @@ from __future__ import annotations
 from pydantic import Field, PositiveFloat
 
 from dlmkit import Config
-from dlmkit.plugin import Size
+from dlmkit.plugin import MOST, Size
 
 
 class Cosine(Config):
     """The cosine schedule."""
 
     offset: float = Field(1e-4, ge=0.0, lt=1.0, description="s of the cosine (SSD-LM: 1e-4)")
-    steps: Size = Field(
-        5000, gt=2, description="T: times lie between 1 / T and 1 - 1 / T (SSD-LM: 5000)"
+    steps: int = Field(
+        5000,
+        gt=2,
+        le=MOST,
+        description="T: times lie between 1 / T and 1 - 1 / T (SSD-LM: 5000)",
     )
 
 

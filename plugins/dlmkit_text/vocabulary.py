@@ -142,7 +142,7 @@ def _load(name: str, revision: str | None) -> Any:
     try:
         if not os.path.isdir(folder):
             folder = Path(_fetch(name, revision))
-        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        return with_words(AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False))
     except Exception as error:  # the libraries raise a dozen kinds, their own and the network's
         first = f"{type(error).__name__}: {error}".splitlines()[0]
         where = "it is a folder here" if os.path.isdir(folder) else "it is no folder here"
@@ -151,6 +151,17 @@ def _load(name: str, revision: str | None) -> Any:
             f"tokenizers of the hub are kept in {folders.hub()} (HF_HOME); to use one without a "
             "connection, name its folder: --set data.with.tokenizer.name=DIR"
         ) from error
+
+
+def with_words(tokenizer: Any) -> Any:
+    """``tokenizer`` of transformers, which makes one without words where files are missing.
+
+    Raises ValueError for such a one.
+    """
+    special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+    if special.issuperset(tokenizer.get_vocab()):
+        raise ValueError("no file of it holds a tokenizer's words")
+    return tokenizer
 
 
 def _fetch(name: str, revision: str | None) -> str:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dlmkit.errors import PluginError
-from dlmkit.kernels.attention import Flex, Sdpa, probe, reference, resolve_attention
+from dlmkit.kernels.attention import BACKENDS, Flex, Sdpa, probe, reference, resolve_attention
 
 CPU = torch.device("cpu")
 
@@ -49,8 +49,20 @@ def test_auto_is_sdpa_and_works(dtype: torch.dtype) -> None:
     assert "cpu" in attention.kernel
 
 
-def test_a_named_backend_that_cannot_train_here_is_refused_with_its_reason() -> None:
-    with pytest.raises(PluginError, match=r"flex does not work on cpu.*backward.*(?s:.*)auto"):
+class ForwardAlone(Sdpa):
+    """Attends as it should and has no backward pass."""
+
+    name = "forward-alone"
+
+    def forward(self, q, k, v, attend):
+        return super().forward(q, k, v, attend).detach()
+
+
+def test_a_named_backend_that_cannot_train_here_is_refused_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(BACKENDS, "flex", ForwardAlone)  # torch's own: by its version
+    with pytest.raises(PluginError, match=r"flex does not work on cpu.*require grad(?s:.*)auto"):
         resolve_attention("flex", CPU, torch.float32, 16)
 
 

@@ -170,6 +170,13 @@ def test_a_folder_that_holds_no_model(tmp_path):
         fitted(tmp_path)
 
 
+def test_a_judge_without_its_words_is_refused(judge, tmp_path):
+    for file in ("config.json", "model.safetensors"):
+        (tmp_path / file).write_bytes((judge / file).read_bytes())
+    with pytest.raises(DataError, match="no file of it holds a tokenizer's words"):
+        fitted(tmp_path)
+
+
 def test_mauve_tells_alike_from_different(judge):
     pytest.importorskip("mauve")
     metric = MauveMetric(Mauve(encoder=str(judge), buckets=2), BuildContext(length=8))

@@ -108,6 +108,9 @@ def test_what_is_wrong_with_a_pretrained_one_is_told(tmp_path: Path, monkeypatch
             load(folder, **options)
     with pytest.raises(DataError, match="empty cannot be loaded: it is a folder here"):
         load(tmp_path / "empty")
+    (tmp_path / "empty/config.json").write_text('{"model_type": "gpt2"}')  # its weights, say
+    with pytest.raises(DataError, match=r"it is a folder here, and .*no file of it holds"):
+        load(tmp_path / "empty")
 
 
 def test_a_name_that_nobody_knows(monkeypatch):

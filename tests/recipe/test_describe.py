@@ -33,6 +33,14 @@ def test_options_in_words(registry):
     assert mixed["other"] == "masking part or null"
 
 
+def test_no_bound_of_an_option_hides_another(registry):
+    """A listing shows one of each kind, and which one depends on pydantic's version."""
+    for entry in registry.components():
+        for name, field in entry.component.config.model_fields.items():
+            kinds = [type(part) for part in field.metadata]
+            assert len(kinds) == len(set(kinds)), f"{entry.qualified}: {name}: {field.metadata}"
+
+
 def test_the_schema_names_every_component(registry):
     schema = recipe_schema(registry)
     for entry in registry.components():
