@@ -45,9 +45,11 @@ class Conversion:
     for a model without one or where only a tokenizer, which is not there, knows it.
 
     ``tensors`` says of every tensor of the file where it goes. ``copies`` may be in the file too,
-    and then must equal, bit for bit, the tensor that they name; ``unused`` may be there, and this
-    network computes them itself. ``beside`` names further files that must be there, with what
-    their tensors' names begin with in ``tensors``.
+    and then must equal, bit for bit, the tensor that they name; ``unused`` may be there, and is
+    not needed; ``computed`` may be there, and must be close to the values given, which this
+    network computes itself. ``beside`` names further files that must be there, with what their
+    tensors' names begin with in ``tensors``. ``undrawn`` says why nothing here draws from the
+    model, if so: it is compared, and no more.
     """
 
     recipe: Mapping[str, Any]
@@ -56,7 +58,9 @@ class Conversion:
     mask: int | None
     copies: Mapping[str, str] = field(default_factory=dict)
     unused: frozenset[str] = frozenset()
+    computed: Mapping[str, Tensor] = field(default_factory=dict)
     beside: Mapping[str, str] = field(default_factory=dict)
+    undrawn: str = ""
 
 
 @dataclass(frozen=True)

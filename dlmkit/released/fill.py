@@ -89,7 +89,7 @@ def fill(
 
 def check(own: Mapping[str, Owner], conversion: Conversion, folder: Folder) -> None:
     """Raise CheckpointError, naming tensors, unless ``folder`` fills ``own`` exactly."""
-    known = {*conversion.tensors, *conversion.copies, *conversion.unused}
+    known = {*conversion.tensors, *conversion.copies, *conversion.unused, *conversion.computed}
     problems = [
         ("unexpected", sorted(set(folder.tensors) - known)),
         ("missing", sorted(set(conversion.tensors) - set(folder.tensors))),
@@ -113,6 +113,8 @@ def check(own: Mapping[str, Owner], conversion: Conversion, folder: Folder) -> N
     for name, other in conversion.copies.items():
         if name in folder.tensors and not _equal(folder, name, other):
             problems.append(("duplicated and different", [f"{name} and {other}"]))
+    others = [name for name, value in conversion.computed.items() if _other(folder, name, value)]
+    problems.append(("other than what this model computes", others))
     words = [f"{len(names)} {what} ({_few(names)})" for what, names in problems if names]
     if words:
         path = next(iter(folder.tensors.values())).path
@@ -151,6 +153,16 @@ def _equal(folder: Folder, name: str, other: str) -> bool:
     if two is None or (one.shape, one.dtype) != (two.shape, two.dtype):
         return False
     return torch.equal(folder.tensor(one), folder.tensor(two))
+
+
+def _other(folder: Folder, name: str, value: Tensor) -> bool:
+    """Whether the folder has ``name`` with another value, beyond what half precision rounds."""
+    if name not in folder.tensors:
+        return False
+    stored = folder.tensor(folder.tensors[name])
+    return stored.shape != value.shape or not torch.allclose(
+        stored.double(), value.double(), rtol=1e-2, atol=0.0
+    )
 
 
 def _size(shape: torch.Size) -> str:

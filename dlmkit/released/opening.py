@@ -87,8 +87,13 @@ def open_released(
 
 
 def needs_tokenizer(opened: Opened) -> Opened:
-    """``opened`` itself. Raises DataError if its folder has no tokenizer, so that no text can be
-    read or written."""
+    """``opened`` itself. Raises DataError if no text can be read or written: its folder has no
+    tokenizer, or nothing here draws from such a model."""
+    if opened.conversion.undrawn:
+        raise DataError(
+            f"{opened.folder}: {opened.name} is opened for comparison alone ('dlmkit models "
+            f"verify'): {opened.conversion.undrawn}"
+        )
     if opened.has_tokenizer:
         return opened
     raise DataError(

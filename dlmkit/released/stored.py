@@ -118,12 +118,15 @@ def _beside(folder: Path, beside: Mapping[str, str]) -> list[tuple[Path, str, se
 
 def _header(path: Path) -> dict[str, Stored]:
     with _readable(path), safe_open(path, framework="pt") as file:
-        return {key: _stored(path, key, file.get_slice(key)) for key in file.keys()}  # noqa: SIM118
+        return {key: _stored(path, key, file) for key in file.keys()}  # noqa: SIM118
 
 
-def _stored(path: Path, key: str, piece: Any) -> Stored:
-    empty = piece[tuple(slice(0, 0) for _ in piece.get_shape())] if piece.get_shape() else piece[:]
-    return Stored(path, key, torch.Size(piece.get_shape()), empty.dtype)
+def _stored(path: Path, key: str, file: Any) -> Stored:
+    piece = file.get_slice(key)
+    shape = torch.Size(piece.get_shape())
+    # of a single number no slice can be taken
+    part = piece[tuple(slice(0, 0) for _ in shape)] if shape else file.get_tensor(key)
+    return Stored(path, key, shape, part.dtype)
 
 
 class _readable:

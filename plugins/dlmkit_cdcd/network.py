@@ -93,7 +93,8 @@ def rotation_table(length: int, channels: int, base: float) -> Tensor:
 
     The second half of the channels is the partner of the first.
     """
-    rates = base ** (-torch.arange(0, channels, 2) / channels)
+    dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)  # angles reach L
+    rates = base ** (-torch.arange(0, channels, 2, dtype=dtype) / channels)
     angles = torch.arange(length)[:, None, None] * rates
     cos, sin = angles.cos(), angles.sin()
     return torch.stack((torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)))

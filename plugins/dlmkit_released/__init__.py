@@ -1,1 +1,1 @@
-"""Importers of released models: LLaDA, Dream, tiny-a2d, SDAR, Fast-dLLM v2, ModernBERT-chat."""
+"""Importers of models that others released."""

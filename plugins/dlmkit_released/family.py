@@ -16,7 +16,7 @@ from dlmkit_mdlm.space import TokenSpace
 LONGEST = 4096
 """Positions of a row unless the recipe says otherwise, where a model could read more."""
 
-Head = Literal["decoder", "masked-lm"]
+Head = Literal["hf:decoder", "hf:masked-lm", "released:dit", "released:bailing"]
 
 
 class TokenFamily(Family):
@@ -39,12 +39,12 @@ class TokenFamily(Family):
 def recipe(
     use: Head, network: Mapping[str, Any], *, dim: int, size: int, mask: int | None, longest: int
 ) -> dict[str, Any]:
-    """The recipe of a masked model whose network is ``hf:decoder`` or ``hf:masked-lm``."""
+    """The recipe of a masked model whose network is ``use``."""
     return {
         "length": min(longest, LONGEST),
         "schedule": {"use": "mdlm:log-linear"},
         "space": {"use": "mdlm:tokens", "with": {"dim": dim, "size": size, "mask": mask}},
-        "network": {"use": f"hf:{use}", "with": dict(network)},
+        "network": {"use": use, "with": dict(network)},
         "objective": {"use": "mdlm:nelbo"},
         "sampler": {"use": "mdlm:unmasking"},
         "sample": {"steps": 64, "batch_size": 4},

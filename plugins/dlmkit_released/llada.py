@@ -92,5 +92,7 @@ class Llada(TokenFamily):
                 tensors[f"{prefix}.blocks.{block}.{name}.weight"] = place
         network = {"architecture": architecture, "tied": keys.weight_tying}
         longest = keys.max_sequence_length
-        said = recipe("decoder", network, dim=keys.d_model, size=size, mask=mask, longest=longest)
+        said = recipe(
+            "hf:decoder", network, dim=keys.d_model, size=size, mask=mask, longest=longest
+        )
         return Conversion(said, tensors, size, mask)

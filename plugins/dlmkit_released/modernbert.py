@@ -71,7 +71,7 @@ class ModernBert(TokenFamily):
         }
         network = {"architecture": architecture, "tied": True}
         said = recipe(
-            "masked-lm",
+            "hf:masked-lm",
             network,
             dim=keys.hidden_size,
             size=keys.vocab_size,

@@ -3,24 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from dlmkit import hookimpl
+from dlmkit import Component, hookimpl
 from dlmkit.plugin import HubModel, Importer
+from dlmkit_released import configs
 
 api = 1
 
 GOLDEN = "logits of the authors' code on made-up weights, fp32 on the CPU, within 2e-5"
 
-QWEN2_7B = 7_615_616_512
+QWEN2_7B, DIT_SMALL = 7_615_616_512, 169_627_218
 """Parameters are counted from the sizes of the base model, on modules without memory."""
 
 
-def _type(*names: str) -> Any:
-    def recognises(config: Mapping[str, Any]) -> bool:
-        return config.get("model_type") in names
+@dataclass(frozen=True)
+class _Type:
+    """Recognises configs by their ``model_type``."""
 
-    return recognises
+    names: tuple[str, ...]
+
+    def __call__(self, config: Mapping[str, Any]) -> bool:
+        return config.get("model_type") in self.names
+
+
+def _type(*names: str) -> _Type:
+    return _Type(names)
+
+
+@hookimpl
+def register_components() -> Sequence[Component]:
+    return [
+        Component(
+            kind="network",
+            name="dit",
+            summary="the transformer of SEDD, MDLM, DUO and BD3-LM, on tokens",
+            config=configs.Dit,
+            target="dlmkit_released.dit:Dit",
+            requires=frozenset({"masked"}),
+            example={"blocks": 2, "heads": 3, "features": 8, "time": True},
+        ),
+    ]
 
 
 @hookimpl
@@ -107,9 +131,65 @@ def register_importers() -> Sequence[Importer]:
             mask="[MASK] of its tokenizer",
             verified="logits of transformers 4.57 on made-up weights, fp32 on the CPU, within 5e-5",
         ),
+        Importer(
+            name="mdlm",
+            summary="MDLM: a transformer modulated by time, which is zero",
+            recognises=_type("mdlm"),
+            target="dlmkit_released.dits:Mdlm",
+            models=(
+                HubModel("kuleshov-group/mdlm-owt", DIT_SMALL, stored=4),
+                HubModel("kuleshov-group/mdlm-noeos-owt", DIT_SMALL, stored=4),
+            ),
+            mask="50257, the row behind its tokenizer's tokens",
+            verified=GOLDEN,
+        ),
+        Importer(
+            name="duo",
+            summary="DUO: MDLM's transformer, which reads the time; tokens turn into any others",
+            recognises=_type("DUO", "duo"),
+            target="dlmkit_released.dits:Duo",
+            models=(
+                HubModel("s-sahoo/duo", DIT_SMALL, stored=4),
+                HubModel("s-sahoo/duo-distilled", DIT_SMALL, stored=4),
+            ),
+            mask="none",
+            verified=f"{GOLDEN}; the keys of the hub's config.json were not seen",
+        ),
+        Importer(
+            name="sedd",
+            summary="SEDD: MDLM's transformer, which reads the time and puts out log-scores",
+            recognises=_sedd,
+            target="dlmkit_released.dits:Sedd",
+            models=(
+                HubModel("louaaron/sedd-small", DIT_SMALL, stored=4),
+                HubModel("louaaron/sedd-medium", 424_477_010, stored=4),
+            ),
+            mask="50257, the row behind its tokenizer's tokens",
+            verified=GOLDEN,
+        ),
+        Importer(
+            name="bd3lm",
+            summary="BD3-LM: MDLM's transformer, whose positions see their own block and earlier",
+            recognises=_type("bd3lm"),
+            target="dlmkit_released.dits:Bd3lm",
+            models=(
+                HubModel("kuleshov-group/bd3lm-owt-block_size4", DIT_SMALL, stored=4),
+                HubModel("kuleshov-group/bd3lm-owt-block_size8", DIT_SMALL, stored=4),
+                HubModel("kuleshov-group/bd3lm-owt-block_size16", DIT_SMALL, stored=4),
+                HubModel("kuleshov-group/bd3lm-owt-block_size1024-pretrain", DIT_SMALL, stored=4),
+            ),
+            mask="50257, the row behind its tokenizer's tokens",
+            verified=GOLDEN,
+        ),
     ]
 
 
 def _modernbert(config: Mapping[str, Any]) -> bool:
     masked = "ModernBertForMaskedLM" in (config.get("architectures") or ())
     return config.get("model_type") == "modernbert" and masked
+
+
+def _sedd(config: Mapping[str, Any]) -> bool:
+    """Its config is the nested one of its training, which names no type of model."""
+    nested = all(isinstance(config.get(key), Mapping) for key in ("graph", "model", "noise"))
+    return nested and "tokens" in config

@@ -73,7 +73,7 @@ class Qwen(TokenFamily):
             **self.attention(keys),
         }
         said = recipe(
-            "decoder",
+            "hf:decoder",
             network,
             dim=keys.hidden_size,
             size=keys.vocab_size,

@@ -8,7 +8,7 @@ import pytest
 from dlmkit.cli.app import main
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-FAMILIES = ("llada", "dream", "a2d-qwen3", "sdar", "modernbert")
+FAMILIES = sorted(folder.name for folder in GOLDEN.iterdir())
 
 
 @pytest.mark.parametrize("family", FAMILIES)

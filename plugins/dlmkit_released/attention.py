@@ -1,0 +1,39 @@
+"""Attention whose mask may differ by position, for networks that attend block by block."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dlmkit.types import Mask
+
+Seen = Mask | Bool[Tensor, "#B 1 L L"]
+"""Which positions may be seen: the keys, by every position, or of each position its own."""
+
+Heads = Float[Tensor, "B L _ C"]
+
+
+def block_causal(
+    seen: Seen | None, length: int, block: int | None, device: torch.device
+) -> Tensor | None:
+    """What broadcasts against scores (B, H, L, L). Keys, all without ``seen``, are seen from their
+    own block and from later ones, if there are blocks; a mask of each position is the mask."""
+    if seen is not None and seen.ndim == 4:
+        return seen
+    keys = None if seen is None else seen[:, None, None, :]
+    if block is None:
+        return keys
+    number = torch.arange(length, device=device) // block
+    causal = number[:, None] >= number
+    return causal if keys is None else keys & causal
+
+
+def attended(q: Heads, k: Heads, v: Heads, seen: Tensor | None) -> Float[Tensor, "B L D"]:
+    """Scaled dot-product attention of heads (B, L, H, C), put together again. Fewer heads of ``k``
+    and ``v`` are each read by as many of ``q``."""
+    grouped = q.shape[2] != k.shape[2]
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    mixed = F.scaled_dot_product_attention(q, k, v, seen, enable_gqa=grouped)
+    return mixed.transpose(1, 2).flatten(2)

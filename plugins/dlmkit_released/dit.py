@@ -1,0 +1,172 @@
+"""The transformer of SEDD, MDLM, DUO and BD3-LM: DiT's blocks (2212.09748) on token rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dlmkit.core.context import BuildContext
+from dlmkit.core.network import Conditioning, ScoreNetwork
+from dlmkit.core.schedule import Level
+from dlmkit.errors import RecipeError
+from dlmkit.types import Embedded, Logits, Query
+from dlmkit_cdcd.network import rotate, rotation_table
+from dlmkit_mdlm.schedule import masked_share
+from dlmkit_mdlm.space import TokenSpace
+from dlmkit_released import configs
+from dlmkit_released.attention import Seen, attended, block_causal
+
+FREQUENCIES = 128
+"""Cosines, and as many sines, of a time; the files' first layer of time reads both."""
+ROTARY_BASE = 10000.0
+
+
+class Time(nn.Module):
+    """Cosines and sines of the total noise into an MLP of two layers."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(2 * FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width)
+        )
+
+    def forward(self, sigma: Tensor) -> Tensor:
+        """(B, 1, width), or (B, L, width) where ``sigma`` differs by position."""
+        steps = torch.arange(FREQUENCIES, device=sigma.device, dtype=torch.float32)
+        rates = torch.exp(-math.log(ROTARY_BASE) * steps / FREQUENCIES)
+        angles = sigma.float()[..., None] * rates
+        features = torch.cat((angles.cos(), angles.sin()), dim=-1)
+        time = F.silu(self.mlp(features.to(next(self.parameters()).dtype)))
+        return time if time.ndim == 3 else time[:, None]
+
+
+class Norm(nn.Module):
+    """Layer norm with a weight and no bias."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width))
+        nn.init.ones_(self.weight)
+
+    def forward(self, h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        h = F.layer_norm(h, h.shape[-1:], self.weight)
+        return torch.addcmul(shift, h, 1.0 + scale)
+
+
+class Block(nn.Module):
+    """Self-attention and feed-forward; time shifts and scales what each reads, and gates it."""
+
+    def __init__(self, width: int, heads: int, features: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = Norm(width), Norm(width)
+        self.attn_qkv = nn.Linear(width, 3 * width, bias=False)
+        self.attn_out = nn.Linear(width, width, bias=False)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width)
+        )
+        self.adaLN_modulation = _modulation(features, 6 * width)
+
+    def forward(self, h: Tensor, time: Tensor, rotation: Tensor, seen: Tensor | None) -> Tensor:
+        modulation = self.adaLN_modulation(time).chunk(6, dim=-1)
+        shift, scale, gate, shift_2, scale_2, gate_2 = modulation
+        qkv = self.attn_qkv(self.norm1(h, shift, scale))
+        q, k, v = qkv.view(*h.shape[:2], 3, self.heads, -1).unbind(dim=2)
+        mixed = attended(rotate(q, rotation), rotate(k, rotation), v, seen)
+        h = h + gate * self.attn_out(mixed)
+        out: Tensor = h + gate_2 * self.mlp(self.norm2(h, shift_2, scale_2))
+        return out
+
+
+class Output(nn.Module):
+    """The last norm, modulated, and the head."""
+
+    def __init__(self, width: int, features: int, size: int) -> None:
+        super().__init__()
+        self.norm_final = Norm(width)
+        self.linear = nn.Linear(width, size)
+        self.adaLN_modulation = _modulation(features, 2 * width)
+
+    def forward(self, h: Tensor, time: Tensor) -> Logits:
+        shift, scale = self.adaLN_modulation(time).chunk(2, dim=-1)
+        logits: Tensor = self.linear(self.norm_final(h, shift, scale))
+        return logits
+
+
+def _modulation(features: int, width: int) -> nn.Linear:
+    layer = nn.Linear(features, width)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class Dit(ScoreNetwork):
+    """Logits of every row of the table. At given positions it reads the clean token.
+
+    Time is the total noise -log(1 - m) of the masked share m, or zero in a network that does not
+    read it: the layers of time run all the same, and add a constant. With ``block`` a position
+    sees its own block and those before it (BD3-LM, 2503.09573, while sampling).
+    """
+
+    rotation: Tensor
+
+    def __init__(self, config: configs.Dit, context: BuildContext) -> None:
+        super().__init__()
+        space = context.part("space")
+        if not isinstance(space, TokenSpace):
+            raise RecipeError("network: released:dit needs space mdlm:tokens")
+        if context.attention not in ("auto", "sdpa"):
+            raise RecipeError(f"network: released:dit has no attention {context.attention!r}")
+        width, heads = space.dim, config.heads
+        if width % (2 * heads):
+            raise RecipeError(
+                f"network.with.heads: {heads} heads, each of an even number of channels, do not "
+                f"divide the {width} channels of the space"
+            )
+        self.reads_level, self.block = config.time, config.block
+        self.sigma_map = Time(config.features)
+        self.blocks = nn.ModuleList(
+            Block(width, heads, config.features) for _ in range(config.blocks)
+        )
+        self.output_layer = Output(width, config.features, space.query_dim)
+        rotation = rotation_table(context.length, width // heads, ROTARY_BASE)
+        self.register_buffer("rotation", rotation, persistent=False)
+
+    def forward(
+        self, x: Embedded, level: Level, conditioning: Conditioning, previous: Tensor
+    ) -> Query:
+        x = torch.where(conditioning.given[..., None], conditioning.clean.to(x.dtype), x)
+        return self.logits(x, -torch.log1p(-masked_share(level)), conditioning.attend)
+
+    def logits(
+        self,
+        x: Embedded,
+        sigma: Float[Tensor, "*shape"],
+        seen: Seen | None,
+        positions: Int[Tensor, "L"] | None = None,
+    ) -> Logits:
+        """Of embedded rows at total noise ``sigma``, (B,) or (B, L); ``seen`` are keys, or a mask
+        (B or 1, 1, L, L) that stands for the block-causal one too. Positions are 0, 1, ... unless
+        given."""
+        if not self.reads_level:
+            sigma = torch.zeros_like(sigma)
+        time = self.sigma_map(sigma)
+        rotation = self.rotation if positions is None else self.rotation[:, positions]
+        mask = block_causal(seen, x.shape[1], self.block, x.device)
+        for block in self.blocks:
+            x = block(x, time, rotation, mask)
+        logits: Tensor = self.output_layer(x, time)
+        return logits
+
+    def shard_units(self) -> Sequence[nn.Module]:
+        return list(self.blocks)
+
+    def dense_layers(self) -> Sequence[nn.Linear]:
+        """Without the modulations, which read one vector a row."""
+        skipped = {id(block.adaLN_modulation) for block in self.blocks if isinstance(block, Block)}
+        return [layer for layer in super().dense_layers() if id(layer) not in skipped]
