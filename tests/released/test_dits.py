@@ -112,5 +112,5 @@ def test_rotary_frequencies_of_another_base_are_refused(tmp_path, capsys):
 
 
 def test_what_nothing_draws_from_says_so():
-    with pytest.raises(DataError, match="for comparison alone .* noised uniformly"):
+    with pytest.raises(DataError, match=r"for comparison alone .* noised uniformly"):
         needs_tokenizer(opened("duo"))
