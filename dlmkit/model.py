@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,6 +24,9 @@ from dlmkit.recipe.shelf import SUFFIXES, shipped
 from dlmkit.recipe.short import NONE, Choice, overrides, typed
 from dlmkit.recipe.write import dump
 from dlmkit.registry.lookup import Registry
+from dlmkit.released.fetch import fetched, hub_name
+from dlmkit.released.fill import refill
+from dlmkit.released.opening import is_released, needs_tokenizer, open_released
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.prompts import GAP, beginning, gaps
 from dlmkit.sampling.recorders import progress as bar
@@ -42,6 +44,7 @@ from dlmkit.training.state import (
     Weights,
     load_weights,
     named_tensors,
+    stored_dtype,
     weights_file,
 )
 
@@ -387,26 +390,76 @@ def load_model(
     device: torch.device | str = "cpu",
 ) -> Model:
     """The model that ``reference`` means: a run's newest checkpoint, a checkpoint, an exported
-    folder, or a model that a plugin ships under this name.
+    folder, a model that a plugin ships under this name, or a released model, by its folder or its
+    name on the hub (``owner/name[@revision]``).
 
-    ``overrides`` are ``key.path=value`` under :data:`SAMPLING_KEYS`; ``weights`` are the moving
+    ``overrides`` are ``key.path=value`` under :data:`SAMPLING_KEYS`, and under ``data`` where a
+    model came without text; ``weights`` are the moving
     average by default, or the only ones that the folder holds. Nothing but tensors, JSON and YAML
     is read, all verified against the manifest first. Raises RecipeError if there is no such
     model, CheckpointError if it is damaged, and PluginError, which names the package to install,
     if a plugin that it was made with is not there.
     """
-    _only_sampling(overrides)
+    text_of = [override for override in overrides if _key(override) == "data"]
+    _only_sampling([override for override in overrides if override not in text_of])
     registry = Registry.load()
-    folder = find(model_folder(str(reference), registry))
+    place = model_folder(str(reference), registry)
+    if is_released(place):
+        if weights is not None:
+            raise UsageError(f"--weights {weights}: {place} is a released model, of one set")
+        return load_released(str(reference), place, registry, overrides, device=device)
+    folder = find(place)
     text, (file, held) = _recipe(folder), weights_file(folder, weights)
     try:
+        if text_of and _has_text(resolve_text(text, folder / RECIPE, (), registry).config):
+            _only_sampling(text_of)
         resolved = resolve_text(text, folder / RECIPE, overrides, registry)
     except PluginError as error:
         raise PluginError(f"{error}{origin.advice(folder, text, registry)}") from error
-    assembly = assemble(resolved.config, registry, device=device, folder=folder, with_data=False)
-    load_weights(assembly.objective, file)
+    dtype, where = stored_dtype(folder), torch.device(device)
+    plain = dtype == torch.float32  # what is trained here; the others came from elsewhere
+    assembly = assemble(
+        resolved.config,
+        registry,
+        device=where,
+        dtype=dtype,
+        folder=folder,
+        with_data=False,
+        fill=None if plain else lambda module: refill(module, file, where),
+    )
+    if plain:
+        load_weights(assembly.objective, file)
     assembly.objective.eval()
     return Model(folder, assembly, assemble_sampling(assembly), held, saved_step(folder))
+
+
+def load_released(
+    reference: str,
+    folder: Path,
+    registry: Registry,
+    overrides: Sequence[str] = (),
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    pickled: bool = False,
+) -> Model:
+    """The released model in ``folder``, which the user calls ``reference``, ready to be sampled.
+
+    Raises DataError and CheckpointError as :func:`~dlmkit.released.opening.open_released`, and
+    DataError if the folder has no tokenizer.
+    """
+    opened = open_released(
+        folder,
+        registry,
+        device=device,
+        dtype=dtype,
+        pickled=pickled,
+        overrides=overrides,
+        name=reference,
+    )
+    assembly = needs_tokenizer(opened).assembly
+    assembly.objective.eval()
+    return Model(folder, assembly, assemble_sampling(assembly), "raw")
 
 
 def open_model(
@@ -443,18 +496,29 @@ def names_recipe(reference: str, registry: Registry) -> bool:
     return reference.endswith(SUFFIXES) or reference in recipes - models
 
 
+def _has_text(config: RecipeConfig) -> bool:
+    """Whether the recipe of a model says what text it learned from; a released model's does not."""
+    return bool(config.data.options.get("paths", True))
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].partition(".")[0].strip()
+
+
 def _only_sampling(overrides: Sequence[str]) -> None:
     for override in overrides:
-        key = override.partition("=")[0].partition(".")[0].strip()
-        if key not in SAMPLING_KEYS:
+        if (key := _key(override)) not in SAMPLING_KEYS:
             raise UsageError(
                 f"{typed(override)}: {key!r} belongs to what was trained and cannot change when "
                 f"sampling; what can are {', '.join(SAMPLING_KEYS)}"
             )
 
 
-def model_folder(reference: str, registry: Registry) -> Path:
-    """The folder of a run, a checkpoint or a shipped model. Raises RecipeError if there is none."""
+def model_folder(reference: str, registry: Registry, pickled: bool = False) -> Path:
+    """The folder of a run, a checkpoint, a shipped or a released model; one of the hub,
+    ``owner/name[@revision]``, is fetched, with its pickles if it is to be. Raises RecipeError if
+    there is none, and DataError if
+    the hub has none or cannot be reached."""
     path = folders.expanded(reference)
     if os.path.isdir(path):
         return path
@@ -465,28 +529,18 @@ def model_folder(reference: str, registry: Registry) -> Path:
     except RecipeError as error:
         if names_recipe(reference, registry):
             raise _untrained(reference) from error
-        raise RecipeError(f"{error}, and no folder has that name; {_how(reference)}") from error
+        if (named := hub_name(reference)) is not None:
+            return fetched(*named, pickled)
+        raise RecipeError(
+            f"{error}, and no folder has that name; train one by 'dlmkit train RECIPE' and name "
+            "its folder"
+        ) from error
 
 
 def _untrained(recipe: str) -> UsageError:
     return UsageError(
         f"{recipe} is a recipe, and its model must be trained first: run 'dlmkit train {recipe}' "
         "and name the run's folder"
-    )
-
-
-_ON_HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
-
-
-def _how(reference: str) -> str:
-    """What to do where ``reference`` is no model here."""
-    if _ON_HUB.fullmatch(reference) is None or Path(reference).parent.is_dir():
-        return "train one by 'dlmkit train RECIPE' and name its folder"
-    return (
-        "it may be the name of a repository on the Hugging Face hub: if its model is one of "
-        f"dlmkit's, which 'dlmkit push' sent there, fetch it by 'dlmkit pull {reference}' and name "
-        "the new folder. No other model can be sampled here; an encoder of transformers can be the "
-        "network of a recipe ('dlmkit components show network/hf-encoder')"
     )
 
 

@@ -48,6 +48,11 @@ OWN = {
             "export", "Write a model as a folder of the Hugging Face hub.", "dlmkit.cli.hub:export"
         ),
         Command(
+            "import",
+            "Write a model that others released as a folder of dlmkit's own.",
+            "dlmkit.cli.importing:import_model",
+        ),
+        Command(
             "push",
             "Export a model and send it to the Hugging Face hub, with the token of hf auth login.",
             "dlmkit.cli.hub:push",

@@ -29,15 +29,16 @@ Trained = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A run's folder, a checkpoint, an exported folder, or a model that a plugin ships.",
+        help="A run's folder, a checkpoint, an exported folder, a model that a plugin ships, or a "
+        "released one by its folder or hub name.",
     ),
 ]
 Sampled = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A run's folder, a checkpoint, an exported folder, a model that a plugin ships, or a "
-        "recipe with nothing to train, such as `markov`.",
+        help="A run's folder, a checkpoint, an exported folder, a model that a plugin ships, a "
+        "released one by its folder or hub name, or a recipe with nothing to train (`markov`).",
     ),
 ]
 Seed = Annotated[

@@ -21,10 +21,19 @@ MOST = 2**22
 """The largest vocabulary: sixteen times the largest of a published model (2**18)."""
 
 
+class _Added(documents.Shape):
+    content: str
+
+
 class _Roles(documents.Shape):
-    pad_token: str | None = None
-    unk_token: str | None = None
-    eos_token: str | None = None
+    pad_token: str | _Added | None = None
+    unk_token: str | _Added | None = None
+    eos_token: str | _Added | None = None
+
+    def token(self, role: str) -> str | None:
+        """The token of a role, which others' folders write with all that it does."""
+        value = getattr(self, f"{role}_token")
+        return value.content if isinstance(value, _Added) else value
 
 
 class Tokenizer:
@@ -118,7 +127,8 @@ class Tokenizer:
 
     @staticmethod
     def load(folder: Path) -> Tokenizer:
-        """What :meth:`save` wrote. Raises DataError if it is missing or broken."""
+        """What :meth:`save` wrote, or a tokenizer of transformers; one without a token for padded
+        positions pads by what ends a text. Raises DataError if it is missing or broken."""
         path = folder / FILE
         if not path.is_file():
             raise DataError(f"{folder} holds no {FILE}")
@@ -126,6 +136,8 @@ class Tokenizer:
             text = files.read_text(path)
             documents.parse(text)
             backend = tokenizers.Tokenizer.from_str(text)
+            backend.no_padding()
+            backend.no_truncation()
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # bare Exception for every fault; PanicException is none
@@ -136,9 +148,9 @@ class Tokenizer:
             roles = documents.shaped(documents.read(folder / ROLES), _Roles)
         except (OSError, ValueError) as error:
             raise DataError(f"{folder / ROLES} cannot be read: {error}") from error
-        return Tokenizer(
-            backend, pad=roles.pad_token or PAD, unknown=roles.unk_token, separator=roles.eos_token
-        )
+        end = roles.token("eos")
+        pad = roles.token("pad") or end or PAD
+        return Tokenizer(backend, pad=pad, unknown=roles.token("unk"), separator=end)
 
 
 def _cut(text: str, most: int = 200) -> str:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from dlmkit import documents, files
-from dlmkit.folders import at_work
+from dlmkit.folders import MANIFEST, at_work
 from dlmkit.hub.card import card
 from dlmkit.hub.evidence import Evidence
 from dlmkit.model import Model, load_model
@@ -102,7 +102,8 @@ class Export:
         """The card of a folder that was exported before may have been edited: it is kept, unless
         something new is to stand in it."""
         source, new = self.model.folder, (self.licence, self.record, self.acceptance)
-        before = None if source is None or run_of(source) or any(new) else source / CARD
+        written = source is not None and (source / MANIFEST).is_file() and not run_of(source)
+        before = source / CARD if source is not None and written and not any(new) else None
         if before is not None and _own(before):
             return files.read_text(before)
         return card(self.model, self.name, self.licence, evidence)
@@ -112,7 +113,7 @@ class Export:
         return {
             "architectures": [ARCHITECTURE],
             "dlmkit_version": __version__,
-            "dtype": "float32",
+            "dtype": str(self.model.assembly.context.dtype).removeprefix("torch."),
             "max_position_embeddings": config.length,
             "model_type": MODEL_TYPE,
             "pad_token_id": tokenizer.pad_id,

@@ -5,18 +5,16 @@ from __future__ import annotations
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dlmkit import documents, folders
-from dlmkit.errors import CheckpointError, DataError, UsageError
+from dlmkit.errors import CheckpointError
 from dlmkit.hub.folder import Export
+from dlmkit.released.fetch import reachable
 from dlmkit.training.checkpoint import MANIFEST, verify
 from dlmkit.training.state import CONFIG, RECIPE
-
-LOG_IN = "log in: hf auth login, or HF_TOKEN (to send, a token that may write)"
 
 READ = ("*.safetensors", "*.json", "*.yaml", "*.md", "*.png", "*.txt")
 """The files that are fetched: nothing in these formats runs when it is read."""
@@ -32,7 +30,7 @@ def push(export: Export, repo: str, *, private: bool = False, revision: str | No
     """
     from huggingface_hub import HfApi
 
-    with tempfile.TemporaryDirectory() as scratch, _reachable(repo, "sent"):
+    with tempfile.TemporaryDirectory() as scratch, reachable(repo, "sent"):
         folder = Path(scratch) / "model"
         export.write(folder)
         api = HfApi(library_name="dlmkit")
@@ -81,7 +79,7 @@ def fetched(
     from huggingface_hub import constants, snapshot_download
 
     if local_files_only or constants.is_offline_mode():
-        with _reachable(repo, "found"):
+        with reachable(repo, "found"):
             found = snapshot_download(
                 repo, revision=revision, cache_dir=cache_dir, local_files_only=True
             )
@@ -97,7 +95,7 @@ def _download(
     """Where the files of ``repo`` lie now, and their commit. Its list is looked at first."""
     from huggingface_hub import HfApi, snapshot_download
 
-    with _reachable(repo, "fetched"):
+    with reachable(repo, "fetched"):
         info = HfApi(library_name="dlmkit").model_info(repo, revision=revision, token=token)
         refuse_code(repo, [file.rfilename for file in info.siblings or ()])
         folder = snapshot_download(
@@ -136,43 +134,3 @@ def check_folder(folder: Path, origin: str) -> None:
         raise CheckpointError(f"{origin}: {words}; fetch it again, or ask its author") from error
     if "auto_map" in config:
         raise CheckpointError(f"{origin}: {CONFIG} asks for remote code (auto_map); it is refused")
-
-
-@contextmanager
-def _reachable(repo: str, what: str) -> Iterator[None]:
-    """Turn what goes wrong between here and the hub into a DataError that says what to do."""
-    from huggingface_hub import errors
-
-    try:
-        yield
-    except errors.HFValidationError as error:
-        raise UsageError(f"{repo!r} is no name of a repository (user/name): {error}") from error
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        raise DataError(
-            f"{repo} cannot be {what}: the hub says {_words(error)}\nif it is there and private, "
-            f"{LOG_IN}"
-        ) from error
-    except errors.HfHubHTTPError as error:
-        refused = error.response.status_code in (401, 403)
-        advice = f"\n{LOG_IN}" if refused else ""
-        raise DataError(f"{repo} cannot be {what}: the hub says {_words(error)}{advice}") from error
-    except Exception as error:  # the transport's own errors, of whichever library
-        if not _of_transport(error):
-            raise
-        raise DataError(
-            f"{repo} cannot be {what}: the hub cannot be reached ({_words(error)})\ncheck the "
-            "connection, HF_ENDPOINT and HF_HUB_OFFLINE; without one, carry the folder that "
-            f"'dlmkit export' writes, or use what lies in {folders.hub()} (HF_HOME)"
-        ) from error
-
-
-def _of_transport(error: BaseException) -> bool:
-    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    module = type(error).__module__.partition(".")[0]
-    kinds = (ConnectionError, TimeoutError, OfflineModeIsEnabled, LocalEntryNotFoundError)
-    return isinstance(error, kinds) or module.startswith(("httpx", "httpcore", "requests"))
-
-
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"

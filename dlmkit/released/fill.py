@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from dlmkit.core.finite import refuse_non_finite
 from dlmkit.core.importer import Conversion, Place, Slot, Split
 from dlmkit.errors import CheckpointError
-from dlmkit.released.stored import Folder
+from dlmkit.released.stored import Folder, one
 
 Progress = Callable[[int, int], object]
 """Called with the bytes that were read so far, and those in all."""
@@ -85,6 +86,12 @@ def fill(
         if progress is not None:
             progress(done, whole)
     module.to(device)
+
+
+def refill(module: nn.Module, path: Path, device: torch.device) -> None:
+    """:func:`fill` from a file that holds the module's own names, as an exported model does."""
+    conversion = Conversion({}, {name: name for name in owners(module)}, 0, None)
+    fill(module, conversion, one(path), device)
 
 
 def check(own: Mapping[str, Owner], conversion: Conversion, folder: Folder) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from tokenizers import models
 from dlmkit.core.importer import Conversion, Family
 from dlmkit.core.tokenizer import FILE, Tokenizer
 from dlmkit.errors import CheckpointError, DataError
+from dlmkit.folders import MANIFEST, RECIPE
 from dlmkit.recipe.assemble import Assembly, assemble
 from dlmkit.recipe.load import resolve_values
 from dlmkit.registry.lookup import Registry
@@ -27,6 +28,10 @@ FILLED_IN: Mapping[str, Any] = {
     "train": {"steps": 1000, "learning_rate": 1e-5},
 }
 """What a conversion's recipe need not say. The rates are no advice: nothing was trained by them."""
+
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""What weights can be converted to."""
 
 
 @dataclass(frozen=True)
@@ -49,41 +54,50 @@ def open_released(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     pickled: bool = False,
-    overrides: tuple[str, ...] = (),
+    overrides: Sequence[str] = (),
+    name: str | None = None,
     progress: Progress | None = None,
 ) -> Opened:
     """The released model in ``folder``, on ``device``, in its stored dtype or ``dtype``.
 
     ``pickled`` allows tensors in pickles, read by torch's weights-only loader. ``overrides`` are
-    ``key.path=value`` of its recipe. Raises DataError for a config that no family knows, and
+    ``key.path=value`` of its recipe, and ``name`` is what the recipe calls the folder, for its
+    tokenizer. Raises DataError for a config that no family knows, and
     CheckpointError for a folder that is not exactly what its family says.
     """
     config = families.config_of(folder)
-    name, importer = families.find(folder, config, registry)
-    family = families.build(name, importer)
-    tokens = special_tokens(folder)
+    known, importer = families.find(folder, config, registry)
+    family = families.build(known, importer)
+    own = tokenizer_of(folder)
+    tokens = special_tokens(own)
     try:
         conversion = family.convert(config, tokens)
     except ValueError as error:
-        raise CheckpointError(f"{folder}: {name} cannot open this model: {error}") from error
+        raise CheckpointError(f"{folder}: {known} cannot open this model: {error}") from error
     stored = listed(folder, conversion.beside, family.unpickled if pickled else None)
-    own = tokenizer_of(folder)
     tokenizer = own or _numbers(conversion.size)
     _check_vocabulary(folder, tokenizer, conversion)
-    data = {"paths": [], "tokenizer": {"kind": "pretrained", "name": str(folder)}}
+    data = {"paths": [], "tokenizer": {"kind": "pretrained", "name": name or str(folder)}}
     values = {"data": {"use": "text:text", "with": data}, **FILLED_IN, **conversion.recipe}
-    recipe = resolve_values(values, f"the recipe of {name}", overrides, registry).config
+    recipe = resolve_values(values, f"the recipe of {known}", overrides, registry).config
     where = torch.device(device)
     assembly = assemble(
         recipe,
         registry,
         device=where,
         dtype=dtype or _dtype(stored, conversion),
+        folder=folder,
         with_data=False,
         tokenizer=tokenizer,
         fill=lambda module: fill(module, conversion, stored, where, dtype, progress),
     )
-    return Opened(folder, name, family, conversion, assembly, own is not None)
+    return Opened(folder, known, family, conversion, assembly, own is not None)
+
+
+def is_released(folder: Path) -> bool:
+    """Whether ``folder`` can be a model that others released, and is none that dlmkit wrote."""
+    ours = any((folder / name).exists() for name in (MANIFEST, RECIPE, "checkpoints"))
+    return not ours and (folder / families.CONFIG).is_file()
 
 
 def needs_tokenizer(opened: Opened) -> Opened:

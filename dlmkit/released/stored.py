@@ -82,6 +82,11 @@ def listed(folder: Path, beside: Mapping[str, str], unpickled: Unpickled | None)
     return Folder(tensors, pickles)
 
 
+def one(path: Path) -> Folder:
+    """The tensors of one file of safetensors. Raises CheckpointError if it cannot be read."""
+    return Folder(_header(path), {})
+
+
 def _weights(folder: Path) -> list[tuple[Path, str, set[str] | None]]:
     """The files of the weights, and the tensors that an index promises of each."""
     for name in (WEIGHTS, PICKLED):

@@ -112,6 +112,7 @@ class _State(documents.Shape):
 
 class _Config(documents.Shape):
     weights: Weights
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
 def weights_file(folder: Path, weights: Weights | None = None) -> tuple[Path, Weights]:
@@ -134,8 +135,18 @@ def weights_file(folder: Path, weights: Weights | None = None) -> tuple[Path, We
 
 def exported(folder: Path) -> Weights:
     """Which weights the exported ``folder`` holds. Raises CheckpointError if it is none."""
+    return _exported(folder).weights
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """The dtype that the model in ``folder`` is built in: of a run, fp32."""
+    whole = (folder / EMA).is_file()
+    return torch.float32 if whole else getattr(torch, _exported(folder).dtype)
+
+
+def _exported(folder: Path) -> _Config:
     try:
-        return documents.shaped(documents.read(folder / CONFIG), _Config).weights
+        return documents.shaped(documents.read(folder / CONFIG), _Config)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{folder} holds neither {EMA} nor a {CONFIG} that says which weights it has: it is "

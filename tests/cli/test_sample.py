@@ -323,15 +323,16 @@ def test_bad_words_are_refused_in_one_message(sample, options, code, message):
     assert "Traceback" not in err
 
 
-def test_models_that_are_not_there(sample, tmp_path, trained):
+def test_models_that_are_not_there(sample, tmp_path, trained, monkeypatch):
     code, _, err = sample(model="nowhere")
     assert (code, err.partition(";")[0]) == (3, "error: there is no model 'nowhere'")
     assert err.endswith(
         "and no folder has that name; train one by 'dlmkit train RECIPE' and name its folder\n"
     )
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     code, _, err = sample(model="someone/gpt2")
-    assert (code, "fetch it by 'dlmkit pull someone/gpt2'" in err) == (3, True)
-    assert "an encoder of transformers can be the network of a recipe" in err
+    assert (code, "someone/gpt2 cannot be fetched" in err) == (5, True)
+    assert "carry the model's folder here and name it" in err
     assert f"of the runs in it ({trained.name}), name one" in sample(model=trained.parent)[2]
     assert sample(model=tmp_path)[::2] == (6, f"error: {tmp_path} holds no checkpoint\n")
     file = trained / "checkpoints" / "step-00000004" / "recipe.yaml"

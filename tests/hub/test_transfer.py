@@ -152,7 +152,7 @@ def test_no_connection(hub, run, fetch, monkeypatch, capsys):
     code, err, _ = fetch()
     assert code == 5
     assert f"{REPO} cannot be fetched: the hub cannot be reached" in err
-    assert "'dlmkit export' writes" in err
+    assert "carry the model's folder here and name it" in err
     assert main(["push", str(run), REPO]) == 5
     assert f"{REPO} cannot be sent: the hub cannot be reached" in capsys.readouterr().err
 

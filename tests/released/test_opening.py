@@ -1,8 +1,6 @@
 """A released folder is opened exactly, or refused by the names of what is wrong with it."""
 
 import json
-import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,13 +8,11 @@ from safetensors.torch import load_file, save_file
 
 from dlmkit.cli.app import main
 
-GOLDEN = Path(__file__).parent.parent / "golden"
-
 
 @pytest.fixture
-def llada(tmp_path):
+def llada(golden):
     """A copy of LLaDA's golden folder, to be changed."""
-    return Path(shutil.copytree(GOLDEN / "llada", tmp_path / "llada"))
+    return golden("llada")
 
 
 def change(folder, **tensors):

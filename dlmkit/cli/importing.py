@@ -1,0 +1,64 @@
+"""``dlmkit import``: a released model as a folder of dlmkit's own."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dlmkit.cli.output import result, result_json
+
+
+class DType(StrEnum):
+    """What floating-point weights are converted to."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+def import_model(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="REF", help="The folder of a released model, or its hub name."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The new folder to write.")],
+    pickled: Annotated[
+        bool,
+        typer.Option(
+            "--pickled",
+            help="Read tensors from .bin, .pt and .ckpt files too, by torch's weights-only loader.",
+        ),
+    ] = False,
+    dtype: Annotated[
+        DType | None, typer.Option(help="Convert the weights.  [default: as they are stored]")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="{folder, files}.")] = False,
+) -> None:
+    """Write a model that others released as a folder of dlmkit's own.
+
+    It is opened strictly, as every command opens it, and written like dlmkit export writes: one
+    file of safetensors, the tokenizer, the recipe, a card and a manifest.
+    """
+    from dlmkit.errors import UsageError
+    from dlmkit.hub.folder import Export
+    from dlmkit.model import load_released, model_folder
+    from dlmkit.registry.lookup import Registry
+    from dlmkit.released.opening import DTYPES, is_released
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):  # before anything is fetched
+        raise UsageError(f"{out} exists already; name a new folder")
+    registry = Registry.load()
+    folder = model_folder(model, registry, pickled)
+    if not is_released(folder):
+        raise UsageError(f"{folder} is a model of dlmkit already, or none: use dlmkit export")
+    wanted = None if dtype is None else DTYPES[dtype.value]
+    opened = load_released(model, folder, registry, dtype=wanted, pickled=pickled)
+    Export(opened, out.name).write(out)
+    files = sorted(path.name for path in out.iterdir())
+    if as_json:
+        result_json({"folder": str(out), "files": files})
+    else:
+        result(f"{out}: {', '.join(files)}")

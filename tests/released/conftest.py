@@ -1,0 +1,46 @@
+"""Golden folders, and the same with a tokenizer, as the hub has them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import tokenizers
+from tokenizers import models, pre_tokenizers
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+MASKS = {"llada": "<|mdm_mask|>", "dream": "<|mask|>", "a2d-qwen3": "<|mask|>", "sdar": "<|MASK|>"}
+MASKS |= {"modernbert": "[MASK]"}
+
+
+@pytest.fixture
+def golden(tmp_path):
+    """A copy of a golden folder, to be changed; ``words`` puts a tokenizer into it."""
+
+    def copy(family, words=False):
+        folder = Path(shutil.copytree(GOLDEN / family, tmp_path / family))
+        if words:
+            add_tokenizer(folder)
+        return folder
+
+    return copy
+
+
+def add_tokenizer(folder, mask=True):
+    """Words w0, w1, ... as ids, and the special tokens where the model has them."""
+    meta = json.loads((folder / "meta.json").read_text())
+    special = {meta["pad_id"]: "<|endoftext|>"}
+    if mask:
+        special[meta["mask_id"]] = MASKS[meta["family"]]
+    words = {f"w{i}": i for i in range(max(special) + 1) if i not in special}
+    words |= {token: i for i, token in special.items()}
+    backend = tokenizers.Tokenizer(models.WordLevel(words, unk_token="w0"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.add_special_tokens(list(special.values()))
+    backend.save(str(folder / "tokenizer.json"))
+    roles = {
+        "eos_token": "<|endoftext|>",
+        "pad_token": {"content": "<|endoftext|>", "lstrip": False, "special": True},
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(roles))

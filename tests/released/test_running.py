@@ -1,0 +1,138 @@
+"""A released model is a MODEL like any run: sampled, measured, exported, imported."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import dlmkit
+from dlmkit.cli.app import main
+
+from .conftest import MASKS, add_tokenizer
+
+DRAWN = ("-n", "2", "--length", "12", "--steps", "4", "--json")
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs the program; gives (exit code, stdout, stderr)."""
+
+    def call(*words):
+        code = main([str(word) for word in words])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return call
+
+
+@pytest.mark.parametrize("family", sorted(MASKS))
+def test_every_family_draws_text_that_begins_with_the_prompt(golden, run, family):
+    code, out, _ = run("sample", golden(family, words=True), *DRAWN, "--prompt", "w5 w7")
+    assert code == 0
+    texts = [entry["text"] for entry in json.loads(out)]
+    assert all(text.startswith("w5 w7 ") for text in texts)
+    assert texts[0] != texts[1]
+    assert MASKS[family] not in "".join(texts)
+
+
+def test_a_folder_without_a_tokenizer_is_refused_before_any_text(golden, run):
+    code, out, err = run("sample", golden("llada"), *DRAWN)
+    assert (code, out) == (5, "")
+    assert "holds no tokenizer.json" in err
+
+
+def test_a_tokenizer_without_the_mask_is_refused(golden, run):
+    folder = golden("a2d-qwen3")
+    add_tokenizer(folder, mask=False)
+    code, out, err = run("sample", folder, *DRAWN)
+    assert (code, out) == (6, "")
+    assert "the tokenizer has no mask token: expected <|mask|>" in err
+
+
+def test_a_tokenizer_larger_than_the_table_is_refused(golden, run):
+    folder = golden("llada", words=True)
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["vocab"]["beyond"] = 120
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    code, out, err = run("sample", folder, *DRAWN)
+    assert (code, out) == (6, "")
+    assert "the tokenizer's largest id is 120, and the model's table of tokens has 120 rows" in err
+
+
+def test_a_mask_outside_of_the_table_is_refused(golden, run):
+    folder = golden("llada", words=True)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "mask_token_id": 120}))
+    assert "the mask's id is 120" in run("sample", folder, *DRAWN)[2]
+
+
+@pytest.mark.parametrize("family", ["llada", "modernbert"])
+def test_an_imported_model_draws_the_same_texts(golden, run, tmp_path, family):
+    source, ours = golden(family, words=True), tmp_path / "ours"
+    assert run("import", source, "--out", ours)[0] == 0
+    assert run("sample", ours, *DRAWN)[:2] == run("sample", source, *DRAWN)[:2]
+    assert (ours / "manifest.json").is_file()
+    code, _, err = run("import", ours, "--out", tmp_path / "again")
+    assert (code, "is a model of dlmkit already" in err) == (2, True)
+    assert run("import", source, "--out", ours)[0] == 2
+
+
+def test_a_dtype_converts_and_is_kept(golden, run, tmp_path):
+    ours = tmp_path / "ours"
+    assert run("import", golden("sdar", words=True), "--dtype", "bf16", "--out", ours)[0] == 0
+    held = load_file(ours / "model.safetensors")
+    assert {tensor.dtype for tensor in held.values()} == {torch.bfloat16}
+    model = dlmkit.load(ours)
+    assert {p.dtype for p in model.assembly.objective.parameters()} == {torch.bfloat16}
+    assert len(model.sample(1, length=8, steps=3)) == 1
+
+
+def pickle(folder):
+    """The weights as torch saved them of old."""
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def test_pickles_are_read_only_where_they_are_asked_for(golden, run, tmp_path):
+    folder, ours = golden("llada", words=True), tmp_path / "ours"
+    expected = run("sample", folder, *DRAWN)[1]
+    pickle(folder)
+    code, out, err = run("sample", folder, *DRAWN)
+    assert (code, out) == (6, "")
+    assert f"'dlmkit import --pickled {folder} --out DIR'" in err
+    assert run("import", "--pickled", folder, "--out", ours)[0] == 0
+    assert run("sample", ours, *DRAWN)[1] == expected
+
+
+class Bomb:
+    def __reduce__(self):
+        return print, ("a pickle ran code",)
+
+
+def test_a_pickle_that_would_run_code_is_refused(golden, run, tmp_path):
+    folder = golden("llada", words=True)
+    (folder / "model.safetensors").unlink()
+    torch.save({"weight": Bomb()}, folder / "pytorch_model.bin")
+    code, out, err = run("import", "--pickled", folder, "--out", tmp_path / "ours")
+    assert (code, out) == (6, "")
+    assert "pytorch_model.bin cannot be read" in err
+    assert not (tmp_path / "ours").exists()
+
+
+def test_text_can_be_named_for_a_model_that_came_without(golden, run, tmp_path):
+    text = tmp_path / "text.txt"
+    lines = (f"w{i} w{j} w{i + j} w{j}" for i in range(1, 50) for j in range(1, 50))
+    text.write_text("\n\n".join(lines))
+    out = tmp_path / "a.json"
+    words = ("-n", "3", "--metric", "distinct", "--out", out, "--set", "sample.steps=4")
+    code, _, err = run("eval", golden("llada", words=True), *words)
+    assert (code, "data.with.paths is empty" in err) == (5, True)
+    named = ("--set", f"data.with.paths={text}")
+    assert run("eval", tmp_path / "llada", *words, *named)[0] == 0
+    assert json.loads(out.read_text())
+
+
+def test_a_released_model_has_one_set_of_weights(golden, run):
+    code, _, err = run("sample", golden("llada", words=True), "--weights", "raw", *DRAWN)
+    assert (code, "is a released model, of one set" in err) == (2, True)
