@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, PositiveFloat, model_validator
 
 from dlmkit import Config
 from dlmkit.plugin import Size
@@ -18,3 +20,45 @@ class Dit(Config):
     block: Size | None = Field(
         None, description="positions of a block, which sees itself and those before it (BD3-LM)"
     )
+
+
+class Bailing(Config):
+    """Bailing's mixture of experts, as LLaDA2 mini has it; its width is the space's."""
+
+    blocks: Size = Field(20, description="layers (LLaDA2 mini: 20)")
+    dense: int = Field(1, ge=0, description="first layers without experts (LLaDA2 mini: 1)")
+    hidden: Size = Field(5120, description="channels inside a layer without experts")
+    heads: Size = Field(16, description="attention heads")
+    groups: Size = Field(4, description="heads of keys and values, each read by heads / groups")
+    channels: Size = Field(128, description="channels of a head")
+    rotated: Size = Field(64, multiple_of=2, description="of them, those that positions rotate")
+    rotary_base: PositiveFloat = Field(600000.0, description="base of the rotary frequencies")
+    epsilon: PositiveFloat = Field(1e-6, description="in the norms, added to the mean square")
+    experts: Size = Field(256, description="experts of a layer")
+    expert_hidden: Size = Field(512, description="channels inside an expert")
+    shared_experts: int = Field(1, ge=0, description="experts that every token goes to")
+    chosen: Size = Field(8, description="experts that a token is sent to")
+    expert_groups: Size = Field(8, description="groups of experts")
+    kept_groups: Size = Field(4, description="groups that a token's experts are chosen from")
+    scale: PositiveFloat = Field(2.5, description="what the weights of a token's experts sum to")
+    block: Size | None = Field(
+        32, description="positions of a block, which sees itself and those before it"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.heads % self.groups:
+            raise ValueError(f"groups ({self.groups}) must divide heads ({self.heads})")
+        if self.rotated > self.channels:
+            raise ValueError(f"rotated ({self.rotated}) is more than channels ({self.channels})")
+        if self.experts % self.expert_groups:
+            raise ValueError(
+                f"expert_groups ({self.expert_groups}) must divide experts ({self.experts})"
+            )
+        reached = self.kept_groups * (self.experts // self.expert_groups)
+        if self.kept_groups > self.expert_groups or self.chosen > reached:
+            raise ValueError(
+                f"chosen ({self.chosen}) and kept_groups ({self.kept_groups}) are more than "
+                f"{self.expert_groups} groups of {self.experts} experts have"
+            )
+        return self

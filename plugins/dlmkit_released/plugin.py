@@ -14,7 +14,7 @@ api = 1
 
 GOLDEN = "logits of the authors' code on made-up weights, fp32 on the CPU, within 2e-5"
 
-QWEN2_7B, DIT_SMALL = 7_615_616_512, 169_627_218
+QWEN2_7B, DIT_SMALL, LLADA2_MINI = 7_615_616_512, 169_627_218, 16_255_643_392
 """Parameters are counted from the sizes of the base model, on modules without memory."""
 
 
@@ -43,6 +43,27 @@ def register_components() -> Sequence[Component]:
             target="dlmkit_released.dit:Dit",
             requires=frozenset({"masked"}),
             example={"blocks": 2, "heads": 3, "features": 8, "time": True},
+        ),
+        Component(
+            kind="network",
+            name="bailing",
+            summary="Bailing's block-causal mixture of experts, the network of LLaDA2",
+            config=configs.Bailing,
+            target="dlmkit_released.bailing:Bailing",
+            requires=frozenset({"masked"}),
+            example={
+                "blocks": 2,
+                "hidden": 12,
+                "heads": 2,
+                "groups": 1,
+                "channels": 4,
+                "rotated": 2,
+                "experts": 4,
+                "expert_hidden": 6,
+                "chosen": 2,
+                "expert_groups": 2,
+                "kept_groups": 1,
+            },
         ),
     ]
 
@@ -130,6 +151,18 @@ def register_importers() -> Sequence[Importer]:
             ),
             mask="[MASK] of its tokenizer",
             verified="logits of transformers 4.57 on made-up weights, fp32 on the CPU, within 5e-5",
+        ),
+        Importer(
+            name="llada2",
+            summary="LLaDA2 mini: a mixture of experts; positions see their own block and earlier",
+            recognises=_type("llada2_moe"),
+            target="dlmkit_released.llada2:Llada2",
+            models=(
+                HubModel("inclusionAI/LLaDA2.0-mini", LLADA2_MINI),
+                HubModel("inclusionAI/LLaDA2.1-mini", LLADA2_MINI),
+            ),
+            mask="156895, <|mask|> of its tokenizer",
+            verified=GOLDEN,
         ),
         Importer(
             name="mdlm",
