@@ -60,6 +60,8 @@ CLOCKS |= {"data_share"}
 PLUGIN = """\
     from dlmkit import Component, Config, hookimpl, part_of
 
+    api = 2
+
     class Inner(Config):
         inner: part_of("data")
         step: int = 3

@@ -2,7 +2,7 @@
 
 A plugin is one module behind one entry point in the group ``dlmkit``, whose name is the plugin's
 name, or one Python file that ``dlmkit --plugin FILE`` names, called as the file. Its hooks take no
-arguments and return declarations. The module says ``api = 1`` for the version of the interfaces it
+arguments and return declarations. The module says ``api = 2`` for the version of the interfaces it
 is written for.
 """
 
@@ -18,10 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 PROJECT = "dlmkit"
 
-API = 1
+API = 2
 """The version of what plugins are written against: this module and the classes of ``dlmkit.core``.
 
-A plugin's module names it, ``api = 1``; one that does not was written for 1.
+A plugin's module names it, ``api = 2``; one that does not was written for 1.
 """
 
 MOST = 2**20

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+from dlmkit.plugin import API
+
 if TYPE_CHECKING:
     import torch
 
@@ -61,7 +63,10 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def install(site: Path) -> Callable[..., Path]:
-    """Installs a real little package: a module, and its metadata with one entry point."""
+    """Installs a real little package: a module, and its metadata with one entry point.
+
+    A module that does not say which plugin API it is written for is for this one.
+    """
 
     def write(
         distribution: str,
@@ -71,7 +76,8 @@ def install(site: Path) -> Callable[..., Path]:
         entry_points: str | None = None,
     ) -> Path:
         module = distribution.replace("-", "_")
-        (site / f"{module}.py").write_text(textwrap.dedent(source))
+        api = "" if "api = " in source else f"\napi = {API}\n"
+        (site / f"{module}.py").write_text(textwrap.dedent(source) + api)
         info = site / f"{module}-{version}.dist-info"
         info.mkdir()
         metadata = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"

@@ -153,6 +153,8 @@ from pathlib import Path
 from dlmkit import hookimpl
 from dlmkit.plugin import ShippedModel
 
+api = 2
+
 
 @hookimpl
 def register_models():

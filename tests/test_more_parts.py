@@ -45,7 +45,7 @@ def test_the_kit_passes_them():
     assert [o.message for o in outcomes if o.outcome == "failed"] == []
     passed = {(o.component, o.check) for o in outcomes if o.outcome == "passed"}
     assert {
-        ("schedule/cosine", "inverse-reads-the-ratio"),
+        ("schedule/cosine", "inverse-round-trip"),
         ("schedule/rectified-flow", "monotone"),
         ("exit/plateau", "memory-survives-take"),
         ("exit/plateau", "nan-never-halts"),

@@ -8,7 +8,7 @@ import torch
 
 from dlmkit import devices
 from dlmkit.analysis.trajectory import numbers
-from dlmkit.core.schedule import LearnedSchedule, Level, NoiseSchedule
+from dlmkit.core.schedule import NoiseSchedule
 
 POINTS = 200
 
@@ -30,7 +30,7 @@ def warp(schedule: NoiseSchedule, points: int = POINTS) -> dict[str, Any]:
     cdf = schedule.cdf(t).clamp(0.0, 1.0)
     middle = (0.5 * (log_sigma[1:] + log_sigma[:-1])).exp()
     return {
-        "learned": isinstance(schedule, LearnedSchedule),
+        "learned": schedule.learns,
         "sigma": numbers(log_sigma.exp()),
         "cdf": numbers(cdf),
         "pdf": numbers(schedule.pdf(t)),
@@ -40,10 +40,9 @@ def warp(schedule: NoiseSchedule, points: int = POINTS) -> dict[str, Any]:
 
 
 def _ratio(schedule: NoiseSchedule, t: torch.Tensor) -> torch.Tensor:
-    level = schedule.level(t)
-    return level.sigma / level.alpha
+    return schedule.level(t).ratio
 
 
 def _times(schedule: NoiseSchedule, sigma: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-    t = schedule.inverse(Level(torch.ones_like(sigma), sigma))
+    t = schedule.inverse(sigma)
     return t.clamp(ends[0], ends[1])

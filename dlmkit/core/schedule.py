@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -12,16 +13,29 @@ from dlmkit.types import PerRow, Rows
 
 Times = Float[Tensor, "*shape"]
 
+_HALVINGS = 60
+"""Of the interval that an inverse is looked for in: more than double precision has."""
+
 
 class Level(NamedTuple):
-    """A corruption level: x = alpha * x0 + sigma * noise. Each is [B], or [B, L] by position."""
+    """A corruption level: x = alpha * x0 + sigma * noise. Both are [B], a value for each row."""
 
     alpha: Tensor
     sigma: Tensor
 
+    @property
+    def ratio(self) -> Tensor:
+        """sigma / alpha, the noise-to-signal ratio: 0 at the clean level."""
+        return self.sigma / self.alpha
+
+    @staticmethod
+    def of_ratio(ratio: Tensor) -> Level:
+        """The variance-exploding level of this ratio, alpha being 1."""
+        return Level(torch.ones_like(ratio), ratio)
+
     def like(self, x: Tensor) -> Level:
         """Both values with trailing axes added, so that they broadcast against ``x``."""
-        shape = (*self.alpha.shape, *(1,) * (x.ndim - self.alpha.ndim))
+        shape = (-1, *(1,) * (x.ndim - 1))
         return Level(self.alpha.view(shape).to(x.dtype), self.sigma.view(shape).to(x.dtype))
 
     def all_clean(self) -> bool:
@@ -33,7 +47,8 @@ class NoiseSchedule(nn.Module, ABC):
     """Maps a time to a level, and uniform numbers to times.
 
     ``t_min`` and ``t_max`` bound the times; corruption grows with t. The density of the times
-    is uniform unless a schedule says otherwise by ``quantile``, ``cdf`` and ``pdf`` together.
+    is uniform unless a schedule says otherwise by ``quantile``, ``cdf`` and ``pdf`` together, and
+    stays as it is unless a schedule overrides ``observe``.
     """
 
     t_min: float
@@ -43,12 +58,20 @@ class NoiseSchedule(nn.Module, ABC):
     def level(self, t: Times) -> Level:
         """The level at time ``t``, elementwise and strictly monotone in sigma / alpha."""
 
-    @abstractmethod
-    def inverse(self, level: Level) -> Times:
-        """The time of ``level``: ``inverse(level(t)) == t``.
+    @torch.no_grad()
+    def inverse(self, ratio: Times) -> Times:
+        """The time at which sigma / alpha is ``ratio``: ``inverse(level(t).ratio) == t``.
 
-        Reads sigma / alpha alone, so any level of the same ratio gives the same time.
+        By bisection between ``t_min`` and ``t_max``, in double precision; a schedule whose
+        inverse has a formula overrides it.
         """
+        below = torch.full_like(ratio, self.t_min, dtype=torch.float64)
+        above = torch.full_like(below, self.t_max)
+        for _ in range(_HALVINGS):
+            middle = 0.5 * (below + above)
+            rises = self.level(middle).ratio < ratio
+            below, above = torch.where(rises, middle, below), torch.where(rises, above, middle)
+        return (0.5 * (below + above)).to(ratio.dtype)
 
     def quantile(self, u: Times) -> Times:
         """The time below which a share ``u`` in [0, 1] of the training draws lies."""
@@ -62,20 +85,17 @@ class NoiseSchedule(nn.Module, ABC):
         """The density of training draws at ``t``, per unit of t."""
         return t * 0 + 1.0 / (self.t_max - self.t_min)
 
-
-class LearnedSchedule(NoiseSchedule):
-    """A schedule whose density follows the measured loss.
-
-    Its tables are buffers, and so is the state of whatever updates them: both are in the
-    ``state_dict``, and a distributed wrapper does not look for their gradients.
-    """
-
-    @abstractmethod
     def observe(self, t: PerRow, loss: PerRow, pdf: PerRow, rows: Rows) -> None:
-        """Update the tables once, from all rows of one optimiser step; not called where no row
-        may be used, so that a momentum moves nothing.
+        """Learn from all rows of one optimiser step. Does nothing unless a schedule learns.
 
         ``loss`` is the mean over each row's noised positions at time ``t``, ``pdf`` the density
-        that the row's t was drawn from, and ``rows`` marks those that may be used (rows
-        without given positions).
+        that the row's t was drawn from, and ``rows`` marks those that may be used (rows without
+        given positions). Not called where no row may be, so that a momentum moves nothing. What
+        a schedule learns are buffers, and so is the state of what updates them: both are in the
+        ``state_dict``, and a distributed wrapper does not look for their gradients.
         """
+
+    @property
+    def learns(self) -> bool:
+        """Whether the density follows the measured loss."""
+        return type(self).observe is not NoiseSchedule.observe

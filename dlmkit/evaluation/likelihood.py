@@ -105,7 +105,7 @@ class Subject:
         self, x: Embedded, s: Tensor, conditioning: Conditioning, previous: Previous
     ) -> Prediction:
         """The prediction at ``x`` of ratio ``s`` (one a row), as a function of these two alone."""
-        t = self.schedule.inverse(Level(torch.ones_like(s), s))
+        t = self.schedule.inverse(s)
         level = Level(*(value.to(x.dtype) for value in self.schedule.level(t)))
         noisy = x * level.like(x).alpha
         first = self.denoise(noisy, level, self.denoise.start(noisy), conditioning)
@@ -121,8 +121,7 @@ class Subject:
 
 
 def _ratio(schedule: NoiseSchedule, t: Tensor) -> Tensor:
-    level = schedule.level(t)
-    return level.sigma / level.alpha
+    return schedule.level(t).ratio
 
 
 def bound(subject: Subject, batch: Batch, options: Bound) -> Nats:
@@ -169,7 +168,7 @@ def _density(subject: Subject, s: Tensor) -> Tensor:
     """Of the mixture of both, per unit of s."""
     low, high = map(math.log, subject.ends)
     with torch.enable_grad():
-        t = subject.schedule.inverse(Level(torch.ones_like(s), s)).detach().requires_grad_()
+        t = subject.schedule.inverse(s).detach().requires_grad_()
         (slope,) = torch.autograd.grad(_ratio(subject.schedule, t).sum(), t)
     warped = subject.schedule.pdf(t.detach()) / slope
     return 0.5 * warped + 0.5 / (s * (high - low))

@@ -22,7 +22,7 @@ from dlmkit.core.denoise import Denoise
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.network import Conditioning
 from dlmkit.core.objective import Batch
-from dlmkit.core.schedule import Level, NoiseSchedule
+from dlmkit.core.schedule import NoiseSchedule
 from dlmkit.exact import bayes
 from dlmkit.exact.smoothing import interpolated
 from dlmkit.noise import Noise
@@ -113,7 +113,7 @@ def sigmas(schedule: NoiseSchedule, count: int = 8) -> Float[Tensor, "count"]:
     """Noise-to-signal ratios log-spaced over the schedule's range, whatever its density."""
     times = torch.tensor([schedule.t_min, schedule.t_max], device=devices.of(schedule))
     ends = schedule.level(times)
-    low, high = (ends.sigma / ends.alpha).log().tolist()
+    low, high = ends.ratio.log().tolist()
     return torch.linspace(low, high, count + 2)[1:-1].exp()
 
 
@@ -179,7 +179,7 @@ def _scores(
     index: int,
 ) -> Float[Tensor, "B 4"]:
     ratio = sigma.to(batch.ids.device).expand(len(rows))
-    level = schedule.level(schedule.inverse(Level(torch.ones_like(ratio), ratio)))
+    level = schedule.level(schedule.inverse(ratio))
     x0 = space.embed(batch.ids)
     x = space.corruption.corrupt(x0, level, Noise.keyed(seed, rows, index))
     read = space.corruption.input(x, level)

@@ -97,7 +97,7 @@ class HeadObjective(Objective):
         if self.sigma == 0.0:
             return torch.full((rows,), self.schedule.t_min, device=device)
         ratio = torch.full((rows,), self.sigma, device=device)
-        return self.schedule.inverse(Level(torch.ones_like(ratio), ratio))
+        return self.schedule.inverse(ratio)
 
 
 def features(network: ScoreNetwork, *inputs: Any) -> Tensor:

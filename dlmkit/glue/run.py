@@ -257,7 +257,7 @@ def check(settings: Settings, source: Source) -> None:
     schedule = source.build(False, 0).schedule
     times = torch.tensor([schedule.t_min, schedule.t_max], device=devices.of(schedule))
     ends = schedule.level(times)
-    low, high = (ends.sigma / ends.alpha).tolist()
+    low, high = ends.ratio.tolist()
     if settings.way == "head" and settings.noise and not low <= settings.noise <= high:
         raise UsageError(
             f"--noise {settings.noise:g}: this model's noise levels lie between {low:.4g} and "

@@ -51,6 +51,9 @@ from dlmkit.version import __version__
 ALLOWED = "DLMKIT_PLUGINS"
 """Environment variable: names of the third-party plugins that may load, comma-separated."""
 
+CHANGES = "CONTRIBUTING.md of dlmkit, section 'Versions of the interfaces',"
+"""Where an author of a plugin for an older version reads what to change."""
+
 PATIENCE = 10.0
 """Seconds of an import after which its plugin is named."""
 
@@ -281,14 +284,15 @@ def _still(plugin: Loaded) -> str:
 def _check_api(plugin: Loaded) -> None:
     """Refuse a plugin for another version of the interfaces before it runs into them."""
     wanted = declared_api(plugin.target)
-    if wanted != API:
-        other = (
-            "change the file to be" if plugin.from_file else f"a version of {plugin.distribution}"
-        )
-        raise PluginDeclarationError(
-            f"it is written for plugin API {wanted}, and dlmkit {__version__} offers {API}: "
-            f"install a dlmkit that offers {wanted}, or {other} for {API}"
-        )
+    if wanted == API:
+        return
+    newer = "" if plugin.from_file else f"a version of {plugin.distribution} for {API}, or "
+    remedy = f"install {newer}a dlmkit that offers {wanted}"
+    if wanted < API:
+        remedy += f", or change it: {CHANGES} has a table of what is different"
+    raise PluginDeclarationError(
+        f"it is written for plugin API {wanted}, and dlmkit {__version__} offers {API}: {remedy}"
+    )
 
 
 def declared_api(target: str) -> int:
@@ -299,7 +303,7 @@ def declared_api(target: str) -> int:
     try:
         tree = ast.parse(loader.get_source(module) or "")
     except (AttributeError, ImportError, SyntaxError, ValueError):
-        return 1  # no source to read: the import says what is wrong, if anything is
+        return API  # no source to read: the import says what is wrong, if anything is
     for node in tree.body:
         match node:
             case ast.Assign(targets=[ast.Name(id="api")], value=ast.Constant(value=int(version))):

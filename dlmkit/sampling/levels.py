@@ -49,7 +49,7 @@ class Ladder:
         alpha, sigma = (values.to(device).to(dtype) for values in levels)
         steps = len(alpha) - 1
         done = torch.arange(1, steps + 1, device=device).to(dtype)
-        ratio = sigma[:-1] / alpha[:-1]
+        ratio = Level(alpha, sigma).ratio[:-1]
         rows = (alpha[:-1], sigma[:-1], alpha[1:], sigma[1:], done, done / steps, ratio)
         table = torch.stack(rows)
         return Ladder(torch.cat((table, table[:, -1:]), dim=1))

@@ -109,17 +109,6 @@ def padding_can_be_cut(subject: Subject) -> None:
 
 
 @check(KIND)
-@torch.no_grad()
-def network_levels_by_position(subject: Subject) -> None:
-    """A level may differ by position: one value a row gives the same as L equal values"""
-    network = stirred(subject)
-    x, level, conditioning, previous = inputs(subject.space.dim)
-    wide = Level(*(value[:, None].expand(-1, LENGTH) for value in level))
-    first = network(x, level, conditioning, previous)
-    agree(network(x, wide, conditioning, previous), first, "outputs by row and position", 1e-4)
-
-
-@check(KIND)
 def gradients_reach_all(subject: Subject) -> None:
     """Every parameter gets a finite gradient, and from random weights not only zeros"""
     network = stirred(subject).train()

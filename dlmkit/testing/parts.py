@@ -119,10 +119,10 @@ class Plain(NoiseSchedule):
         super().__init__()
 
     def level(self, t: Tensor) -> Level:
-        return Level(torch.ones_like(t), t.clone())
+        return Level.of_ratio(t.clone())
 
-    def inverse(self, level: Level) -> Tensor:
-        return level.sigma / level.alpha
+    def inverse(self, ratio: Tensor) -> Tensor:
+        return ratio
 
 
 class Preserving(Plain):
@@ -133,8 +133,8 @@ class Preserving(Plain):
     def level(self, t: Tensor) -> Level:
         return Level(torch.cos(t), torch.sin(t))
 
-    def inverse(self, level: Level) -> Tensor:
-        return torch.atan2(level.sigma, level.alpha)
+    def inverse(self, ratio: Tensor) -> Tensor:
+        return torch.atan(ratio)
 
 
 class Mixing(ScoreNetwork):
@@ -150,7 +150,7 @@ class Mixing(ScoreNetwork):
     def forward(
         self, x: Embedded, level: Level, conditioning: Conditioning, previous: Tensor
     ) -> Query:
-        ratio = torch.log(level.like(x).sigma / level.like(x).alpha).expand(*x.shape[:2], 1)
+        ratio = torch.log(level.like(x).ratio).expand(*x.shape[:2], 1)
         noised = (~conditioning.given)[..., None].to(x.dtype)
         features = (x * noised, conditioning.clean, previous * noised, noised, ratio)
         h = torch.tanh(self.inputs(torch.cat(features, dim=-1)))

@@ -234,18 +234,6 @@ def input_is_what_networks_read(subject: Subject) -> None:
 
 @check(KIND)
 @torch.no_grad()
-def levels_by_position(subject: Subject) -> None:
-    """A level may differ by position: one value a row gives the same as L equal values"""
-    space = subject.built
-    x0, level, noise = space.embed(random_ids(space)), levels(), noise_of(ROWS)
-    wide = Level(*(value[:, None].expand(-1, LENGTH) for value in level))
-    for what in ("corrupt", "prior"):
-        call = getattr(space.corruption, what)
-        agree(call(x0, wide, noise), call(x0, level, noise), f"{what} by row and by position", 1e-6)
-
-
-@check(KIND)
-@torch.no_grad()
 def positions_embed_alone(subject: Subject) -> None:
     """A token's embedding does not depend on the other tokens of its row"""
     space = subject.built

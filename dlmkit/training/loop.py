@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from dlmkit.core.data import Stream
 from dlmkit.core.objective import Batch, LossParts, Objective, Slots
-from dlmkit.core.schedule import LearnedSchedule
 from dlmkit.errors import NonFiniteLossError
 from dlmkit.recipe.schema import TrainConfig
 from dlmkit.training.draws import dealt, draws, micro_batches, stratified
@@ -222,7 +221,7 @@ class _Run:
             group["lr"] = learning_rate(step, self.config)
         learner.optimiser.step()
         learner.optimiser.zero_grad(set_to_none=True)
-        if said and isinstance(learner.objective.schedule, LearnedSchedule):
+        if said:
             learner.objective.schedule.observe(
                 observed.t, observed.loss, observed.pdf, observed.unconditional
             )

@@ -30,11 +30,11 @@ class TimeFeatures(nn.Module):
         )
 
     def forward(self, level: Level) -> Tensor:
-        """(B, 1, width), or (B, L, width) where levels differ by position."""
-        ratio = torch.log(level.sigma / level.alpha).to(self.frequencies.dtype)
-        angles = (2.0 * math.pi) * ratio[..., None] * self.frequencies
+        """(B, 1, width)."""
+        ratio = torch.log(level.ratio).to(self.frequencies.dtype)
+        angles = (2.0 * math.pi) * ratio[:, None] * self.frequencies
         features: Tensor = self.mlp(torch.cat((angles.cos(), angles.sin()), dim=-1))
-        return features if features.ndim == 3 else features[:, None]
+        return features[:, None]
 
 
 class Modulated(nn.Module):

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dlmkit.core.context import BuildContext
-from dlmkit.core.schedule import LearnedSchedule, Level, NoiseSchedule
+from dlmkit.core.schedule import Level, NoiseSchedule
 from dlmkit.types import PerRow, Rows
 from dlmkit_cdcd import configs
 
@@ -42,10 +42,10 @@ class VarianceExploding(NoiseSchedule):
     """alpha is 1 and sigma is t."""
 
     def level(self, t: Tensor) -> Level:
-        return Level(torch.ones_like(t), t)
+        return Level.of_ratio(t)
 
-    def inverse(self, level: Level) -> Tensor:
-        return level.sigma / level.alpha
+    def inverse(self, ratio: Tensor) -> Tensor:
+        return ratio
 
 
 class FixedDensity(VarianceExploding):
@@ -67,7 +67,7 @@ class FixedDensity(VarianceExploding):
         return 1.0 / (t * self.span) if self.log else super().pdf(t)
 
 
-class Warped(VarianceExploding, LearnedSchedule):
+class Warped(VarianceExploding):
     """Times drawn from a piecewise-linear CDF through (``t_edges``, ``u_edges``), both buffers.
 
     The density is that of the tables as they stand, after every mix, temperature and average,

@@ -9,6 +9,8 @@ from dlmkit import Component, hookimpl
 from dlmkit.plugin import ShippedModel
 from dlmkit_ddlm import configs
 
+api = 2
+
 
 @hookimpl
 def register_components() -> Sequence[Component]:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dlmkit import Component, hookimpl
 from dlmkit_grammar import configs
 
+api = 2
+
 
 @hookimpl
 def register_components() -> Sequence[Component]:

@@ -8,6 +8,8 @@ from typing import Any
 from dlmkit import Component, hookimpl
 from dlmkit_hf import configs
 
+api = 2
+
 
 @hookimpl
 def register_components() -> Sequence[Component]:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from dlmkit.core.context import BuildContext
-from dlmkit.core.schedule import LearnedSchedule, Level
+from dlmkit.core.schedule import Level, NoiseSchedule
 from dlmkit.types import PerRow, Rows
 from dlmkit_langflow import configs
 
 
-class Gumbel(LearnedSchedule):
+class Gumbel(NoiseSchedule):
     """t is log(sigma^2 / alpha^2), variance preserving, and its density that of a Gumbel variable.
 
     The cross-entropy is taken to be H exp(-exp(-(t - mu) / beta)), so that equal shares of draws
@@ -46,8 +46,8 @@ class Gumbel(LearnedSchedule):
     def level(self, t: Tensor) -> Level:
         return Level(torch.sigmoid(-t).sqrt(), torch.sigmoid(t).sqrt())
 
-    def inverse(self, level: Level) -> Tensor:
-        return 2.0 * torch.log(level.sigma / level.alpha)
+    def inverse(self, ratio: Tensor) -> Tensor:
+        return 2.0 * torch.log(ratio)
 
     def quantile(self, u: Tensor) -> Tensor:
         clip = self.config.clip

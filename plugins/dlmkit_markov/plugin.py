@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dlmkit import Component, hookimpl
 from dlmkit_markov import configs
 
+api = 2
+
 CHAIN = frozenset({"markov-chain"})
 
 

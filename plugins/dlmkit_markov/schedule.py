@@ -40,10 +40,10 @@ class ExactWarp(NoiseSchedule):
         self.register_buffer("share", increasing(loss))
 
     def level(self, t: Tensor) -> Level:
-        return Level(torch.ones_like(t), t)
+        return Level.of_ratio(t)
 
-    def inverse(self, level: Level) -> Tensor:
-        return level.sigma / level.alpha
+    def inverse(self, ratio: Tensor) -> Tensor:
+        return ratio
 
     def quantile(self, u: Tensor) -> Tensor:
         log_t = _interpolate(u.to(self.share.dtype), self.share, self.log_t)

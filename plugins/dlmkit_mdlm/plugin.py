@@ -9,7 +9,7 @@ from dlmkit import Component, hookimpl
 from dlmkit.plugin import Recipe
 from dlmkit_mdlm import configs
 
-api = 1
+api = 2
 
 MASKED = frozenset({"masked"})
 

@@ -22,8 +22,8 @@ class LogLinear(NoiseSchedule):
         masked = self.rate * t
         return Level(1.0 - masked, masked)
 
-    def inverse(self, level: Level) -> Tensor:
-        return masked_share(level) / self.rate
+    def inverse(self, ratio: Tensor) -> Tensor:
+        return ratio / (1.0 + ratio) / self.rate
 
 
 def masked_share(level: Level) -> Tensor:

@@ -8,6 +8,8 @@ from pathlib import Path
 from dlmkit import Component, hookimpl
 from dlmkit_metrics import configs
 
+api = 2
+
 EXAMPLE = str(Path(__file__).parent / "example")
 
 

@@ -10,9 +10,6 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.schedule import Level, NoiseSchedule
 from dlmkit_plaid import configs
 
-HALVINGS = 60
-"""Of the interval that an inverse is looked for in: more than double precision has."""
-
 
 def preserving(gamma: Tensor) -> Level:
     """The variance-preserving level at gamma = log(sigma^2 / alpha^2)."""
@@ -53,15 +50,3 @@ class Monotone(NoiseSchedule):
         low, high = self.ends.to(t.dtype)
         share, _ = self.shape(t)
         return preserving(low + (high - low) * share)
-
-    @torch.no_grad()
-    def inverse(self, level: Level) -> Tensor:
-        low, high = self.ends.double()
-        ratio = (level.sigma / level.alpha).double()
-        share = (2.0 * ratio.log() - low) / (high - low)
-        below, above = torch.zeros_like(share), torch.ones_like(share)
-        for _ in range(HALVINGS):
-            middle = 0.5 * (below + above)
-            rises = self.shape(middle)[0] < share
-            below, above = torch.where(rises, middle, below), torch.where(rises, above, middle)
-        return (0.5 * (below + above)).to(level.sigma.dtype)

@@ -10,7 +10,7 @@ from dlmkit import Component, hookimpl
 from dlmkit.plugin import HubModel, Importer
 from dlmkit_released import configs
 
-api = 1
+api = 2
 
 GOLDEN = "logits of the authors' code on made-up weights, fp32 on the CPU, within 2e-5"
 

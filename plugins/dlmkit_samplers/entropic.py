@@ -19,7 +19,7 @@ from torch import Tensor
 from dlmkit import documents, files, folders
 from dlmkit.core.context import BuildContext
 from dlmkit.core.grid import Grid
-from dlmkit.core.schedule import Level, NoiseSchedule
+from dlmkit.core.schedule import NoiseSchedule
 from dlmkit.errors import DataError
 from dlmkit.types import Points
 from dlmkit_samplers import configs
@@ -36,14 +36,14 @@ _PIECES = 2048
 def log_ratios(schedule: NoiseSchedule) -> Edges:
     """The ends of the pieces, from the least ln s to the greatest."""
     ends = schedule.level(schedule.t_min + falling(schedule, 2) * (schedule.t_max - schedule.t_min))
-    high, low = torch.log(ends.sigma / ends.alpha)
+    high, low = torch.log(ends.ratio)
     log_s: Tensor = low + falling(schedule, _PIECES + 1).flip(0) * (high - low)
     return log_s
 
 
 def times(schedule: NoiseSchedule, log_s: Points) -> Points:
     """The schedule's time at each ln s."""
-    return pinned(schedule.inverse(Level(torch.ones_like(log_s), log_s.exp())), schedule)
+    return pinned(schedule.inverse(log_s.exp()), schedule)
 
 
 def by_density(log_s: Edges, density: Pieces, n: int) -> Points:

@@ -10,7 +10,7 @@ from torch import Tensor
 from dlmkit import devices
 from dlmkit.core.context import BuildContext
 from dlmkit.core.grid import Grid
-from dlmkit.core.schedule import Level, NoiseSchedule
+from dlmkit.core.schedule import NoiseSchedule
 from dlmkit.types import Points
 from dlmkit_samplers import configs
 
@@ -35,9 +35,9 @@ def by_ratio(
     """Points between which ``forth`` of the noise-to-signal ratio falls by equal amounts."""
     u = falling(schedule, n)
     ends = schedule.level(u.new_tensor([schedule.t_min, schedule.t_max]))
-    low, high = forth(ends.sigma / ends.alpha)
+    low, high = forth(ends.ratio)
     ratios = back(low + u * (high - low))
-    return pinned(schedule.inverse(Level(torch.ones_like(ratios), ratios)), schedule)
+    return pinned(schedule.inverse(ratios), schedule)
 
 
 class Warped(Grid):

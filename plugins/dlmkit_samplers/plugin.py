@@ -9,6 +9,8 @@ from typing import Any
 from dlmkit import Component, Config, hookimpl
 from dlmkit_samplers import configs
 
+api = 2
+
 GAUSSIAN = frozenset({"gaussian"})
 PROFILE = Path(__file__).with_name("example_profile.json")
 """Of the exact posterior of markov:chain, 16 tokens long, in markov:fixed."""

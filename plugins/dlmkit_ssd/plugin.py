@@ -9,7 +9,7 @@ from dlmkit import Component, hookimpl
 from dlmkit.plugin import Command, Recipe
 from dlmkit_ssd import configs
 
-api = 1
+api = 2
 
 SIMPLEX = frozenset({"simplex"})
 

@@ -24,6 +24,5 @@ class Cosine(NoiseSchedule):
         angle = 0.5 * math.pi * (t + self.offset) / (1.0 + self.offset)
         return Level(torch.cos(angle), torch.sin(angle))
 
-    def inverse(self, level: Level) -> Tensor:
-        angle = torch.atan2(level.sigma, level.alpha)
-        return angle * (1.0 + self.offset) / (0.5 * math.pi) - self.offset
+    def inverse(self, ratio: Tensor) -> Tensor:
+        return torch.atan(ratio) * (1.0 + self.offset) / (0.5 * math.pi) - self.offset

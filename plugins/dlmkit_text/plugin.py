@@ -8,6 +8,8 @@ from pathlib import Path
 from dlmkit import Component, hookimpl
 from dlmkit_text import configs
 
+api = 2
+
 EXAMPLE = Path(__file__).parent / "example"
 """A folder like C4's with one shard: verses of Genesis."""
 SMALL = {"tokenizer": {"kind": "characters"}, "validation": 0.2, "shuffle": 8}

@@ -45,8 +45,8 @@ def test_sigma_is_the_ratio_of_a_process_that_shrinks():
         def level(self, t):
             return Level(torch.cos(t), torch.sin(t))
 
-        def inverse(self, level):
-            return torch.atan2(level.sigma, level.alpha)
+        def inverse(self, ratio):
+            return torch.atan(ratio)
 
     found = warp(Angle(), 30)
     assert found["sigma"][-1] == pytest.approx(math.tan(1.4))

@@ -27,8 +27,8 @@ class Uniform(NoiseSchedule):
     def level(self, t):
         return Level(torch.ones_like(t), t)
 
-    def inverse(self, level):
-        return level.sigma / level.alpha
+    def inverse(self, ratio):
+        return ratio
 
 
 class Preserving(NoiseSchedule):
@@ -39,8 +39,8 @@ class Preserving(NoiseSchedule):
     def level(self, t):
         return Level(t.cos(), t.sin())
 
-    def inverse(self, level):
-        return torch.atan(level.sigma / level.alpha)
+    def inverse(self, ratio):
+        return torch.atan(ratio)
 
 
 @pytest.fixture(scope="module")

@@ -31,8 +31,8 @@ class Cosine(NoiseSchedule):
     def level(self, t: Tensor) -> Level:
         return Level(torch.cos(t), torch.sin(t))
 
-    def inverse(self, level: Level) -> Tensor:
-        return torch.atan2(level.sigma, level.alpha)
+    def inverse(self, ratio: Tensor) -> Tensor:
+        return torch.atan(ratio)
 
 
 def warped_schedule():

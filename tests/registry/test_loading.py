@@ -1,9 +1,13 @@
 """Every row of the plugin failure table, with real packages on the path."""
 
+from pathlib import Path
+
 import pytest
 
 from dlmkit.cli.app import main
+from dlmkit.plugin import API
 from dlmkit.registry.lookup import PluginInfo, Registry
+from dlmkit.version import __version__
 
 GOOD = """
 from dlmkit import Component, Config, hookimpl
@@ -227,24 +231,43 @@ def register_benchmarks():
     assert registry.benchmarks()["acme:speed"].summary == "a case"
 
 
-@pytest.mark.parametrize("version", [2, 0])
+@pytest.mark.parametrize("version", [API + 1, API - 1])
 def test_a_plugin_for_another_api_is_refused_before_it_runs(install, version):
     install("acme", f"api = {version}\nfrom dlmkit.core import nothing_of_this_name")
+    table = (
+        ", or change it: CONTRIBUTING.md of dlmkit, section 'Versions of the interfaces', has a "
+        "table of what is different"
+    )
     assert (info("acme").state, info("acme").reason) == (
         "failed",
-        f"it is written for plugin API {version}, and dlmkit 0.1.0 offers 1: install a dlmkit "
-        f"that offers {version}, or a version of acme for 1",
+        f"it is written for plugin API {version}, and dlmkit {__version__} offers {API}: install "
+        f"a version of acme for {API}, or a dlmkit that offers {version}"
+        + (table if version < API else ""),
     )
 
 
+def test_the_table_that_a_refusal_names_is_there():
+    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    _, _, section = text.partition("\n### Versions of the interfaces\n")
+    section, _, _ = section.partition("\n## ")
+    assert f"| API {API - 1} | API {API} |" in section
+
+
+def test_a_plugin_that_names_no_api_is_one_for_the_first(install, site):
+    install("acme", GOOD)
+    module = site / "acme.py"
+    module.write_text(module.read_text().replace(f"api = {API}", ""))
+    assert "written for plugin API 1, and" in info("acme").reason
+
+
 def test_a_recipe_that_needs_a_plugin_for_another_api_says_so(install, capsys):
-    install("acme", "api = 2")
+    install("acme", f"api = {API - 1}")
     assert main(["recipe", "show", "ddlm_grammar", "--set", "masking.use=acme:mine"]) == 4
     assert "plugin 'acme' (acme 1.0) failed to load: it is written for" in capsys.readouterr().err
 
 
 def test_a_plugin_that_names_this_api_loads(install):
-    install("acme", "api = 1" + GOOD)
+    install("acme", f"api = {API}" + GOOD)
     assert info("acme").state == "ok"
 
 

@@ -49,13 +49,14 @@ def nothing_named(monkeypatch):
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-    """Writes a file into the working directory."""
+    """Writes a file into the working directory, for this plugin API unless it says which."""
     monkeypatch.chdir(tmp_path)
 
     def write(content: str | bytes = MASKING, name: str = "mine.py") -> Path:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        raw = content.encode() if isinstance(content, str) else content
+        path.write_bytes(raw if path.suffix != ".py" or b"api = " in raw else raw + f"\napi = {API}\n".encode())
         return path
 
     return write

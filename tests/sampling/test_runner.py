@@ -427,8 +427,8 @@ class Share(NoiseSchedule):
     def level(self, t):
         return Level(1.0 - 0.5 * t, t)
 
-    def inverse(self, level):
-        return level.sigma / level.alpha / (1 + 0.5 * level.sigma / level.alpha)
+    def inverse(self, ratio):
+        return ratio / (1 + 0.5 * ratio)
 
 
 def test_discrete_spaces_run_through_the_same_loop():

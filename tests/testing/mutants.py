@@ -88,24 +88,16 @@ class FallsWithTime(parts.Plain):
     def level(self, t):
         return Level(torch.ones_like(t), 1.0 / t)
 
-    def inverse(self, level):
-        return level.alpha / level.sigma
+    def inverse(self, ratio):
+        return 1.0 / ratio
 
 
 @mutant("schedule", "inverse-round-trip")
 class InverseOff(parts.Preserving):
     """inverse forgets the arc tangent."""
 
-    def inverse(self, level):
-        return level.sigma / level.alpha
-
-
-@mutant("schedule", "inverse-reads-the-ratio")
-class InverseReadsSigma(parts.Preserving):
-    """inverse reads sigma as if alpha^2 + sigma^2 were 1."""
-
-    def inverse(self, level):
-        return torch.arcsin(level.sigma.clamp(max=1.0))
+    def inverse(self, ratio):
+        return ratio
 
 
 @mutant("schedule", "quantile-in-range")
@@ -349,21 +341,6 @@ class DividesBySigma(CorruptedSpace):
     corruption_class = Unscaled
 
 
-class RowLevels(GaussianCorruption):
-    def corrupt(self, x0, level, noise):
-        row = Level(*(value.view(len(x0), -1)[:, 0] for value in level))
-        per_position = level.alpha.ndim > 1
-        x = super().corrupt(x0, row, noise)
-        return x + 1e-3 if per_position else x
-
-
-@mutant("space", "levels-by-position", **SPACE)
-class PositionLevelsDiffer(CorruptedSpace):
-    """Levels by position go another way than levels by row."""
-
-    corruption_class = RowLevels
-
-
 @mutant("space", "positions-embed-alone", "expects-its-embeddings", "norms-as-claimed", **SPACE)
 class Contextual(parts.Tied):
     """A token's embedding holds a little of the row's mean."""
@@ -389,7 +366,7 @@ class CountedNoise(GaussianCorruption):
         return super().corrupt(x0, level, noise) * (1.0 + 1e-6 * self.calls * level.like(x0).sigma)
 
 
-@mutant("space", "deterministic", "levels-by-position", "no-global-randomness", **SPACE)
+@mutant("space", "deterministic", "no-global-randomness", **SPACE)
 class NoiseChangesByCall(CorruptedSpace):
     """Every corruption is a little stronger than the last."""
 
@@ -402,7 +379,7 @@ class GlobalNoise(GaussianCorruption):
         return alpha * x0 + sigma * torch.randn_like(x0)
 
 
-@mutant("space", "no-global-randomness", "levels-by-position", "rows-independent", **SPACE)
+@mutant("space", "no-global-randomness", "rows-independent", **SPACE)
 class NoiseFromNowhere(CorruptedSpace):
     """Noise comes from torch's global generator."""
 
@@ -462,16 +439,6 @@ class CountsPositions(parts.Mixing):
 
     def forward(self, x, level, conditioning, previous):
         return super().forward(x, level, conditioning, previous) * (1.0 + 0.1 / x.shape[1])
-
-
-@mutant("network", "network-levels-by-position")
-class FirstLevel(parts.Mixing):
-    """Of levels by position it reads the first, shifted."""
-
-    def forward(self, x, level, conditioning, previous):
-        if level.alpha.ndim > 1:
-            level = Level(level.alpha[:, 0], level.sigma[:, 0] * 2.0)
-        return super().forward(x, level, conditioning, previous)
 
 
 @mutant("network", "gradients-reach-all")

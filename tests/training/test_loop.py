@@ -12,7 +12,7 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.data import Stream
 from dlmkit.core.network import ScoreNetwork
 from dlmkit.core.objective import Batch, LossParts, Objective, Slots
-from dlmkit.core.schedule import LearnedSchedule
+from dlmkit.core.schedule import NoiseSchedule
 from dlmkit.errors import NonFiniteLossError, RecipeError
 from dlmkit.noise import Noise
 from dlmkit.recipe.assemble import assemble
@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 G, L = 12, 5
 
 
-class Counting(LearnedSchedule):
+class Counting(NoiseSchedule):
     """Remembers every observation."""
 
     t_min, t_max = 0.0, 1.0
@@ -42,8 +42,8 @@ class Counting(LearnedSchedule):
     def level(self, t):
         return schedules.VarianceExploding.level(self, t)
 
-    def inverse(self, level):
-        return level.sigma
+    def inverse(self, ratio):
+        return ratio
 
     def observe(self, t, loss, pdf, rows):
         self.seen.append((t.clone(), loss.clone(), pdf.clone(), rows.clone()))
