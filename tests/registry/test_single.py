@@ -56,7 +56,9 @@ def write(tmp_path, monkeypatch):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         raw = content.encode() if isinstance(content, str) else content
-        path.write_bytes(raw if path.suffix != ".py" or b"api = " in raw else raw + f"\napi = {API}\n".encode())
+        if path.suffix == ".py" and b"api = " not in raw:
+            raw += f"\napi = {API}\n".encode()
+        path.write_bytes(raw)
         return path
 
     return write
