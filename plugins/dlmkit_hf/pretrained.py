@@ -70,7 +70,8 @@ def language_model(
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
     auto = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}[head]
-    attention, saved = _attention(context, f"a model with a {head} head"), _saved(context)
+    attention: str | None = _attention(context, f"a model with a {head} head")
+    saved = _saved(context)
     fresh = config.architecture is not None or saved is not None
     if config.architecture is not None:
         described = _described(config.architecture, "network.with.architecture")
@@ -79,16 +80,24 @@ def language_model(
     else:
         described = _found(str(config.name), config.revision, head)
     table, rows = space.table.weight, space.query_dim
-    with _quiet(), _explained(str(config.name or described.model_type)):
-        if fresh:
-            described.vocab_size = rows
-            model = auto.from_config(
-                described,
-                attn_implementation=attention,
-                dtype=context.dtype,
-                trust_remote_code=False,
-            )
-        else:
+    if context.attention == "auto":
+        attention = None  # transformers' own choice, for some models have eager attention alone
+    if fresh:
+        described.vocab_size = rows
+        try:
+            with _quiet():
+                model = auto.from_config(
+                    described,
+                    attn_implementation=attention,
+                    dtype=context.dtype,
+                    trust_remote_code=False,
+                )
+        except Exception as error:  # whatever a model makes of its config
+            raise RecipeError(
+                f"network: transformers cannot build {described.model_type}: {_words(error)}"
+            ) from error
+    else:
+        with _quiet(), _explained(str(config.name)):
             model = auto.from_pretrained(
                 _place(str(config.name)),
                 config=described,

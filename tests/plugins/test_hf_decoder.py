@@ -1,0 +1,151 @@
+"""Decoders of transformers as score networks: what they see is what was asked for."""
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from dlmkit.core.context import BuildContext
+from dlmkit.core.network import Conditioning
+from dlmkit.core.schedule import Level
+from dlmkit.errors import RecipeError
+from dlmkit.recipe.load import resolve_text
+from dlmkit_hf.configs import HfDecoder as Options
+from dlmkit_hf.models import HfDecoder
+from dlmkit_mdlm.configs import Tokens
+from dlmkit_mdlm.space import TokenSpace
+
+LENGTH, DIM, SIZE = 6, 16, 11
+LLAMA = {
+    "hidden_size": DIM,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
+GPT2 = {"n_embd": DIM, "n_layer": 2, "n_head": 2}
+KINDS = {
+    "llama": LLAMA,
+    "qwen2": LLAMA,
+    "qwen3": LLAMA | {"head_dim": 8},
+    "mistral": LLAMA,
+    "gemma": LLAMA | {"head_dim": 8},
+    "gemma3_text": LLAMA | {"head_dim": 8},
+    "gpt2": GPT2,
+}
+PLACES = torch.arange(LENGTH)
+ASKED = {
+    "full": torch.ones(LENGTH, LENGTH, dtype=torch.bool),
+    "causal": PLACES[:, None] >= PLACES,
+    "block": PLACES[:, None] // 2 >= PLACES // 2,
+}
+
+
+def build(kind, **options):
+    space = TokenSpace(Tokens(dim=DIM, size=SIZE), BuildContext(LENGTH, vocab_size=SIZE - 1))
+    context = BuildContext(LENGTH, vocab_size=SIZE - 1, parts={"space": space})
+    if "name" not in options:
+        options["architecture"] = {"model_type": kind, **KINDS[kind]}
+    if options.get("attention") == "block":
+        options["block"] = 2
+    return HfDecoder(Options(**options), context).eval(), space
+
+
+def seen(network, attend=None):
+    """Whether the logits of a position (rows) depend on what stands at another (columns)."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(LENGTH, DIM, generator=generator).repeat(LENGTH + 1, 1, 1)
+    for place in range(LENGTH):
+        rows[place + 1, place] = torch.randn(DIM, generator=generator)
+    attend = torch.ones(rows.shape[:2], dtype=torch.bool) if attend is None else attend
+    with torch.no_grad():
+        base, *others = network.logits(rows, attend)
+    return torch.stack([(other != base).any(dim=-1) for other in others], dim=1)
+
+
+@pytest.mark.parametrize("attention", ASKED)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_position_sees_what_was_asked_for_and_nothing_else(kind, attention):
+    network, _ = build(kind, attention=attention)
+    network.probe()
+    assert torch.equal(seen(network), ASKED[attention])
+
+
+@pytest.mark.parametrize(("made", "asked"), [("causal", "full"), ("full", "causal")])
+def test_attention_other_than_asked_is_refused(made, asked):
+    network, _ = build("llama", attention=made)
+    network.attention = asked
+    with pytest.raises(RecipeError, match="which is not the attention that was asked for"):
+        network.probe()
+
+
+def test_attention_beyond_a_block_is_refused():
+    network, _ = build("llama", attention="block")
+    network.mask = lambda seen, dtype: seen.long()
+    with pytest.raises(RecipeError, match="llama sees position 3 from position 0"):
+        network.probe()
+
+
+def test_nothing_depends_on_padding():
+    network, space = build("qwen3", attention="full")
+    attend = torch.arange(LENGTH).expand(2, LENGTH) < 4
+    ids = torch.arange(LENGTH).repeat(2, 1)
+    ids[1, 4:] = 9
+    with torch.no_grad():
+        one, other = network.logits(space.table(ids), attend)[:, :4]
+        alone = network.logits(space.table(ids[:1, :4]), attend[:1, :4])
+    assert torch.equal(one, other)
+    assert torch.allclose(one, alone[0], atol=1e-6)
+
+
+def test_given_positions_are_read_clean_and_a_shift_moves_logits_by_one():
+    network, space = build("llama", attention="full")
+    ids, attend = torch.arange(LENGTH)[None], torch.ones(1, LENGTH, dtype=torch.bool)
+    clean, masked = space.table(ids), space.table(torch.full_like(ids, SIZE - 1))
+    level = Level(torch.zeros(1), torch.ones(1))
+    with torch.no_grad():
+        known = Conditioning.of(clean, attend, attend)
+        logits = network(masked, level, known, masked)
+        assert torch.equal(logits, network.logits(clean, attend))
+        network.shift = True
+        moved = network(masked, level, known, masked)
+    assert torch.equal(moved[:, 1:], logits[:, :-1])
+    assert torch.equal(moved[:, 0], logits[:, 0])
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma3_text", "gpt2"])
+def test_a_pretrained_causal_one_gives_transformers_own_logits(kind, tmp_path):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **KINDS[kind], vocab_size=SIZE)
+    theirs = AutoModelForCausalLM.from_config(config).eval()
+    theirs.save_pretrained(tmp_path)
+    tied = bool(config.tie_word_embeddings)
+    network, space = build(kind, name=str(tmp_path), attention="causal", tied=tied)
+    ids = torch.randint(SIZE, (2, LENGTH), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = theirs(input_ids=ids).logits
+        found = network.logits(space.table(ids), torch.ones_like(ids, dtype=torch.bool))
+    assert (found - expected).abs().max() < 1e-5
+    assert (network.model.get_output_embeddings().weight is space.table.weight) == tied
+
+
+def test_a_model_that_is_no_decoder_is_refused_without_building_it():
+    text = """
+extends: mdlm_grammar
+space: {use: mdlm:tokens, with: {dim: 16}}
+network: {use: hf:decoder, with: {architecture: {model_type: vit}}}
+"""
+    with pytest.raises(RecipeError, match="'vit' is no decoder that transformers knows"):
+        resolve_text(text, "here.yaml")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"attention": "block"}, "block goes with attention: block"),
+        ({"block": 4}, "block goes with attention: block"),
+        ({"name": "x"}, "give name .* or architecture"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        Options(architecture={"model_type": "llama", **LLAMA}, **options)
