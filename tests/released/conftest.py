@@ -10,7 +10,9 @@ from tokenizers import models, pre_tokenizers
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 MASKS = {"llada": "<|mdm_mask|>", "dream": "<|mask|>", "a2d-qwen3": "<|mask|>", "sdar": "<|MASK|>"}
-MASKS |= {"modernbert": "[MASK]"}
+MASKS |= {"modernbert": "[MASK]", "llada2-mini": "<|mask|>"}
+WITHOUT = ("mdlm", "sedd", "bd3lm", "duo")
+"""Families of GPT-2's tokenizer, which has no mask: its row is behind those of the tokens."""
 
 
 @pytest.fixture
@@ -29,8 +31,10 @@ def golden(tmp_path):
 def add_tokenizer(folder, mask=True):
     """Words w0, w1, ... as ids, and the special tokens where the model has them."""
     meta = json.loads((folder / "meta.json").read_text())
-    special = {meta["pad_id"]: "<|endoftext|>"}
-    if mask:
+    last = meta["sizes"]["vocab"] - 1
+    end = last - (meta["mask_id"] == last) if meta["pad_id"] is None else meta["pad_id"]
+    special = {end: "<|endoftext|>"}
+    if mask and meta["family"] in MASKS:
         special[meta["mask_id"]] = MASKS[meta["family"]]
     words = {f"w{i}": i for i in range(max(special) + 1) if i not in special}
     words |= {token: i for i, token in special.items()}
