@@ -48,7 +48,8 @@ class Conversion:
     and then must equal, bit for bit, the tensor that they name; ``unused`` may be there, and is
     not needed; ``computed`` may be there, and must be close to the values given, which this
     network computes itself. ``beside`` names further files that must be there, with what their
-    tensors' names begin with in ``tensors``. ``undrawn`` says why nothing here draws from the
+    tensors' names begin with in ``tensors``, and ``instead`` in the same way those of a model
+    that has no ``model.safetensors``. ``undrawn`` says why nothing here draws from the
     model, if so: it is compared, and no more.
     """
 
@@ -60,6 +61,7 @@ class Conversion:
     unused: frozenset[str] = frozenset()
     computed: Mapping[str, Tensor] = field(default_factory=dict)
     beside: Mapping[str, str] = field(default_factory=dict)
+    instead: Mapping[str, str] = field(default_factory=dict)
     undrawn: str = ""
 
 

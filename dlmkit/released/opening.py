@@ -74,7 +74,7 @@ def open_released(
         conversion = family.convert(config, tokens)
     except ValueError as error:
         raise CheckpointError(f"{folder}: {known} cannot open this model: {error}") from error
-    stored = listed(folder, conversion.beside, family.unpickled if pickled else None)
+    stored = listed(folder, conversion, family.unpickled if pickled else None)
     tokenizer = own or _numbers(conversion.size)
     _check_vocabulary(folder, tokenizer, conversion)
     data = {"paths": [], "tokenizer": {"kind": "pretrained", "name": name or str(folder)}}

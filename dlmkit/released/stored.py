@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dlmkit import documents, files
+from dlmkit.core.importer import Conversion
 from dlmkit.errors import CheckpointError
 
 WEIGHTS, PICKLED = "model.safetensors", "pytorch_model.bin"
@@ -54,9 +55,9 @@ class Folder:
             return tensor.clone()
 
 
-def listed(folder: Path, beside: Mapping[str, str], unpickled: Unpickled | None) -> Folder:
-    """The tensors of ``folder``: of its weights, in one file or in shards, and of the files
-    ``beside`` them, whose tensors' names get what they are mapped to in front.
+def listed(folder: Path, conversion: Conversion, unpickled: Unpickled | None) -> Folder:
+    """The tensors of ``folder``: of its weights, in one file or in shards, and of the files beside
+    them, as ``conversion`` says.
 
     ``unpickled`` makes tensors of what pickles hold, which torch's weights-only loader reads;
     without it they are refused. Raises CheckpointError if a file is missing, cut or altered, or
@@ -64,7 +65,10 @@ def listed(folder: Path, beside: Mapping[str, str], unpickled: Unpickled | None)
     """
     tensors: dict[str, Stored] = {}
     pickles: dict[Path, Mapping[str, Tensor]] = {}
-    for path, prefix, promised in [*_weights(folder), *_beside(folder, beside)]:
+    for path, prefix, promised in [
+        *_weights(folder, conversion.instead),
+        *_named(folder, conversion.beside),
+    ]:
         if path.suffix in PICKLES:
             pickles[path] = _unpickled(path, unpickled)
             found = {k: Stored(path, k, t.shape, t.dtype) for k, t in pickles[path].items()}
@@ -87,13 +91,15 @@ def one(path: Path) -> Folder:
     return Folder(_header(path), {})
 
 
-def _weights(folder: Path) -> list[tuple[Path, str, set[str] | None]]:
+def _weights(folder: Path, instead: Mapping[str, str]) -> list[tuple[Path, str, set[str] | None]]:
     """The files of the weights, and the tensors that an index promises of each."""
-    for name in (WEIGHTS, PICKLED):
+    for name in (WEIGHTS,) if instead else (WEIGHTS, PICKLED):
         if (folder / f"{name}.index.json").is_file():
             return _shards(folder, f"{name}.index.json")
         if (folder / name).is_file():
             return [(folder / name, "", None)]
+    if instead and any((folder / name).is_file() for name in instead):
+        return _named(folder, instead)
     pickles = sorted(p for p in folder.iterdir() if p.suffix in PICKLES) if folder.is_dir() else []
     if (folder / "model.pt").is_file() or len(pickles) == 1:
         return [(folder / "model.pt" if len(pickles) > 1 else pickles[0], "", None)]
@@ -117,8 +123,8 @@ def _shards(folder: Path, index: str) -> list[tuple[Path, str, set[str] | None]]
     return [(folder / file, "", names) for file, names in sorted(promised.items())]
 
 
-def _beside(folder: Path, beside: Mapping[str, str]) -> list[tuple[Path, str, set[str] | None]]:
-    return [(folder / name, prefix, None) for name, prefix in beside.items()]
+def _named(folder: Path, prefixes: Mapping[str, str]) -> list[tuple[Path, str, set[str] | None]]:
+    return [(folder / name, prefix, None) for name, prefix in prefixes.items()]
 
 
 def _header(path: Path) -> dict[str, Stored]:
@@ -150,6 +156,8 @@ class _readable:
 
 
 def _unpickled(path: Path, unpickled: Unpickled | None) -> Mapping[str, Tensor]:
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing")
     if unpickled is None:
         raise CheckpointError(
             f"{path} is a pickle, which can run code: 'dlmkit import --pickled {path.parent} --out "

@@ -22,6 +22,32 @@ class Dit(Config):
     )
 
 
+class Points(Config):
+    """Points of norm 1, which the network scores by itself."""
+
+    dim: Size = Field(16, description="channels of a point (Plaid: 16)")
+    size: Size | None = Field(
+        None, description="points of a released model (default: the tokenizer's tokens)"
+    )
+
+
+class PlaidNetwork(Config):
+    """Plaid's transformer."""
+
+    width: Size = Field(2048, description="channels (Plaid 1B: 2048)")
+    blocks: Size = Field(24, description="transformer blocks (Plaid 1B: 24)")
+    heads: Size = Field(32, description="attention heads (Plaid 1B: 32)")
+
+    @model_validator(mode="after")
+    def _even(self) -> Self:
+        if self.width % (2 * self.heads):
+            raise ValueError(
+                f"heads ({self.heads}), each of an even number of channels, must divide width "
+                f"({self.width})"
+            )
+        return self
+
+
 class Bailing(Config):
     """Bailing's mixture of experts, as LLaDA2 mini has it; its width is the space's."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from dlmkit import Component, hookimpl
 from dlmkit.plugin import HubModel, Importer
+from dlmkit_plaid.configs import Bound
 from dlmkit_released import configs
 
 api = 2
@@ -43,6 +44,32 @@ def register_components() -> Sequence[Component]:
             target="dlmkit_released.dit:Dit",
             requires=frozenset({"masked"}),
             example={"blocks": 2, "heads": 3, "features": 8, "time": True},
+        ),
+        Component(
+            kind="space",
+            name="points",
+            summary="trained points of norm 1; the network puts out the logits (Plaid)",
+            config=configs.Points,
+            target="dlmkit_released.plaid:PointSpace",
+            provides=frozenset({"gaussian", "points"}),
+            example={"dim": 6},
+        ),
+        Component(
+            kind="network",
+            name="plaid",
+            summary="Plaid's transformer",
+            config=configs.PlaidNetwork,
+            target="dlmkit_released.plaid:Network",
+            example={"width": 8, "blocks": 2, "heads": 2},
+        ),
+        Component(
+            kind="objective",
+            name="plaid-bound",
+            summary="plaid:bound on logits that the network puts out",
+            config=Bound,
+            target="dlmkit_released.plaid:PointBound",
+            provides=frozenset({"likelihood-bound"}),
+            requires=frozenset({"points", "learned-gamma"}),
         ),
         Component(
             kind="network",
@@ -153,6 +180,14 @@ def register_importers() -> Sequence[Importer]:
             verified="logits of transformers 4.57 on made-up weights, fp32 on the CPU, within 5e-5",
         ),
         Importer(
+            name="plaid",
+            summary="Plaid 1B: noise on embeddings, a learned schedule, a bound on the likelihood",
+            recognises=_plaid,
+            target="dlmkit_released.plaid:Plaid",
+            mask="none",
+            verified=GOLDEN.replace("logits", "logits, predictions and schedule"),
+        ),
+        Importer(
             name="llada2",
             summary="LLaDA2 mini: a mixture of experts; positions see their own block and earlier",
             recognises=_type("llada2_moe"),
@@ -226,3 +261,8 @@ def _sedd(config: Mapping[str, Any]) -> bool:
     """Its config is the nested one of its training, which names no type of model."""
     nested = all(isinstance(config.get(key), Mapping) for key in ("graph", "model", "noise"))
     return nested and "tokens" in config
+
+
+def _plaid(config: Mapping[str, Any]) -> bool:
+    """No config was released; it is the arguments of training."""
+    return {"embed_dim", "gamma_0", "gamma_1", "n_blocks"} <= set(config)

@@ -12,7 +12,7 @@ GOLDEN = Path(__file__).parent.parent / "golden"
 MASKS = {"llada": "<|mdm_mask|>", "dream": "<|mask|>", "a2d-qwen3": "<|mask|>", "sdar": "<|MASK|>"}
 MASKS |= {"modernbert": "[MASK]", "llada2-mini": "<|mask|>"}
 WITHOUT = ("mdlm", "sedd", "bd3lm", "duo")
-"""Families of GPT-2's tokenizer, which has no mask: its row is behind those of the tokens."""
+"""Those of GPT-2's tokenizer, which has no mask: its row is behind those of the tokens."""
 
 
 @pytest.fixture

@@ -18,6 +18,6 @@ def test_a_family_agrees_with_its_reference(family, capsys):
     meta = json.loads((GOLDEN / family / "meta.json").read_text())
     expected = {(case, name) for case, m in meta["cases"].items() for name in m["expected"]}
     assert {(d["case"], d["tensor"]) for d in found["differences"]} == expected
-    # where transformers itself is not bit for bit what it was on the golden's machine
-    assert found["tolerance"] == (5e-5 if family == "modernbert" else 2e-5)
+    # where the reference itself differs by as much, from machine to machine or from the exact value
+    assert found["tolerance"] == (5e-5 if family in ("modernbert", "plaid") else 2e-5)
     assert max(d["largest"] for d in found["differences"]) <= found["tolerance"]

@@ -27,7 +27,7 @@ def run(capsys):
     return call
 
 
-@pytest.mark.parametrize("family", sorted({*MASKS, *WITHOUT} - {"duo"}))
+@pytest.mark.parametrize("family", sorted({*MASKS, *WITHOUT, "plaid"} - {"duo"}))
 def test_every_family_draws_text_that_begins_with_the_prompt(golden, run, family):
     code, out, _ = run("sample", golden(family, words=True), *DRAWN, "--prompt", "w5 w7")
     assert code == 0
@@ -77,7 +77,7 @@ def test_a_mask_outside_of_the_table_is_refused(golden, run):
     assert "the mask's id is 120" in run("sample", folder, *DRAWN)[2]
 
 
-@pytest.mark.parametrize("family", ["llada", "modernbert", "mdlm", "llada2-mini"])
+@pytest.mark.parametrize("family", ["llada", "modernbert", "mdlm", "plaid"])
 def test_an_imported_model_draws_the_same_texts(golden, run, tmp_path, family):
     source, ours = golden(family, words=True), tmp_path / "ours"
     assert run("import", source, "--out", ours)[0] == 0
