@@ -48,6 +48,27 @@ class PlaidNetwork(Config):
         return self
 
 
+class WordSimplex(Config):
+    """Almost one-hot logits, and words that known tokens are read from."""
+
+    width: Size = Field(1024, description="channels of a word; the network reads twice as many")
+    scale: PositiveFloat = Field(5.0, description="K: tokens are logits of +K and -K (SSD-LM: 5)")
+    size: Size | None = Field(
+        None, description="words of a released model (default: the tokenizer's tokens)"
+    )
+
+
+class Roberta(Config):
+    """RoBERTa of SSD-LM's size; its width is that of the space's words."""
+
+    blocks: Size = Field(24, description="transformer blocks (SSD-LM: 24)")
+    heads: Size = Field(16, description="attention heads (SSD-LM: 16)")
+    hidden: Size = Field(4096, description="channels inside a block's feed-forward layer")
+    positions: Size = Field(514, description="rows of the position table, some before the first")
+    pad: int = Field(1, ge=0, description="id of padding: the first position is the next one")
+    epsilon: PositiveFloat = Field(1e-5, description="in the norms, added to the variance")
+
+
 class Bailing(Config):
     """Bailing's mixture of experts, as LLaDA2 mini has it; its width is the space's."""
 

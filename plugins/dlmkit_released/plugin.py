@@ -16,6 +16,7 @@ api = 2
 GOLDEN = "logits of the authors' code on made-up weights, fp32 on the CPU, within 2e-5"
 
 QWEN2_7B, DIT_SMALL, LLADA2_MINI = 7_615_616_512, 169_627_218, 16_255_643_392
+SSD_LM = 406_885_465
 """Parameters are counted from the sizes of the base model, on modules without memory."""
 
 
@@ -70,6 +71,24 @@ def register_components() -> Sequence[Component]:
             target="dlmkit_released.plaid:PointBound",
             provides=frozenset({"likelihood-bound"}),
             requires=frozenset({"points", "learned-gamma"}),
+        ),
+        Component(
+            kind="space",
+            name="word-simplex",
+            summary="ssd:simplex, whose known tokens are read as words",
+            config=configs.WordSimplex,
+            target="dlmkit_released.ssd_lm:WordSimplexSpace",
+            provides=frozenset({"gaussian", "simplex", "words"}),
+            example={"width": 6},
+        ),
+        Component(
+            kind="network",
+            name="ssd-lm",
+            summary="RoBERTa on a simplex (SSD-LM)",
+            config=configs.Roberta,
+            target="dlmkit_released.ssd_lm:Network",
+            requires=frozenset({"words"}),
+            example={"blocks": 2, "heads": 2, "hidden": 8},
         ),
         Component(
             kind="network",
@@ -188,6 +207,15 @@ def register_importers() -> Sequence[Importer]:
             verified=GOLDEN.replace("logits", "logits, predictions and schedule"),
         ),
         Importer(
+            name="ssd-lm",
+            summary="SSD-LM: RoBERTa on a simplex, block after block",
+            recognises=_roberta,
+            target="dlmkit_released.ssd_lm:SsdLm",
+            models=(HubModel("xhan77/ssdlm", SSD_LM, stored=4),),
+            mask="none",
+            verified=GOLDEN.replace("logits", "inputs, logits, projections and tokens of a block"),
+        ),
+        Importer(
             name="llada2",
             summary="LLaDA2 mini: a mixture of experts; positions see their own block and earlier",
             recognises=_type("llada2_moe"),
@@ -266,3 +294,9 @@ def _sedd(config: Mapping[str, Any]) -> bool:
 def _plaid(config: Mapping[str, Any]) -> bool:
     """No config was released; it is the arguments of training."""
     return {"embed_dim", "gamma_0", "gamma_1", "n_blocks"} <= set(config)
+
+
+def _roberta(config: Mapping[str, Any]) -> bool:
+    """Its config is RoBERTa's own; what RoBERTa lacks lies in files beside the weights."""
+    masked = "RobertaForMaskedLM" in (config.get("architectures") or ())
+    return config.get("model_type") == "roberta" and masked

@@ -36,7 +36,8 @@ def add_tokenizer(folder, mask=True):
     special = {end: "<|endoftext|>"}
     if mask and meta["family"] in MASKS:
         special[meta["mask_id"]] = MASKS[meta["family"]]
-    words = {f"w{i}": i for i in range(max(special) + 1) if i not in special}
+    most = last if meta["mask_id"] is None else max(special)
+    words = {f"w{i}": i for i in range(most + 1) if i not in special}
     words |= {token: i for i, token in special.items()}
     backend = tokenizers.Tokenizer(models.WordLevel(words, unk_token="w0"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
