@@ -100,8 +100,14 @@ class Family(ABC):
     def unpickled(self, content: Any) -> Mapping[str, Tensor]:
         """The tensors of what a pickle of this family held: a state dict, or one under that key.
 
-        Raises ValueError if there are none.
+        Raises ValueError if there are none, or a moving average of them too (``ema``): which was
+        published, the raw weights or the average, a pickle does not say.
         """
+        if isinstance(content, dict) and isinstance(content.get("ema"), dict):
+            raise ValueError(
+                "it holds weights and their moving average (ema), and most publish the average: "
+                "put the one that is meant into a state dict of its own"
+            )
         if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
             content = content["state_dict"]
         if not (isinstance(content, dict) and all(isinstance(v, Tensor) for v in content.values())):

@@ -114,3 +114,13 @@ def test_rotary_frequencies_of_another_base_are_refused(tmp_path, capsys):
 def test_what_nothing_draws_from_says_so():
     with pytest.raises(DataError, match=r"for comparison alone .* noised uniformly"):
         needs_tokenizer(opened("duo"))
+
+
+def test_raw_weights_beside_their_moving_average_are_refused(tmp_path, capsys):
+    folder = changed("mdlm", tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    held = {"state_dict": weights, "ema": {"decay": 0.9999, "shadow_params": []}}
+    torch.save(held, folder / "mdlm.ckpt")
+    assert main(["models", "verify", str(folder)]) == 6
+    assert "weights and their moving average (ema)" in capsys.readouterr().err
