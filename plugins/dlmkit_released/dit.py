@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.schedule import Level
 from dlmkit.errors import RecipeError
-from dlmkit.types import Embedded, Logits, Query
+from dlmkit.types import Embedded, Logits, PerRow, Query
 from dlmkit_cdcd.network import rotate, rotation_table
 from dlmkit_mdlm.schedule import masked_share
 from dlmkit_mdlm.space import TokenSpace
@@ -36,13 +36,13 @@ class Time(nn.Module):
         )
 
     def forward(self, sigma: Tensor) -> Tensor:
-        """(B, 1, width), or (B, L, width) where ``sigma`` differs by position."""
+        """(B, 1, width), of ``sigma`` (B,)."""
         steps = torch.arange(FREQUENCIES, device=sigma.device, dtype=torch.float32)
         rates = torch.exp(-math.log(ROTARY_BASE) * steps / FREQUENCIES)
         angles = sigma.float()[..., None] * rates
         features = torch.cat((angles.cos(), angles.sin()), dim=-1)
-        time = F.silu(self.mlp(features.to(next(self.parameters()).dtype)))
-        return time if time.ndim == 3 else time[:, None]
+        time: Tensor = F.silu(self.mlp(features.to(next(self.parameters()).dtype)))
+        return time[:, None]
 
 
 class Norm(nn.Module):
@@ -146,11 +146,11 @@ class Dit(ScoreNetwork):
     def logits(
         self,
         x: Embedded,
-        sigma: Float[Tensor, "*shape"],
+        sigma: PerRow,
         seen: Seen | None,
         positions: Int[Tensor, "L"] | None = None,
     ) -> Logits:
-        """Of embedded rows at total noise ``sigma``, (B,) or (B, L); ``seen`` are keys, or a mask
+        """Of embedded rows at total noise ``sigma``; ``seen`` are keys, or a mask
         (B or 1, 1, L, L) that stands for the block-causal one too. Positions are 0, 1, ... unless
         given."""
         if not self.reads_level:

@@ -115,7 +115,7 @@ class Network(ScoreNetwork):
         """What RoBERTa reads instead of word embeddings, (B, L, width)."""
         (schedule,) = self.schedule
         t = schedule.inverse(level.ratio).to(x.dtype)
-        time = self.timestep_layer(t.view(*t.shape, *(1,) * (3 - t.ndim)))
+        time = self.timestep_layer(t[:, None, None])
         noised, words = x[..., : self.width] + time, conditioning.clean[..., self.width :]
         return torch.where(conditioning.given[..., None], words.to(x.dtype), noised)
 

@@ -293,16 +293,6 @@ def test_with_query_bias_a_head_that_reads_nothing_still_tells_offsets(query_bia
     assert bool((before - after).abs().max() > 1e-6) is query_bias
 
 
-def test_levels_may_differ_by_position():
-    built = network()
-    (x, level, conditioning, previous), attend = run(built)
-    spread = Level(*(value[:, None].expand(B, L) for value in level))
-    torch.testing.assert_close(
-        built(x, spread, conditioning, previous)[attend],
-        built(x, level, conditioning, previous)[attend],
-    )
-
-
 def test_rotation_makes_scores_relative():
     from dlmkit_cdcd.network import rotate, rotation_table
 
@@ -314,7 +304,7 @@ def test_rotation_makes_scores_relative():
     angles = torch.arange(20)[:, None] * 10000.0 ** (-torch.arange(0, 8, 2) / 8)
     turned = torch.polar(torch.ones_like(angles), angles) * torch.complex(q[:4], q[4:])
     torch.testing.assert_close(a, torch.cat((turned.real, turned.imag), dim=1), rtol=0, atol=1e-6)
-    torch.testing.assert_close(scores.diagonal(3), scores[0, 3].expand(17))
+    torch.testing.assert_close(scores.diagonal(3), scores[0, 3].expand(17), rtol=0, atol=5e-6)
 
 
 def test_a_model_trained_without_self_conditioning_is_never_shown_a_prediction():
