@@ -43,7 +43,7 @@ from dlmkit.evaluation.acceptance import Point
 from dlmkit.evaluation.conditions import conditions
 from dlmkit.evaluation.measure import Intervals, gauges, pinned
 from dlmkit.exact.context_gain import Frequencies, level_scores, sigmas
-from dlmkit.model import Model
+from dlmkit.model import Model, Run
 from dlmkit.plugin import Part
 from dlmkit.recipe.assemble import assemble_sampling
 from dlmkit.report import png
@@ -221,7 +221,7 @@ class Acceptance:
 
     def run(self, model: Model, requests: Sequence[Request], steps: int | None) -> Ids:
         """The tokens of texts as long as the model's, in the order of their index."""
-        samples = model.draw(requests, self.options.seed, steps, self.options.batch_size)
+        samples = model.run(requests, Run(self.options.seed, steps, self.options.batch_size))
         return torch.tensor([sample.ids for sample in samples])
 
     def decoded(self, ids: Ids) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +20,7 @@ from dlmkit.recipe.assemble import Assembly, assemble, assemble_sampling
 from dlmkit.recipe.load import load_recipe, resolve_text, resolve_values
 from dlmkit.recipe.schema import RecipeConfig
 from dlmkit.recipe.shelf import SUFFIXES, shipped
-from dlmkit.recipe.short import NONE, Choice, overrides, typed
+from dlmkit.recipe.short import NONE, Choice, Short, overrides, typed
 from dlmkit.recipe.write import dump
 from dlmkit.registry.lookup import Registry
 from dlmkit.released.fetch import fetched, hub_name
@@ -71,6 +70,21 @@ class Text:
         return self.text
 
 
+@dataclass(frozen=True)
+class Run:
+    """How requests are sampled; None stands for what the model's recipe says.
+
+    Text i depends on ``seed`` and i alone. ``steps`` are the points of the grid, ``batch_size``
+    rows are sampled side by side, and each of them has ``length`` positions, at least those of the
+    longest request.
+    """
+
+    seed: int = 0
+    steps: int | None = None
+    batch_size: int | None = None
+    length: int | None = None
+
+
 Progress = bool | Callable[[Step], object]
 """Whether to show a bar while sampling, or what to call after every step of the loop."""
 
@@ -118,14 +132,37 @@ class Model:
         """The recipe it was trained with, but for the sampling keys that were overridden."""
         return self.assembly.config
 
-    @cached_property
+    @property
     def data(self) -> Data:
-        """The recipe's text. A model loaded for sampling reads it when it is first asked for."""
-        return self.assembly.data or self.assembly.build("data", self.config.data)
+        """The recipe's text. A model loaded for sampling reads it when it is first asked for, and
+        what :meth:`with_` makes of it afterwards does not read it again."""
+        if self.assembly.data is None:
+            read = self.assembly.build("data", self.config.data)
+            self.assembly = replace(self.assembly, data=read)
+        assert self.assembly.data is not None
+        return self.assembly.data
 
     def recipe(self) -> str:
         """The resolved recipe as YAML."""
         return dump(self.config.model_dump(mode="json", by_alias=True))
+
+    def with_(self, *overrides: str) -> Model:
+        """The same model, sampled as ``overrides`` say: ``with_("sampler.use=heun")``.
+
+        Each is ``key.path=value`` under :data:`SAMPLING_KEYS`, as after ``--set``. Raises
+        UsageError for another key, and RecipeError and PluginError as a recipe does.
+        """
+        words = [Short.of(word, repr(word)) for word in overrides]
+        _only_sampling(words)
+        return self._overridden(words)
+
+    def _overridden(self, words: Sequence[str]) -> Model:
+        if not words:
+            return self
+        given = self.config.model_dump(mode="json", by_alias=True)
+        config = resolve_values(given, "the model's recipe", words, self.assembly.registry).config
+        assembly = replace(self.assembly, config=config)
+        return replace(self, assembly=assembly, parts=assemble_sampling(assembly))
 
     def with_parts(
         self,
@@ -144,13 +181,7 @@ class Model:
         if isinstance(guidance, str | Mapping | Part):
             guidance = [guidance]
         guides = () if guidance is None else guidance or (NONE,)
-        words = overrides(sampler, grid, exit, freeze, guides, python=True)
-        if not words:
-            return self
-        given = self.config.model_dump(mode="json", by_alias=True)
-        config = resolve_values(given, "the model's recipe", words, self.assembly.registry).config
-        assembly = replace(self.assembly, config=config)
-        return replace(self, assembly=assembly, parts=assemble_sampling(assembly))
+        return self._overridden(overrides(sampler, grid, exit, freeze, guides, python=True))
 
     def sample(
         self,
@@ -175,12 +206,13 @@ class Model:
 
         Text i depends on the seed and i alone. ``steps`` and ``batch_size`` default to the
         recipe's, and the parts from ``sampler`` to ``guidance`` as :meth:`with_parts` says.
-        ``progress`` and ``world`` are :meth:`draw`'s. Raises UsageError for a request that does
+        ``progress`` and ``world`` are :meth:`run`'s. Raises UsageError for a request that does
         not fit or cannot be written in the vocabulary.
         """
         model = self.with_parts(sampler, grid, exit, freeze, guidance)
         requests = model.requests(n, prompt, infill, length, offset=offset)
-        return model.texts(model.draw(requests, seed, steps, batch_size, progress, world), seed)
+        run = Run(seed, steps, batch_size)
+        return model.texts(model.run(requests, run, progress, world), seed)
 
     def train(self) -> Iterator[StepRecord]:
         """Train by the recipe's ``train`` section, one record an optimiser step.
@@ -280,12 +312,10 @@ class Model:
             return Request.infill(row, gaps(text, tokenizer, length), length)
         return Request.prompt(row, beginning(text, tokenizer, length), length)
 
-    def draw(
+    def run(
         self,
         requests: Sequence[Request],
-        seed: int = 0,
-        steps: int | None = None,
-        batch_size: int | None = None,
+        run: Run = Run(),
         progress: Progress = False,
         world: World | None = None,
     ) -> list[Sample]:
@@ -293,11 +323,12 @@ class Model:
 
         The processes of ``world`` share them out, and each returns all of them. ``progress`` shows
         a bar in the first process, on stderr while that is a terminal; or it is called with every
-        :class:`~dlmkit.sampling.step.Step` of this process.
+        :class:`~dlmkit.sampling.step.Step` of this process. Raises UsageError for a number of
+        ``run`` that is out of range.
         """
         world = world or Single(self.assembly.context.device)
         mine = requests[world.rank :: world.size]
-        turns = self.stream(mine, seed, steps, batch_size)
+        turns = self.stream(mine, run)
         if callable(progress):
             turns = watched(turns, progress)
         elif progress and world.first:
@@ -305,24 +336,19 @@ class Model:
         found = world.share([sample for step in turns for sample in step.samples])
         return sorted((one for each in found for one in each), key=lambda sample: sample.row)
 
-    def stream(
-        self,
-        requests: Sequence[Request],
-        seed: int = 0,
-        steps: int | None = None,
-        batch_size: int | None = None,
-    ) -> Iterator[Step]:
-        """The sampling loop of this model."""
-        config = self.config.sample
+    def stream(self, requests: Sequence[Request], run: Run = Run()) -> Iterator[Step]:
+        """The sampling loop of this model, a turn at a time. Raises as :meth:`run`."""
+        config, most = self.config.sample, self.config.length
+        steps = config.steps if run.steps is None else run.steps
+        size = config.batch_size if run.batch_size is None else run.batch_size
+        length = most if run.length is None else run.length
         return stream(
             self.parts,
             requests,
-            seed=_whole(seed, "seed", 0),
-            steps=_whole(config.steps if steps is None else steps, "steps", 1, MOST),
-            batch_size=_whole(
-                config.batch_size if batch_size is None else batch_size, "batch_size", 1, MOST
-            ),
-            length=self.config.length,
+            seed=_whole(run.seed, "seed", 0),
+            steps=_whole(steps, "steps", 1, MOST),
+            batch_size=_whole(size, "batch_size", 1, MOST),
+            length=_whole(length, "length", 1, most),
             width=self.parts.inference.width,
         )
 

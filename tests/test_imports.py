@@ -86,6 +86,10 @@ def test_a_module_imports_only_from_its_room_and_those_below():
     assert up == set(CALLED)
 
 
+def test_evaluation_takes_nothing_from_the_benchmarks():
+    assert "bench" not in rooms(imported(ROOT / "dlmkit/cli/eval.py"))
+
+
 def test_the_ground_stands_on_nothing_but_itself():
     for file in FILES:
         if FLOOR[room(file)] == 0:

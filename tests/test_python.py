@@ -10,7 +10,7 @@ import torch
 
 import dlmkit
 from dlmkit.errors import RecipeError, UsageError
-from dlmkit.model import compose
+from dlmkit.model import Run, compose
 
 PARTS = {
     "data": "grammar",
@@ -160,6 +160,39 @@ def test_parts_are_chosen_by_call(tmp_path):
         assert text.evaluations == 8
     guided = model.with_parts(guidance=guide)
     assert [guided.sample(1, guidance=none)[0].evaluations for none in ([], "none")] == [4, 4]
+
+
+def test_a_model_is_changed_by_the_words_of_set_and_run_on_requests():
+    model = fresh()
+    changed = model.with_("sampler.use=ancestral", "sample.steps=3")
+    assert (model.config.sampler.use, model.config.sample.steps) == ("samplers:euler", 4)
+    requests = changed.requests(3, length=5)
+    samples = changed.run(requests, Run(seed=7, batch_size=2))
+    assert [sample.steps for sample in samples] == [3, 3, 3]
+    assert changed.texts(samples, 7) == model.sample(3, 7, steps=3, length=5, sampler="ancestral")
+    assert model.with_() is model
+    with pytest.raises(UsageError, match="'network' belongs to what was trained"):
+        model.with_("network.with.width=8")
+    assert changed.data is model.data
+
+
+def test_rows_are_as_long_as_a_run_says():
+    model = fresh()
+    requests = model.requests(2, length=5)
+    widths = {step.x.shape[1] for step in model.stream(requests, Run(length=6))}
+    assert widths == {6}
+    with pytest.raises(UsageError, match="length is 0; expected an integer from 1 to"):
+        model.run(requests, Run(length=0))
+    with pytest.raises(UsageError, match="text 0 has 5 tokens; this model writes 1 to 4"):
+        model.run(requests, Run(length=4))
+
+
+def test_a_model_reads_its_text_once(tmp_path):
+    fresh().save(tmp_path / "m")
+    loaded = dlmkit.load(tmp_path / "m")
+    assert loaded.assembly.data is None
+    assert loaded.data is loaded.data
+    assert loaded.with_("sampler.use=ancestral").data is loaded.data
 
 
 def test_a_callback_sees_every_step(capsys):

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from dlmkit.core.metric import Metric
-from dlmkit.model import Model
+from dlmkit.model import Model, Run
 from dlmkit.plugin import Part
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import unconditional
@@ -43,7 +43,7 @@ def sweep(
     for scale in scales:
         scaled = replace(model, parts=with_scale(model, scale))
         asked = unconditional(count, model.config.length)
-        drawn = scaled.draw(asked, seed, steps, batch_size, progress=True)
+        drawn = scaled.run(asked, Run(seed, steps, batch_size), progress=True)
         texts = [model.assembly.tokenizer.decode(sample.ids) for sample in drawn]
         quality: dict[str, float] = {}
         for metric in metrics:

@@ -14,7 +14,6 @@ from dlmkit.cli.output import result, result_json, say
 from dlmkit.plugin import MOST
 
 if TYPE_CHECKING:
-    from dlmkit.bench.subject import Subject
     from dlmkit.evaluation.evaluate import Evaluated, Plan
     from dlmkit.evaluation.frontier import Frontier
     from dlmkit.evaluation.measure import Gauge
@@ -121,13 +120,11 @@ def model(
     is written ./compare.
     """
     from dlmkit import devices, documents
-    from dlmkit.bench.subject import open_subject
     from dlmkit.evaluation.evaluate import Plan
     from dlmkit.evaluation.measure import Intervals
     from dlmkit.evaluation.sweep import Sweep
     from dlmkit.evaluation.texts import of_file
-    from dlmkit.model import Model
-    from dlmkit.recipe.assemble import assemble_sampling
+    from dlmkit.model import open_model
     from dlmkit.recipe.shelf import SUFFIXES
     from dlmkit.recipe.short import overrides as short
     from dlmkit.recipe.short import parse_part
@@ -151,11 +148,10 @@ def model(
     chosen = [parse_part(word, "--likelihood") for word in likelihoods or ()]
     sweep = None if frontier is None else Sweep.parse(frontier)
     with world(device=devices.choose(device)) as processes:
-        subject = open_subject(model, set_, processes.device)
-        count = count or subject.config.sample.measured
+        measured = open_model(model, set_, device=processes.device)
+        count = count or measured.config.sample.measured
         plan = Plan(count, seed, steps, batch_size, intervals, chosen)
-        evaluate = _evaluator(subject, _gauges(subject, parts), processes)
-        measured = Model(None, subject.assembly, assemble_sampling(subject.assembly))
+        evaluate = _evaluator(model, _gauges(measured, parts), processes)
         if sweep is not None:
             curve = sweep.run(measured, plan, evaluate, quality, entropy)
             if curve is not None:
@@ -165,7 +161,7 @@ def model(
 
 
 def _evaluator(
-    subject: Subject, gauges: Sequence[Gauge], world: World
+    name: str, gauges: Sequence[Gauge], world: World
 ) -> Callable[[Model, Plan], Evaluated | None]:
     """What evaluates a model by a plan, and tells of it in the first process."""
     from dlmkit.evaluation.evaluate import of_model
@@ -174,21 +170,21 @@ def _evaluator(
         config = model.config
         if world.first:
             say(
-                f"{subject.name}: {plan.count} texts of {config.length} tokens, "
+                f"{name}: {plan.count} texts of {config.length} tokens, "
                 f"{plan.steps or config.sample.steps} steps, {config.sampler.use} on "
                 f"{config.grid.use}, {len(gauges)} metrics"
             )
-        return of_model(model, subject.name, subject.data, gauges, plan, world, progress=True)
+        return of_model(model, name, gauges, plan, world, progress=True)
 
     return evaluate
 
 
-def _gauges(subject: Subject, parts: Sequence[Part]) -> list[Gauge]:
+def _gauges(model: Model, parts: Sequence[Part]) -> list[Gauge]:
     from dlmkit.evaluation.evaluate import chosen_metrics
     from dlmkit.evaluation.measure import gauges
 
-    chosen = chosen_metrics(parts, subject.config, subject.assembly.registry)
-    return gauges(subject.build, chosen, subject.data)
+    chosen = chosen_metrics(parts, model.config, model.assembly.registry)
+    return gauges(model.assembly.build, chosen, model.data)
 
 
 def _belongs(fits: bool, **given: Any) -> None:

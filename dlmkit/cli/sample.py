@@ -77,7 +77,7 @@ def sample(
     from dlmkit import devices
     from dlmkit.evaluation.conditions import exit_override, require
     from dlmkit.exits.certificate import Certificate
-    from dlmkit.model import open_model
+    from dlmkit.model import Run, open_model
     from dlmkit.training.memory import keep_freed
     from dlmkit.training.parallel import world
 
@@ -98,7 +98,7 @@ def sample(
         seed = options.seed_of(loaded, seed, set_)
         if processes.first:
             _tell(loaded, model, requests, steps)
-        samples = loaded.draw(requests, seed, steps, batch_size, progress=True, world=processes)
+        samples = loaded.run(requests, Run(seed, steps, batch_size), progress=True, world=processes)
         texts = loaded.texts(samples, seed)
     if not processes.first:
         return

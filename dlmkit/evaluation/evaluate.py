@@ -20,7 +20,7 @@ from dlmkit.evaluation.conditions import conditions
 from dlmkit.evaluation.measure import Gauge, Intervals, Left, Results, measure, number, pinned
 from dlmkit.evaluation.record import UNKNOWN, Record, texts_digest
 from dlmkit.exact.intervals import left_out
-from dlmkit.model import Model, Progress
+from dlmkit.model import Model, Progress, Run
 from dlmkit.plugin import Part
 from dlmkit.recipe.schema import RecipeConfig
 from dlmkit.registry.lookup import Registry
@@ -59,7 +59,6 @@ class Evaluated:
 def of_model(
     model: Model,
     name: str,
-    data: Data,
     gauges: Sequence[Gauge],
     plan: Plan,
     world: World,
@@ -71,13 +70,14 @@ def of_model(
     """
     chosen = [_likelihood(part) for part in plan.likelihoods]
     requests = model.requests(plan.count)
-    samples = model.draw(requests, plan.seed, plan.steps, plan.batch_size, progress, world)
+    run = Run(plan.seed, plan.steps, plan.batch_size)
+    samples = model.run(requests, run, progress, world)
     if not world.first:
         return None
     texts = [text.text for text in model.texts(samples, plan.seed)]
     results = measure(gauges, texts, [sample.ids for sample in samples], plan.intervals)
     for use, options in chosen:
-        _nats(model, data, use, options, plan.intervals, results)
+        _nats(model, use, options, plan.intervals, results)
     under = conditions(model, requests, plan.steps)
     digest, _ = under.pop("model"), under.pop("versions")
     rule = model.config.exit
@@ -85,7 +85,7 @@ def of_model(
     under |= {"seed": plan.seed, "given": under.pop("prompts"), "decoded": "likeliest tokens"}
     protocol = {
         "sampling": under,
-        **_protocol(model.config.data, data, gauges, plan.count, plan.intervals),
+        **_protocol(model.config.data, model.data, gauges, plan.count, plan.intervals),
         "likelihood": {use: options.model_dump(mode="json") for use, options in chosen},
     }
     size = plan.batch_size or model.config.sample.batch_size
@@ -208,7 +208,6 @@ def _likelihood(part: Part) -> tuple[str, likelihood.Bound | likelihood.Flow]:
 
 def _nats(
     model: Model,
-    data: Data,
     use: str,
     options: likelihood.Bound | likelihood.Flow,
     intervals: Intervals,
@@ -217,7 +216,7 @@ def _nats(
     """Nats a token of held-out rows, in all and in its three terms, added to ``results``."""
     parts = model.parts.prepared() if use == "bound" else model.parts
     subject = likelihood.Subject(parts.denoise, parts.space, parts.schedule)
-    batch, device = data.validation(options.rows), model.assembly.context.device
+    batch, device = model.data.validation(options.rows), model.assembly.context.device
     found = LIKELIHOODS[use][1](
         subject, Batch(batch.ids.to(device), batch.attend.to(device)), options
     )

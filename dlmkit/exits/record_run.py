@@ -9,7 +9,7 @@ from typing import Any
 from dlmkit.core.exits import Statistic
 from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.exits.trace import Trace, TraceRecorder
-from dlmkit.model import Model
+from dlmkit.model import Model, Run
 from dlmkit.plugin import Part
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.recorders import progress
@@ -39,7 +39,7 @@ def record(
     recorder = TraceRecorder(
         model.parts, requests, steps=steps, length=length, positions=positions, norms=norms
     )
-    turns = recorder.watch(model.stream(requests, about["seed"], steps, batch_size))
+    turns = recorder.watch(model.stream(requests, Run(about["seed"], steps, batch_size)))
     for _ in progress(turns, len(requests)):
         pass
     dtype = model.parts.inference.dtype or model.assembly.context.dtype

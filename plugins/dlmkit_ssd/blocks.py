@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dlmkit.errors import UsageError
-from dlmkit.model import Model, Text, load_model
+from dlmkit.model import Model, Run, Text, load_model
 from dlmkit.plugin import MOST
 from dlmkit.sampling.requests import Request
 from dlmkit.shown import result
@@ -28,7 +28,7 @@ def write(model: Model, count: int, *, block: int, seed: int, steps: int) -> lis
     for start in range(0, length, block):
         end = min(start + block, length)
         asked = [Request.prompt(row, ids, end) for row, ids in enumerate(done)]
-        turns = model.stream(asked, seed + start, steps)
+        turns = model.stream(asked, Run(seed + start, steps))
         for sample in (sample for turn in turns for sample in turn.samples):
             done[sample.row] = sample.ids
             evaluations[sample.row] += sample.evaluations

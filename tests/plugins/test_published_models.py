@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dlmkit.exact.context_gain import Frequencies, context_gain
-from dlmkit.model import compose
+from dlmkit.model import Run, compose
 from dlmkit.recipe.load import load_recipe
 
 NAMES = ("plaid", "ssd", "langflow", "mdlm")
@@ -61,7 +61,7 @@ def test_texts_may_be_given_in_part_and_halt_early(name):
 def test_an_uncovered_position_never_changes():
     masked = model("mdlm")
     mask = masked.assembly.space.corruption.mask
-    steps = list(masked.stream(masked.requests(3), 0, 6, 3))
+    steps = list(masked.stream(masked.requests(3), Run(0, 6, 3)))
     assert (steps[2].x == mask).any()
     for before, after in itertools.pairwise(steps):
         settled = before.x != mask

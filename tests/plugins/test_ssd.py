@@ -8,7 +8,7 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.objective import Draws
 from dlmkit.core.schedule import Level
-from dlmkit.model import compose
+from dlmkit.model import Run, compose
 from dlmkit.noise import Noise
 from dlmkit.recipe.load import load_recipe
 from dlmkit_ssd import configs
@@ -99,7 +99,7 @@ def test_blocks_end_where_they_should():
 def test_written_blocks_extend_each_other():
     loaded = model()
     texts = write(loaded, 3, block=16, seed=5, steps=2)
-    first = loaded.stream(loaded.requests(3, length=16), 5, 2)
+    first = loaded.stream(loaded.requests(3, length=16), Run(5, 2))
     begun = loaded.texts([s for turn in first for s in turn.samples], 5)
     assert all(whole.text.startswith(start.text) for whole, start in zip(texts, begun, strict=True))
     assert [text.evaluations for text in texts] == [4, 4, 4]
