@@ -86,3 +86,10 @@ class Repetition(Units):
     orders: list[Size] = Field([1, 2, 3, 4], min_length=1, description="every n")
     phrase: Size = Field(2, description="shortest phrase of a loop")
     times: int = Field(3, ge=2, description="how often it must stand at the end of a text")
+
+
+class Copied(Units):
+    """How much of a text stands in the training text."""
+
+    unit: Unit = Field("characters", description="what a window is counted in")
+    window: Size = Field(30, description="units of a stretch of text that counts as copied")

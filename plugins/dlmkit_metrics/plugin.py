@@ -53,4 +53,11 @@ def register_components() -> Sequence[Component]:
             config=configs.Repetition,
             target="dlmkit_metrics.lexical:RepetitionMetric",
         ),
+        Component(
+            kind="metric",
+            name="copied",
+            summary="share of the windows of a text that stand in the training text",
+            config=configs.Copied,
+            target="dlmkit_metrics.copied:CopiedMetric",
+        ),
     ]
