@@ -76,6 +76,26 @@ class Case:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Taken(NamedTuple):
+    """What one step of decoding settled in a row: positions, their tokens, and how confident the
+    rule was that chose them."""
+
+    step: int
+    row: int
+    positions: list[int]
+    tokens: list[int]
+    confidence: list[float]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoding run: the final ``ids`` (B, L), the network's ``calls``, and every step."""
+
+    ids: Tensor
+    calls: int
+    taken: Sequence[Taken]
+
+
 class Family(ABC):
     """An importer at work: the ``target`` of a :class:`dlmkit.plugin.Importer`."""
 
@@ -96,6 +116,11 @@ class Family(ABC):
 
         Usual answers are ``logits`` and ``after``: what the family makes of them.
         """
+
+    def decoded(self, objective: Objective, run: Mapping[str, Any]) -> Decoded | None:
+        """A reference's decoding ``run`` again, by its ``settings`` from its ``prompt_ids``; None
+        where this family does not decode so here."""
+        return None
 
     def unpickled(self, content: Any) -> Mapping[str, Tensor]:
         """The tensors of what a pickle of this family held: a state dict, or one under that key.

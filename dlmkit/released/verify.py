@@ -2,7 +2,8 @@
 
 ``cases.safetensors`` holds tensors ``CASE.NAME``, inputs and what the reference returned, and
 ``meta.json`` lists which are which, with the ``settings`` of decoding runs. ``CASE.compare`` (and
-``compare_NAME``) is true where a difference counts.
+``compare_NAME``) is true where a difference counts. ``decoding.json`` holds decoding runs: their
+settings and prompts, what every step took, and the final ids.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from dlmkit import documents
-from dlmkit.core.importer import Case
+from dlmkit.core.importer import Case, Decoded
 from dlmkit.errors import CheckpointError
 from dlmkit.registry.lookup import Registry
 from dlmkit.released.family import config_of
@@ -31,6 +32,27 @@ CASES, META, DECODING = "cases.safetensors", "meta.json", "decoding.json"
 class _Case(documents.Shape):
     inputs: list[str]
     expected: list[str]
+
+
+class _Taken(documents.Shape):
+    step: int
+    row: int
+    positions: list[int]
+    tokens: list[int]
+    confidence: list[float]
+
+
+class _Run(documents.Shape):
+    model_config = ConfigDict(frozen=True, extra="allow")  # the rest is the family's own
+
+    name: str
+    final_ids: list[list[int]]
+    network_calls: int
+    steps: list[_Taken] | None = None
+
+
+class _Runs(documents.Shape):
+    runs: list[_Run]
 
 
 class _Meta(documents.Shape):
@@ -50,12 +72,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What comparing a folder showed. ``decoding`` is whether its decoding runs were compared;
-    None: it has none."""
+    """What comparing a folder showed. ``missing`` are decoding runs that nothing here decodes."""
 
     opened: Opened
     differences: list[Difference]
-    decoding: bool | None
+    missing: list[str]
 
     @property
     def tolerance(self) -> float:
@@ -84,8 +105,14 @@ def verify(folder: Path, registry: Registry, device: torch.device | str = "cpu")
         answers = opened.family.answers(opened.assembly.objective, asked)
         for key in case.expected:
             found.append(_compared(tensors, name, key, answers))
-    decoding = False if (folder / DECODING).is_file() else None
-    return Verdict(opened, found, decoding)
+    missing = []
+    for run in _runs(folder):
+        decoded = opened.family.decoded(opened.assembly.objective, run.model_dump())
+        if decoded is None:
+            missing.append(run.name)
+        else:
+            found += _decoded(run, decoded)
+    return Verdict(opened, found, missing)
 
 
 def _cases(folder: Path) -> tuple[_Meta, dict[str, Tensor]]:
@@ -99,6 +126,50 @@ def _cases(folder: Path) -> tuple[_Meta, dict[str, Tensor]]:
     if not any(case.expected for case in meta.cases.values()):
         raise CheckpointError(f"{folder / META} expects no tensor of any case")
     return meta, tensors
+
+
+def _runs(folder: Path) -> list[_Run]:
+    path = folder / DECODING
+    if not path.is_file():
+        return []
+    try:
+        return documents.shaped(documents.read(path), _Runs).runs
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+
+
+def _decoded(run: _Run, decoded: Decoded) -> list[Difference]:
+    """How many of the final ids, of the steps' choices and of the network's calls are others, and
+    how far confidences are apart."""
+    expected = torch.tensor(run.final_ids)
+    ids = decoded.ids.cpu()
+    if ids.shape != expected.shape:
+        shapes = f"shape {tuple(ids.shape)}, expected {tuple(expected.shape)}"
+        return [Difference(run.name, "final_ids", None, shapes)]
+    calls = abs(decoded.calls - run.network_calls)
+    found = [
+        Difference(run.name, "final_ids", float((ids != expected).sum())),
+        Difference(run.name, "network_calls", float(calls)),
+    ]
+    if run.steps is None:
+        return found
+    theirs, ours = (
+        {
+            (taken.step, taken.row, place): (token, confidence)
+            for taken in steps
+            for place, token, confidence in zip(
+                taken.positions, taken.tokens, taken.confidence, strict=True
+            )
+        }
+        for steps in (run.steps, decoded.taken)
+    )
+    others = {key for key in theirs.keys() | ours.keys() if key not in theirs or key not in ours}
+    both = theirs.keys() & ours.keys()
+    others |= {key for key in both if theirs[key][0] != ours[key][0]}
+    apart = max((abs(theirs[key][1] - ours[key][1]) for key in both), default=0.0)
+    found.append(Difference(run.name, "steps", float(len(others))))
+    found.append(Difference(run.name, "confidence", apart))
+    return found
 
 
 def _tensor(tensors: Mapping[str, Tensor], case: str, name: str) -> Tensor:

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from dlmkit import documents
 from dlmkit.core.importer import Case, Family
 from dlmkit.core.objective import Objective
 from dlmkit_hf.models import HfModel
 from dlmkit_mdlm.space import TokenSpace
+from dlmkit_released.decoding import Predict
 
 LONGEST = 4096
 """Positions of a row unless the recipe says otherwise, where a model could read more."""
@@ -34,6 +37,35 @@ class TokenFamily(Family):
                 inputs.get("position_ids"),
             )
             return {"logits": logits, "after": network.after(logits)}
+
+
+class Run(documents.Shape):
+    """What is read of a recorded decoding run."""
+
+    prompt_ids: list[list[int]] = Field(min_length=1)
+    attention_mask: list[list[int]] | None = None
+
+    def start(self, more: int, mask: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The prompts with ``more`` masks behind each, and which positions are no padding."""
+        ids = torch.tensor(self.prompt_ids, device=device)
+        known = torch.ones_like(ids) if self.attention_mask is None else None
+        known = torch.tensor(self.attention_mask, device=device) if known is None else known
+        ids = torch.cat((ids, ids.new_full((len(ids), more), mask)), dim=1)
+        return ids, torch.cat((known, known.new_ones(len(ids), more)), dim=1).bool()
+
+
+def predictor(objective: Objective, attend: Tensor, positions: Tensor | None = None) -> Predict:
+    """The logits of rows that are padded by ``attend``, or of several copies of those rows."""
+    space, network = objective.space, objective.network
+    assert isinstance(space, TokenSpace)
+    assert isinstance(network, HfModel)
+
+    def predict(ids: Tensor) -> Tensor:
+        seen = attend.repeat(len(ids) // len(attend), 1)
+        with torch.inference_mode():
+            return network.after(network.logits(space.table(ids), seen, positions))
+
+    return predict
 
 
 def recipe(

@@ -8,9 +8,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from dlmkit import documents
-from dlmkit.core.importer import Conversion, mask_of
+from dlmkit.core.importer import Conversion, Decoded, mask_of
+from dlmkit.core.objective import Objective
 from dlmkit.plugin import Size
-from dlmkit_released.family import TokenFamily, recipe
+from dlmkit_released import decoding
+from dlmkit_released.family import Run, TokenFamily, predictor, recipe
 
 
 class Keys(documents.Shape):
@@ -59,6 +61,19 @@ _BLOCK = {
 """Of a block's tensors, what Llama calls them."""
 
 
+class Settings(documents.Shape):
+    """Of a decoding run."""
+
+    steps: Size
+    gen_length: Size
+    block_length: Size
+    mask_id: int
+    temperature: float = 0.0
+    remasking: str = "low_confidence"
+    cfg_scale: float = 0.0
+    threshold: float | None = None
+
+
 class Llada(TokenFamily):
     """The head is as wide as the table, ``embedding_size``; nothing is shifted."""
 
@@ -96,3 +111,25 @@ class Llada(TokenFamily):
             "hf:decoder", network, dim=keys.d_model, size=size, mask=mask, longest=longest
         )
         return Conversion(said, tensors, size, mask)
+
+    def decoded(self, objective: Objective, run: Mapping[str, Any]) -> Decoded | None:
+        """Low-confidence remasking in blocks, with or without guidance or Fast-dLLM's threshold."""
+        settings = documents.shaped(run.get("settings"), Settings)
+        if settings.remasking != "low_confidence" or settings.temperature:
+            return None
+        mask, where = settings.mask_id, next(objective.parameters()).device
+        ids, attend = documents.shaped(dict(run), Run).start(settings.gen_length, mask, where)
+        first, block = ids.shape[1] - settings.gen_length, settings.block_length
+        predict = predictor(objective, attend)
+        if settings.cfg_scale:
+            prompt = ids != mask
+            predict = decoding.guided(
+                predict, lambda rows: rows.masked_fill(prompt, mask), settings.cfg_scale
+            )
+        if settings.threshold is None:
+            return decoding.in_blocks(
+                predict, ids, mask, first=first, block=block, steps=settings.steps
+            )
+        return decoding.in_blocks_by_threshold(
+            predict, ids, mask, first=first, block=block, threshold=settings.threshold
+        )

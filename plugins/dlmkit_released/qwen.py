@@ -13,9 +13,11 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from dlmkit import documents
-from dlmkit.core.importer import Conversion, mask_of
+from dlmkit.core.importer import Conversion, Decoded, mask_of
+from dlmkit.core.objective import Objective
 from dlmkit.plugin import Size
-from dlmkit_released.family import TokenFamily, recipe
+from dlmkit_released import decoding
+from dlmkit_released.family import Run, TokenFamily, predictor, recipe
 
 Base = Literal["qwen2", "qwen3"]
 
@@ -118,11 +120,46 @@ def _block(base: Base, bias: bool) -> list[str]:
     return names + [f"self_attn.{name}_proj.bias" for name in biased]
 
 
+class Settings(documents.Shape):
+    """Of a decoding run of Dream."""
+
+    steps: Size
+    max_new_tokens: Size
+    mask_token_id: int
+    alg: str
+    eps: float = 1e-3
+    temperature: float = 0.0
+    alg_temp: float | None = 0.0
+    threshold: float | None = None
+
+
 class Dream(Qwen):
     """Position i is predicted at i - 1: attention is full, and the training was next-token."""
 
     base = "qwen2"
     shift = True
+
+    def decoded(self, objective: Objective, run: Mapping[str, Any]) -> Decoded | None:
+        """By entropy or probability at the times of its schedule, or by Fast-dLLM's threshold."""
+        settings = documents.shaped(run.get("settings"), Settings)
+        if settings.alg not in ("entropy", "maskgit_plus", "confidence_threshold"):
+            return None
+        if settings.temperature or settings.alg_temp:
+            return None
+        mask, more = settings.mask_token_id, settings.max_new_tokens
+        where = next(objective.parameters()).device
+        ids, attend = documents.shaped(dict(run), Run).start(more, mask, where)
+        positions = (attend.cumsum(dim=1) - 1).masked_fill(~attend, 1)  # none counts for padding
+        predict = predictor(objective, attend, positions)
+        if settings.alg == "confidence_threshold":
+            threshold, steps = settings.threshold or 0.9, settings.steps
+            if len(ids) > 1:
+                return None
+            return decoding.by_threshold(predict, ids, mask, steps=steps, threshold=threshold)
+        order = decoding.most_certain if settings.alg == "entropy" else decoding.likeliest
+        return decoding.by_time(
+            predict, ids, mask, order=order, steps=settings.steps, eps=settings.eps
+        )
 
 
 class A2d(Qwen):
