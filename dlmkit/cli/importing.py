@@ -42,14 +42,14 @@ def import_model(
     It is opened strictly, as every command opens it, and written like dlmkit export writes: one
     file of safetensors, the tokenizer, the recipe, a card and a manifest.
     """
+    from dlmkit.documents import check_new_folder
     from dlmkit.errors import UsageError
     from dlmkit.hub.folder import Export
     from dlmkit.model import load_released, model_folder
     from dlmkit.registry.lookup import Registry
     from dlmkit.released.opening import DTYPES, is_released
 
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):  # before anything is fetched
-        raise UsageError(f"{out} exists already; name a new folder")
+    check_new_folder(out)  # before anything is fetched
     registry = Registry.load()
     folder = model_folder(model, registry, pickled)
     if not is_released(folder):

@@ -88,7 +88,8 @@ def test_cp_copies_the_file_and_overwrites_nothing(capsys):
     assert output(capsys, "recipe", "cp", "ddlm_grammar", "mine.yaml") == "mine.yaml\n"
     assert Path("mine.yaml").read_bytes() == (folder() / "ddlm_grammar.yaml").read_bytes()
     assert main(["recipe", "cp", "ddlm_grammar", "mine.yaml"]) == 2
-    assert capsys.readouterr().err == "error: mine.yaml exists already; choose another file\n"
+    refused = "error: mine.yaml exists already: give another name, or remove it\n"
+    assert capsys.readouterr().err == refused
     assert main(["recipe", "cp", "ddlm_grammar", "nowhere/mine.yaml"]) == 2
     assert output(capsys, "recipe", "cp", "ddlm_grammar", ".") == "ddlm_grammar.yaml\n"
 

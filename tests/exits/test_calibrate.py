@@ -194,7 +194,7 @@ def test_certificates_come_back_or_are_refused(tmp_path):
     path = tmp_path / "c.json"
     one.save(path)
     assert Certificate.load(path) == one
-    with pytest.raises(UsageError, match="File exists"):
+    with pytest.raises(UsageError, match="exists already"):
         one.save(path)
     text = path.read_text()
     for changed in (text.replace('"steps": 3', '"steps": 4'), text[:-9]):

@@ -25,6 +25,11 @@ V, L, D, B = 11, 9, 6, 8
 CONTEXT = BuildContext(length=L, vocab_size=V, pad_id=0, dtype=torch.float64)
 
 
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
 def space(**options):
     torch.manual_seed(0)
     config = configs.Normalised(dim=D, **({"init_std": 1.0} | options))
