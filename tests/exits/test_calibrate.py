@@ -202,5 +202,5 @@ def test_certificates_come_back_or_are_refused(tmp_path):
         with pytest.raises(CheckpointError, match=r"altered|truncated"):
             Certificate.load(path)
     path.write_text("[]")
-    with pytest.raises(UsageError, match="no exit certificate"):
+    with pytest.raises(UsageError, match="no dlmkit-exit-certificate"):
         Certificate.load(path)
