@@ -1,5 +1,6 @@
 """Shape annotations are checked while the tests run, by beartype, as the modules are imported."""
 
+import signal
 import sys
 import textwrap
 import tomllib
@@ -15,6 +16,9 @@ from dlmkit.plugin import API
 
 if TYPE_CHECKING:
     import torch
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells leave it in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # children inherit that it is heeded
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = [

@@ -35,8 +35,8 @@ class CopiedMetric(CutMetric[Copied, Ints]):
 
     def table(self, texts: Sequence[str]) -> Ints:
         """A row a text: how many of its windows were found, and how many it has."""
-        found = [np.isin(self._windows(self.cut(text)), self.known) for text in texts]
-        return np.array([[one.sum(), len(one)] for one in found], dtype=np.int64)
+        windows = [self._windows(self.cut(text)) for text in texts]
+        return np.array([[self._known(w).sum(), len(w)] for w in windows], dtype=np.int64)
 
     def numbers(self, table: Ints, chosen: Sequence[int]) -> dict[str, float]:
         """``copied``: share of the windows of all texts; nothing where all are shorter than one."""
@@ -45,6 +45,14 @@ class CopiedMetric(CutMetric[Copied, Ints]):
 
     def bounds(self, name: str) -> tuple[float, float]:
         return 0.0, 1.0
+
+    def _known(self, windows: Hashes) -> NDArray[np.bool_]:
+        """Which of them the training text has, by bisection: ``np.isin`` would sort it anew."""
+        if not len(self.known):
+            return np.zeros(len(windows), dtype=bool)
+        places = np.searchsorted(self.known, windows).clip(max=len(self.known) - 1)
+        equal: NDArray[np.bool_] = self.known[places] == windows
+        return equal
 
     def _windows(self, units: Sequence[str]) -> Hashes:
         """A polynomial in an odd number, modulo 2^64, whose coefficients are random by unit."""
