@@ -166,11 +166,15 @@ def test_a_vocabulary_of_four_billion_tokens_is_refused(tmp_path):
         Tokenizer.load(tmp_path)
 
 
-@pytest.mark.parametrize("roles", ['{"pad_token": 7}', "[]", '{"unk_token": {"content": "x"}}'])
+@pytest.mark.parametrize("roles", ['{"pad_token": 7}', "[]", '{"unk_token": {"content": 7}}'])
 def test_roles_of_tokens_are_text(tmp_path, roles):
     backend = tokenizers.Tokenizer(models.WordLevel({"<pad>": 0, "<unk>": 1}, unk_token="<unk>"))
     Tokenizer(backend).save(tmp_path)
     assert Tokenizer.load(tmp_path).vocab_size == 2
+    (tmp_path / "tokenizer_config.json").write_text('{"unk_token": {"content": "<unk>"}}')
+    assert (
+        Tokenizer.load(tmp_path).unknown_id == 1
+    )  # as transformers writes a token with all it does
     (tmp_path / "tokenizer_config.json").write_text(roles)
     with pytest.raises(DataError, match=r"tokenizer_config.json cannot be read"):
         Tokenizer.load(tmp_path)
