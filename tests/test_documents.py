@@ -171,10 +171,9 @@ def test_roles_of_tokens_are_text(tmp_path, roles):
     backend = tokenizers.Tokenizer(models.WordLevel({"<pad>": 0, "<unk>": 1}, unk_token="<unk>"))
     Tokenizer(backend).save(tmp_path)
     assert Tokenizer.load(tmp_path).vocab_size == 2
+    # transformers writes a token with all that it does
     (tmp_path / "tokenizer_config.json").write_text('{"unk_token": {"content": "<unk>"}}')
-    assert (
-        Tokenizer.load(tmp_path).unknown_id == 1
-    )  # as transformers writes a token with all it does
+    assert Tokenizer.load(tmp_path).unknown_id == 1
     (tmp_path / "tokenizer_config.json").write_text(roles)
     with pytest.raises(DataError, match=r"tokenizer_config.json cannot be read"):
         Tokenizer.load(tmp_path)
