@@ -23,9 +23,8 @@ def list_cases(
     from dlmkit.registry.lookup import Registry
 
     registry = Registry.load()
-    packages = {plugin.name: plugin.package for plugin in registry.loaded}
     found = [
-        {"name": name, "summary": case.summary, "package": packages[name.partition(":")[0]]}
+        {"name": name, "summary": case.summary, "package": registry.package(name)}
         for name, case in sorted(registry.benchmarks().items())
     ]
     if as_json:

@@ -32,12 +32,11 @@ def list_models(
     from dlmkit.registry.lookup import Registry
 
     registry = Registry.load()
-    packages = {plugin.name: plugin.package for plugin in registry.loaded}
     rows = [
         {
             "name": name,
             "summary": model.summary,
-            "package": packages[name.partition(":")[0]],
+            "package": registry.package(name),
             "path": str(model.path),
         }
         for name, model in sorted(registry.models().items())
@@ -66,12 +65,11 @@ def known(
     from dlmkit.registry.lookup import Registry
 
     registry = Registry.load()
-    packages = {plugin.name: plugin.package for plugin in registry.loaded}
     rows = [
         {
             "name": name,
             "summary": importer.summary,
-            "package": packages[name.partition(":")[0]],
+            "package": registry.package(name),
             "mask": importer.mask,
             "verified": importer.verified,
             "models": [

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from dlmkit.errors import RecipeError
 from dlmkit.plugin import Part
 
 
@@ -42,3 +43,17 @@ class BuildContext:
         if kind not in self.parts:
             raise LookupError(f"no {kind} has been built yet; there are {sorted(self.parts)}")
         return self.parts[kind]
+
+    def rows(self, size: int | None) -> int:
+        """Rows of a space's table of tokens: V, or the ``size`` that a released model gives it.
+
+        Raises RecipeError for fewer than V.
+        """
+        if size is None:
+            return self.vocab_size
+        if size < self.vocab_size:
+            raise RecipeError(
+                f"space.with.size: {size} rows, and the tokenizer's largest id is "
+                f"{self.vocab_size - 1}"
+            )
+        return size

@@ -94,6 +94,11 @@ class Registry:
         """:func:`notes` of its plugins."""
         return notes(self.plugins)
 
+    def package(self, name: str) -> str:
+        """The package that brought ``name``, which is ``plugin:what``."""
+        owner = name.partition(":")[0]
+        return next(plugin.package for plugin in self.loaded if plugin.name == owner)
+
     def components(self, kind: str | None = None) -> list[Entry]:
         """The components of all plugins that loaded, or those of one kind, by kind and name.
 

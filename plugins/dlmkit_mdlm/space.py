@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from dlmkit.core.context import BuildContext
 from dlmkit.core.embedding import Corruption, EmbeddingSpace
 from dlmkit.core.schedule import Level
-from dlmkit.errors import RecipeError
 from dlmkit.noise import Noise
 from dlmkit.types import Embedded, Ids, Logits, PerPosition, Probabilities, Query
 from dlmkit_mdlm import configs
@@ -69,12 +68,7 @@ class TokenSpace(EmbeddingSpace):
 
     def __init__(self, config: configs.Tokens, context: BuildContext) -> None:
         super().__init__()
-        if config.size is not None and config.size < context.vocab_size:
-            raise RecipeError(
-                f"space.with.size: {config.size} rows, and the tokenizer's largest id is "
-                f"{context.vocab_size - 1}"
-            )
-        self.vocab_size = self.query_dim = config.size or context.vocab_size
+        self.vocab_size = self.query_dim = context.rows(config.size)
         self.dim = config.dim
         self.table = nn.Embedding(config.size or context.vocab_size + 1, config.dim)
         self.corruption = Masking(self.table, config.mask)

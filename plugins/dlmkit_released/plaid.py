@@ -52,12 +52,7 @@ class PointSpace(EmbeddingSpace):
 
     def __init__(self, config: configs.Points, context: BuildContext) -> None:
         super().__init__()
-        if config.size is not None and config.size < context.vocab_size:
-            raise RecipeError(
-                f"space.with.size: {config.size} rows, and the tokenizer's largest id is "
-                f"{context.vocab_size - 1}"
-            )
-        self.vocab_size = self.query_dim = config.size or context.vocab_size
+        self.vocab_size = self.query_dim = context.rows(config.size)
         self.dim = config.dim
         self.matrix = nn.Parameter(torch.empty(self.vocab_size, self.dim))
         nn.init.normal_(self.matrix)

@@ -43,12 +43,7 @@ class WordSimplexSpace(SimplexSpace):
     corruption: WordCorruption
 
     def __init__(self, config: configs.WordSimplex, context: BuildContext) -> None:
-        size = config.size or context.vocab_size
-        if size < context.vocab_size:
-            raise RecipeError(
-                f"space.with.size: {size} rows, and the tokenizer's largest id is "
-                f"{context.vocab_size - 1}"
-            )
+        size = context.rows(config.size)
         super().__init__(Simplex(dim=config.width, scale=config.scale), context)
         self.vocab_size = self.query_dim = size
         self.dim = 2 * config.width
