@@ -5,6 +5,7 @@ like those at the top of a file.
 """
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -106,6 +107,42 @@ def test_nothing_in_the_core_imports_a_plugin():
 def test_plugins_import_neither_recipes_nor_the_command_line():
     for file in (ROOT / "plugins").rglob("*.py"):
         assert not rooms(imported(file)) & {"cli", "recipe"}, file
+
+
+MODELS = {"cdcd", "ddlm", "plaid", "ssd", "langflow", "mdlm", "hf"}
+"""Plugins that are a model's parts; the others may take what a page lists."""
+
+LENT = ROOT / "plugins" / "README.md"
+
+
+def taken() -> dict[tuple[str, str], set[str]]:
+    """(plugin, module of another plugin): the names that the first takes of the second."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for file in (ROOT / "plugins").rglob("*.py"):
+        own = file.relative_to(ROOT / "plugins").parts[0]
+        for name in imported(file):
+            module, _, taken = name.rpartition(".")
+            top = module.partition(".")[0] or taken
+            if top.startswith("dlmkit_") and top != own:
+                found.setdefault((own.removeprefix("dlmkit_"), module), set()).add(taken)
+    return found
+
+
+def test_a_model_takes_nothing_from_another_plugin():
+    """What two models share is in dlmkit/core, where a stranger finds it too."""
+    assert [what for what in taken() if what[0] in MODELS] == []
+
+
+def test_what_a_plugin_takes_from_another_is_listed():
+    """By module and name, in the table under this heading, which lists nothing else."""
+    heading = "## What plugins lend each other"
+    page = LENT.read_text().partition(heading)[2].partition("\n## ")[0]
+    rows = [line for line in page.splitlines() if line.startswith("| `dlmkit_")]
+    lent = [re.findall(r"`([\w.]+)`", row) for row in rows]
+    wanted: dict[str, set[str]] = {}
+    for (_, module), names in taken().items():
+        wanted.setdefault(module, set()).update(names)
+    assert {module: set(names) for module, *names in lent} == wanted
 
 
 HEAVY = {"torch", "transformers", "datasets"}

@@ -149,6 +149,30 @@ class ModelDenoise(Denoise):
         return other
 
 
+class OutputPrior(ModelDenoise):
+    """Adds ``strength`` times (alpha / sigma^2) x . e_v to the logits of a tied space (Plaid,
+    2305.18619, section 3).
+
+    At 1, with embeddings of one norm, that is log p(x | v) up to a constant, and the network is
+    left with what the context says.
+    """
+
+    def __init__(
+        self,
+        space: EmbeddingSpace,
+        network: ScoreNetwork,
+        feedback: bool = True,
+        strength: float | Tensor = 1.0,
+    ) -> None:
+        super().__init__(space, network, feedback)
+        self.strength = strength
+
+    def query(self, x: Tensor, level: Level, previous: Tensor, conditioning: Conditioning) -> Query:
+        query = super().query(x, level, previous, conditioning).to(x.dtype)
+        alpha, sigma = level.like(x)
+        return query + self.strength * alpha / sigma.square() * x
+
+
 class CountingDenoise(Denoise):
     """Counts row evaluations of ``inner``, exactly: one a row and call."""
 

@@ -79,6 +79,10 @@ class Draws:
         """Which of the rows see a first prediction: a ``share`` of the global batch."""
         return (self.slots or Slots(len(self.u))).shown(share)
 
+    def risen(self, steps: int) -> float | Tensor:
+        """What rises from 0 to 1 over so many ``steps`` of training; 1 outside training."""
+        return 1.0 if self.step is None else (self.step[0] / steps).clamp(max=1.0)
+
 
 @dataclass(frozen=True)
 class LossParts:

@@ -33,6 +33,11 @@ class Level(NamedTuple):
         """The variance-exploding level of this ratio, alpha being 1."""
         return Level(torch.ones_like(ratio), ratio)
 
+    @staticmethod
+    def preserving(gamma: Tensor) -> Level:
+        """The variance-preserving level at gamma = log(sigma^2 / alpha^2)."""
+        return Level(torch.sigmoid(-gamma).sqrt(), torch.sigmoid(gamma).sqrt())
+
     def like(self, x: Tensor) -> Level:
         """Both values with trailing axes added, so that they broadcast against ``x``."""
         shape = (-1, *(1,) * (x.ndim - 1))

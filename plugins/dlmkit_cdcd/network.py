@@ -10,31 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlmkit.core.context import BuildContext
+from dlmkit.core.layers import TimeFeatures, rotate, rotation_table, streams
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.schedule import Level
 from dlmkit.kernels.attention import Attention, resolve_attention
 from dlmkit.types import Embedded, Mask, Query
 from dlmkit_cdcd import configs
-
-
-class TimeFeatures(nn.Module):
-    """Random Fourier features of log(sigma / alpha) into an MLP of two layers."""
-
-    frequencies: Tensor
-
-    def __init__(self, width: int, bandwidth: float) -> None:
-        super().__init__()
-        self.register_buffer("frequencies", torch.randn(width // 2) * bandwidth)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
-        )
-
-    def forward(self, level: Level) -> Tensor:
-        """(B, 1, width)."""
-        ratio = torch.log(level.ratio).to(self.frequencies.dtype)
-        angles = (2.0 * math.pi) * ratio[:, None] * self.frequencies
-        features: Tensor = self.mlp(torch.cat((angles.cos(), angles.sin()), dim=-1))
-        return features[:, None]
 
 
 class Modulated(nn.Module):
@@ -88,42 +69,8 @@ class Block(nn.Module):
         return self.qkv, self.out, self.up, self.down
 
 
-def rotation_table(length: int, channels: int, base: float) -> Tensor:
-    """Cosines and signed sines of rotary embedding (RoFormer, 2104.09864), (2, L, 1, channels).
-
-    The second half of the channels is the partner of the first.
-    """
-    dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)  # angles reach L
-    rates = base ** (-torch.arange(0, channels, 2, dtype=dtype) / channels)
-    angles = torch.arange(length)[:, None, None] * rates
-    cos, sin = angles.cos(), angles.sin()
-    return torch.stack((torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)))
-
-
-def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Rotate the two halves of the channels of ``x`` (B, L, H, channels) by position."""
-    cos, sin = rotation[:, : x.shape[1]].to(x.dtype)
-    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
-
-
-def streams(x: Embedded, conditioning: Conditioning, previous: Tensor) -> Tensor:
-    """Noisy x, clean embeddings, the mask and the previous prediction by position (B, L, 3D + 1).
-
-    At given positions the noisy and the previous stream are zero; elsewhere the clean stream is.
-    The mask stream is 1 at noised and 0 at given positions.
-    """
-    noised = ~conditioning.given[..., None]
-    parts = (
-        torch.where(noised, x, 0.0),
-        conditioning.clean,
-        noised.to(x.dtype),
-        torch.where(noised, previous, 0.0),
-    )
-    return torch.cat(parts, dim=-1)
-
-
 class Transformer(ScoreNetwork):
-    """Reads the four :func:`streams`.
+    """Reads the four :func:`dlmkit.core.layers.streams`.
 
     The output starts at zero, so that a fresh model predicts the uniform distribution.
     """

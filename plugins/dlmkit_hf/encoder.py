@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from dlmkit.core.context import BuildContext
+from dlmkit.core.layers import TimeFeatures, streams
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.schedule import Level
 from dlmkit.errors import DataError
 from dlmkit.types import Embedded, Query
-from dlmkit_cdcd.network import TimeFeatures, streams
 from dlmkit_hf import configs, pretrained
 from dlmkit_hf.blocks import blocks_of
 from dlmkit_hf.space import WordEmbeddings

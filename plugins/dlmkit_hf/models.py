@@ -13,11 +13,11 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.importer import shifted
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.schedule import Level
+from dlmkit.core.tokens import TokenSpace
 from dlmkit.errors import RecipeError
 from dlmkit.types import Embedded, Logits, Mask, Query
 from dlmkit_hf import configs, encoders, pretrained
 from dlmkit_hf.blocks import blocks_of
-from dlmkit_mdlm.space import TokenSpace
 
 Seen = Mask | Bool[Tensor, "B 1 L L"]
 """Which positions may be seen: the keys, by every position, or of each position its own."""

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from dlmkit import documents, folders
 from dlmkit.core.context import BuildContext
 from dlmkit.core.finite import refuse_non_finite
+from dlmkit.core.tokens import TokenSpace
 from dlmkit.errors import CheckpointError, DataError, RecipeError
 from dlmkit_hf import configs, encoders
-from dlmkit_mdlm.space import TokenSpace
 
 FILE = "encoder.json"
 """In a checkpoint: the encoder's config, all that building it takes beside the weights."""

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlmkit.core.context import BuildContext
+from dlmkit.core.denoise import OutputPrior
 from dlmkit.core.network import Conditioning
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
 from dlmkit_langflow import configs
-from dlmkit_plaid.denoise import OutputPrior, risen
 
 CORRUPTION, MASKING = range(2)
 
@@ -39,7 +39,7 @@ class SkippedCrossEntropy(RecipeObjective):
         x0 = self.space.embed(batch.ids)
         x = self.space.corruption.corrupt(x0, level, draws.noise.fork(CORRUPTION))
         conditioning = Conditioning.of(x0, given, batch.attend)
-        denoise = self.denoise(risen(draws.step, self.config.ramp))
+        denoise = self.denoise(draws.risen(self.config.ramp))
         shown = draws.shown(self.config.self_conditioning)
         previous = denoise.first_predictions(shown, x, level, conditioning)
         logits = self.space.logits(denoise.query(x, level, previous, conditioning)).float()

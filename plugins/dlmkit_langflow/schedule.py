@@ -44,7 +44,7 @@ class Gumbel(NoiseSchedule):
         return float(self.quantile(self.curve.new_ones(())))
 
     def level(self, t: Tensor) -> Level:
-        return Level(torch.sigmoid(-t).sqrt(), torch.sigmoid(t).sqrt())
+        return Level.preserving(t)
 
     def inverse(self, ratio: Tensor) -> Tensor:
         return 2.0 * torch.log(ratio)

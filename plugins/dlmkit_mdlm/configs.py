@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Self
-
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from dlmkit import Config
-from dlmkit.plugin import Size
 
 
 class Nothing(Config):
@@ -20,23 +17,3 @@ class LogLinear(Config):
     floor: float = Field(
         1e-3, gt=0.0, lt=0.1, description="share still clean at t = 1, and the lowest t (MDLM)"
     )
-
-
-class Tokens(Config):
-    """Token ids, and a mask."""
-
-    dim: Size = Field(768, description="channels that the network reads of a token")
-    size: Size | None = Field(
-        None,
-        description="rows of the table, each with a logit, the mask among them (of a released "
-        "model; default: the tokenizer's tokens, and the mask behind them, which has no logit)",
-    )
-    mask: int | None = Field(
-        None, ge=0, description="with size: the mask's id (default: the last row)"
-    )
-
-    @model_validator(mode="after")
-    def _inside(self) -> Self:
-        if self.mask is not None and self.mask >= (self.size or 0):
-            raise ValueError(f"mask ({self.mask}) is an id below size ({self.size})")
-        return self

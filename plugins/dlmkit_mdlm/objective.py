@@ -14,11 +14,11 @@ from dlmkit.core.denoise import Denoise, ModelDenoise, Prediction
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
 from dlmkit.core.schedule import Level
+from dlmkit.core.tokens import TokenSpace, masked_share
 from dlmkit.types import Query
 from dlmkit_mdlm import configs
 from dlmkit_mdlm.reuse import Reusing
-from dlmkit_mdlm.schedule import masked_share, masking_rate
-from dlmkit_mdlm.space import TokenSpace
+from dlmkit_mdlm.schedule import masking_rate
 
 CORRUPTION, MASKING, ROLE = range(3)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlmkit import Component, hookimpl
+from dlmkit.core.options import Tokens
 from dlmkit.plugin import Recipe
 from dlmkit_mdlm import configs
 
@@ -28,8 +29,8 @@ def register_components() -> Sequence[Component]:
             kind="space",
             name="tokens",
             summary="token ids with a mask state; the network puts out the logits",
-            config=configs.Tokens,
-            target="dlmkit_mdlm.space:TokenSpace",
+            config=Tokens,
+            target="dlmkit.core.tokens:TokenSpace",
             provides=MASKED,
             example={"dim": 6},
         ),

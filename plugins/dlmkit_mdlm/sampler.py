@@ -14,11 +14,10 @@ from dlmkit.core.denoise import Prediction
 from dlmkit.core.embedding import Corruption
 from dlmkit.core.sampler import BoundDenoise, Sampler
 from dlmkit.core.schedule import Level
+from dlmkit.core.tokens import MaskCorruption, masked_share, positions_at_once
 from dlmkit.noise import Noise
 from dlmkit.types import Ids, Mask, Query
 from dlmkit_mdlm import configs
-from dlmkit_mdlm.schedule import masked_share
-from dlmkit_mdlm.space import Masking, positions_at_once
 
 UNCOVER, TOKEN = range(2)
 
@@ -56,7 +55,7 @@ class Ancestral(Sampler):
         noise: Noise,
         previous: Any,
     ) -> tuple[Tensor, Prediction, Any]:
-        assert isinstance(corruption, Masking)
+        assert isinstance(corruption, MaskCorruption)
         prediction = denoise(x, here, previous)
         u = noise.uniform(UNCOVER, x.shape[1:], torch.float64)
         stays = masked_share(next.like(u)) / masked_share(here.like(u))

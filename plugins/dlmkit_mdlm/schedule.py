@@ -7,6 +7,7 @@ from torch import Tensor
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.schedule import Level, NoiseSchedule
+from dlmkit.core.tokens import masked_share
 from dlmkit_mdlm import configs
 
 
@@ -24,12 +25,6 @@ class LogLinear(NoiseSchedule):
 
     def inverse(self, ratio: Tensor) -> Tensor:
         return ratio / (1.0 + ratio) / self.rate
-
-
-def masked_share(level: Level) -> Tensor:
-    """The chance that a token is masked, sigma / (alpha + sigma): of the level's ratio alone."""
-    share: Tensor = level.sigma / (level.alpha + level.sigma)
-    return share
 
 
 def masking_rate(schedule: NoiseSchedule, t: Tensor) -> Tensor:

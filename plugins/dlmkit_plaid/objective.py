@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlmkit.core.context import BuildContext
+from dlmkit.core.denoise import OutputPrior
 from dlmkit.core.network import Conditioning
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
+from dlmkit.core.schedule import Level
 from dlmkit.types import Embedded, PerPosition, PerRow
 from dlmkit_plaid import configs
-from dlmkit_plaid.denoise import OutputPrior, risen
-from dlmkit_plaid.schedule import Monotone, preserving
+from dlmkit_plaid.schedule import Monotone
 
 CORRUPTION, MASKING, ROLE = range(3)
 
@@ -48,11 +49,11 @@ class LikelihoodBound(RecipeObjective):
         seen = torch.arange(len(t), device=t.device) < shown.rows
         lowest = draws.noise.fork(ROLE).uniform(0) < self.config.reconstruction
         gamma, slope, factor = self._gamma(t, lowest)
-        level = preserving(torch.where(seen, gamma.detach(), gamma))
+        level = Level.preserving(torch.where(seen, gamma.detach(), gamma))
         x0 = self.space.embed(batch.ids)
         x = self.space.corruption.corrupt(x0, level, draws.noise.fork(CORRUPTION))
         conditioning = Conditioning.of(x0, given, batch.attend)
-        denoise = self.denoise(risen(draws.step, self.config.ramp))
+        denoise = self.denoise(draws.risen(self.config.ramp))
         previous = denoise.first_predictions(shown, x, level, conditioning)
         logits = self.space.logits(denoise.query(x, level, previous, conditioning))
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -83,7 +84,7 @@ class LikelihoodBound(RecipeObjective):
 
     def _prior(self, x0: Embedded) -> PerPosition:
         """KL(N(alpha x0, sigma^2) || N(0, 1)) at the highest noise level."""
-        alpha, sigma = preserving(self.schedule.ends[1])
+        alpha, sigma = Level.preserving(self.schedule.ends[1])
         variance = sigma.square()
         each = variance + (alpha * x0).square() - 1.0 - variance.log()
         return 0.5 * each.sum(dim=-1)

@@ -11,11 +11,6 @@ from dlmkit.core.schedule import Level, NoiseSchedule
 from dlmkit_plaid import configs
 
 
-def preserving(gamma: Tensor) -> Level:
-    """The variance-preserving level at gamma = log(sigma^2 / alpha^2)."""
-    return Level(torch.sigmoid(-gamma).sqrt(), torch.sigmoid(gamma).sqrt())
-
-
 class Monotone(NoiseSchedule):
     """gamma rises from one learned end to the other as a monotone network of t in [0, 1] says.
 
@@ -49,4 +44,4 @@ class Monotone(NoiseSchedule):
     def level(self, t: Tensor) -> Level:
         low, high = self.ends.to(t.dtype)
         share, _ = self.shape(t)
-        return preserving(low + (high - low) * share)
+        return Level.preserving(low + (high - low) * share)

@@ -11,13 +11,12 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from dlmkit.core.context import BuildContext
+from dlmkit.core.layers import rotate, rotation_table
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.schedule import Level
+from dlmkit.core.tokens import TokenSpace, masked_share
 from dlmkit.errors import RecipeError
 from dlmkit.types import Embedded, Logits, PerRow, Query
-from dlmkit_cdcd.network import rotate, rotation_table
-from dlmkit_mdlm.schedule import masked_share
-from dlmkit_mdlm.space import TokenSpace
 from dlmkit_released import configs
 from dlmkit_released.attention import Seen, attended, block_causal
 

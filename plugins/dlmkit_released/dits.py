@@ -16,9 +16,9 @@ from torch import Tensor
 from dlmkit import documents
 from dlmkit.core.importer import Case, Conversion, Family
 from dlmkit.core.objective import Objective
+from dlmkit.core.tokens import TokenSpace
 from dlmkit.plugin import Size
 from dlmkit.types import Logits
-from dlmkit_mdlm.space import TokenSpace
 from dlmkit_released.dit import ROTARY_BASE, Dit
 from dlmkit_released.family import recipe
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from dlmkit import documents
 from dlmkit.core.importer import Case, Family
 from dlmkit.core.objective import Objective
+from dlmkit.core.tokens import TokenSpace
 from dlmkit_hf.models import HfModel
-from dlmkit_mdlm.space import TokenSpace
 from dlmkit_released.decoding import Predict
 
 LONGEST = 4096

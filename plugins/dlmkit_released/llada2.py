@@ -12,8 +12,8 @@ from torch import Tensor
 from dlmkit import documents
 from dlmkit.core.importer import Case, Conversion, Family, Place, Slot, Split, mask_of
 from dlmkit.core.objective import Objective
+from dlmkit.core.tokens import TokenSpace
 from dlmkit.plugin import Size
-from dlmkit_mdlm.space import TokenSpace
 from dlmkit_released.bailing import Bailing
 from dlmkit_released.family import recipe
 

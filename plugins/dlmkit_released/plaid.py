@@ -13,18 +13,18 @@ from torch import Tensor, nn
 
 from dlmkit import documents
 from dlmkit.core.context import BuildContext
+from dlmkit.core.denoise import OutputPrior
 from dlmkit.core.embedding import EmbeddingSpace, GaussianCorruption
 from dlmkit.core.importer import Case, Conversion, Family, Place, Slot, Split
+from dlmkit.core.layers import rotate, rotation_table
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Objective
 from dlmkit.core.schedule import Level
 from dlmkit.errors import RecipeError
 from dlmkit.plugin import Size
 from dlmkit.types import Embedded, Ids, Logits, Probabilities, Query
-from dlmkit_cdcd.network import rotate, rotation_table
-from dlmkit_plaid.denoise import OutputPrior
 from dlmkit_plaid.objective import LikelihoodBound
-from dlmkit_plaid.schedule import Monotone, preserving
+from dlmkit_plaid.schedule import Monotone
 from dlmkit_released import configs
 from dlmkit_released.attention import attended, block_causal
 
@@ -253,7 +253,7 @@ class Plaid(Family):
             conditioning = Conditioning.of(torch.zeros_like(z), ~everywhere, everywhere)
             denoise = objective.denoise()
             assert isinstance(denoise, OutputPrior)
-            level = preserving(case.inputs["gamma"].double())
+            level = Level.preserving(case.inputs["gamma"].double())
             logits = denoise.query(z, level, previous, conditioning)
             return {"logits": logits, "x_reconst": space.expect(logits.softmax(dim=-1))}
 

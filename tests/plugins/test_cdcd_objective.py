@@ -299,7 +299,7 @@ def test_with_query_bias_a_head_that_reads_nothing_still_tells_offsets(query_bia
 
 
 def test_rotation_makes_scores_relative():
-    from dlmkit_cdcd.network import rotate, rotation_table
+    from dlmkit.core.layers import rotate, rotation_table
 
     table = rotation_table(20, 8, 10000.0).double()
     q, k = torch.randn(8).double(), torch.randn(8).double()

@@ -6,13 +6,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.network import Conditioning
+from dlmkit.core.options import Tokens
 from dlmkit.core.schedule import Level
+from dlmkit.core.tokens import TokenSpace
 from dlmkit.errors import RecipeError
 from dlmkit.recipe.load import resolve_text
 from dlmkit_hf.configs import HfDecoder as Options
 from dlmkit_hf.models import HfDecoder
-from dlmkit_mdlm.configs import Tokens
-from dlmkit_mdlm.space import TokenSpace
 
 LENGTH, DIM, SIZE = 6, 16, 11
 LLAMA = {

@@ -9,7 +9,9 @@ import torch
 from dlmkit.core.context import BuildContext
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws
+from dlmkit.core.options import Tokens
 from dlmkit.core.schedule import Level
+from dlmkit.core.tokens import TokenSpace, positions_at_once
 from dlmkit.noise import Noise
 from dlmkit.testing import pretend
 from dlmkit.testing.parts import Nothing, Plain
@@ -17,7 +19,6 @@ from dlmkit_mdlm import configs
 from dlmkit_mdlm.objective import CORRUPTION, MaskedBound, MaskedDenoise
 from dlmkit_mdlm.sampler import Ancestral, categorical
 from dlmkit_mdlm.schedule import LogLinear, masking_rate
-from dlmkit_mdlm.space import TokenSpace, positions_at_once
 
 V, L = 3, 2
 MASK = V
@@ -61,7 +62,7 @@ class NothingGiven:
 def context():
     torch.manual_seed(0)
     context = BuildContext(length=L, vocab_size=V)
-    space = TokenSpace(configs.Tokens(dim=4), context)
+    space = TokenSpace(Tokens(dim=4), context)
     parts = {
         "space": space,
         "network": Bayes(space),
@@ -290,7 +291,7 @@ def half():
     """A space of many tokens, and rows of which about half is masked."""
     torch.manual_seed(0)
     context = BuildContext(length=LENGTH, vocab_size=WORDS)
-    space = TokenSpace(configs.Tokens(dim=4), context)
+    space = TokenSpace(Tokens(dim=4), context)
     network = Fixed(torch.randn(TEXTS, LENGTH, WORDS))
     x = torch.randint(0, WORDS, (TEXTS, LENGTH))
     x[torch.rand(TEXTS, LENGTH) < 0.5] = WORDS

@@ -1,11 +1,13 @@
 """Plaid: its bound against an entropy, and what its schedule's gradient is."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from dlmkit.core.context import BuildContext
+from dlmkit.core.denoise import OutputPrior
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws
 from dlmkit.exact import bayes
@@ -13,7 +15,6 @@ from dlmkit.noise import Noise
 from dlmkit_cdcd.configs import Normalised
 from dlmkit_cdcd.space import NormalisedSpace
 from dlmkit_plaid import configs
-from dlmkit_plaid.denoise import OutputPrior, risen
 from dlmkit_plaid.objective import LikelihoodBound
 from dlmkit_plaid.schedule import Monotone
 
@@ -91,8 +92,10 @@ def test_output_prior_is_the_posterior_without_context():
 
 
 def test_output_prior_rises():
-    assert risen(None, 10) == 1.0
-    assert [float(risen(torch.full((3,), step), 10)) for step in (0, 5, 10, 99)] == [0, 0.5, 1, 1]
+    _, outside = rows(3)
+    assert outside.risen(10) == 1.0
+    inside = [replace(outside, step=torch.full((3,), step)) for step in (0, 5, 10, 99)]
+    assert [float(draws.risen(10)) for draws in inside] == [0, 0.5, 1, 1]
 
 
 def test_slope_is_the_derivative_and_ends_hold():

@@ -8,9 +8,9 @@ from safetensors.torch import load_file
 
 from dlmkit.cli.app import main
 from dlmkit.core.network import Conditioning
+from dlmkit.core.schedule import Level
 from dlmkit.registry.lookup import Registry
 from dlmkit.released.opening import open_released
-from dlmkit_plaid.schedule import preserving
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "plaid"
 FILES = ("model", "noise_schedule", "gamma_bounds", "embedding_matrix")
@@ -51,7 +51,7 @@ def objective():
 
 
 def predicted(objective, z, attend, given=None, ids=None):
-    level = preserving(torch.tensor([0.5, 0.5], dtype=torch.float64))
+    level = Level.preserving(torch.tensor([0.5, 0.5], dtype=torch.float64))
     given = torch.zeros_like(attend) if given is None else given
     x0 = torch.zeros_like(z) if ids is None else objective.space.embed(ids)
     conditioning = Conditioning.of(x0, given, attend)

@@ -8,11 +8,10 @@ from torch import Tensor, nn
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.embedding import Corruption, EmbeddingSpace
+from dlmkit.core.options import Tokens
 from dlmkit.core.schedule import Level
 from dlmkit.noise import Noise
 from dlmkit.types import Embedded, Ids, Logits, PerPosition, Probabilities, Query
-from dlmkit_mdlm import configs
-from dlmkit_mdlm.schedule import masked_share
 
 NUMBERS = {"cpu": 1 << 18}
 """Numbers of a block of positions, few enough for the second-level cache of a core."""
@@ -25,7 +24,13 @@ def positions_at_once(device: torch.device, vocab_size: int) -> int:
     return max(1, NUMBERS.get(device.type, WIDE_NUMBERS) // vocab_size)
 
 
-class Masking(Corruption):
+def masked_share(level: Level) -> Tensor:
+    """The chance that a token is masked, sigma / (alpha + sigma): of the level's ratio alone."""
+    share: Tensor = level.sigma / (level.alpha + level.sigma)
+    return share
+
+
+class MaskCorruption(Corruption):
     """x is the token's id or, with the level's masked share as its chance, ``mask``.
 
     ``table`` holds what the network reads of a token, and of the mask (its last row by default).
@@ -64,14 +69,14 @@ class TokenSpace(EmbeddingSpace):
     network gives every one a logit; then the denoiser does both.
     """
 
-    corruption: Masking
+    corruption: MaskCorruption
 
-    def __init__(self, config: configs.Tokens, context: BuildContext) -> None:
+    def __init__(self, config: Tokens, context: BuildContext) -> None:
         super().__init__()
         self.vocab_size = self.query_dim = context.rows(config.size)
         self.dim = config.dim
         self.table = nn.Embedding(config.size or context.vocab_size + 1, config.dim)
-        self.corruption = Masking(self.table, config.mask)
+        self.corruption = MaskCorruption(self.table, config.mask)
 
     def embed(self, ids: Ids) -> Tensor:
         return ids
