@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dlmkit import devices, files, folders
+from dlmkit.core.chat import Conversation, conversations
 from dlmkit.core.data import Data
 from dlmkit.errors import CheckpointError, PluginError, RecipeError, UsageError
 from dlmkit.plugin import KINDS, MOST, Part
@@ -76,7 +77,7 @@ class Run:
 
     Text i depends on ``seed`` and i alone. ``steps`` are the points of the grid, ``batch_size``
     rows are sampled side by side, and each of them has ``length`` positions, at least those of the
-    longest request.
+    longest request, which are as many as it has by default.
     """
 
     seed: int = 0
@@ -84,6 +85,12 @@ class Run:
     batch_size: int | None = None
     length: int | None = None
 
+
+ANSWER = 128
+"""Tokens drawn for an answer unless a length is said: what LLaDA's and Dream's own code draw."""
+
+Chat = str | Sequence[Any]
+"""What a user says, a conversation (a list of turns), or several of these."""
 
 Progress = bool | Callable[[Step], object]
 """Whether to show a bar while sampling, or what to call after every step of the loop."""
@@ -193,6 +200,9 @@ class Model:
         batch_size: int | None = None,
         length: int | Sequence[int] | None = None,
         *,
+        chat: Chat | None = None,
+        system: str | None = None,
+        max_new_tokens: int | None = None,
         offset: int = 0,
         sampler: Choice | None = None,
         grid: Choice | None = None,
@@ -202,7 +212,8 @@ class Model:
         progress: Progress = False,
         world: World | None = None,
     ) -> list[Text]:
-        """``n`` texts, or ``n`` of each ``prompt`` and ``infill``, as :meth:`requests` says.
+        """``n`` texts, or ``n`` of each ``prompt``, ``infill`` and ``chat``, as :meth:`requests`
+        says.
 
         Text i depends on the seed and i alone. ``steps`` and ``batch_size`` default to the
         recipe's, and the parts from ``sampler`` to ``guidance`` as :meth:`with_parts` says.
@@ -210,7 +221,16 @@ class Model:
         not fit or cannot be written in the vocabulary.
         """
         model = self.with_parts(sampler, grid, exit, freeze, guidance)
-        requests = model.requests(n, prompt, infill, length, offset=offset)
+        requests = model.requests(
+            n,
+            prompt,
+            infill,
+            length,
+            offset=offset,
+            chat=chat,
+            system=system,
+            max_new_tokens=max_new_tokens,
+        )
         run = Run(seed, steps, batch_size)
         return model.texts(model.run(requests, run, progress, world), seed)
 
@@ -282,35 +302,72 @@ class Model:
         length: int | Sequence[int] | None = None,
         lines: Sequence[str] = (),
         offset: int = 0,
+        *,
+        chat: Chat | None = None,
+        system: str | None = None,
+        max_new_tokens: int | None = None,
     ) -> list[Request]:
         """What :meth:`sample` asks the sampling loop for.
 
         A ``prompt`` is what a text begins with; an ``infill`` is a text with gaps, each marked by
         ``___``, which share what is left of its length as evenly as can be. ``lines`` are prompts,
-        or texts with gaps where they have one. All of them take turns in this order until there
+        or texts with gaps where they have one. A ``chat`` is what a user says, a conversation as a
+        list of ``{"role": ..., "content": ...}``, or several of these; it is written by the
+        tokenizer's own template, behind the ``system`` turn if one is given, and its text is the
+        answer alone. All of them take turns in this order until there
         are ``n`` texts of each; so do several lengths in tokens (default: the model's own). The
         texts' indices count from ``offset``: of P prompts, text i answers number i mod P.
+
+        Instead of a length, ``max_new_tokens`` are drawn behind what is given (of an answer,
+        :data:`ANSWER` if neither is said).
         """
-        asked = [(_text(text, "prompt"), False) for text in _several(prompt)]
-        asked += [(_text(text, "infill"), True) for text in _several(infill)]
-        asked += [(text, GAP.search(text) is not None) for text in lines]
+        asked: list[tuple[str | Conversation, bool]] = [
+            *((_text(text, "prompt"), False) for text in _several(prompt)),
+            *((_text(text, "infill"), True) for text in _several(infill)),
+            *((text, GAP.search(text) is not None) for text in lines),
+            *((turns, False) for turns in conversations(chat, system)),
+        ]
         asked = asked or [("", False)]
-        lengths = _several(length) or [self.config.length]
+        lengths: list[int | None] = [*_several(length)] or [None]
         for size in lengths:
-            _whole(size, "length", 1, self.config.length)
+            if size is not None:
+                _whole(size, "length", 1, self.config.length)
+        if max_new_tokens is not None:
+            _whole(max_new_tokens, "max_new_tokens", 1, self.config.length)
+            if length is not None:
+                raise UsageError("length and max_new_tokens are both given: a text has one size")
+            if any(gapped for _, gapped in asked):
+                raise UsageError("max_new_tokens are for what follows a text; gaps need length")
         count, first = _whole(n, "n", 1) * len(asked), _whole(offset, "offset", 0)
         _whole(count, "the number of texts", 1, MOST)  # more of them: from an offset on
         _whole(first + count - 1, "the index of the last text", 0)
         return [
-            self._request(row, *asked[row % len(asked)], lengths[row % len(lengths)])
+            self._request(
+                row, *asked[row % len(asked)], lengths[row % len(lengths)], max_new_tokens
+            )
             for row in range(first, first + count)
         ]
 
-    def _request(self, row: int, text: str, gapped: bool, length: int) -> Request:
-        tokenizer = self.assembly.tokenizer
+    def _request(
+        self, row: int, asked: str | Conversation, gapped: bool, length: int | None, new: int | None
+    ) -> Request:
+        tokenizer, most = self.assembly.tokenizer, self.config.length
         if gapped:
-            return Request.infill(row, gaps(text, tokenizer, length), length)
-        return Request.prompt(row, beginning(text, tokenizer, length), length)
+            assert isinstance(asked, str)
+            return Request.infill(row, gaps(asked, tokenizer, length or most), length or most)
+        ids, answers = beginning(asked, tokenizer), not isinstance(asked, str)
+        if answers and length is None and new is None:
+            new = max(1, min(ANSWER, most - len(ids)))
+        whole = (length or most) if new is None else len(ids) + new
+        if whole > most or len(ids) >= whole:
+            what = "the conversation" if answers else f"the prompt {files.quoted(asked)}"
+            size = f"its text is to have {whole}" if whole <= most else f"{new} are to follow"
+            raise UsageError(
+                f"{what} has {len(ids)} tokens, and {size}: shorten it to "
+                f"{min(whole, most) - (new or 1)} or fewer"
+                + (f", the model reading {most} in all" if whole > most else "")
+            )
+        return Request.prompt(row, ids, whole, len(ids) if answers else 0)
 
     def run(
         self,
@@ -327,6 +384,8 @@ class Model:
         ``run`` that is out of range.
         """
         world = world or Single(self.assembly.context.device)
+        if run.length is None:
+            run = replace(run, length=_longest(requests))
         mine = requests[world.rank :: world.size]
         turns = self.stream(mine, run)
         if callable(progress):
@@ -341,7 +400,7 @@ class Model:
         config, most = self.config.sample, self.config.length
         steps = config.steps if run.steps is None else run.steps
         size = config.batch_size if run.batch_size is None else run.batch_size
-        length = most if run.length is None else run.length
+        length = _longest(requests) if run.length is None else run.length
         return stream(
             self.parts,
             requests,
@@ -355,7 +414,14 @@ class Model:
     def texts(self, samples: Iterable[Sample], seed: int) -> list[Text]:
         """``samples`` as text."""
         decode = self.assembly.tokenizer.decode
-        return [Text(s.row, seed, decode(s.ids), s.steps, s.evaluations, s.halted) for s in samples]
+        return [
+            Text(s.row, seed, decode(s.ids[s.start :]), s.steps, s.evaluations, s.halted)
+            for s in samples
+        ]
+
+
+def _longest(requests: Sequence[Request]) -> int:
+    return max((len(request.tokens) for request in requests), default=1)
 
 
 def _text(value: str, what: str) -> str:

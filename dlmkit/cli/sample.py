@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,7 +29,7 @@ def sample(
             min=1,
             max=MOST,
             help="Texts to draw, of each prompt if there are several.  [default: 8; 1 of each "
-            "of several prompts]",
+            "of several prompts, and of a chat]",
         ),
     ] = None,
     seed: options.Seed = None,
@@ -43,7 +43,36 @@ def sample(
     prompt: options.Prompt = None,
     infill: options.Infill = None,
     prompts: options.Prompts = None,
+    chat: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            help="What a user says; the text is the answer. By the tokenizer's own template; "
+            "repeatable: in turns.",
+        ),
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="A system turn before every conversation.")
+    ] = None,
+    chat_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help='A conversation of several turns as JSON, [{"role": "user", "content": TEXT}, '
+            "...], or a list of these; the last turn is the user's.",
+        ),
+    ] = None,
     length: options.Length = None,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MOST,
+            metavar="N",
+            help="Tokens to draw behind a prompt, instead of --length.  [default: 128 of an "
+            "answer]",
+        ),
+    ] = None,
     steps: options.Steps = None,
     sampler: options.Sampler = None,
     grid: options.Grid = None,
@@ -72,7 +101,7 @@ def sample(
 
     With --seed alone fixed, text i is the same whatever -n, --batch-size and the number of
     processes are. Several prompts take turns: of P prompts, text i answers number i mod P, in
-    the order --prompt, --infill, --prompts.
+    the order --prompt, --infill, --prompts, --chat, --chat-file.
     """
     from dlmkit import devices
     from dlmkit.evaluation.conditions import exit_override, require
@@ -87,12 +116,23 @@ def sample(
     if certificate is not None:
         set_.append(exit_override(certificate, set_))
     lines = options.lines_of(prompts)
-    several = len(prompt or []) + len(infill or []) + len(lines) > 1
-    count = count or (1 if several else 8)
+    chats = [*(chat or []), *_conversations(chat_file)]
+    several = len(prompt or []) + len(infill or []) + len(lines) + len(chats) > 1
+    count = count or (1 if several or chats else 8)
     with world(device=devices.choose(device)) as processes:
         held = options.held_as(weights)
         loaded = open_model(model, set_, weights=held, device=processes.device)
-        requests = loaded.requests(count, prompt, infill, length, lines, offset)
+        requests = loaded.requests(
+            count,
+            prompt,
+            infill,
+            length,
+            lines,
+            offset,
+            chat=chats or None,
+            system=system,
+            max_new_tokens=max_new_tokens,
+        )
         if certificate is not None:
             require(certificate, loaded, requests, steps)
         seed = options.seed_of(loaded, seed, set_)
@@ -106,6 +146,27 @@ def sample(
         result_json([asdict(text) for text in texts])
     else:
         _print(texts)
+
+
+def _conversations(file: Path | None) -> list[Any]:
+    """The conversations of --chat-file. Raises UsageError if it holds none."""
+    from dlmkit import documents
+    from dlmkit.errors import UsageError
+
+    if file is None:
+        return []
+    try:
+        content = documents.read(file)
+    except OSError as error:
+        raise UsageError(f"--chat-file {file}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"--chat-file {file}: {error}") from error
+    if not isinstance(content, list) or not content:
+        raise UsageError(
+            f'--chat-file {file}: expected a list of turns {{"role": ..., "content": ...}}, or a '
+            "list of such lists"
+        )
+    return [content] if all(isinstance(turn, dict) for turn in content) else content
 
 
 def _tell(model: Model, name: str, requests: Sequence[Request], steps: int | None) -> None:

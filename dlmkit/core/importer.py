@@ -154,6 +154,14 @@ def mask_of(config: Mapping[str, Any], tokens: Mapping[str, int], *names: str) -
     return found[0] if found else None
 
 
+def ends_of(config: Mapping[str, Any], tokens: Mapping[str, int], *names: str) -> list[str]:
+    """The tokens that end a text, for ``sample.stop``: those of ``names`` there are, and those
+    that the config's ``eos_token_id``, a number or several, means."""
+    given = config.get("eos_token_id")
+    ids = given if isinstance(given, list) else [given]
+    return [name for name, index in tokens.items() if name in names or index in ids]
+
+
 def shifted(logits: Tensor) -> Tensor:
     """Logits (B, L, V) moved right by one: position i gets those of i - 1, position 0 keeps its
     own. What models that learned to predict the next token mean (Dream, 2508.15487)."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import tokenizers
 
 from dlmkit import documents, files
-from dlmkit.errors import DataError
+from dlmkit.core.chat import Template, Turn
+from dlmkit.errors import DataError, UsageError
 
 FILE = "tokenizer.json"
 ROLES = "tokenizer_config.json"
+TEMPLATE = "chat_template.jinja"
 PAD = "<pad>"
 UNKNOWN = "<unk>"
 
@@ -25,21 +29,47 @@ class _Added(documents.Shape):
     content: str
 
 
+class _Named(documents.Shape):
+    name: str
+    template: str
+
+
 class _Roles(documents.Shape):
     pad_token: str | _Added | None = None
     unk_token: str | _Added | None = None
     eos_token: str | _Added | None = None
+    bos_token: str | _Added | None = None
+    sep_token: str | _Added | None = None
+    cls_token: str | _Added | None = None
+    mask_token: str | _Added | None = None
+    chat_template: str | list[_Named] | None = None
 
     def token(self, role: str) -> str | None:
         """The token of a role, which others' folders write with all that it does."""
         value = getattr(self, f"{role}_token")
         return value.content if isinstance(value, _Added) else value
 
+    def tokens(self) -> dict[str, str]:
+        """The tokens of all roles that there are, by the names that templates use."""
+        found = {
+            name: self.token(name.removesuffix("_token"))
+            for name in type(self).model_fields
+            if name.endswith("_token")
+        }
+        return {name: token for name, token in found.items() if token is not None}
+
+    def template(self) -> str | None:
+        """The chat template; of several the one called default."""
+        if isinstance(self.chat_template, list):
+            return {named.name: named.template for named in self.chat_template}.get("default")
+        return self.chat_template
+
 
 class Tokenizer:
     """Text to ids and back. ``vocab_size`` is V; ``pad_id`` fills padded positions.
 
-    ``separator_id`` is the special token that ends every document, if the tokenizer has one.
+    ``separator_id`` is the special token that ends every document, if the tokenizer has one, and
+    ``template`` writes conversations, if it has one.
     """
 
     def __init__(
@@ -49,11 +79,12 @@ class Tokenizer:
         pad: str = PAD,
         unknown: str | None = UNKNOWN,
         separator: str | None = None,
+        template: Template | None = None,
     ) -> None:
         self.roles = {"pad_token": pad, "unk_token": unknown, "eos_token": separator}
         # otherwise a text that spells "<pad>" would be read as the token
         backend.encode_special_tokens = True
-        self.backend = backend
+        self.backend, self.template = backend, template
         self.pad_id: int = _id(backend, pad, "which padded positions need")
         self.separator_id = (
             None if separator is None else _id(backend, separator, "which is to end documents")
@@ -67,7 +98,57 @@ class Tokenizer:
             )
 
     def encode(self, text: str) -> list[int]:
-        """The ids of ``text``. Raises DataError, naming what is outside the vocabulary."""
+        """The ids of ``text``. Raises DataError, naming what is outside the vocabulary.
+
+        What spells a special token is text like any other.
+        """
+        return self._encoded(text)
+
+    def conversation(self, turns: Sequence[Turn]) -> list[int]:
+        """The ids of a conversation, up to where the model's answer begins, by its template.
+
+        What spells a special token in a turn is text like any other. Raises UsageError if there
+        is no template, or it refuses these turns, and DataError as :meth:`encode`.
+        """
+        if self.template is None:
+            raise UsageError(
+                "this model's tokenizer has no chat template, so the model was probably not made "
+                "to chat: give the text as a prompt, or put the template of the same model beside "
+                f"its tokenizer as {TEMPLATE}"
+            )
+        said = "".join(turn.content for turn in turns)
+        opens, closes = [chr(i) for i in range(0xE000, 0xF8FF) if chr(i) not in said][:2]
+        # a turn that spells one is marked, and read apart from what the template writes
+        marked = [
+            replace(turn, content=f"{opens}{turn.content}{closes}")
+            if self._spells_special(turn.content)
+            else turn
+            for turn in turns
+        ]
+        pieces = re.split(f"{opens}(.*?){closes}", self.template.text(marked), flags=re.DOTALL)
+        if any(opens in piece or closes in piece for piece in pieces):
+            raise UsageError(
+                "a turn of the conversation spells a special token, and the tokenizer's chat "
+                "template takes it apart: leave that out of the turn"
+            )
+        ids: list[int] = []
+        for place, piece in enumerate(pieces):
+            ids += self._encoded(piece, special=place % 2 == 0)
+        return ids
+
+    def _spells_special(self, text: str) -> bool:
+        added = self.backend.get_added_tokens_decoder()
+        return any(i in added and added[i].special for i in self._encoding(text, special=True).ids)
+
+    def _encoding(self, text: str, special: bool) -> tokenizers.Encoding:
+        """``text`` encoded; with ``special`` what spells a special token is that token."""
+        self.backend.encode_special_tokens = not special
+        try:
+            return self.backend.encode(text, add_special_tokens=False)
+        finally:
+            self.backend.encode_special_tokens = True
+
+    def _encoded(self, text: str, special: bool = False) -> list[int]:
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -75,7 +156,7 @@ class Tokenizer:
                 f"{files.quoted(text)} is no text: its character {error.start + 1} is half of a "
                 "UTF-16 pair (a byte that is not UTF-8 is read as one); write it in UTF-8"
             ) from error
-        encoded = self.backend.encode(text, add_special_tokens=False)
+        encoded = self._encoding(text, special)
         ids: list[int] = encoded.ids
         if self.unknown_id is not None and self.unknown_id in ids:
             spans = zip(ids, encoded.offsets, strict=True)
@@ -122,6 +203,8 @@ class Tokenizer:
         # not by its own save(), which reports a full disk as a bare Exception
         (folder / FILE).write_text(self.backend.to_str(pretty=True), encoding="utf-8")
         named = {role: token for role, token in self.roles.items() if token is not None}
+        if self.template is not None:
+            named = {**self.template.tokens, **named, "chat_template": self.template.source}
         roles = {"tokenizer_class": "PreTrainedTokenizerFast", **named}
         (folder / ROLES).write_text(json.dumps(roles, indent=1) + "\n", encoding="utf-8")
 
@@ -150,7 +233,20 @@ class Tokenizer:
             raise DataError(f"{folder / ROLES} cannot be read: {error}") from error
         end = roles.token("eos")
         pad = roles.token("pad") or end or PAD
-        return Tokenizer(backend, pad=pad, unknown=roles.token("unk"), separator=end)
+        template = _template(folder, roles)
+        return Tokenizer(
+            backend, pad=pad, unknown=roles.token("unk"), separator=end, template=template
+        )
+
+
+def _template(folder: Path, roles: _Roles) -> Template | None:
+    source, path = roles.template(), folder / TEMPLATE
+    if path.is_file():
+        try:
+            source = files.read_text(path)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read: {error}") from error
+    return None if source is None else Template(source, roles.tokens())
 
 
 def _cut(text: str, most: int = 200) -> str:

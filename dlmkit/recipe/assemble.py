@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from dlmkit import files
 from dlmkit.core.context import BuildContext
 from dlmkit.core.data import Data
 from dlmkit.core.embedding import EmbeddingSpace
@@ -161,7 +162,15 @@ def assemble_sampling(assembly: Assembly, config: RecipeConfig | None = None) ->
         statistics=statistics,
         guidance=tuple(assembly.build("guidance", part) for part in config.guidance),
         inference=inference,
+        stop=frozenset(_token(assembly.tokenizer, token) for token in config.sample.stop),
     )
+
+
+def _token(tokenizer: Tokenizer, token: str) -> int:
+    found: int | None = tokenizer.backend.token_to_id(token)
+    if found is None:
+        raise RecipeError(f"sample.stop: the tokenizer has no token {files.quoted(token)}")
+    return found
 
 
 def _inference(assembly: Assembly, config: SampleConfig) -> Inference:

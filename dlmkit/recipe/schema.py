@@ -56,6 +56,10 @@ class SampleConfig(Config):
     )
     steps: Size = Field(64, description="points of the grid: evaluations of a 1-NFE sampler")
     batch_size: Size = Field(32, description="rows sampled side by side")
+    stop: list[str] = Field(
+        default_factory=list,
+        description="tokens that end a text, as end-of-text does: what follows is left out",
+    )
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="the network and the vocabulary step; fp32: as the weights are"
     )

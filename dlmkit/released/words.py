@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from dlmkit.core.chat import Template
 from dlmkit.core.tokenizer import FILE, Tokenizer
 from dlmkit.errors import DataError
 
@@ -37,4 +38,4 @@ def _merged(folder: Path) -> Tokenizer:
         words = " ".join(str(error).split())[:200]
         raise DataError(f"{folder}: {' and '.join(MERGES)} cannot be read: {words}") from error
     pad, end = read.pad_token or read.eos_token, read.eos_token
-    return Tokenizer(backend, pad=pad, unknown=None, separator=end)
+    return Tokenizer(backend, pad=pad, unknown=None, separator=end, template=Template.of(read))

@@ -30,7 +30,8 @@ class SamplingParts:
     ``guidance``, the first innermost, so that every evaluation of the network is counted.
     ``statistics`` are computed at every step under their recipe names (``samplers:entropy``
     without its plugin: ``entropy``); an exit finds there what it ``needs``. ``freeze`` is an exit
-    rule too, asked of every position: one at which it holds is given its likeliest token.
+    rule too, asked of every position: one at which it holds is given its likeliest token. ``stop``
+    are the ids of the tokens that end a text.
     """
 
     space: EmbeddingSpace
@@ -43,6 +44,7 @@ class SamplingParts:
     freeze: ExitCriterion | None = None
     guidance: tuple[Guidance, ...] = ()
     inference: Inference = field(default_factory=Inference)
+    stop: frozenset[int] = frozenset()
 
     @property
     def device(self) -> torch.device:

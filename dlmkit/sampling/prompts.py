@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from dlmkit.core.chat import Conversation
 from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.errors import DataError, UsageError
 from dlmkit.files import quoted
@@ -12,18 +13,17 @@ GAP = re.compile("_{3,}")
 """What marks a gap in a text to be filled in."""
 
 
-def beginning(prompt: str, tokenizer: Tokenizer, length: int) -> list[int]:
-    """The ids of ``prompt``.
+def beginning(prompt: str | Conversation, tokenizer: Tokenizer) -> list[int]:
+    """The ids of ``prompt``, or of a conversation up to the answer.
 
-    Raises UsageError unless the tokenizer knows all of it and it leaves room for a token.
+    Raises UsageError unless the tokenizer knows all of it.
     """
-    ids = _ids(prompt, tokenizer)
-    if len(ids) >= length:
-        raise UsageError(
-            f"the prompt {quoted(prompt)} has {len(ids)} tokens, and its text is to have "
-            f"{length}: shorten it to {length - 1} or fewer"
-        )
-    return ids
+    if isinstance(prompt, str):
+        return _ids(prompt, tokenizer)
+    try:
+        return tokenizer.conversation(prompt)
+    except DataError as error:
+        raise UsageError(str(error)) from error
 
 
 def gaps(text: str, tokenizer: Tokenizer, length: int) -> list[list[int]]:

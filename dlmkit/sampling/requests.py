@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,11 +17,13 @@ class Request:
     """One text: ``tokens`` holds an id where the token is given and None where it is wanted.
 
     ``row`` is the text's index i: with the seed it keys all of its randomness. ``tokens`` may be
-    shorter than the model's length; the rest is padding.
+    shorter than the model's length; the rest is padding. What stands before ``start`` is asked by
+    and is no part of the text, such as a conversation that is answered.
     """
 
     row: int
     tokens: tuple[int | None, ...]
+    start: int = 0
 
     @staticmethod
     def free(row: int, length: int) -> Request:
@@ -29,9 +31,9 @@ class Request:
         return Request(row, (None,) * length)
 
     @staticmethod
-    def prompt(row: int, ids: Sequence[int], length: int) -> Request:
+    def prompt(row: int, ids: Sequence[int], length: int, start: int = 0) -> Request:
         """A text of ``length`` tokens that begins with ``ids``."""
-        return Request(row, (*ids, *(None,) * (length - len(ids))))
+        return Request(row, (*ids, *(None,) * (length - len(ids))), start)
 
     @staticmethod
     def infill(row: int, pieces: Sequence[Sequence[int]], length: int) -> Request:
@@ -46,6 +48,13 @@ class Request:
             size = left // gaps + (gap < left % gaps)
             tokens += [*[None] * size, *piece]
         return Request(row, tuple(tokens))
+
+    def ended(self, ids: Sequence[int], stop: Collection[int]) -> tuple[int, ...]:
+        """``ids`` of this text up to the first token of ``stop`` behind what is given."""
+        wanted = len(self.tokens)
+        last = max((at for at, token in enumerate(self.tokens) if token is not None), default=-1)
+        ends = (at for at in range(last + 1, wanted) if ids[at] in stop)
+        return tuple(ids[: next(ends, wanted - 1) + 1])
 
 
 def unconditional(count: int, length: int, first: int = 0) -> list[Request]:

@@ -212,12 +212,13 @@ class _Run:
         return tuple(
             Sample(
                 row=seat.request.row,
-                ids=tuple(ids[k, : len(seat.request.tokens)].tolist()),
+                ids=seat.request.ended(ids[k].tolist(), self.parts.stop),
                 steps=seat.done,
                 evaluations=self._branches * self.costs[seat.done - 1]
                 if evaluations is None
                 else int(evaluations[k]),
                 halted=self._reason(seat.done, halts, rows.take(memory, torch.tensor([k]))),
+                start=seat.request.start,
             )
             for k, (seat, halts) in enumerate((slots.seats[i], verdicts[i].halts) for i in ended)
         )

@@ -13,14 +13,16 @@ from dlmkit.types import Index, PerRow, Rows
 
 @dataclass(frozen=True)
 class Sample:
-    """One finished text: its index, its ids (padding left out), grid steps and evaluations done,
-    and the exit rule that halted it (None at the end of the grid)."""
+    """One finished text: its index, its ids (padding, and what follows the token that ends it, left
+    out), grid steps and evaluations done, the exit rule that halted it (None at the end of the
+    grid), and where the text begins in the ids."""
 
     row: int
     ids: tuple[int, ...]
     steps: int
     evaluations: int
     halted: str | None
+    start: int = 0
 
 
 @dataclass(frozen=True)

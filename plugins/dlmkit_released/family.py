@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -69,9 +69,16 @@ def predictor(objective: Objective, attend: Tensor, positions: Tensor | None = N
 
 
 def recipe(
-    use: Head, network: Mapping[str, Any], *, dim: int, size: int, mask: int | None, longest: int
+    use: Head,
+    network: Mapping[str, Any],
+    *,
+    dim: int,
+    size: int,
+    mask: int | None,
+    longest: int,
+    stop: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The recipe of a masked model whose network is ``use``."""
+    """The recipe of a masked model whose network is ``use``, and whose texts end at ``stop``."""
     return {
         "length": min(longest, LONGEST),
         "schedule": {"use": "mdlm:log-linear"},
@@ -79,5 +86,5 @@ def recipe(
         "network": {"use": use, "with": dict(network)},
         "objective": {"use": "mdlm:nelbo"},
         "sampler": {"use": "mdlm:unmasking"},
-        "sample": {"steps": 64, "batch_size": 4},
+        "sample": {"steps": 64, "batch_size": 4, "stop": list(stop)},
     }

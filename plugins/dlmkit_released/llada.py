@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from dlmkit import documents
-from dlmkit.core.importer import Conversion, Decoded, mask_of
+from dlmkit.core.importer import Conversion, Decoded, ends_of, mask_of
 from dlmkit.core.objective import Objective
 from dlmkit.plugin import Size
 from dlmkit_released import decoding
@@ -108,7 +108,13 @@ class Llada(TokenFamily):
         network = {"architecture": architecture, "tied": keys.weight_tying}
         longest = keys.max_sequence_length
         said = recipe(
-            "hf:decoder", network, dim=keys.d_model, size=size, mask=mask, longest=longest
+            "hf:decoder",
+            network,
+            dim=keys.d_model,
+            size=size,
+            mask=mask,
+            longest=longest,
+            stop=ends_of(config, tokens, "<|eot_id|>", "<|endoftext|>"),
         )
         return Conversion(said, tensors, size, mask)
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dlmkit import documents
-from dlmkit.core.importer import Case, Conversion, Family, Place, Slot, Split, mask_of
+from dlmkit.core.importer import Case, Conversion, Family, Place, Slot, Split, ends_of, mask_of
 from dlmkit.core.objective import Objective
 from dlmkit.core.tokens import TokenSpace
 from dlmkit.plugin import Size
@@ -103,6 +103,7 @@ class Llada2(Family):
             size=keys.vocab_size,
             mask=mask,
             longest=keys.max_position_embeddings,
+            stop=ends_of(config, tokens, "<|role_end|>", "<|endoftext|>"),
         )
         return Conversion(said, _tensors(keys), keys.vocab_size, mask)
 

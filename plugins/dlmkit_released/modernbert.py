@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from dlmkit import documents
-from dlmkit.core.importer import Conversion, mask_of
+from dlmkit.core.importer import Conversion, ends_of, mask_of
 from dlmkit.plugin import Size
 from dlmkit_released.family import TokenFamily, recipe
 
@@ -77,6 +77,7 @@ class ModernBert(TokenFamily):
             size=keys.vocab_size,
             mask=mask,
             longest=keys.max_position_embeddings,
+            stop=ends_of(config, tokens, "[SEP]"),
         )
         words, head = "model.embeddings.tok_embeddings.weight", "decoder.weight"
         names = ["model.embeddings.norm", "model.final_norm", "head.dense", "head.norm"]

@@ -13,13 +13,16 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from dlmkit import documents
-from dlmkit.core.importer import Conversion, Decoded, mask_of
+from dlmkit.core.importer import Conversion, Decoded, ends_of, mask_of
 from dlmkit.core.objective import Objective
 from dlmkit.plugin import Size
 from dlmkit_released import decoding
 from dlmkit_released.family import Run, TokenFamily, predictor, recipe
 
 Base = Literal["qwen2", "qwen3"]
+
+ENDS = ("<|im_end|>", "<|endoftext|>")
+"""Qwen's ends of a turn and of a text, the second of which also fills up rows."""
 
 
 class Keys(documents.Shape):
@@ -81,6 +84,7 @@ class Qwen(TokenFamily):
             size=keys.vocab_size,
             mask=mask,
             longest=keys.max_position_embeddings,
+            stop=ends_of(config, tokens, *ENDS),
         )
         words, head = "model.embed_tokens.weight", "lm_head.weight"
         names = [head] if not keys.tie_word_embeddings else []

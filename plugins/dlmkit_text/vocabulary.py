@@ -13,6 +13,7 @@ import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from dlmkit import folders
+from dlmkit.core.chat import Template
 from dlmkit.core.tokenizer import FILE, PAD, Tokenizer
 from dlmkit.errors import DataError
 from dlmkit_text import cache, pieces
@@ -132,7 +133,10 @@ def pretrained(name: str, options: Tokens) -> Tokenizer:
             raise DataError(f"tokenizer.{key}: {name} has no token {token!r}")
     pad = options.pad or found.pad_token or PAD
     backend.add_special_tokens([pad, separator])
-    return Tokenizer(backend, pad=pad, unknown=found.unk_token, separator=separator)
+    template = Template.of(found)
+    return Tokenizer(
+        backend, pad=pad, unknown=found.unk_token, separator=separator, template=template
+    )
 
 
 def _load(name: str, revision: str | None) -> Any:

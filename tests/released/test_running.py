@@ -9,6 +9,8 @@ from safetensors.torch import load_file
 
 import dlmkit
 from dlmkit.cli.app import main
+from dlmkit.errors import RecipeError
+from dlmkit.model import Run
 
 from .conftest import MASKS, WITHOUT, add_tokenizer
 
@@ -146,3 +148,86 @@ def test_text_can_be_named_for_a_model_that_came_without(golden, run, tmp_path):
 def test_a_released_model_has_one_set_of_weights(golden, run):
     code, _, err = run("sample", golden("llada", words=True), "--weights", "raw", *DRAWN)
     assert (code, "is a released model, of one set" in err) == (2, True)
+
+
+CHAT = (
+    "{% for message in messages %}<|im_start|> {{ message.content }} <|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>{% endif %}"
+)
+ASKED = [3, 9, 4, 3, 5, 6, 4, 3]
+
+
+@pytest.fixture
+def chatty(golden):
+    """LLaDA with two more special tokens, and a template."""
+    folder = golden("llada", words=True)
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    for token, taken in (("<|im_start|>", "w3"), ("<|eot_id|>", "w4")):
+        index = content["model"]["vocab"].pop(taken)
+        content["model"]["vocab"][token] = index
+        like = content["added_tokens"][0]
+        content["added_tokens"].append({**like, "id": index, "content": token})
+    path.write_text(json.dumps(content))
+    (folder / "chat_template.jinja").write_text(CHAT)
+    return folder
+
+
+def test_a_model_answers_by_its_own_template(chatty, run, tmp_path):
+    options = ("--steps", "4", "--json", "-n", "3", "--max-new-tokens", "7")
+    code, out, err = run("sample", chatty, "--chat", "w5 w6", "--system", "w9", *options)
+    assert code == 0, err
+    assert "3 texts of 15 tokens" in err
+    model = dlmkit.load(chatty)
+    said = {"chat": "w5 w6", "system": "w9", "max_new_tokens": 7}
+    for request in model.requests(3, **said):
+        assert list(request.tokens) == [*ASKED, *[None] * 7]
+    texts = [entry["text"] for entry in json.loads(out)]
+    assert texts == [text.text for text in model.sample(3, steps=4, **said)]
+    assert all(len(text.split()) <= 7 for text in texts)  # the answer alone
+    turns = [{"role": "system", "content": "w9"}, {"role": "user", "content": "w5 w6"}]
+    for held in (turns, [turns]):
+        (tmp_path / "chat.json").write_text(json.dumps(held))
+        assert run("sample", chatty, "--chat-file", tmp_path / "chat.json", *options)[1] == out
+    assert run("import", chatty, "--out", tmp_path / "ours")[0] == 0
+    ours = run("sample", tmp_path / "ours", "--chat", "w5 w6", "--system", "w9", *options)
+    assert ours[1] == out
+
+
+def test_an_answer_ends_where_its_model_ends_one(chatty):
+    model = dlmkit.load(chatty)
+    assert model.parts.stop == {4, 116}
+    requests = model.requests(4, chat="w4", max_new_tokens=20)
+    whole = model.with_("sample.stop=[]").run(requests, Run(steps=4))
+    words = ["w3", *(f"w{i}" for i in range(30, 60))]
+    ended = model.with_(f"sample.stop={words[1:]}").run(requests, Run(steps=4))
+    start = len(requests[0].tokens) - 20
+    for long, short in zip(whole, ended, strict=True):
+        at = next(i for i in range(start, len(long.ids)) if 30 <= long.ids[i] < 60)
+        assert short.ids == long.ids[: at + 1]
+    assert len({len(sample.ids) for sample in ended}) > 1
+    with pytest.raises(RecipeError, match=r"sample.stop: the tokenizer has no token 'w3'"):
+        model.with_(f"sample.stop={words}")
+
+
+def test_what_cannot_be_answered_is_said(golden, run, chatty, tmp_path):
+    def refused(*words, model=chatty):
+        code, out, err = run("sample", model, "--steps", "2", *words)
+        assert (code, out) == (2, "")
+        return err
+
+    assert "no chat template" in refused("--chat", "w5", model=golden("sdar", words=True))
+    assert "system goes with chat" in refused("--system", "w5")
+    both = ("--length", "5", "--max-new-tokens", "5")
+    assert "length and max_new_tokens are both given" in refused("--chat", "w5", *both)
+    gap = ("--infill", "w5 ___", "--max-new-tokens", "5")
+    assert "gaps need length" in refused(*gap)
+    assert "has 4 tokens, and 62 are to follow: shorten it to 2 or fewer, the model reading" in (
+        refused("--chat", "w5", "--max-new-tokens", "62")
+    )
+    for content, why in (("{", "line 1"), ("[]", "expected a list of turns"), (None, "cannot be")):
+        path = tmp_path / "chat.json"
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_text(content)
+        assert why in refused("--chat-file", path)
