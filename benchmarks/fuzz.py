@@ -505,10 +505,10 @@ def _of_documents(folder: Path) -> Iterator[Format]:
 
 def _of_texts(folder: Path) -> Iterator[Format]:
     from dlmkit.evaluation.texts import read_texts
-    from dlmkit.glue import data
-    from dlmkit.glue.tasks import TASKS
     from dlmkit.model import load_model
     from dlmkit.recipe.load import load_recipe
+    from dlmkit_glue import data
+    from dlmkit_glue.tasks import TASKS
     from dlmkit_hf import pretrained
     from dlmkit_text import prepared
     from dlmkit_text.shards import JsonShards

@@ -175,12 +175,15 @@ class Command:
     """A command of a plugin, mounted as ``dlmkit PLUGIN NAME``.
 
     ``target`` is ``"module:function"``, imported when the command is run or its help is shown;
-    the function's parameters are the command's, as in typer.
+    the function's parameters are the command's, as in typer. ``top`` mounts it as ``dlmkit NAME``:
+    for the plugins of dlmkit's own distribution alone, so that no other can ever take a name that
+    dlmkit comes to use. A plugin of another package that asks for it is refused.
     """
 
     name: str
     summary: str
     target: str
+    top: bool = False
 
 
 @dataclass(frozen=True, slots=True)

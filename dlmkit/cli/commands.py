@@ -1,4 +1,4 @@
-"""Every command: dlmkit's own, and those of plugins under the plugin's name.
+"""Every command: this package's own, and those of plugins.
 
 A command's code is imported when it is run or its own help is shown; the list of all of them
 imports none, so it is as quick with thirty commands as with three.
@@ -6,14 +6,15 @@ imports none, so it is as quick with thirty commands as with three.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperGroup
 
-from dlmkit.plugin import Command
+from dlmkit.plugin import PROJECT, Command
 from dlmkit.shown import visible
 
 if TYPE_CHECKING:
@@ -62,11 +63,6 @@ OWN = {
             "Fetch a model of dlmkit from the Hugging Face hub and verify it.",
             "dlmkit.cli.hub:pull",
         ),
-        Command(
-            "glue",
-            "Fine-tune MODEL on a task of GLUE, and score it on validation rows.",
-            "dlmkit.cli.glue:glue",
-        ),
         Command("doctor", "Show what works on this machine.", "dlmkit.cli.doctor:doctor"),
         Command(
             "models",
@@ -87,26 +83,41 @@ OWN = {
         Command("plugins", "The plugins that are installed.", "dlmkit.cli.plugins:plugins"),
     )
 }
-"""dlmkit's own commands by name; ``target`` is a function, or a Typer of several commands."""
+"""The commands of this package by name; ``target`` is a function, or a Typer of several."""
+
+
+@cache
+def top() -> Mapping[str, Command]:
+    """The commands that stand at the top: :data:`OWN`, and those that dlmkit's plugins ask for."""
+    from dlmkit.registry.lookup import Registry
+
+    loaded = Registry.load(third_party=False).loaded
+    asked = (command for plugin in loaded for command in plugin.commands if command.top)
+    return {**OWN, **{command.name: command for command in asked}}
 
 
 def _plugins() -> Mapping[str, Loaded]:
-    """The plugins that loaded and bring commands, by name."""
+    """The plugins that loaded and bring commands under their own name, by that name."""
     from dlmkit.registry.lookup import Registry
 
     usable = (plugin for plugin in Registry.load().loaded if plugin.state == "ok")
-    return {plugin.name: plugin for plugin in usable if plugin.commands}
+    return {plugin.name: plugin for plugin in usable if _nested(plugin)}
 
 
-def unreachable(plugin: PluginInfo) -> str:
-    """Why the commands of ``plugin`` cannot be reached; nothing if they can, or it has none."""
-    commands = any(name.startswith("command/") for name in plugin.provides)
-    if plugin.name not in OWN or not commands:
-        return ""
-    return (
-        f"{plugin.name!r} is a command of dlmkit itself, so the commands of the plugin "
-        f"{plugin.name!r} cannot be reached; it must take another name"
-    )
+def _nested(plugin: Loaded) -> list[Command]:
+    return [command for command in plugin.commands if not command.top]
+
+
+def unreachable(plugins: Iterable[PluginInfo]) -> Iterator[str]:
+    """Why the commands of some of ``plugins`` cannot be reached, a sentence each."""
+    taken = top()
+    for plugin in plugins:
+        commands = any(name.startswith("command/") for name in plugin.provides)
+        if plugin.name in taken and commands and plugin.distribution != PROJECT:
+            yield (
+                f"{plugin.name!r} is a command of dlmkit itself, so the commands of the plugin "
+                f"{plugin.name!r} cannot be reached; it must take another name"
+            )
 
 
 def _mounted(command: Command, who: str, words: str | None = None) -> Any:
@@ -122,35 +133,35 @@ def _mounted(command: Command, who: str, words: str | None = None) -> Any:
     return typer.main.get_group(parent).commands[command.name]
 
 
-class _Own(Mapping[str, Any]):
-    """:data:`OWN` as commands that run, each imported when it is looked up."""
+class _Top(Mapping[str, Any]):
+    """:func:`top` as commands that run, each imported when it is looked up."""
 
     def __getitem__(self, name: str) -> Any:
-        return _mounted(OWN[name], name)
+        return _mounted(OWN.get(name) or top()[name], name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(OWN)
+        return iter(top())
 
     def __len__(self) -> int:
-        return len(OWN)
+        return len(top())
 
 
 class Program(TyperGroup):
-    """dlmkit's own commands, and one group for every plugin that brings some.
+    """The commands at the top, and one group for every plugin that brings others.
 
-    dlmkit's own are looked up first, so that a plugin can never take one's place; plugins are
-    loaded only for a word that is none of them, and for the help.
+    Those at the top are looked up first, so that no other plugin can take the place of one;
+    others are loaded only for a word that is none of them, and for the help.
     """
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.commands = _Own()  # type: ignore[assignment]  # typer only reads it
+        self.commands = _Top()  # type: ignore[assignment]  # typer only reads it
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [*OWN, *(name for name in _plugins() if name not in OWN)]
+        return [*(there := top()), *(name for name in _plugins() if name not in there)]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name in OWN:
+        if cmd_name in OWN or cmd_name in top():
             return self.commands[cmd_name]
         plugin = _plugins().get(cmd_name)
         return None if plugin is None else PluginGroup(plugin)
@@ -164,8 +175,9 @@ class Program(TyperGroup):
             return super().invoke(ctx)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        rows = [(name, command.summary) for name, command in OWN.items()]
-        rows += [(n, _summary(plugin)) for n, plugin in _plugins().items() if n not in OWN]
+        there = top()
+        rows = [(name, command.summary) for name, command in there.items()]
+        rows += [(n, _summary(plugin)) for n, plugin in _plugins().items() if n not in there]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
@@ -179,10 +191,10 @@ class PluginGroup(TyperGroup):
         super().__init__(name=plugin.name, help=words, no_args_is_help=True, rich_markup_mode=None)
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return sorted(command.name for command in self.plugin.commands)
+        return sorted(command.name for command in _nested(self.plugin))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        for command in self.plugin.commands:
+        for command in _nested(self.plugin):
             if command.name == cmd_name:
                 words = visible(command.summary)
                 return _mounted(command, f"{self.plugin.name} {cmd_name}", words)
@@ -190,7 +202,7 @@ class PluginGroup(TyperGroup):
 
 
 def _summary(plugin: Loaded) -> str:
-    words = f"From {plugin.package}: {'; '.join(command.summary for command in plugin.commands)}"
+    words = f"From {plugin.package}: {'; '.join(command.summary for command in _nested(plugin))}"
     return visible(words)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlmkit.cli.commands import OWN, unreachable
+from dlmkit.cli.commands import top, unreachable
 from dlmkit.cli.output import columns, result, result_json, say
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ def list_plugins(
     from dlmkit.registry.lookup import notes
 
     found = listing.plugins()
-    hidden = filter(None, (unreachable(plugin) for plugin in found))
-    for note in (*notes(found), *hidden):
+    for note in (*notes(found), *unreachable(found)):
         say(f"note: {note}")
     if as_json:
         result_json([asdict(plugin) for plugin in found])
@@ -69,8 +68,8 @@ def check(
             f"no plugin named {name!r} is installed ('dlmkit plugins list' shows what there is)"
         )
     outcomes = run(name, registry)
-    hidden = [unreachable(plugin) for plugin in registry.plugins if plugin.name == name]
-    outcomes += [Outcome("plugin", "commands-are-reached", "failed", why) for why in hidden if why]
+    hidden = unreachable(plugin for plugin in registry.plugins if plugin.name == name)
+    outcomes += [Outcome("plugin", "commands-are-reached", "failed", why) for why in hidden]
     if as_json:
         result_json([asdict(outcome) for outcome in outcomes])
     else:
@@ -110,7 +109,7 @@ def new(
     from dlmkit.registry.scaffold import write
 
     registry = Registry.load()
-    if name in OWN:
+    if name in top():
         raise UsageError(f"{name!r} is a command of dlmkit itself; choose another name")
     folder = write(name, kind, registry, Path())
     if name in [plugin.name for plugin in registry.loaded]:

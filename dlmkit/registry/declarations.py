@@ -126,11 +126,19 @@ def check_importer(importer: Any) -> Importer:
     return importer
 
 
-def check_command(command: Any) -> Command:
-    """``command`` itself. Raises ValueError if it is not a proper declaration."""
+def check_command(command: Any, strangers: bool = True) -> Command:
+    """``command`` itself. Raises ValueError if it is not a proper declaration.
+
+    The commands of ``strangers`` stand under their plugin's name.
+    """
     if not isinstance(command, Command):
         raise ValueError(f"register_commands() returned a {type(command).__name__}: {command!r}")
     _check_callable("command", command)
+    if command.top and strangers:
+        raise ValueError(
+            f"command {command.name!r}: top=True is for dlmkit's own plugins; leave it out, and "
+            f"the command is run as 'dlmkit PLUGIN {command.name}'"
+        )
     return command
 
 

@@ -378,8 +378,8 @@ def _collect(plugin: Loaded, manager: pluggy.PluginManager) -> Loaded:
     problems: list[str] = []
     fields: dict[str, Any] = {}
     for hook, (field, check) in DECLARED.items():
-        if hook == "register_components" and plugin.built_in:
-            check = partial(check_component, strangers=False)
+        if plugin.built_in and check in (check_component, check_command):
+            check = partial(check, strangers=False)
         good = []
         for item in _results(manager, hook):
             try:

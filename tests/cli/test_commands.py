@@ -9,8 +9,8 @@ import pytest
 import typer
 
 from dlmkit.cli.app import main
-from dlmkit.cli.commands import OWN
-from dlmkit.registry.lookup import import_target
+from dlmkit.cli.commands import OWN, top
+from dlmkit.registry.lookup import Registry, import_target
 
 PLUGIN = """
 from typing import Annotated
@@ -60,6 +60,22 @@ def test_a_plugin_takes_no_command_of_dlmkits_own(install, capsys):
     assert "'recipe' is a command of dlmkit itself" in capsys.readouterr().out
 
 
+def test_a_command_at_the_top_is_for_dlmkits_own_plugins(install, capsys):
+    install("acme", PLUGIN.replace('f"{__name__}:greet")', 'f"{__name__}:greet", top=True)'))
+    assert main(["greet", "world"]) == 2
+    assert main(["acme", "greet", "world"]) == 2
+    assert main(["plugins", "list"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "command 'greet': top=True is for dlmkit's own plugins" in said
+    assert "the command is run as 'dlmkit PLUGIN greet'" in said
+
+
+def test_the_plugins_of_dlmkit_take_no_command_from_one_another():
+    asked = [c.name for p in Registry.load(False).loaded for c in p.commands if c.top]
+    assert len({*asked, *OWN}) == len(asked) + len(OWN) == len(top())
+    assert "glue" in asked
+
+
 @pytest.mark.parametrize("isolate", ["option", "variable"])
 def test_left_out_with_their_plugins(install, capsys, monkeypatch, isolate):
     install("acme", PLUGIN)
@@ -78,11 +94,11 @@ def test_a_broken_plugin_stops_no_command(install, capsys):
     assert main(["bad", "anything"]) == 2
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", top())
 def test_the_list_says_of_a_command_what_its_own_help_says_first(name):
-    found = import_target(OWN[name].target, name)
+    found = import_target(top()[name].target, name)
     words = found.info.help if isinstance(found, typer.Typer) else inspect.getdoc(found)
-    assert " ".join(words.partition("\n\n")[0].split()) == OWN[name].summary
+    assert " ".join(words.partition("\n\n")[0].split()) == top()[name].summary
 
 
 def test_a_misspelt_command_gets_a_guess(capsys):

@@ -20,8 +20,8 @@ from dlmkit.cli.app import main
 from dlmkit.core.network import Conditioning
 from dlmkit.core.schedule import Level
 from dlmkit.errors import DataError, RecipeError
-from dlmkit.glue.head import features
 from dlmkit.model import compose
+from dlmkit_glue.head import features
 from dlmkit_hf import encoders
 
 SIZES = {

@@ -93,13 +93,13 @@ def glue(
     """
     from dlmkit import devices
     from dlmkit.errors import UsageError
-    from dlmkit.glue import data as rows_of
-    from dlmkit.glue.metrics import require
-    from dlmkit.glue.run import Settings, check, run
-    from dlmkit.glue.source import Source, temporary
-    from dlmkit.glue.tasks import task as named
     from dlmkit.recipe import short
     from dlmkit.training.memory import keep_freed
+    from dlmkit_glue import data as rows_of
+    from dlmkit_glue.metrics import require
+    from dlmkit_glue.run import Settings, check, run
+    from dlmkit_glue.source import Source, temporary
+    from dlmkit_glue.tasks import task as named
 
     chosen = named(task)
     if way is Way.head and exit is not None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from dlmkit import documents, files, folders
 from dlmkit.errors import DataError
-from dlmkit.glue.tasks import Task
+from dlmkit_glue.tasks import Task
 
 HUB = "nyu-mll/glue"
 TRAIN = "train"

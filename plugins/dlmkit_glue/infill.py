@@ -12,14 +12,14 @@ from dlmkit.core.masking import Masking
 from dlmkit.core.objective import Objective
 from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.errors import DataError
-from dlmkit.glue.encode import Encoder, by_length
-from dlmkit.glue.tasks import Task
 from dlmkit.noise import Noise
 from dlmkit.recipe.assemble import Assembly
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import Request
 from dlmkit.sampling.runner import stream
 from dlmkit.types import Mask
+from dlmkit_glue.encode import Encoder, by_length
+from dlmkit_glue.tasks import Task
 
 
 @dataclass(frozen=True)

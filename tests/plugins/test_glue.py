@@ -10,8 +10,6 @@ import torch
 from dlmkit.cli.app import main
 from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.errors import DataError, UsageError
-from dlmkit.glue import baselines, compare, data, encode, infill, metrics
-from dlmkit.glue.tasks import TASKS, task
 from dlmkit.model import compose
 from dlmkit.recipe.load import resolve_text
 from dlmkit.registry.lookup import Registry
@@ -19,6 +17,8 @@ from dlmkit.training.checkpoint import publish
 from dlmkit.training.loop import Learner
 from dlmkit.training.parallel import Single
 from dlmkit.training.state import capture, write_checkpoint
+from dlmkit_glue import baselines, compare, data, encode, infill, metrics
+from dlmkit_glue.tasks import TASKS, task
 
 pytest.importorskip("sklearn", reason="needs the extra glue")
 pytest.importorskip("scipy", reason="needs the extra glue")
@@ -285,7 +285,7 @@ def test_a_loss_that_is_annealed_goes_on_where_pretraining_ended(run, rows, monk
         seen.append(learner.before)
         return iter(())
 
-    monkeypatch.setattr("dlmkit.glue.run.train", watched)
+    monkeypatch.setattr("dlmkit_glue.run.train", watched)
     assert glue("sst2", "--model", run, "--data", rows, "--seeds", 1, "--way", way) == 0
     assert seen == [1, 0]
 

@@ -15,8 +15,8 @@ from dlmkit.core.data import Stream
 from dlmkit.core.objective import Batch
 from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.errors import UsageError
-from dlmkit.glue.data import Example
 from dlmkit.types import Index
+from dlmkit_glue.data import Example
 
 _FEWEST = 4
 _CHUNK = 32  # batches whose rows are sorted by length together

@@ -14,7 +14,7 @@ class Task:
     """One task, in the column names of ``nyu-mll/glue``.
 
     ``words`` spell the labels in order, for label generation (our choice; no two of one task
-    begin alike). ``metrics`` are keys of :data:`dlmkit.glue.metrics.METRICS`. ``regression``
+    begin alike). ``metrics`` are keys of :data:`dlmkit_glue.metrics.METRICS`. ``regression``
     labels are real numbers from 0 to 5, and the words stand for the whole ones.
     """
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlmkit.errors import PluginError
-from dlmkit.glue.data import Example
-from dlmkit.glue.tasks import Task
+from dlmkit_glue.data import Example
+from dlmkit_glue.tasks import Task
 
 Values = NDArray[np.float64]
 Predictions = Mapping[str, Values]

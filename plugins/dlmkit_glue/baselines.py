@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dlmkit.glue.data import Example, Rows
-from dlmkit.glue.metrics import Predictions, labels
-from dlmkit.glue.tasks import Task
+from dlmkit_glue.data import Example, Rows
+from dlmkit_glue.metrics import Predictions, labels
+from dlmkit_glue.tasks import Task
 
 
 def tfidf(task: Task, rows: Rows, train: Sequence[Example], seed: int) -> Predictions:

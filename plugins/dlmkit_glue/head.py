@@ -14,10 +14,10 @@ from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws, LossParts, Objective
 from dlmkit.core.schedule import Level
 from dlmkit.errors import UsageError
-from dlmkit.glue.encode import by_length, padded
-from dlmkit.glue.tasks import Task
 from dlmkit.noise import Noise
 from dlmkit.types import Ids, Mask
+from dlmkit_glue.encode import by_length, padded
+from dlmkit_glue.tasks import Task
 
 READING = 0x61E5
 """The domain of the noise that rows are read under; apart from training's and sampling's."""

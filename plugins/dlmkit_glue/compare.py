@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlmkit.glue.metrics import Predictions, score
-from dlmkit.glue.tasks import Task
+from dlmkit_glue.metrics import Predictions, score
+from dlmkit_glue.tasks import Task
 
 LEVEL = 0.95
 DRAWS = 200

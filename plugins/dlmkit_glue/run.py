@@ -13,17 +13,17 @@ import torch
 from dlmkit import devices
 from dlmkit.core.objective import Objective
 from dlmkit.errors import UsageError
-from dlmkit.glue import baselines, head, infill, metrics
-from dlmkit.glue.compare import compared, summary
-from dlmkit.glue.data import Example, Rows, subsample
-from dlmkit.glue.encode import Encoder, Epochs
-from dlmkit.glue.metrics import Predictions
-from dlmkit.glue.source import Source
-from dlmkit.glue.tasks import Task
 from dlmkit.recipe.assemble import Assembly, assemble_sampling
 from dlmkit.recipe.schema import TrainConfig
 from dlmkit.training.loop import Learner, train
 from dlmkit.training.parallel import Single
+from dlmkit_glue import baselines, head, infill, metrics
+from dlmkit_glue.compare import compared, summary
+from dlmkit_glue.data import Example, Rows, subsample
+from dlmkit_glue.encode import Encoder, Epochs
+from dlmkit_glue.metrics import Predictions
+from dlmkit_glue.source import Source
+from dlmkit_glue.tasks import Task
 
 PRETRAINED, RANDOM, TFIDF, MAJORITY = "pretrained", "random-init", "tfidf", "majority"
 PACKAGES = ("dlmkit", "torch", "numpy", "scikit-learn", "scipy", "tokenizers", "transformers")
