@@ -11,6 +11,7 @@ from dlmkit.cli.app import main
 from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.errors import DataError, UsageError
 from dlmkit.model import compose
+from dlmkit.noise import Noise
 from dlmkit.recipe.load import resolve_text
 from dlmkit.registry.lookup import Registry
 from dlmkit.training.checkpoint import publish
@@ -291,7 +292,8 @@ def test_a_loss_that_is_annealed_goes_on_where_pretraining_ended(run, rows, monk
 
 
 def test_only_the_label_is_wanted_and_the_nearest_word_counts():
-    drawn = infill.LastTokens(2).draw(torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]).bool(), None)
+    attend = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]).bool()
+    drawn = infill.LastTokens(2).draw(attend, Noise.keyed(0, torch.arange(2), 0))
     assert drawn.tolist() == [[True, True, False, False], [True, False, False, False]]
     spelled = infill.Verbaliser.of(task("sst2"), tokenizer("badgo "))
     good = [*tokenizer("badgo ").encode("good")]
