@@ -1,4 +1,4 @@
-"""Token ids that are masked one by one: the absorbing state of discrete diffusion."""
+"""Spaces whose x is the token id itself, and of them the one whose tokens are masked."""
 
 from __future__ import annotations
 
@@ -28,6 +28,42 @@ def masked_share(level: Level) -> Tensor:
     """The chance that a token is masked, sigma / (alpha + sigma): of the level's ratio alone."""
     share: Tensor = level.sigma / (level.alpha + level.sigma)
     return share
+
+
+def categorical(log_p: Float[Tensor, "*shape V"], u: Float[Tensor, "*shape V"]) -> Tensor:
+    """A draw from ``log_p`` (unnormalised) by uniform ``u``: the Gumbel-max trick, in float64.
+
+    In single precision u stops at 1 - 2^-24, which cuts the Gumbels off near 16.6, so that rare
+    tokens never win: an unasked-for temperature below 1 (2409.02908, section 4).
+    """
+    gumbel = u.double().log().neg_().log_().neg_()
+    return gumbel.add_(log_p).argmax(dim=-1)
+
+
+class DiscreteSpace(EmbeddingSpace):
+    """x0 is the id itself, (B, L), and a query holds the logits of the V tokens.
+
+    Left to a subclass: ``vocab_size``, ``dim``, ``query_dim``, and a ``corruption`` whose
+    :meth:`~dlmkit.core.embedding.Corruption.input` is what the network reads of ids.
+    """
+
+    def embed(self, ids: Ids) -> Tensor:
+        return ids
+
+    def logits(self, query: Query) -> Logits:
+        return query
+
+    def expect(self, probabilities: Probabilities) -> Tensor:
+        """The likeliest token: ids have no mean."""
+        return probabilities.argmax(dim=-1)
+
+    def read(self, query: Query) -> tuple[Tensor, PerPosition]:
+        """The likeliest token and the log-normaliser, with no second tensor of V numbers each."""
+        if torch.is_grad_enabled():
+            return super().read(query)
+        size = positions_at_once(query.device, self.vocab_size)
+        likeliest, lse = zip(*map(_read, query.flatten(0, 1).split(size)), strict=True)
+        return torch.cat(likeliest).view(query.shape[:2]), torch.cat(lse).view(query.shape[:2])
 
 
 class MaskCorruption(Corruption):
@@ -61,7 +97,7 @@ class MaskCorruption(Corruption):
         )
 
 
-class TokenSpace(EmbeddingSpace):
+class TokenSpace(DiscreteSpace):
     """x0 is the id itself, and a query holds the logits of the V tokens, never of the mask.
 
     That the mask is not among them is the first half of MDLM's SUBS parameterisation (section
@@ -77,24 +113,6 @@ class TokenSpace(EmbeddingSpace):
         self.dim = config.dim
         self.table = nn.Embedding(config.size or context.vocab_size + 1, config.dim)
         self.corruption = MaskCorruption(self.table, config.mask)
-
-    def embed(self, ids: Ids) -> Tensor:
-        return ids
-
-    def logits(self, query: Query) -> Logits:
-        return query
-
-    def expect(self, probabilities: Probabilities) -> Tensor:
-        """The likeliest token: ids have no mean."""
-        return probabilities.argmax(dim=-1)
-
-    def read(self, query: Query) -> tuple[Tensor, PerPosition]:
-        """The likeliest token and the log-normaliser, with no second tensor of V numbers each."""
-        if torch.is_grad_enabled():
-            return super().read(query)
-        size = positions_at_once(query.device, self.vocab_size)
-        likeliest, lse = zip(*map(_read, query.flatten(0, 1).split(size)), strict=True)
-        return torch.cat(likeliest).view(query.shape[:2]), torch.cat(lse).view(query.shape[:2])
 
     def decode(self, x: Tensor, query: Query) -> Ids:
         """What is uncovered stays; a mask becomes the likeliest token."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from dlmkit import rows
@@ -14,22 +13,12 @@ from dlmkit.core.denoise import Prediction
 from dlmkit.core.embedding import Corruption
 from dlmkit.core.sampler import BoundDenoise, Sampler
 from dlmkit.core.schedule import Level
-from dlmkit.core.tokens import MaskCorruption, masked_share, positions_at_once
+from dlmkit.core.tokens import MaskCorruption, categorical, masked_share, positions_at_once
 from dlmkit.noise import Noise
 from dlmkit.types import Ids, Mask, Query
 from dlmkit_mdlm import configs
 
 UNCOVER, TOKEN = range(2)
-
-
-def categorical(log_p: Float[Tensor, "*shape V"], u: Float[Tensor, "*shape V"]) -> Tensor:
-    """A draw from ``log_p`` (unnormalised) by uniform ``u``: the Gumbel-max trick, in float64.
-
-    In single precision u stops at 1 - 2^-24, which cuts the Gumbels off near 16.6, so that rare
-    tokens never win: an unasked-for temperature below 1 (2409.02908, section 4).
-    """
-    gumbel = u.double().log().neg_().log_().neg_()
-    return gumbel.add_(log_p).argmax(dim=-1)
 
 
 class Ancestral(Sampler):

@@ -11,13 +11,13 @@ from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws
 from dlmkit.core.options import Tokens
 from dlmkit.core.schedule import Level
-from dlmkit.core.tokens import TokenSpace, positions_at_once
+from dlmkit.core.tokens import TokenSpace, categorical, positions_at_once
 from dlmkit.noise import Noise
 from dlmkit.testing import pretend
 from dlmkit.testing.parts import Nothing, Plain
 from dlmkit_mdlm import configs
 from dlmkit_mdlm.objective import CORRUPTION, MaskedBound, MaskedDenoise
-from dlmkit_mdlm.sampler import Ancestral, categorical
+from dlmkit_mdlm.sampler import Ancestral
 from dlmkit_mdlm.schedule import LogLinear, masking_rate
 
 V, L = 3, 2
