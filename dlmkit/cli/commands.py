@@ -76,6 +76,11 @@ OWN = {
             "Measure a model or texts: one record that pins what moves the numbers.",
             "dlmkit.cli.eval:evaluation",
         ),
+        Command(
+            "perplexity",
+            "Say how well a model predicts text files.",
+            "dlmkit.cli.perplexity:perplexity",
+        ),
         Command("recipe", "Recipes: what to train, and how.", "dlmkit.cli.recipe:recipe"),
         Command(
             "components", "The parts that recipes are made of.", "dlmkit.cli.components:components"

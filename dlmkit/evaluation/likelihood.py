@@ -27,7 +27,8 @@ from dlmkit.core.schedule import Level, NoiseSchedule
 from dlmkit.errors import UsageError
 from dlmkit.noise import Noise
 from dlmkit.plugin import Config
-from dlmkit.types import Embedded, Index, PerRow
+from dlmkit.rows import take
+from dlmkit.types import Embedded, Ids, Index, Mask, PerRow
 
 TIMES, CORRUPTION, DEQUANTISE, PROBE = range(0x11CE, 0x11D2)
 """Domains of the noise: none shares a number with another or with sampling."""
@@ -88,7 +89,7 @@ class Subject:
         if not isinstance(self.space.corruption, GaussianCorruption):
             raise UsageError(
                 "likelihood: the bound and the flow are of Gaussian corruption, and this space has "
-                f"{type(self.space.corruption).__name__}"
+                f"{type(self.space.corruption).__name__}; 'dlmkit perplexity' bounds masked models"
             )
 
     @property
@@ -154,6 +155,39 @@ def _bound(subject: Subject, batch: Batch, rows: Index, options: Bound) -> Nats:
     last = subject.predict(x * weight, least, nothing, options.previous)
     prior = x0.double().square().sum(dim=(1, 2)) / (2.0 * s_max**2)
     return Nats(prior, integral, subject.reconstruction(last, batch), batch.attend.sum(dim=1))
+
+
+@torch.no_grad()
+def conditional(subject: Subject, ids: Ids, given: Mask, key: int, options: Bound) -> float:
+    """:func:`bound` of one text, ``ids`` and ``given`` (1, L), in nats: of the tokens that are not
+    given, given the others. Its draws are keyed by ``key`` and are the rows of each pass.
+    """
+    attend = torch.ones_like(given)
+    x0 = subject.space.embed(ids)
+    nothing = Conditioning.of(x0, given, attend)
+    weight = (~given)[..., None].to(x0.dtype)
+    s_min, s_max = subject.ends
+    draw = torch.arange(options.draws, device=ids.device)
+    noise = Noise.keyed(options.seed, torch.full_like(draw, key), draw)
+    u = noise.fork(TIMES).uniform(0, (), torch.float64)
+    stratum = 2.0 * (draw // 2 + u) / options.draws
+    warped = _level(subject, stratum, warped=True)
+    s = torch.where(draw % 2 == 0, warped, _level(subject, stratum, warped=False))
+    terms = []
+    for rows in draw.split(options.batch_size):
+        some = s[rows]
+        own = Noise(noise.key[rows])
+        each = x0.expand(len(rows), -1, -1)
+        x = each + some[:, None, None].to(x0.dtype) * _normal(own, CORRUPTION, 0, each)
+        known = take(nothing, torch.zeros_like(rows))
+        x0_hat = subject.predict(x * weight, some, known, options.previous).x0_step
+        error = ((x0 - x0_hat) * weight).double().square().sum(dim=(1, 2))
+        terms.append(error / some**3 / _density(subject, some))
+    x = x0 + s_min * _normal(Noise(noise.key[:1]), DEQUANTISE, 0, x0)
+    last = subject.predict(x * weight, s[:1] * 0.0 + s_min, nothing, options.previous)
+    prior = (x0 * weight).double().square().sum() / (2.0 * s_max**2)
+    reconstruction = subject.reconstruction(last, Batch(ids, ~given))[0]
+    return float(prior + torch.cat(terms).mean() + reconstruction)
 
 
 def _level(subject: Subject, u: Tensor, *, warped: bool) -> Tensor:

@@ -1,9 +1,10 @@
-"""An exact test-bed: Markov text in Gaussian noise, with its exact posterior.
+"""An exact test-bed: Markov text in Gaussian noise or under masks, with its exact posterior.
 
-Tokens follow a Markov chain with known transitions, embeddings have unit variance, and noise is
-Gaussian, so forward-backward gives the posterior of every token exactly. That is a perfect score
-network without training, with a known entropy and a known likelihood of every sample: samplers,
-grids, likelihood estimators and exit rules are checked against it in seconds.
+Tokens follow a Markov chain with known transitions; embeddings have unit variance and noise is
+Gaussian, or tokens are masked. Forward-backward gives the posterior of every token exactly. That
+is a perfect score network without training, with a known entropy and a known likelihood of every
+sample: samplers, grids, likelihood estimators, exit rules and decoding orders are checked against
+it in seconds.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from dlmkit.exact import bayes
 from dlmkit.noise import Noise
 from dlmkit.types import Embedded, Ids, Logits, PerRow, Probabilities, Query
 
+RARE = 1e-6
+"""The share of a token's transitions that all but its ``successors`` have in common."""
+
 
 @dataclass(frozen=True)
 class MarkovChain:
@@ -33,11 +37,33 @@ class MarkovChain:
     transition: Float[Tensor, "V V"]
 
     @staticmethod
-    def random(vocab_size: int, sharpness: float = 2.0, seed: int = 0) -> MarkovChain:
-        """A chain whose log-transitions are normal with standard deviation ``sharpness``."""
+    def random(
+        vocab_size: int, sharpness: float = 2.0, seed: int = 0, successors: int | None = None
+    ) -> MarkovChain:
+        """A chain whose log-transitions are normal with standard deviation ``sharpness``.
+
+        With ``successors`` a token is followed by that many others, its likeliest, and by the rest
+        once in a million (:data:`RARE`): what to all purposes cannot be still has a likelihood,
+        and a posterior exists whatever was written. Raises ValueError unless it is at least 1 and
+        less than ``vocab_size``.
+        """
         noise = Noise.keyed(seed, torch.arange(vocab_size), 0)
         transition = (sharpness * noise.normal(0, (vocab_size,), torch.float64)).softmax(dim=1)
+        if successors is not None:
+            if not 1 <= successors < vocab_size:
+                raise ValueError(f"successors ({successors}) is from 1 to {vocab_size - 1}")
+            usual = torch.zeros_like(transition, dtype=torch.bool)
+            usual.scatter_(1, transition.topk(successors, dim=1).indices, True)
+            rest = RARE / (vocab_size - successors)
+            shares = torch.where(usual, transition, 0.0)
+            shares = (1.0 - RARE) * shares / shares.sum(dim=1, keepdim=True)
+            transition = torch.where(usual, shares, rest)
         return MarkovChain(stationary(transition), transition)
+
+    def impossible(self, ids: Ids) -> Float[Tensor, "B"]:
+        """Of each row's L - 1 transitions, the share that the chain makes once in a million."""
+        taken = self.transition[ids[:, :-1], ids[:, 1:]]
+        return (taken <= RARE).double().mean(dim=1)
 
     def entropy(self, length: int) -> float:
         """The entropy of a text of ``length`` tokens, nats a token."""
@@ -141,6 +167,40 @@ class MarkovNetwork(ScoreNetwork):
         tokens = torch.arange(self.space.vocab_size, device=clean.device)
         certain = torch.where(distance.argmin(dim=-1)[..., None] == tokens, 0.0, -torch.inf)
         return torch.where(clean.abs().sum(dim=-1, keepdim=True) > 0, certain, 0.0)
+
+    def shard_units(self) -> Sequence[nn.Module]:
+        return ()
+
+
+class MaskedMarkovNetwork(ScoreNetwork):
+    """The exact log-posterior of every token given the uncovered ones, computed in float64.
+
+    It reads nothing but what the space shows of a row: a position that shows a token (as the space
+    embeds it) is known for certain, and any other says nothing. So does padding, and so do given
+    positions whose conditioning was dropped. Texts begin at position 0; padding must follow them.
+    """
+
+    reads_level = False
+
+    def __init__(self, chain: MarkovChain, space: EmbeddingSpace) -> None:
+        super().__init__()
+        self.space = space
+        self.register_buffer("initial", chain.initial)
+        self.register_buffer("transition", chain.transition)
+
+    initial: Tensor
+    transition: Tensor
+
+    def forward(
+        self, x: Embedded, level: Level, conditioning: Conditioning, previous: Tensor
+    ) -> Query:
+        tokens = torch.arange(self.space.vocab_size, device=x.device)
+        shown = self.space.corruption.input(self.space.embed(tokens[None]), level)[0]
+        seen = torch.where(conditioning.given[..., None], conditioning.clean.to(x), x)
+        same = (seen[..., None, :] == shown).all(dim=-1) & conditioning.attend[..., None]
+        known = same.any(dim=-1, keepdim=True)
+        likelihood = torch.where(known & ~same, -torch.inf, 0.0).to(self.initial)
+        return bayes.bigram(likelihood, self.initial, self.transition).to(x.dtype)
 
     def shard_units(self) -> Sequence[nn.Module]:
         return ()

@@ -18,6 +18,17 @@ class MarkovText(Config):
         2.4, description="standard deviation of the log-transitions: higher is more predictable"
     )
     chain_seed: int = Field(0, ge=0, description="which chain")
+    successors: Size | None = Field(
+        None,
+        description="tokens that may follow a token, its likeliest, others but once in a million "
+        "(default: any may)",
+    )
+
+    @model_validator(mode="after")
+    def _fewer(self) -> Self:
+        if self.successors is not None and self.successors >= self.tokens:
+            raise ValueError(f"successors ({self.successors}) are fewer than tokens")
+        return self
 
 
 class MarkovSpace(Config):
@@ -25,6 +36,10 @@ class MarkovSpace(Config):
 
     dim: Size = Field(16, description="D, channels of an embedding of norm sqrt(D)")
     seed: int = Field(0, ge=0, description="which embeddings")
+
+
+class MaskedSpace(Config):
+    """Token ids and a mask, of which the network reads the id itself; no options."""
 
 
 class ExactNetwork(Config):

@@ -67,7 +67,9 @@ class MarkovData(Data):
     """Endless texts of one chain. ``chain`` is over its own tokens: id i + 1 is token i."""
 
     def __init__(self, config: MarkovText, context: BuildContext) -> None:
-        self.chain = MarkovChain.random(config.tokens, config.sharpness, config.chain_seed)
+        self.chain = MarkovChain.random(
+            config.tokens, config.sharpness, config.chain_seed, config.successors
+        )
         self.tokenizer = tokenizer(config.tokens)
         self.length = context.length
         self.seed = context.seed

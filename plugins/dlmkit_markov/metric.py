@@ -14,7 +14,7 @@ from dlmkit.core.data import Data
 from dlmkit.core.metric import Metric
 from dlmkit.errors import DataError, RecipeError
 from dlmkit.exact.intervals import Jackknife, jackknife
-from dlmkit.testing.markov import MarkovChain
+from dlmkit.testing.markov import RARE, MarkovChain
 from dlmkit_markov.configs import ExactMetric
 from dlmkit_markov.data import MarkovData
 
@@ -46,6 +46,8 @@ class ExactScore(Metric):
                                 that writes <pad> or <unk>; the other numbers are of the rest
         nll, nll_expected       mean exact NLL of the texts, and of the chain's own texts
         nll_gap, _low, _high    their difference, its interval by the spread between texts
+        impossible, _low, ...   share of transitions that the chain makes once in a million, where
+                                it has such; its interval by the spread between texts
         transition_kl, ...      KL of the sampled transitions from the chain's, weighted by how
                                 often each token is left; minus what as many texts of the chain
                                 itself show on average, so that 0 is perfect and slightly
@@ -59,7 +61,7 @@ class ExactScore(Metric):
         if len(ids) < 2:
             return incomplete
         nll = self.per_text(ids)
-        error = NORMAL * float(nll.std()) / math.sqrt(len(nll))
+        error = _error(nll)
         expected = self.chain.entropy(self.length)
         gap = float(nll.mean()) - expected
         counts = pairs(ids, len(self.chain.initial), self.blocks)
@@ -67,6 +69,7 @@ class ExactScore(Metric):
         kl -= self._finite_sample(len(ids))
         return {
             **incomplete,
+            **self._impossible(ids),
             "nll": float(nll.mean()),
             "nll_expected": expected,
             "nll_gap": gap,
@@ -75,6 +78,17 @@ class ExactScore(Metric):
             "transition_kl": kl,
             "transition_kl_low": kl - NORMAL * spread,
             "transition_kl_high": kl + NORMAL * spread,
+        }
+
+    def _impossible(self, ids: Tensor) -> dict[str, float]:
+        if float(self.chain.transition.min()) > RARE:
+            return {}
+        share = self.chain.impossible(ids)
+        mean, error = float(share.mean()), _error(share)
+        return {
+            "impossible": mean,
+            "impossible_low": max(0.0, mean - error),
+            "impossible_high": mean + error,
         }
 
     def _finite_sample(self, texts: int) -> float:
@@ -93,6 +107,11 @@ class ExactScore(Metric):
             if len(row) != self.length:
                 raise DataError(f"{text!r} has {len(row)} tokens of the chain, not {self.length}")
         return torch.tensor(rows, dtype=torch.int64).view(-1, self.length) - 1
+
+
+def _error(values: Float[Tensor, "B"]) -> float:
+    """Half the width of a 95 % interval of their mean."""
+    return NORMAL * float(values.std()) / math.sqrt(len(values))
 
 
 def pairs(ids: Tensor, size: int, blocks: int) -> Float[Tensor, "G V V"]:

@@ -40,6 +40,22 @@ def register_components() -> Sequence[Component]:
             requires=CHAIN | {"markov-space"},
         ),
         Component(
+            kind="space",
+            name="masked",
+            summary="token ids with a mask state, for the exact posterior under masks",
+            config=configs.MaskedSpace,
+            target="dlmkit_markov.model:masked_space",
+            provides=frozenset({"masked", "markov-masks"}),
+        ),
+        Component(
+            kind="network",
+            name="exact-masked",
+            summary="the chain's exact posterior given the uncovered tokens; nothing to train",
+            config=configs.ExactNetwork,
+            target="dlmkit_markov.model:masked_network",
+            requires=CHAIN | {"markov-masks"},
+        ),
+        Component(
             kind="schedule",
             name="exact-warp",
             summary="variance exploding, times warped by the exact cross-entropy",

@@ -42,7 +42,7 @@ class MaskedDenoise(ModelDenoise):
         self.reads_level = network.reads_level
 
     def start(self, x: Tensor) -> Tensor:
-        dtype = next(self.network.parameters()).dtype
+        dtype = next(self.network.parameters(), self.table.weight).dtype
         return x.new_zeros((*x.shape[:2], self.space.dim), dtype=dtype)
 
     def query(self, x: Tensor, level: Level, previous: Tensor, conditioning: Conditioning) -> Query:

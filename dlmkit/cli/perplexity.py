@@ -1,0 +1,87 @@
+"""``dlmkit perplexity``: how well a model predicts text files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dlmkit.cli import options
+from dlmkit.cli.output import result, result_json, say
+
+
+def perplexity(
+    model: options.Sampled,
+    texts: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Text files, in UTF-8.")],
+    context: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens of a window.  [default: the model's length]"),
+    ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Tokens that a window scores, given those before them in the window; the first "
+            "window scores all of its own.  [default: half the context]",
+        ),
+    ] = None,
+    draws: Annotated[
+        int, typer.Option(min=2, help="Keyed draws of the bound of a window; an even number.")
+    ] = 128,
+    block: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Of masked models: score so many tokens at a time, left to right; 1 is exact and "
+            "needs no draws.  [default: all of a window at once]",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the draws.")] = 0,
+    device: options.Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="The result on stdout.")] = False,
+) -> None:
+    """Say how well MODEL, masked or continuous, predicts texts that it has not seen.
+
+    A window of --context tokens slides by --stride; every token is scored once. A bound on the
+    likelihood gives a bound on the perplexity: read it beside others' of the same protocol, which
+    the result names.
+    """
+    from dlmkit import devices, files
+    from dlmkit.errors import DataError, UsageError
+    from dlmkit.evaluation.perplexity import perplexity as measured
+    from dlmkit.evaluation.score import Scoring, scorer
+    from dlmkit.model import open_model
+
+    if draws % 2:
+        raise UsageError(f"--draws {draws}: expected an even number")
+    opened = open_model(model, device=devices.choose(device))
+    longest = opened.config.length
+    if context is not None and context > longest:
+        raise UsageError(f"--context {context}: the model's texts have at most {longest} tokens")
+    size = context or longest
+    read = []
+    for path in texts:
+        try:
+            text = files.read_text(path)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read: {error}") from error
+        read.append((text, opened.assembly.tokenizer.encode(text)))
+    given = {"draws": draws, "block": block, "seed": seed}
+    chosen = Scoring.model_validate(given)
+    found = measured(scorer(opened.parts, chosen), read, size, stride or max(1, size // 2), say)
+    if as_json:
+        result_json({"model": model, **found.content()})
+        return
+    protocol = found.protocol
+    result(
+        f"{model}: {found.tokens} tokens, {found.bytes} bytes of {found.files} file(s); "
+        f"{found.windows} windows of {protocol.context} tokens, stride {protocol.stride}; "
+        f"{protocol.likelihood}"
+    )
+    for name, value, (low, high) in (
+        ("nats per token", found.nats_per_token, found.nats_per_token_interval),
+        ("perplexity per token", found.perplexity, found.perplexity_interval),
+        ("bits per byte", found.bits_per_byte, found.bits_per_byte_interval),
+    ):
+        result(f"{name:<21} {value:.4f}  95 % interval {low:.4f} to {high:.4f}")
