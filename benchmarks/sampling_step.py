@@ -31,7 +31,7 @@ from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import unconditional
 from dlmkit.sampling.runner import stream
 from dlmkit.sampling.slots import constant
-from dlmkit.sampling.step import Step
+from dlmkit.sampling.snapshot import Snapshot
 
 NETWORKS: dict[str, dict[str, int]] = {
     "ddlm_small": {"width": 128, "blocks": 5, "heads": 4, "dim": 32, "vocab": 128, "length": 80},
@@ -107,7 +107,9 @@ def measure(
     return report
 
 
-def turns(size: dict[str, int], way: Inference, batch: int, device: torch.device) -> Iterator[Step]:
+def turns(
+    size: dict[str, int], way: Inference, batch: int, device: torch.device
+) -> Iterator[Snapshot]:
     """An endless run of a network of ``size`` at constant shape."""
     parts = a_model(size, way, device)
     requests = unconditional(batch, size["length"])
@@ -170,7 +172,7 @@ class Recorder(TorchDispatchMode):
         self.products[tuple(tuple(x) for t in (a, b) for x in (t.shape, t.stride()))] += 1
 
 
-def record(steps: Iterator[Step]) -> Counter[PRODUCT]:
+def record(steps: Iterator[Snapshot]) -> Counter[PRODUCT]:
     """The products of one step, after one that prepares the run."""
     next(steps)
     with Recorder() as seen:
@@ -200,7 +202,7 @@ def alone(products: Counter[PRODUCT], device: torch.device) -> Callable[[], None
     return torch.no_grad()(run)
 
 
-def operators(steps: Iterator[Step]) -> None:
+def operators(steps: Iterator[Snapshot]) -> None:
     """Operators by their own time."""
     from torch.profiler import ProfilerActivity, profile
 

@@ -20,6 +20,7 @@ from sampling_step import NETWORKS, a_model
 from dlmkit import Component
 from dlmkit.core.context import BuildContext
 from dlmkit.core.network import Conditioning
+from dlmkit.core.sampler import Step
 from dlmkit.core.schedule import Level
 from dlmkit.kernels import vocabulary
 from dlmkit.noise import Noise
@@ -122,13 +123,8 @@ def test_sampler(benchmark: Any, subject: Subject, name: str) -> None:
     sampler = REGISTRY.build("sampler", Part(use=name), context)
     prediction, state = subject.predict(subject.x), sampler.init(subject.x)
     noise = Noise.keyed(0, torch.arange(BATCH, device=DEVICE), 1)
-    corruption = subject.parts.space.corruption
-    timed(
-        benchmark,
-        lambda: sampler.step(
-            lambda *_: prediction, corruption, subject.x, *subject.levels, state, noise, None
-        ),
-    )
+    step = Step.between(subject.x, *subject.levels, noise, None)
+    timed(benchmark, lambda: sampler.step(lambda *_: prediction, subject.x, step, state))
 
 
 @pytest.mark.parametrize("name", names("statistic"))

@@ -33,7 +33,7 @@ from dlmkit.sampling.recorders import progress as bar
 from dlmkit.sampling.recorders import watched
 from dlmkit.sampling.requests import Request
 from dlmkit.sampling.runner import stream
-from dlmkit.sampling.step import Sample, Step
+from dlmkit.sampling.snapshot import Sample, Snapshot
 from dlmkit.training import origin
 from dlmkit.training.checkpoint import find, saved_step
 from dlmkit.training.loop import Learner, StepRecord, train
@@ -92,7 +92,7 @@ ANSWER = 128
 Chat = str | Sequence[Any]
 """What a user says, a conversation (a list of turns), or several of these."""
 
-Progress = bool | Callable[[Step], object]
+Progress = bool | Callable[[Snapshot], object]
 """Whether to show a bar while sampling, or what to call after every step of the loop."""
 
 
@@ -380,8 +380,8 @@ class Model:
 
         The processes of ``world`` share them out, and each returns all of them. ``progress`` shows
         a bar in the first process, on stderr while that is a terminal; or it is called with every
-        :class:`~dlmkit.sampling.step.Step` of this process. Raises UsageError for a number of
-        ``run`` that is out of range.
+        :class:`~dlmkit.sampling.snapshot.Snapshot` of this process. Raises UsageError for a number
+        of ``run`` that is out of range.
         """
         world = world or Single(self.assembly.context.device)
         if run.length is None:
@@ -395,7 +395,7 @@ class Model:
         found = world.share([sample for step in turns for sample in step.samples])
         return sorted((one for each in found for one in each), key=lambda sample: sample.row)
 
-    def stream(self, requests: Sequence[Request], run: Run = Run()) -> Iterator[Step]:
+    def stream(self, requests: Sequence[Request], run: Run = Run()) -> Iterator[Snapshot]:
         """The sampling loop of this model, a turn at a time. Raises as :meth:`run`."""
         config, most = self.config.sample, self.config.length
         steps = config.steps if run.steps is None else run.steps

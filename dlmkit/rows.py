@@ -1,6 +1,7 @@
 """Row-first values: axis 0 of every tensor is the row, so whole states are indexed at once.
 
-A value is a tensor, ``None``, a device, or a tuple, named tuple, dict or dataclass of values.
+A value is a tensor, a tuple, named tuple, dict or dataclass of values, or what is the same for all
+rows: ``None``, a device or a number.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ Value = TypeVar("Value")
 
 def _map(function: Callable[..., Tensor], *values: Any) -> Any:
     first = values[0]
-    if first is None or isinstance(first, torch.device):
+    if first is None or isinstance(first, torch.device | int):
         return first
     if isinstance(first, Tensor):
         return function(*values)

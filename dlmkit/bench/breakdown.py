@@ -12,6 +12,7 @@ from dlmkit.bench.cases import Case
 from dlmkit.bench.flops import level_dtype, unconditional
 from dlmkit.bench.subject import Subject
 from dlmkit.bench.timing import interleaved
+from dlmkit.core.sampler import Step
 from dlmkit.noise import Noise
 from dlmkit.sampling.levels import levels
 from dlmkit.sampling.parts import SamplingParts
@@ -43,20 +44,14 @@ def step_breakdown(
     conditioning = unconditional(read)
     previous = parts.denoise.start(x)
     prediction = parts.denoise(x, here, previous, conditioning)
+    step = Step.between(x, here, there, noise, previous, middle, case.steps)
     network = subject.assembly.network
     has_before = torch.ones_like(rows, dtype=torch.bool)
     runs: dict[str, Callable[[], Any]] = {
         "network": lambda: network(read, here, conditioning, previous),
         "vocabulary": lambda: space.read(prediction.query),
         "sampler": lambda: parts.sampler.step(
-            lambda *_: prediction,
-            space.corruption,
-            x,
-            here,
-            there,
-            parts.sampler.init(x),
-            noise,
-            previous,
+            lambda *_: prediction, x, step, parts.sampler.init(x)
         ),
     }
     for name, statistic in parts.statistics.items():

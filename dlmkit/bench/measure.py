@@ -14,7 +14,7 @@ from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import Request
 from dlmkit.sampling.runner import stream
 from dlmkit.sampling.slots import Width, exact
-from dlmkit.sampling.step import Sample, Step
+from dlmkit.sampling.snapshot import Sample, Snapshot
 from dlmkit.types import Ids, Index
 
 
@@ -63,7 +63,7 @@ class Work:
     length: int
     width: Width = exact
 
-    def stream(self) -> Iterator[Step]:
+    def stream(self) -> Iterator[Snapshot]:
         """The sampling loop over them."""
         return stream(
             self.parts,

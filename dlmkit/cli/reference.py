@@ -86,14 +86,17 @@ def _kind(kind: str, registry: Registry) -> str:
 
 
 def _methods(interface: type) -> Iterator[str]:
-    """The signatures that a subclass must fill in, as they stand in the source."""
+    """The signatures that a subclass must fill in, as they stand in the source; all, if none."""
     tree = ast.parse(getsource(importlib.import_module(interface.__module__)))
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and node.name == interface.__name__:
-            for method in node.body:
-                if isinstance(method, ast.FunctionDef) and _abstract(method):
-                    returns = ast.unparse(method.returns) if method.returns else "Any"
-                    yield f"def {method.name}({ast.unparse(method.args)}) -> {returns}"
+    (body,) = (
+        node.body
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and node.name == interface.__name__
+    )
+    methods = [method for method in body if isinstance(method, ast.FunctionDef)]
+    for method in [method for method in methods if _abstract(method)] or methods:
+        returns = ast.unparse(method.returns) if method.returns else "Any"
+        yield f"def {method.name}({ast.unparse(method.args)}) -> {returns}"
 
 
 def _abstract(method: ast.FunctionDef) -> bool:

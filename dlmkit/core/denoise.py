@@ -173,13 +173,11 @@ class OutputPrior(ModelDenoise):
         return query + self.strength * alpha / sigma.square() * x
 
 
-class CountingDenoise(Denoise):
-    """Counts row evaluations of ``inner``, exactly: one a row and call."""
+class Wrapped(Denoise):
+    """A denoiser around another: what it does not override is that of ``inner``."""
 
     def __init__(self, inner: Denoise) -> None:
         self.inner = inner
-        self.calls = 0
-        self.rows = 0
 
     def start(self, x: Tensor) -> Any:
         return self.inner.start(x)
@@ -187,11 +185,27 @@ class CountingDenoise(Denoise):
     def __call__(
         self, x: Tensor, level: Level, previous: Any, conditioning: Conditioning
     ) -> Prediction:
-        self.calls += 1
-        self.rows += x.shape[0]
         return self.inner(x, level, previous, conditioning)
 
     def prepared(
         self, space: EmbeddingSpace, network: Callable[[ScoreNetwork], ScoreNetwork]
-    ) -> CountingDenoise:
-        return CountingDenoise(self.inner.prepared(space, network))
+    ) -> Wrapped:
+        other = copy.copy(self)
+        other.inner = self.inner.prepared(space, network)
+        return other
+
+
+class CountingDenoise(Wrapped):
+    """Counts row evaluations of ``inner``, exactly: one a row and call."""
+
+    def __init__(self, inner: Denoise) -> None:
+        super().__init__(inner)
+        self.calls = 0
+        self.rows = 0
+
+    def __call__(
+        self, x: Tensor, level: Level, previous: Any, conditioning: Conditioning
+    ) -> Prediction:
+        self.calls += 1
+        self.rows += x.shape[0]
+        return super().__call__(x, level, previous, conditioning)

@@ -66,15 +66,6 @@ class GaussianCorruption(Corruption):
         squares = 0.5 * alpha.square() * points.square().sum(-1)
         return (alpha * (x @ points.T) - squares) / sigma.square()
 
-    def to_ve(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        """(x / alpha, sigma / alpha), the second broadcast against the first."""
-        alpha, sigma = level.like(x)
-        return x / alpha, sigma / alpha
-
-    def from_ve(self, x: Tensor, level: Level) -> Tensor:
-        """Back from x / alpha at ``level``."""
-        return x * level.like(x).alpha
-
 
 class EmbeddingSpace(nn.Module, ABC):
     """Tokens as points, and a network's hidden vectors as distributions over tokens.

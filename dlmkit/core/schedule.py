@@ -43,10 +43,6 @@ class Level(NamedTuple):
         shape = (-1, *(1,) * (x.ndim - 1))
         return Level(self.alpha.view(shape).to(x.dtype), self.sigma.view(shape).to(x.dtype))
 
-    def all_clean(self) -> bool:
-        """Whether every row is at the clean level. Reads the device, which waits for it."""
-        return bool((self.sigma == 0).all())
-
 
 class NoiseSchedule(nn.Module, ABC):
     """Maps a time to a level, and uniform numbers to times.

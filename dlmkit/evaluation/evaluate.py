@@ -24,7 +24,7 @@ from dlmkit.model import Model, Progress, Run
 from dlmkit.plugin import Part
 from dlmkit.recipe.schema import RecipeConfig
 from dlmkit.registry.lookup import Registry
-from dlmkit.sampling.step import Sample
+from dlmkit.sampling.snapshot import Sample
 from dlmkit.training.parallel import World
 
 _FINGERPRINTED = 2000  # held-out documents whose text is part of the protocol

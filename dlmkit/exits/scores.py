@@ -9,7 +9,7 @@ from torch import Tensor
 from dlmkit.core.embedding import GaussianCorruption
 from dlmkit.sampling.levels import levels
 from dlmkit.sampling.parts import SamplingParts
-from dlmkit.sampling.step import Step
+from dlmkit.sampling.snapshot import Snapshot
 from dlmkit.types import Index, Mask, PerRow
 
 
@@ -31,7 +31,7 @@ class ScoreAngles:
         """Whether this model has a score of this form: its noise is Gaussian."""
         return isinstance(parts.space.corruption, GaussianCorruption)
 
-    def __call__(self, step: Step, live: Index, point: Index, generated: Mask) -> PerRow:
+    def __call__(self, step: Snapshot, live: Index, point: Index, generated: Mask) -> PerRow:
         """Degrees, for the slots ``live`` that stepped from the grid's ``point``.
 
         Infinite at the first step, as every statistic is that compares two. ``generated``

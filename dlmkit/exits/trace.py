@@ -15,7 +15,7 @@ from dlmkit.errors import UsageError
 from dlmkit.exits.scores import ScoreAngles
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import Request, template
-from dlmkit.sampling.step import Step
+from dlmkit.sampling.snapshot import Snapshot
 from dlmkit.types import Ids, Index, Mask, PerPosition
 
 NORMS = ("x", "x0")
@@ -110,14 +110,14 @@ class TraceRecorder:
         self._kept: dict[str, dict[str, Tensor]] = {"statistics": {}, "positions": {}, "norms": {}}
         self._evaluations = 0
 
-    def watch(self, turns: Iterator[Step]) -> Iterator[Step]:
+    def watch(self, turns: Iterator[Snapshot]) -> Iterator[Snapshot]:
         """The same steps, recorded as they pass."""
         for step in turns:
             self._keep(step)
             yield step
 
     @torch.no_grad()
-    def _keep(self, step: Step) -> None:
+    def _keep(self, step: Snapshot) -> None:
         live = step.live.nonzero()[:, 0]
         place = torch.tensor([self._place[row] for row in step.row[live].tolist()])
         done = step.done[live].cpu() - 1
@@ -139,7 +139,7 @@ class TraceRecorder:
                 self._put("norms", ANGLE, place, done, turned)
         self._evaluations = max([self._evaluations, *(s.evaluations for s in step.samples)])
 
-    def _per_position(self, name: str, step: Step) -> PerPosition:
+    def _per_position(self, name: str, step: Snapshot) -> PerPosition:
         statistic = self.parts.statistics[name]
         return statistic.per_position(self.space, step.prediction, step.prediction)
 

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from dlmkit.core.exits import BUILT_IN
+from dlmkit.core.sampler import Step, per_row
 from dlmkit.core.schedule import Level
 from dlmkit.errors import RecipeError, UsageError
+from dlmkit.noise import Noise
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.types import Index, PerRow, Points
-
-
-class Rung(NamedTuple):
-    """What a row's place on the grid says: its level, the next, and the built-in statistics."""
-
-    here: Level
-    next: Level
-    statistics: Mapping[str, PerRow]
-
-
-class _Known(Level):
-    """A level of which the host knows whether it is the clean one."""
-
-    clean: bool | None = None  # a copy made row by row does not have it
-
-    def all_clean(self) -> bool:
-        return super().all_clean() if self.clean is None else self.clean
 
 
 @dataclass(frozen=True)
@@ -41,7 +25,7 @@ class Ladder:
     One more column, for rows that have ended, repeats the last.
     """
 
-    table: Float[Tensor, "7 N"]
+    table: Float[Tensor, "8 N"]
 
     @staticmethod
     def of(levels: Level, device: torch.device, dtype: torch.dtype) -> Ladder:
@@ -49,9 +33,11 @@ class Ladder:
         alpha, sigma = (values.to(device).to(dtype) for values in levels)
         steps = len(alpha) - 1
         done = torch.arange(1, steps + 1, device=device).to(dtype)
-        ratio = Level(alpha, sigma).ratio[:-1]
-        rows = (alpha[:-1], sigma[:-1], alpha[1:], sigma[1:], done, done / steps, ratio)
-        table = torch.stack(rows)
+        ratio = Level(alpha, sigma).ratio
+        here, after = (
+            [v[cut] for v in (alpha, sigma, ratio)] for cut in (slice(-1), slice(1, None))
+        )
+        table = torch.stack((*here, *after, done, done / steps))
         return Ladder(torch.cat((table, table[:, -1:]), dim=1))
 
     @property
@@ -59,12 +45,29 @@ class Ladder:
         """N, the points of the grid."""
         return self.table.shape[1] - 1
 
-    def at(self, position: Index, last: bool) -> Rung:
-        """The places ``position``. ``last`` says whether every row's next level is clean."""
-        alpha, sigma, alpha_next, sigma_next, *built_in = self.table.index_select(1, position)
-        following = _Known(alpha_next, sigma_next)
-        following.clean = last
-        return Rung(Level(alpha, sigma), following, dict(zip(BUILT_IN, built_in, strict=True)))
+    def level(self, position: Index) -> Level:
+        """The level of the places ``position``."""
+        return Level(*self.table[:2].index_select(1, position))
+
+    def step(
+        self, position: Index, x: Tensor, noise: Noise, previous: Any, all_last: bool
+    ) -> tuple[Step, dict[str, PerRow]]:
+        """(the step of ``x`` from the places ``position``, the built-in statistics there)."""
+        at = self.table.index_select(1, position)
+        alpha, sigma, ratio, alpha_next, sigma_next, ratio_next, done, share = at
+        step = Step(
+            here=Level(alpha, sigma),
+            next=Level(alpha_next, sigma_next),
+            ratio=per_row(ratio, x),
+            next_ratio=per_row(ratio_next, x),
+            last=position >= self.steps - 1,
+            noise=noise.at(position),
+            previous=previous,
+            index=position,
+            steps=self.steps,
+            all_last=all_last,
+        )
+        return step, dict(zip(BUILT_IN, (done, share, ratio), strict=True))
 
 
 def levels(parts: SamplingParts, steps: int) -> Level:

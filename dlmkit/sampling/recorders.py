@@ -8,10 +8,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dlmkit import shown
-from dlmkit.sampling.step import Step
+from dlmkit.sampling.snapshot import Snapshot
 
 
-def progress(steps: Iterator[Step], total: int, console: Console | None = None) -> Iterator[Step]:
+def progress(
+    steps: Iterator[Snapshot], total: int, console: Console | None = None
+) -> Iterator[Snapshot]:
     """Show on stderr, while it is a terminal, how many of ``total`` texts are done."""
     columns = (
         TextColumn("sampling"),
@@ -32,7 +34,7 @@ def _seen(console: Console) -> bool:
     return console.is_terminal or console.is_jupyter
 
 
-def watched(steps: Iterator[Step], call: Callable[[Step], object]) -> Iterator[Step]:
+def watched(steps: Iterator[Snapshot], call: Callable[[Snapshot], object]) -> Iterator[Snapshot]:
     """``call`` with every step as it passes."""
     for step in steps:
         call(step)

@@ -8,7 +8,7 @@ its index alone; slots, refill and compaction are speed (and floating-point roun
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -25,8 +25,8 @@ from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import Request, template
 from dlmkit.sampling.settle import REASON, settle
 from dlmkit.sampling.slots import Seat, Slots, State, Width, compact, end, exact, places, refill
+from dlmkit.sampling.snapshot import Sample, Snapshot
 from dlmkit.sampling.sound import is_sound
-from dlmkit.sampling.step import Sample, Step
 from dlmkit.sampling.turn import Seen, Turn, Verdict
 
 INITIAL, STEP = 0x1417, 0x57E9
@@ -42,7 +42,7 @@ def stream(
     batch_size: int,
     length: int,
     width: Width = exact,
-) -> Iterator[Step]:
+) -> Iterator[Snapshot]:
     """Sample ``requests`` on a grid of ``steps`` points in at most ``batch_size`` slots.
 
     ``requests`` is read as slots come free and may be endless; rows are padded to ``length``.
@@ -104,7 +104,6 @@ class _Run:
         for guidance in parts.guidance:
             guided = guidance.wrap(guided)
         ladder = Ladder.of(levels(parts, steps), parts.device, parts.dtype)
-        parts = replace(parts, sampler=parts.sampler.for_grid(steps))
         costs = parts.sampler.evaluations(torch.arange(1, steps + 1) == steps).cumsum(0).tolist()
         denoise = CountingDenoise(guided)
         turn = Turn(parts, ladder, denoise)
@@ -120,8 +119,9 @@ class _Run:
         start = torch.zeros_like(asked.row)
         noise = Noise.steps(self.seed, asked.row, steps + 1)
         clean = parts.clean(asked.ids)
-        highest = self.ladder.at(start, last=False).here
-        x = parts.space.corruption.prior(clean, highest, noise.at(start).fork(INITIAL))
+        x = parts.space.corruption.prior(
+            clean, self.ladder.level(start), noise.at(start).fork(INITIAL)
+        )
         for guidance in parts.guidance:
             x = guidance.start(x)
         start[len(requests) :] = steps
@@ -147,7 +147,7 @@ class _Run:
             return () if rule is None else rule.init(count)
 
     @torch.no_grad()
-    def turn(self, slots: Slots) -> tuple[Slots, Step]:
+    def turn(self, slots: Slots) -> tuple[Slots, Snapshot]:
         """One sampler step of the live rows; a text ends with the grid or where a rule says so.
 
         The device is waited for where a rule may end a text, and where texts end: once each.
@@ -164,7 +164,7 @@ class _Run:
             for i, (seat, verdict) in enumerate(zip(stepped.seats, verdicts, strict=True))
             if seat.live and (seat.done == steps or verdict.halts or verdict.closed)
         ]
-        step = Step(
+        step = Snapshot(
             row=torch.tensor([seat.request.row for seat in stepped.seats]),
             live=torch.tensor([seat.live for seat in stepped.seats]),
             done=torch.tensor([seat.done for seat in stepped.seats]),

@@ -69,23 +69,21 @@ class Turn:
         ended step in vain and stay as they are.
         """
         parts = self.parts
-        rung = self.ladder.at(state.position, last)
+        step, built_in = self.ladder.step(
+            state.position, state.x, state.noise, state.previous, last
+        )
         x, prediction, sampler = parts.sampler.step(
             lambda x, level, previous: self.denoise(x, level, previous, state.conditioning),
-            parts.space.corruption,
             state.x,
-            rung.here,
-            rung.next,
+            step,
             state.sampler,
-            state.noise.at(state.position),
-            state.previous,
         )
         if any(statistic.needs_top for statistic in parts.statistics.values()):
             prediction = replace(prediction, top=parts.space.top(prediction.query))
         sound = state.sound
         if not x.is_floating_point():  # a noisy state that has met a NaN keeps it, tokens do not
             sound = sound & is_sound(prediction.lse, state.asked.attend)
-        statistics = {**rung.statistics, **self._statistics(state, prediction)}
+        statistics = {**built_in, **self._statistics(state, prediction)}
         stepped = replace(
             state,
             position=state.position + 1,

@@ -19,7 +19,7 @@ from dlmkit import rows
 from dlmkit.core.denoise import CountingDenoise, Denoise, Prediction
 from dlmkit.core.embedding import GaussianCorruption
 from dlmkit.core.network import Conditioning
-from dlmkit.core.sampler import Sampler
+from dlmkit.core.sampler import Sampler, Step
 from dlmkit.core.schedule import Level
 from dlmkit.noise import Noise
 from dlmkit.sampling.parts import SamplingParts
@@ -33,7 +33,7 @@ from dlmkit.testing.subject import Subject
 from dlmkit.testing.suite import check
 
 KIND = "sampler"
-ROWS = 6
+ROWS, STEPS = 6, 8
 M, C = 0.7, 0.5
 
 
@@ -80,18 +80,14 @@ class Rows:
         self.value: Any = (x, sampler.init(x), self.denoise.start(x), conditioning(subject))
 
     @torch.no_grad()
-    def step(self, here: Level, next: Level, noise: Noise) -> Prediction:
+    def step(self, here: Level, next: Level, noise: Noise, index: int = 0) -> Prediction:
         """One step of all rows."""
         x, state, previous, known = self.value
         x, prediction, state = self.sampler.step(
             lambda x, level, previous: self.denoise(x, level, previous, known),
-            self.subject.space.corruption,
             x,
-            here,
-            next,
+            Step.between(x, here, next, noise, previous, index, STEPS),
             state,
-            noise,
-            previous,
         )
         self.value = (x, state, prediction.feedback, known)
         return prediction
@@ -100,21 +96,16 @@ class Rows:
 def _exercise(subject: Subject) -> Exercise:
     sampler, denoise = subject.built, subject.denoise
     levels = ladder(subject, 4)
-    corruption = subject.space.corruption
 
     @torch.no_grad()
     def call(x: Tensor, levels: Any, noises: Any, previous: Any, known: Conditioning) -> Any:
         state = sampler.init(x)
-        for here, next, noise in zip(levels[:-1], levels[1:], noises, strict=True):
+        for index, (here, next) in enumerate(pairwise(levels)):
             x, prediction, state = sampler.step(
                 lambda x, level, previous: denoise(x, level, previous, known),
-                corruption,
                 x,
-                here,
-                next,
+                Step.between(x, here, next, noises[index], previous, index, STEPS),
                 state,
-                noise,
-                previous,
             )
             previous = prediction.feedback
         return x, prediction.query, prediction.feedback
@@ -296,9 +287,8 @@ def _walk(sampler: Sampler, x: Tensor, s: Tensor, preserving: bool) -> Tensor:
     state = sampler.init(x)
     for step, (here, next) in enumerate(pairwise(level)):
         key = Noise.keyed(1, torch.arange(len(x)), step)
-        x, _, state = sampler.step(
-            _exact, GaussianCorruption(), x, here, next, state, key, torch.zeros_like(x)
-        )
+        now = Step.between(x, here, next, key, torch.zeros_like(x), step, len(s) - 1)
+        x, _, state = sampler.step(_exact, x, now, state)
     return x / alpha[-1]
 
 

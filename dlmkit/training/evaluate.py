@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlmkit.core.denoise import Denoise, Prediction
-from dlmkit.core.embedding import EmbeddingSpace
+from dlmkit.core.denoise import Denoise, Prediction, Wrapped
 from dlmkit.core.metric import Metric
-from dlmkit.core.network import Conditioning, ScoreNetwork
+from dlmkit.core.network import Conditioning
 from dlmkit.core.objective import Batch, Objective
 from dlmkit.core.schedule import Level
 from dlmkit.exact.context_gain import Frequencies, context_gain
@@ -31,26 +30,19 @@ _COUNTED = 500_000  # training tokens behind the context-free denoiser
 Stop = Callable[[], bool]
 
 
-class Polling(Denoise):
+class Polling(Wrapped):
     """``inner``, but an evaluation raises Stopped once ``stop()`` holds."""
 
     def __init__(self, inner: Denoise, stop: Stop) -> None:
-        self.inner, self.stop = inner, stop
-
-    def start(self, x: Tensor) -> Any:
-        return self.inner.start(x)
+        super().__init__(inner)
+        self.stop = stop
 
     def __call__(
         self, x: Tensor, level: Level, previous: Any, conditioning: Conditioning
     ) -> Prediction:
         if self.stop():
             raise Stopped
-        return self.inner(x, level, previous, conditioning)
-
-    def prepared(
-        self, space: EmbeddingSpace, network: Callable[[ScoreNetwork], ScoreNetwork]
-    ) -> Polling:
-        return Polling(self.inner.prepared(space, network), self.stop)
+        return super().__call__(x, level, previous, conditioning)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dlmkit import rows
-from dlmkit.core.denoise import Denoise, Prediction, Spent
+from dlmkit.core.denoise import Denoise, Prediction, Spent, Wrapped
 from dlmkit.core.network import Conditioning
 from dlmkit.core.schedule import Level
 from dlmkit.types import Ids, Mask
@@ -24,7 +24,7 @@ class Known(NamedTuple):
     spent: Spent
 
 
-class Reusing(Denoise):
+class Reusing(Wrapped):
     """``inner``, which does not read the level, asked for the rows of which a token changed.
 
     On an accelerator all rows are asked for where one changed: batches keep their shape, and the
@@ -32,7 +32,7 @@ class Reusing(Denoise):
     """
 
     def __init__(self, inner: Denoise, table: nn.Embedding, query_dim: int) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.table, self.query_dim = table, query_dim
 
     def start(self, x: Tensor) -> Known:

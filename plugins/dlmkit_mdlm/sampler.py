@@ -10,10 +10,8 @@ from torch import Tensor
 from dlmkit import rows
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
-from dlmkit.core.embedding import Corruption
-from dlmkit.core.sampler import BoundDenoise, Sampler
-from dlmkit.core.schedule import Level
-from dlmkit.core.tokens import MaskCorruption, categorical, masked_share, positions_at_once
+from dlmkit.core.sampler import BoundDenoise, Sampler, Step
+from dlmkit.core.tokens import categorical, masked_share, positions_at_once
 from dlmkit.noise import Noise
 from dlmkit.types import Ids, Mask, Query
 from dlmkit_mdlm import configs
@@ -30,26 +28,14 @@ class Ancestral(Sampler):
     def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
         self.space = context.part("space")
 
-    def init(self, x: Tensor) -> Any:
-        return ()
-
     def step(
-        self,
-        denoise: BoundDenoise,
-        corruption: Corruption,
-        x: Tensor,
-        here: Level,
-        next: Level,
-        state: Any,
-        noise: Noise,
-        previous: Any,
+        self, denoise: BoundDenoise, x: Tensor, step: Step, state: Any
     ) -> tuple[Tensor, Prediction, Any]:
-        assert isinstance(corruption, MaskCorruption)
-        prediction = denoise(x, here, previous)
-        u = noise.uniform(UNCOVER, x.shape[1:], torch.float64)
-        stays = masked_share(next.like(u)) / masked_share(here.like(u))
-        uncovered = (x == corruption.mask) & (u >= stays)
-        token = self._tokens(prediction.query, uncovered, noise)
+        prediction = denoise(x, step.here, step.previous)
+        u = step.noise.uniform(UNCOVER, x.shape[1:], torch.float64)
+        stays = masked_share(step.next.like(u)) / masked_share(step.here.like(u))
+        uncovered = (x == self.space.corruption.mask) & (u >= stays)
+        token = self._tokens(prediction.query, uncovered, step.noise)
         return torch.where(uncovered, token, x), prediction, state
 
     def _tokens(self, query: Query, uncovered: Mask, noise: Noise) -> Ids:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dlmkit import rows
 from dlmkit.core.context import BuildContext
-from dlmkit.core.denoise import Denoise, Prediction
+from dlmkit.core.denoise import Denoise, Prediction, Wrapped
 from dlmkit.core.embedding import EmbeddingSpace
-from dlmkit.core.guidance import Guidance
+from dlmkit.core.guidance import Guidance, stepping_to
 from dlmkit.core.network import Conditioning
 from dlmkit.core.schedule import Level
 from dlmkit_samplers import configs
-from dlmkit_samplers.samplers import gaussian
 
 
 class ScoreTemperature(Guidance):
@@ -30,30 +30,11 @@ class ScoreTemperature(Guidance):
     """
 
     def __init__(self, config: configs.ScoreTemperature, context: BuildContext) -> None:
-        self.temperature = config.temperature
-        self.corruption = gaussian(context.part("space").corruption, "guidance score-temperature")
+        self.extra = (1.0 - config.temperature) / config.temperature
 
-    def wrap(self, denoise: Denoise) -> Denoise:
-        return _Tempered(denoise, self)
-
-
-class _Tempered(Denoise):
-    def __init__(self, inner: Denoise, options: ScoreTemperature) -> None:
-        self.inner = inner
-        self.corruption = options.corruption
-        self.extra = (1.0 - options.temperature) / options.temperature
-
-    def start(self, x: Tensor) -> Any:
-        return self.inner.start(x)
-
-    def __call__(
-        self, x: Tensor, level: Level, previous: Any, conditioning: Conditioning
-    ) -> Prediction:
-        prediction = self.inner(x, level, previous, conditioning)
+    def move(self, prediction: Prediction, x: Tensor, level: Level) -> Tensor:
         x0 = prediction.x0_step
-        ve, _ = self.corruption.to_ve(x, level)
-        moved = x0 + self.extra * (x0 - ve)
-        return replace(prediction, x0_step=torch.where(conditioning.given[..., None], x0, moved))
+        return x0 + self.extra * (x0 - x / level.like(x).alpha)
 
 
 class ClassifierFree(Guidance):
@@ -73,9 +54,9 @@ class ClassifierFree(Guidance):
         return _TwoBranches(denoise, self.scale)
 
 
-class _TwoBranches(Denoise):
+class _TwoBranches(Wrapped):
     def __init__(self, inner: Denoise, scale: float) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.scale = scale
 
     def start(self, x: Tensor) -> tuple[Any, Any]:
@@ -84,14 +65,11 @@ class _TwoBranches(Denoise):
     def __call__(
         self, x: Tensor, level: Level, previous: tuple[Any, Any], conditioning: Conditioning
     ) -> Prediction:
-        told = self.inner(x, level, previous[0], conditioning)
+        with_given = self.inner(x, level, previous[0], conditioning)
         null = self.inner(x, level, previous[1], conditioning.dropped())
-        moved = null.x0_step + self.scale * (told.x0_step - null.x0_step)
-        return replace(
-            told,
-            x0_step=torch.where(conditioning.given[..., None], told.x0_step, moved),
-            feedback=(told.feedback, null.feedback),
-        )
+        moved = null.x0_step + self.scale * (with_given.x0_step - null.x0_step)
+        feedback = with_given.feedback, null.feedback
+        return stepping_to(moved, replace(with_given, feedback=feedback), conditioning)
 
 
 class InitialNoise(Guidance):
@@ -104,7 +82,6 @@ class InitialNoise(Guidance):
 
     def __init__(self, config: configs.InitialNoise, context: BuildContext) -> None:
         self.scale = config.scale
-        gaussian(context.part("space").corruption, "guidance initial-noise")
 
     def wrap(self, denoise: Denoise) -> Denoise:
         return denoise
@@ -113,7 +90,21 @@ class InitialNoise(Guidance):
         return self.scale * x
 
 
-class Renormalised(Guidance):
+class _FromALevelOn(Guidance, ABC):
+    """Projects the x0 of rows whose noise-to-signal ratio is at most ``below``."""
+
+    below: float
+
+    @abstractmethod
+    def project(self, x0: Tensor) -> Tensor:
+        """Where ``x0`` is moved to."""
+
+    def move(self, prediction: Prediction, x: Tensor, level: Level) -> Tensor:
+        x0 = prediction.x0_step
+        return rows.where(level.sigma <= self.below * level.alpha, self.project(x0), x0)
+
+
+class Renormalised(_FromALevelOn):
     """Scales every predicted x0 to norm sqrt(D), where the embeddings are.
 
     CDCD tries it and leaves it out of its base model; from a level on is ours.
@@ -126,15 +117,12 @@ class Renormalised(Guidance):
         self.below = config.below
         self.radius = math.sqrt(context.part("space").dim)
 
-    def wrap(self, denoise: Denoise) -> Denoise:
-        return _Projected(denoise, self.project, self.below)
-
     def project(self, x0: Tensor) -> Tensor:
         """``x0`` on the sphere; zero stays zero."""
         return self.radius * torch.nn.functional.normalize(x0, dim=-1)
 
 
-class Clamped(Guidance):
+class Clamped(_FromALevelOn):
     """Replaces every predicted x0 by the nearest embedding (Diffusion-LM, 2205.14217, section 4.2).
 
     There the clamping trick holds from the first step or from a level on, here ``below``.
@@ -143,34 +131,9 @@ class Clamped(Guidance):
     def __init__(self, config: configs.Below, context: BuildContext) -> None:
         self.below = config.below
         self.space: EmbeddingSpace = context.part("space")
-        gaussian(self.space.corruption, "guidance clamped")
-
-    def wrap(self, denoise: Denoise) -> Denoise:
-        return _Projected(denoise, self.project, self.below)
 
     def project(self, x0: Tensor) -> Tensor:
         """The embedding nearest to ``x0``: greatest x0 . e_v - |e_v|^2 / 2."""
         vocabulary = torch.arange(self.space.vocab_size, device=x0.device)
         table = self.space.embed(vocabulary[None])[0].to(x0.dtype)
         return table[(x0 @ table.T - 0.5 * table.square().sum(dim=-1)).argmax(dim=-1)]
-
-
-class _Projected(Denoise):
-    """``project`` applied to x0_step of rows whose noise-to-signal ratio is at most ``below``."""
-
-    def __init__(self, inner: Denoise, project: Callable[[Tensor], Tensor], below: float) -> None:
-        self.inner = inner
-        self.project = project
-        self.below = below
-
-    def start(self, x: Tensor) -> Any:
-        return self.inner.start(x)
-
-    def __call__(
-        self, x: Tensor, level: Level, previous: Any, conditioning: Conditioning
-    ) -> Prediction:
-        prediction = self.inner(x, level, previous, conditioning)
-        x0 = prediction.x0_step
-        low = level.sigma <= self.below * level.alpha
-        moves = ~conditioning.given & low.view(len(low), -1)
-        return replace(prediction, x0_step=torch.where(moves[..., None], self.project(x0), x0))

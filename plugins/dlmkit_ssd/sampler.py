@@ -12,9 +12,7 @@ from dlmkit import rows
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.embedding import Corruption
-from dlmkit.core.sampler import BoundDenoise, Sampler
-from dlmkit.core.schedule import Level
-from dlmkit.noise import Noise
+from dlmkit.core.sampler import BoundDenoise, Sampler, Step
 from dlmkit.types import Probabilities
 from dlmkit_ssd import configs
 
@@ -44,25 +42,14 @@ class Projection(Sampler):
 
     def __init__(self, config: configs.Projection, context: BuildContext) -> None:
         self.top_p = config.top_p
-
-    def init(self, x: Tensor) -> Any:
-        return ()
+        self.corruption: Corruption = context.part("space").corruption
 
     def step(
-        self,
-        denoise: BoundDenoise,
-        corruption: Corruption,
-        x: Tensor,
-        here: Level,
-        next: Level,
-        state: Any,
-        noise: Noise,
-        previous: Any,
+        self, denoise: BoundDenoise, x: Tensor, step: Step, state: Any
     ) -> tuple[Tensor, Prediction, Any]:
-        prediction = denoise(x, here, previous)
+        prediction = denoise(x, step.here, step.previous)
         probabilities = (0.5 * (prediction.x0_step + 1.0)).clamp(min=0.0)
-        u = noise.uniform(TOKEN, x.shape[1:], torch.float64)
+        u = step.noise.uniform(TOKEN, x.shape[1:], torch.float64)
         projected = project(probabilities, self.top_p, u)
-        renoised = corruption.corrupt(projected, next, noise.fork(FRESH))
-        x = rows.where(next.sigma == 0, prediction.x0_step, renoised)
-        return x, prediction, state
+        renoised = self.corruption.corrupt(projected, step.next, step.noise.fork(FRESH))
+        return rows.where(step.last, prediction.x0_step, renoised), prediction, state

@@ -17,7 +17,7 @@ from dlmkit.bench.subject import Subject
 from dlmkit.exact.intervals import Interval
 from dlmkit.sampling.inference import Inference
 from dlmkit.sampling.requests import unconditional
-from dlmkit.sampling.step import Sample
+from dlmkit.sampling.snapshot import Sample
 
 
 def euler(toy: Subject, steps: int, count: int = 6) -> Outcome:

@@ -10,6 +10,7 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws
 from dlmkit.core.options import Tokens
+from dlmkit.core.sampler import Step
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import TokenSpace, categorical, positions_at_once
 from dlmkit.noise import Noise
@@ -203,18 +204,12 @@ def test_sampler_has_the_law_of_the_chain(context, times):
     sampler = Ancestral(configs.Nothing(), context)
     x = torch.full((n, L), MASK)
     known = Conditioning(x < 0, torch.zeros(n, L, space.dim), x >= 0)
-    for step, (here, after) in enumerate(itertools.pairwise(times)):
+    for number, (here, after) in enumerate(itertools.pairwise(times)):
         levels = [Level(torch.full((n,), 1.0 - m), torch.full((n,), m)) for m in (here, after)]
+        noise = Noise.keyed(1, torch.arange(n), number)
+        step = Step.between(x, *levels, noise, denoise.start(x))
         with torch.no_grad():
-            x, _, _ = sampler.step(
-                lambda x, level, previous: denoise(x, level, previous, known),
-                space.corruption,
-                x,
-                *levels,
-                (),
-                Noise.keyed(1, torch.arange(n), step),
-                denoise.start(x),
-            )
+            x, _, _ = sampler.step(lambda *now: denoise(*now, known), x, step, ())
     found = torch.bincount(x[:, 0] * V + x[:, 1], minlength=V * V).double().view(V, V) / n
     expected = chain_law(times)
     spread = (expected * (1 - expected) / n).sqrt()
@@ -303,16 +298,21 @@ def level(masked, device=None):
     return Level(1.0 - share, share)
 
 
-@torch.no_grad()
-def uncovered(space, network, x, noise):
-    """``x`` after a step in which a third of the masked tokens is uncovered."""
+def uncovering(space, network, x, noise):
+    """A step of ``x`` in which a third of the masked tokens is uncovered, ready to be taken."""
     parts = {"space": space}
     sampler = Ancestral(configs.Nothing(), BuildContext(length=LENGTH, parts=parts))
     denoise = MaskedDenoise(space, network)
     known = Conditioning(x < 0, x.new_zeros(TEXTS, LENGTH, 4, dtype=torch.float32), x >= 0)
-    step = (x, level(0.5, x.device), level(0.33, x.device), (), noise, denoise.start(x))
-    after, _, _ = sampler.step(lambda *now: denoise(*now, known), space.corruption, *step)
-    return after
+    here, there = level(0.5, x.device), level(0.33, x.device)
+    step = Step.between(x, here, there, noise, denoise.start(x))
+    return lambda: sampler.step(lambda *now: denoise(*now, known), x, step, ())[0]
+
+
+@torch.no_grad()
+def uncovered(*given):
+    """``x`` after that step."""
+    return uncovering(*given)()
 
 
 def test_tokens_are_drawn_where_they_are_uncovered_alone_and_as_if_drawn_everywhere(half):
@@ -344,8 +344,9 @@ def test_an_accelerator_draws_the_same_tokens_and_is_not_waited_for(half, accele
     expected = uncovered(space, network, x, noise)
     there = x.to(accelerator), Noise(noise.key.to(accelerator))
     space, network = space.to(accelerator), network.to(accelerator)
-    with pretend.counted() as seen:
-        found = uncovered(space, network, *there)
+    call = uncovering(space, network, *there)
+    with torch.no_grad(), pretend.counted() as seen:
+        found = call()
     assert torch.equal(found.cpu(), expected)
     assert seen.waits == 0
 

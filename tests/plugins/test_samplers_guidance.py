@@ -7,10 +7,8 @@ import torch
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import CountingDenoise
-from dlmkit.core.embedding import Corruption
 from dlmkit.core.network import Conditioning
 from dlmkit.core.schedule import Level
-from dlmkit.errors import RecipeError
 from dlmkit.noise import Noise
 from dlmkit.testing.markov import MarkovChain, markov_denoise
 from dlmkit_samplers import configs
@@ -110,19 +108,6 @@ def test_branches_are_counted(setting):
     counter = CountingDenoise(DENOISE)
     call(temperature(0.9).wrap(classifier_free(2.0).wrap(counter)), *setting)
     assert (counter.calls, counter.rows) == (2, 2 * B)
-
-
-def test_temperature_refuses_other_noise():
-    class Discrete(Corruption):
-        corrupt = prior = input = None
-
-    class Space:
-        corruption = Discrete()
-
-    with pytest.raises(RecipeError, match="score-temperature runs on Gaussian noise alone"):
-        ScoreTemperature(
-            configs.ScoreTemperature(), BuildContext(length=L, parts={"space": Space()})
-        )
 
 
 def test_renormalised_predictions_keep_their_direction(setting):

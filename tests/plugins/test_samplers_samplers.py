@@ -9,10 +9,9 @@ import torch
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
-from dlmkit.core.embedding import Corruption
 from dlmkit.core.network import Conditioning
+from dlmkit.core.sampler import Step, TwoStageSampler
 from dlmkit.core.schedule import Level
-from dlmkit.errors import RecipeError
 from dlmkit.noise import Noise
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import unconditional
@@ -30,12 +29,14 @@ CONTEXT = BuildContext(length=L, vocab_size=V)
 CHAIN = MarkovChain.random(V, sharpness=1.5)
 DENOISE = markov_denoise(CHAIN, D)
 GAUSSIAN = DENOISE.space.corruption
+STEPS = 10
+"""Points of the grid that samplers are told."""
 EULER = Euler(configs.Nothing(), CONTEXT)
 HEUN = Heun(configs.Nothing(), CONTEXT)
 ANCESTRAL = Ancestral(configs.Ancestral(), CONTEXT)
 TWO, THREE, UNIPC = (kind(configs.Multistep(), CONTEXT) for kind in (DPM2M, DPM3M, UniPC))
 SDE = DPM2MSDE(configs.MultistepSDE(), CONTEXT)
-CHURN = EDMChurn(configs.EDMChurn(s_churn=20), CONTEXT).for_grid(64)
+CHURN = EDMChurn(configs.EDMChurn(s_churn=20), CONTEXT)
 MULTISTEP = [TWO, THREE, UNIPC, SDE]
 SAMPLERS = [
     EULER, HEUN, ANCESTRAL, Ancestral(configs.Ancestral(eta=0.5), CONTEXT), *MULTISTEP, CHURN
@@ -63,7 +64,8 @@ def start(rows, sigma, alpha=1.0, seed=0):
 def step(sampler, x, here, there, number=1):
     noise = Noise.keyed(1, torch.arange(len(x)), number)
     state = sampler.init(x)
-    return sampler.step(bound(len(x)), GAUSSIAN, x, here, there, state, noise, DENOISE.start(x))
+    now = Step.between(x, here, there, noise, DENOISE.start(x), steps=STEPS)
+    return sampler.step(bound(len(x)), x, now, state)
 
 
 def solve(sampler, x, sigmas):
@@ -77,8 +79,8 @@ def walk(sampler, x, sigmas, state, denoise=None):
     for number, (a, b) in enumerate(itertools.pairwise(sigmas)):
         noise = Noise.keyed(1, torch.arange(len(x)), number)
         here, there = level(1, a, len(x)), level(1, b, len(x))
-        start = DENOISE.start(x)
-        x, _, state = sampler.step(denoise, GAUSSIAN, x, here, there, state, noise, start)
+        now = Step.between(x, here, there, noise, DENOISE.start(x), number, STEPS)
+        x, _, state = sampler.step(denoise, x, now, state)
     return x, state
 
 
@@ -125,7 +127,7 @@ STILL = [
     (TWO, 2),
     (UNIPC, 3),
     (DPM2MSDE(configs.MultistepSDE(eta=0.0), CONTEXT), 2),
-    (EDMChurn(configs.EDMChurn(s_churn=0.0), CONTEXT).for_grid(64), 2),
+    (EDMChurn(configs.EDMChurn(s_churn=0.0), CONTEXT), 2),
 ]
 """Every sampler without noise of its own, and its order. DPM3M starts at first order: see below."""
 
@@ -155,8 +157,8 @@ def test_three_steps_converge_at_order_3_once_started():
 
     def error(steps):
         h, stride = math.log(8.0) / steps, 144 // steps
-        old = torch.full((4,), h, dtype=torch.float64)
-        history = History(torch.full((4,), 2), (at[stride], at[2 * stride]), (old, old))
+        old = torch.full((4, 1, 1), h, dtype=torch.float64)
+        history = History(torch.full((4, 1, 1), 2), (at[stride], at[2 * stride]), (old, old))
         found, _ = walk(THREE, x, geometric(4.0, 0.5, steps), history)
         return (found - exact).square().mean().sqrt()
 
@@ -225,10 +227,8 @@ def test_steep_growth_falls_back_to_first_order_by_row(sampler):
     there = Level(torch.ones(2).double(), torch.tensor([1.8, 0.9]).double())
     fresh = sampler.init(x)
     noise = Noise.keyed(1, torch.arange(2), 5)
-    along = [
-        sampler.step(bound(2), GAUSSIAN, x, here, there, s, noise, DENOISE.start(x))[0]
-        for s in (state, fresh)
-    ]
+    now = Step.between(x, here, there, noise, DENOISE.start(x))
+    along = [sampler.step(bound(2), x, now, s)[0] for s in (state, fresh)]
     if sampler is UNIPC:  # whose corrected x is another
         return
     torch.testing.assert_close(along[0][1], along[1][1])
@@ -240,9 +240,8 @@ def test_history_does_not_touch_the_step_to_the_clean_level(sampler):
     x = start(4, 2.0)
     x, state = walk(sampler, x, [2.0, 1.6, 1.3], sampler.init(x))
     noise = Noise.keyed(1, torch.arange(4), 2)
-    moved, prediction, state = sampler.step(
-        bound(4), GAUSSIAN, x, level(1, 1.3, 4), level(1, 0, 4), state, noise, DENOISE.start(x)
-    )
+    now = Step.between(x, level(1, 1.3, 4), level(1, 0, 4), noise, DENOISE.start(x))
+    moved, prediction, state = sampler.step(bound(4), x, now, state)
     torch.testing.assert_close(moved, prediction.x0_step, rtol=0, atol=0)
     leaves = [t for t in _leaves(state) if t.is_floating_point()]
     assert all(bool(torch.isfinite(leaf).all()) for leaf in leaves)
@@ -254,9 +253,7 @@ def _leaves(value):
 
 def test_churn_is_algorithm_2_of_edm():
     x = start(3, 2.0)
-    sampler = EDMChurn(
-        configs.EDMChurn(s_churn=3.0, s_tmin=1.0, s_tmax=3.0, s_noise=1.1), CONTEXT
-    ).for_grid(10)
+    sampler = EDMChurn(configs.EDMChurn(s_churn=3.0, s_tmin=1.0, s_tmax=3.0, s_noise=1.1), CONTEXT)
     noise = Noise.keyed(1, torch.arange(3), 1)
     up = 2.0 * 1.3
     hat = x + math.sqrt(up**2 - 2.0**2) * 1.1 * noise.normal(0, (L, D), torch.float64)
@@ -266,8 +263,11 @@ def test_churn_is_algorithm_2_of_edm():
     outside = start(3, 0.9)
     still = step(sampler, outside, level(1, 0.9, 3), level(1, 0.7, 3))[0]
     torch.testing.assert_close(still, step(HEUN, outside, level(1, 0.9, 3), level(1, 0.7, 3))[0])
-    strongest = EDMChurn(configs.EDMChurn(s_churn=1e9), CONTEXT).for_grid(10)
-    assert strongest.gamma == pytest.approx(math.sqrt(2) - 1)
+    strongest = EDMChurn(configs.EDMChurn(s_churn=1e9), CONTEXT)
+    hat = x + 2.0 * noise.normal(0, (L, D), torch.float64)  # s^ is at most sqrt(2) s
+    moved, _, _ = step(strongest, x, level(1, 2.0, 3), level(1, 1.5, 3))
+    expected, _, _ = step(HEUN, hat, level(1, 2.0 * math.sqrt(2.0), 3), level(1, 1.5, 3))
+    torch.testing.assert_close(moved, expected)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -297,10 +297,9 @@ def test_rows_at_different_levels_do_not_meet(sampler):
     for row in range(3):
         one = slice(row, row + 1)
         noise = Noise.keyed(1, torch.tensor([row]), 1)
-        alone, _, _ = sampler.step(
-            bound(1), GAUSSIAN, x[one], Level(*(v[one] for v in here)),
-            Level(*(v[one] for v in there)), sampler.init(x[one]), noise, DENOISE.start(x[one]),
-        )  # fmt: skip
+        levels = (Level(*(v[one] for v in values)) for values in (here, there))
+        now = Step.between(x[one], *levels, noise, DENOISE.start(x[one]), steps=STEPS)
+        alone, _, _ = sampler.step(bound(1), x[one], now, sampler.init(x[one]))
         torch.testing.assert_close(together[one], alone)
 
 
@@ -326,11 +325,9 @@ def test_fresh_noise_keeps_the_marginal_given_x0(sampler):
     x0 = DENOISE.space.embed(ids)
     known = Conditioning.of(x0, given, given)
     x = x0 + 2.0 * Noise.keyed(0, torch.arange(4000), 0).normal(0, (L, D), torch.float64)
-    moved, _, _ = sampler.step(
-        lambda x, level, previous: DENOISE(x, level, previous, known),
-        GAUSSIAN, x, level(1, 2.0, 4000), level(1, 1.2, 4000), sampler.init(x),
-        Noise.keyed(0, torch.arange(4000), 1), DENOISE.start(x),
-    )  # fmt: skip
+    noise, ends = Noise.keyed(0, torch.arange(4000), 1), (level(1, s, 4000) for s in (2.0, 1.2))
+    now = Step.between(x, *ends, noise, DENOISE.start(x), steps=STEPS)
+    moved, _, _ = sampler.step(lambda *at: DENOISE(*at, known), x, now, sampler.init(x))
     n = x.numel()
     assert abs(float((moved - x0).mean())) < 4 * 1.2 / math.sqrt(n)
     assert float((moved - x0).std()) == pytest.approx(1.2, abs=4 * 1.2 / math.sqrt(2 * n))
@@ -370,22 +367,33 @@ def test_a_bad_grid_does_not_follow_the_chain():
     assert transition_distance(drawn(EULER, Linear(configs.Nothing(), CONTEXT), 4)) > 0.12
 
 
-class Discrete(Corruption):
-    def corrupt(self, x0, level, noise):
-        return x0
+class Midpoint(TwoStageSampler):
+    """The slope in the middle of the step: a second point that is not the step's end."""
 
-    def prior(self, like, level, noise):
-        return like
+    def second(self, step):
+        return Level.of_ratio(torch.sqrt(step.here.ratio * step.next.ratio))
 
-    def input(self, x, level):
-        return x
+    def slope(self, first, second):
+        return second
 
 
-@pytest.mark.parametrize("sampler", [EULER, HEUN, ANCESTRAL, *MULTISTEP, CHURN])
-def test_other_noise_is_refused(sampler):
-    x = start(1, 1.0)
-    with pytest.raises(RecipeError, match=r"Gaussian noise alone.*Discrete"):
-        sampler.step(
-            bound(1), Discrete(), x, level(1, 1, 1), level(1, 0, 1), sampler.init(x),
-            Noise.keyed(0, torch.arange(1), 0), DENOISE.start(x),
-        )  # fmt: skip
+def test_two_stages_by_hand():
+    """The midpoint rule in log noise: x' = x + (s' - s) (x_m - x0(x_m)) / s_m."""
+    x, (s, s_next) = start(3, 2.0), (2.0, 1.5)
+    moved, first, _ = step(Midpoint(), x, level(1, s, 3), level(1, s_next, 3))
+    half = math.sqrt(s * s_next)
+    middle = first.x0_step + half / s * (x - first.x0_step)
+    second = bound(3)(middle, level(1, half, 3), first.feedback)
+    slope = (middle - second.x0_step) / half
+    torch.testing.assert_close(moved, x + (s_next - s) * slope)
+
+
+def test_a_step_may_begin_at_another_level():
+    """As churn does: what the step says of ``here`` follows, the rest stays."""
+    x, here, there = start(2, 1.0), level(0.6, 0.8, 2), level(1, 0.5, 2)
+    before = Step.between(x, here, there, Noise.keyed(0, torch.arange(2), 3), "fed", 3, STEPS)
+    after = before.starting(level(0.6, 1.2, 2))
+    assert (after.ratio.shape, after.ratio[0].item()) == ((2, 1, 1), 2.0)
+    assert (after.here.sigma[0], after.next, after.previous) == (1.2, there, "fed")
+    assert after.index.tolist() == [3, 3]
+    assert not after.last.any()

@@ -7,6 +7,7 @@ import torch
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.objective import Draws
+from dlmkit.core.sampler import Step
 from dlmkit.core.schedule import Level
 from dlmkit.model import Run, compose
 from dlmkit.noise import Noise
@@ -57,8 +58,9 @@ def test_projection_draws_from_the_nucleus():
 
 
 def test_a_step_keeps_nothing_of_the_old_noise():
-    sampler = Projection(configs.Projection(top_p=0.0), BuildContext(length=1))
     space = SimplexSpace(configs.Simplex(dim=3), BuildContext(length=1, vocab_size=V))
+    context = BuildContext(length=1, parts={"space": space})
+    sampler = Projection(configs.Projection(top_p=0.0), context)
     n = 4000
     alphas = (torch.full((n,), a) for a in (0.3, 0.6))
     here, after = (Level(a, torch.sqrt(1 - a * a)) for a in alphas)
@@ -69,12 +71,12 @@ def test_a_step_keeps_nothing_of_the_old_noise():
     def denoise(x, level, previous):
         return Prediction(x0, x0, x0[..., 0], x0, previous)
 
-    x, _, _ = sampler.step(denoise, space.corruption, old, here, after, (), noise, old)
+    x, _, _ = sampler.step(denoise, old, Step.between(old, here, after, noise, old), ())
     token = torch.tensor([-1.0, -1.0, 1.0, -1.0])
     assert (x.mean(dim=(0, 1)) - 0.6 * token).abs().max() < 5 * 0.8 / math.sqrt(n)
     assert abs((x - 0.6 * token).std() - 0.8) < 0.02
     clean = Level(torch.ones(n), torch.zeros(n))
-    end, _, _ = sampler.step(denoise, space.corruption, old, here, clean, (), noise, old)
+    end, _, _ = sampler.step(denoise, old, Step.between(old, here, clean, noise, old), ())
     assert torch.equal(end, x0)
 
 

@@ -409,15 +409,12 @@ class Unigram(Denoise):
 class Unmask(Sampler):
     """Masked positions are settled at the rate at which the masked share falls."""
 
-    def init(self, x):
-        return ()
-
-    def step(self, denoise, corruption, x, here, next, state, noise, previous):
-        prediction = denoise(x, here, previous)
-        stay = (next.sigma / here.sigma)[:, None]
-        gumbel = -torch.log(-torch.log(noise.uniform(0, (L, V)).clamp(min=1e-20)))
+    def step(self, denoise, x, step, state):
+        prediction = denoise(x, step.here, step.previous)
+        stay = (step.next.sigma / step.here.sigma)[:, None]
+        gumbel = -torch.log(-torch.log(step.noise.uniform(0, (L, V)).clamp(min=1e-20)))
         drawn = (prediction.query + gumbel).argmax(dim=-1)
-        settle = (x == V) & (noise.uniform(1, (L,)) >= stay)
+        settle = (x == V) & (step.noise.uniform(1, (L,)) >= stay)
         return torch.where(settle, drawn, x), prediction, state
 
 

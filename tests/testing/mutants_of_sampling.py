@@ -8,7 +8,7 @@ import torch
 from mutants import mutant as declare
 
 from dlmkit import rows
-from dlmkit.core.denoise import Denoise
+from dlmkit.core.denoise import Wrapped
 from dlmkit.core.exits import ExitCriterion, Statistic
 from dlmkit.core.guidance import Guidance
 from dlmkit_samplers import configs as options
@@ -33,11 +33,9 @@ def mutant(kind, check, *also, **declared):
 class Altered(Euler):
     """Euler whose step is changed on the way out."""
 
-    def step(self, denoise, corruption, x, here, next, state, noise, previous):
-        x, prediction, state = super().step(
-            denoise, corruption, x, here, next, state, noise, previous
-        )
-        return self.change(x, next), prediction, state
+    def step(self, denoise, x, step, state):
+        x, prediction, state = super().step(denoise, x, step, state)
+        return self.change(x, step.next), prediction, state
 
     def change(self, x, next):
         return x
@@ -66,9 +64,9 @@ class StepDraws(Altered):
 class StepWrites(Euler):
     """x is scaled in place."""
 
-    def step(self, denoise, corruption, x, here, next, state, noise, previous):
+    def step(self, denoise, x, step, state):
         x, y = x.mul_(1.0001), x / 1.0001
-        return super().step(denoise, corruption, y, here, next, state, noise, previous)
+        return super().step(denoise, y, step, state)
 
 
 @mutant(
@@ -95,12 +93,10 @@ class RemembersByPlace(Euler):
         self.last = torch.zeros(6)
         return torch.zeros(len(x))
 
-    def step(self, denoise, corruption, x, here, next, state, noise, previous):
-        moved, prediction, state = super().step(
-            denoise, corruption, x, here, next, state, noise, previous
-        )
+    def step(self, denoise, x, step, state):
+        moved, prediction, state = super().step(denoise, x, step, state)
         if len(x) == len(self.last):
-            moved = moved + 1e-2 * self.last.to(x)[:, None, None] * next.like(x).sigma
+            moved = moved + 1e-2 * self.last.to(x)[:, None, None] * step.next.like(x).sigma
             self.last = x.mean(dim=(1, 2))
         return moved, prediction, state
 
@@ -112,12 +108,10 @@ class CountsStepsOfAll(Euler):
     def init(self, x):
         return torch.zeros(len(x))
 
-    def step(self, denoise, corruption, x, here, next, state, noise, previous):
-        moved, prediction, _ = super().step(
-            denoise, corruption, x, here, next, state, noise, previous
-        )
+    def step(self, denoise, x, step, state):
+        moved, prediction, _ = super().step(denoise, x, step, state)
         first = (state.max() == 0).to(x)
-        return moved * (1.0 + 1e-2 * first * (next.like(x).sigma > 0)), prediction, state + 1
+        return moved * (1.0 + 1e-2 * first * (step.next_ratio > 0)), prediction, state + 1
 
 
 @mutant("sampler", "slots-do-not-matter", **FIRST)
@@ -140,9 +134,9 @@ class StopsShort(Altered):
 class ForgetsPrevious(Euler):
     """The denoiser is given zeros in place of the previous prediction."""
 
-    def step(self, denoise, corruption, x, here, next, state, noise, previous):
+    def step(self, denoise, x, step, state):
         return super().step(
-            denoise, corruption, x, here, next, state, noise, torch.zeros_like(previous)
+            denoise, x, replace(step, previous=torch.zeros_like(step.previous)), state
         )
 
 
@@ -164,39 +158,22 @@ class StepsPast(Altered):
         return torch.where(next.like(x).sigma == 0, x.clamp(-0.2, 0.2), x)
 
 
-@mutant("sampler", "order-as-claimed", "counts-its-evaluations", **SECOND)
+@mutant("sampler", "order-as-claimed", **SECOND)
 class SlopeOfTheStart(Heun):
-    """The second evaluation is made where the step began, so that it adds nothing."""
+    """The second evaluation is made and not used."""
 
-    def step(self, denoise, corruption, x, here, next, state, noise, previous):
-        start = []
-
-        def first(x, level, previous):
-            start[:] = start or [denoise(x, level, previous)]
-            if level.sigma is here.sigma or not start[1:]:
-                start.append(None)
-                return denoise(x, level, previous)
-            again = denoise(x, level, previous)
-            ratio = (level.like(x).sigma / level.like(x).alpha) / (
-                here.like(x).sigma / here.like(x).alpha
-            )
-            ve, _ = corruption.to_ve(x, level)
-            old = start[0].x0_step
-            return replace(again, x0_step=torch.where(ratio < 1, old, again.x0_step) + 0.0 * ve)
-
-        return super().step(first, corruption, x, here, next, state, noise, previous)
+    def slope(self, first, second):
+        return first
 
 
 @mutant("sampler", "reaches-the-distribution", **GAUSSIAN)
 class TooMuchNoise(Euler):
     """Fresh noise is added on top of a whole step."""
 
-    def step(self, denoise, corruption, x, here, next, state, noise, previous):
-        moved, prediction, state = super().step(
-            denoise, corruption, x, here, next, state, noise, previous
-        )
-        fresh = noise.normal(0, x.shape[1:], x.dtype)
-        return moved + 0.3 * next.like(x).sigma * fresh, prediction, state
+    def step(self, denoise, x, step, state):
+        moved, prediction, state = super().step(denoise, x, step, state)
+        fresh = step.noise.normal(0, x.shape[1:], x.dtype)
+        return moved + 0.3 * step.next.like(x).sigma * fresh, prediction, state
 
 
 @mutant(
@@ -209,13 +186,13 @@ class TooMuchNoise(Euler):
 class StepsToTheMean(Euler):
     """It steps towards x0_mean, past all guidance."""
 
-    def step(self, denoise, corruption, x, here, next, state, noise, previous):
+    def step(self, denoise, x, step, state):
         def plain(x, level, previous):
             prediction = denoise(x, level, previous)
             return replace(prediction, x0_step=prediction.x0_mean)
 
-        x, _, state = super().step(plain, corruption, x, here, next, state, noise, previous)
-        return x, plain(x, here, previous), state
+        x, _, state = super().step(plain, x, step, state)
+        return x, plain(x, step.here, step.previous), state
 
 
 # grids
@@ -417,15 +394,13 @@ GUIDED = {
 }
 
 
-class _Changed(Denoise):
+class _Changed(Wrapped):
     def __init__(self, inner, change):
-        self.inner, self.change = inner, change
-
-    def start(self, x):
-        return self.inner.start(x)
+        super().__init__(inner)
+        self.change = change
 
     def __call__(self, x, level, previous, conditioning):
-        prediction = self.inner(x, level, previous, conditioning)
+        prediction = super().__call__(x, level, previous, conditioning)
         return self.change(prediction, x, level, previous, conditioning)
 
 

@@ -26,8 +26,8 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Step:
-    """One turn of the loop, for whoever watches. All tensors are row-first over the slots.
+class Snapshot:
+    """The rows after one turn of the loop, for whoever watches. Tensors are row-first, by slot.
 
     ``row`` is the text in each slot, ``live`` whether it stepped, ``done`` its grid steps so far:
     these three are on the CPU, since the host knows them; the rest is where the model is. ``x`` is
