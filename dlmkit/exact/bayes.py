@@ -35,19 +35,42 @@ def bigram(
     normalised at every position, so nothing under- or overflows.
     """
     evidence = _evidence(likelihood)
-    length = evidence.shape[1]
-    forward, message = [], unigram.expand_as(evidence[:, 0])
-    for position in range(length):
-        joint = message * evidence[:, position]
-        joint = joint / joint.sum(dim=-1, keepdim=True).clamp(min=_tiny(joint))
-        forward.append(joint)
-        message = joint @ transition
+    forward = _forward(evidence, unigram, transition)
     posterior, message = [forward[-1]], torch.ones_like(forward[-1])
-    for position in range(length - 2, -1, -1):
+    for position in range(len(forward) - 2, -1, -1):
         message = (message * evidence[:, position + 1]) @ transition.T
         message = message / message.sum(dim=-1, keepdim=True).clamp(min=_tiny(message))
         posterior.append(forward[position] * message)
     return _log_shares(torch.stack(posterior[::-1], dim=1))
+
+
+def bigram_completions(
+    likelihood: Logits,
+    unigram: Float[Tensor, "V"],
+    transition: Float[Tensor, "V V"],
+    uniform: Float[Tensor, "B L"],
+) -> Ids:
+    """A whole row of tokens drawn from each posterior of :func:`bigram`.
+
+    Tokens are drawn from the last to the first, each given the one after it, by inverting its
+    distribution at ``uniform`` in [0, 1).
+    """
+    forward = _forward(_evidence(likelihood), unigram, transition)
+    drawn = [_invert(forward[-1], uniform[:, -1])]
+    for position in range(len(forward) - 2, -1, -1):
+        weights = forward[position] * transition[:, drawn[-1]].T
+        drawn.append(_invert(weights, uniform[:, position]))
+    return torch.stack(drawn[::-1], dim=1)
+
+
+def _forward(evidence: Tensor, unigram: Tensor, transition: Tensor) -> list[Float[Tensor, "B V"]]:
+    """p(token i | x up to i) of every position."""
+    forward, message = [], unigram.expand_as(evidence[:, 0])
+    for position in range(evidence.shape[1]):
+        joint = _normalised(message * evidence[:, position], (1,))
+        forward.append(joint)
+        message = joint @ transition
+    return forward
 
 
 def trigram(
@@ -76,7 +99,7 @@ def trigram(
     return _log_shares(torch.stack(posterior[::-1], dim=1))
 
 
-def completions(
+def trigram_completions(
     likelihood: Logits,
     unigram: Float[Tensor, "V"],
     transition: Float[Tensor, "V V"],
@@ -86,7 +109,7 @@ def completions(
     """A whole row of tokens drawn from each posterior of :func:`trigram`, L at least 2.
 
     Tokens are drawn from the last to the first, each given those after it, by inverting its
-    distribution at ``uniform`` in [0, 1). A chain of order 1 is one whose ``second`` ignores a.
+    distribution at ``uniform`` in [0, 1).
     """
     evidence = _evidence(likelihood)
     pairs = _filtered(evidence, unigram, transition, second)

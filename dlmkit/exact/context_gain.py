@@ -29,7 +29,8 @@ from dlmkit.noise import Noise
 from dlmkit.types import Logits
 
 LARGEST_BIGRAM = 300
-"""Vocabularies up to this size also get the bigram denoiser, which costs L V^2 a row."""
+"""Vocabularies up to this size also get the bigram denoiser, which costs L V^2 a row, unless
+:meth:`Frequencies.count` is told to go further."""
 
 LARGEST_TRIGRAM = 160
 """Vocabularies up to this size can have the trigram denoiser: L V^3 a row, V^3 numbers in all."""
@@ -45,23 +46,37 @@ class Frequencies:
     second: Float[Tensor, "V V V"] | None = None
 
     @staticmethod
-    def count(data: Data, tokens: int = 2_000_000, rows: int = 512, order: int = 2) -> Frequencies:
+    def count(
+        data: Data,
+        tokens: int = 2_000_000,
+        rows: int = 512,
+        order: int = 2,
+        *,
+        largest: int = LARGEST_BIGRAM,
+        interpolate: bool = False,
+    ) -> Frequencies:
         """Counts over about ``tokens`` tokens of ``data``'s training rows; ``order`` is 2 or 3.
 
-        One and two tokens get 0.01 of a count more than they have, and three are mixed with two
-        as :func:`dlmkit.exact.smoothing.interpolated` does. That fit takes tokens that are
-        read twice for two, so for order 3 ``tokens`` should not exceed the training text.
+        ``largest`` is the largest vocabulary that gets pairs. One and two tokens get 0.01 of a
+        count more than they have, and three are mixed with two as
+        :func:`dlmkit.exact.smoothing.interpolated` does; with ``interpolate`` two are mixed with
+        one likewise, since 0.01 of thousands of tokens outweighs most contexts. That fit takes
+        tokens that are read twice for two, so for it ``tokens`` should not exceed the training
+        text.
         """
         size = data.tokenizer.vocab_size
-        longest = 1 + (size <= LARGEST_BIGRAM) + (order > 2 and size <= LARGEST_TRIGRAM)
+        longest = 1 + (size <= largest) + (order > 2 and size <= LARGEST_TRIGRAM)
         counts = [torch.zeros(size**n, dtype=torch.float64) for n in range(1, longest + 1)]
         for batch in data.excerpt(tokens, rows):
             for n, table in enumerate(counts, start=1):
                 table += _counted(batch, size, n)
         tables = [table.view([size] * n) for n, table in enumerate(counts, start=1)]
+        pairs = None if longest < 2 else _shares(tables[1])
+        if pairs is not None and interpolate:
+            pairs = interpolated(tables[1], tables[0] + FLOOR).float()
         return Frequencies(
             _shares(tables[0]),
-            _shares(tables[1]) if longest > 1 else None,
+            pairs,
             interpolated(tables[2], tables[1] + FLOOR).float() if longest > 2 else None,
         )
 

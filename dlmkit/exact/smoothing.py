@@ -1,4 +1,4 @@
-"""Counts of three tokens made probabilities: how much to trust them is read off the counts."""
+"""Counts of tokens in a row made probabilities: how much to trust them is read off the counts."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ _ROUNDS = 200
 
 
 def interpolated(
-    triples: Float[Tensor, "V V V"], pairs: Float[Tensor, "V V"]
-) -> Float[Tensor, "V V V"]:
+    counts: Float[Tensor, "*context V"], shorter: Float[Tensor, "*fewer V"]
+) -> Float[Tensor, "*context V"]:
     """p(c | a, b) = w n(a, b, c) / n(a, b) + (1 - w) p(c | b), from counts; float64.
 
-    ``pairs`` are counts that leave no pair out (a floor added, say); n(a, b) is the sum of
-    ``triples``. Jelinek and Mercer's interpolation: w depends on n(a, b) alone, one for each power
-    of two, and is what makes every counted token likeliest when its own occurrence is left out of
-    both estimates: held-out estimation that holds out one token at a time.
+    ``counts`` are of n tokens in a row, for any n of 2 or more, and ``shorter`` those of n - 1,
+    which leave none out (a floor added, say); n(a, b) is the sum of ``counts``. Jelinek and
+    Mercer's interpolation: w depends on n(a, b) alone, one for each power of two, and is what
+    makes every counted token likeliest when its own occurrence is left out of both estimates:
+    held-out estimation that holds out one token at a time.
     """
-    context = triples.sum(dim=-1, keepdim=True)
-    lower = pairs / pairs.sum(dim=-1, keepdim=True)
+    context, whole = counts.sum(dim=-1, keepdim=True), shorter.sum(dim=-1, keepdim=True)
+    lower = shorter / whole
     bucket = context[..., 0].clamp(min=1.0).log2().long()
-    a, b, c = triples.nonzero(as_tuple=True)
-    count = triples[a, b, c]
-    others = (context[a, b, 0] - 1.0).clamp(min=1.0)
-    high = (count - 1.0) / others
-    low = ((pairs[b, c] - 1.0) / (pairs.sum(dim=-1)[b] - 1.0)).clamp(min=1e-12)
-    weight = _fit(count, high, low, bucket[a, b])[bucket][..., None]
-    share = triples / context.clamp(min=1.0)
+    found = counts.nonzero(as_tuple=True)
+    before, after = found[:-1], found[1:]
+    count = counts[found]
+    high = (count - 1.0) / (context[..., 0][before] - 1.0).clamp(min=1.0)
+    low = ((shorter[after] - 1.0) / (whole[..., 0][after[:-1]] - 1.0)).clamp(min=1e-12)
+    weight = _fit(count, high, low, bucket[before])[bucket][..., None]
+    share = counts / context.clamp(min=1.0)
     return torch.where(context > 0, weight * share + (1.0 - weight) * lower, lower)
 
 

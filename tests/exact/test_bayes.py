@@ -112,7 +112,7 @@ def test_single_precision_survives_almost_clean_rows(setting, second):
     guess = bayes.trigram(likelihood, *tables)
     assert torch.equal(guess.argmax(-1), ids)
     assert torch.isfinite(guess).all()
-    assert torch.equal(bayes.completions(likelihood, *tables, torch.rand(2, 40)), ids)
+    assert torch.equal(bayes.trigram_completions(likelihood, *tables, torch.rand(2, 40)), ids)
 
 
 def test_completions_are_drawn_from_the_posterior_of_whole_rows(setting, second):
@@ -123,7 +123,7 @@ def test_completions_are_drawn_from_the_posterior_of_whole_rows(setting, second)
     at = (torch.arange(fine) + 0.5) / fine
     uniform = torch.cartesian_prod(at, torch.zeros(1), (torch.arange(1600) + 0.5) / 1600)
     rows = likelihood.expand(len(uniform), length, V)
-    drawn = bayes.completions(rows, unigram, transition, second, uniform)
+    drawn = bayes.trigram_completions(rows, unigram, transition, second, uniform)
     found = torch.bincount(drawn @ torch.tensor([V * V, V, 1]), minlength=V**length)
     prior = of_order_2(unigram, transition, second)
     exact = torch.stack(
@@ -148,8 +148,28 @@ def test_completions_keep_what_is_given(setting, second):
     given = torch.rand(6, L) < 0.5
     known = torch.nn.functional.one_hot(ids, V).bool() | ~given[..., None]
     likelihood = torch.where(known, 0.0, -torch.inf).double()
-    drawn = bayes.completions(likelihood, unigram, transition, second, torch.rand(6, L))
+    tables, uniform = (unigram, transition), torch.rand(6, L)
+    drawn = bayes.trigram_completions(likelihood, *tables, second, uniform)
     assert torch.equal(drawn[given], ids[given])
+    drawn = bayes.bigram_completions(likelihood, *tables, uniform)
+    assert torch.equal(drawn[given], ids[given])
+
+
+def test_completions_of_a_chain_of_pairs_are_drawn_from_their_posterior(setting):
+    """Over an even grid of uniform numbers, one of each place."""
+    _, unigram, transition, _, _ = setting
+    length, fine = 3, 40
+    likelihood = torch.tensor([[0.0, -1.0, 0.5, 0.2], [0.0] * V, [0.0, -2.0, -0.3, 0.1]]).double()
+    uniform = torch.cartesian_prod(*[(torch.arange(fine) + 0.5) / fine] * length)
+    rows = likelihood.expand(len(uniform), length, V)
+    drawn = bayes.bigram_completions(rows, unigram, transition, uniform)
+    found = torch.bincount(drawn @ torch.tensor([V * V, V, 1]), minlength=V**length)
+    exact = []
+    for word in itertools.product(range(V), repeat=length):
+        chance = unigram[word[0]] * transition[word[0], word[1]] * transition[word[1], word[2]]
+        exact.append(chance * sum(likelihood[i, v] for i, v in enumerate(word)).exp())
+    exact = torch.stack(exact)
+    assert (found / len(uniform) - exact / exact.sum()).abs().max() < 1 / fine
 
 
 def test_bigram_survives_almost_clean_rows(setting):

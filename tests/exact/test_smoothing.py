@@ -62,3 +62,21 @@ def test_a_context_that_never_or_once_occurred_knows_nothing():
     found = interpolated(triples, pairs)
     lower = pairs / pairs.sum(1, keepdim=True)
     torch.testing.assert_close(found, lower.expand(2, 2, 2))
+
+
+def test_pairs_are_mixed_with_single_tokens_in_the_same_way(counts):
+    """By a grid over the weight of the contexts of one power of two."""
+    _, pairs = counts
+    pairs = (pairs - 1e-2).round()
+    pairs[3] = torch.tensor([0.0, 2.0, 1.0, 0.0])
+    single = pairs.sum(0) + 0.5
+    found, lower = interpolated(pairs, single), single / single.sum()
+    weights, total, n = torch.linspace(0.0, 1.0, 2001)[:-1].double(), 0.0, pairs[3].sum()
+    for c in (1, 2):
+        high = (pairs[3, c] - 1) / (n - 1)
+        low = (single[c] - 1) / (single.sum() - 1)
+        total = total + pairs[3, c] * (weights * high + (1 - weights) * low).log()
+    best = weights[total.argmax()]
+    expected = best * pairs[3] / n + (1 - best) * lower
+    torch.testing.assert_close(found[3], expected, atol=2e-3, rtol=0.0)
+    torch.testing.assert_close(found.sum(1), torch.ones(V).double())
