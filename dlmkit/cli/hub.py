@@ -40,7 +40,7 @@ def export(
     acceptance: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="What benchmarks/acceptance.py --out wrote of it, for the card."
+            metavar="FILE", help="What dlmkit acceptance measure --out wrote of it, for the card."
         ),
     ] = None,
     as_json: Json = False,

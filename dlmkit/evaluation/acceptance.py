@@ -1,9 +1,9 @@
 """How good a model is beside exact n-gram models of its own text: one document, one judgement.
 
 The document says by noise level how the model's cross-entropy compares with that of the exact
-denoisers; how likely its free texts are under a judge at the entropy of human text; and how well
-it fills in. Everything has an interval by leaving out texts, and what the intervals leave open is
-called undecided.
+denoisers; how likely its free texts are at the entropy of human text, under an n-gram judge and,
+where there was one, a language model; and how well it fills in. Everything has an interval by
+leaving out texts, and what the intervals leave open is called undecided.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from dlmkit.exact.intervals import left_out
 from dlmkit.report import COLOURS, MARKERS, plain_numbers, themed
 
 ACCEPTANCE = documents.Kind(
-    "dlmkit-acceptance", "benchmarks/acceptance.py MODEL --out FILE", "measure again"
+    "dlmkit-acceptance", "dlmkit acceptance measure MODEL --out FILE", "measure again"
 )
 JUDGED = 0.02
 """Nats a token that the bigram denoiser must gain on the unigram for a level to be judged."""
@@ -40,6 +40,19 @@ ENTROPIES = ("entropy_4", "entropy_1")
 """At equal values of which likelihoods are compared; the first one is judged."""
 
 QUALITY = "nll_per_character"
+"""Under the n-gram judge."""
+
+LANGUAGE_MODEL = "language_model_"
+"""What stands before the names of numbers of the language model that judges."""
+
+BESIDE = {
+    "copied": "copied",
+    "distinct_4": "distinct 4-grams",
+    "real_words": "real words",
+    "self_bleu": "self-BLEU",
+    "mauve": "MAUVE",
+}
+"""What else is read off at human entropy, where it was measured, and what it is called."""
 
 PICTURES = {"light": ".png", "dark": "-dark.png"}
 """How the picture's file ends in each theme."""
@@ -65,6 +78,7 @@ class _Protocol(documents.Shape):
     texts: int
     infilled: int
     seed: int
+    language_model: str | None = None
 
 
 class _Level(documents.Shape):
@@ -72,7 +86,7 @@ class _Level(documents.Shape):
     model: float
     context_free: float
     bigram: float
-    trigram: float
+    trigram: float | None
     model_minus_bigram: Estimate
     share: Estimate
     verdict: Verdict | None
@@ -91,20 +105,30 @@ class _Frontier(documents.Shape):
     human: dict[str, Estimate]
     writers: dict[str, list[Any]]
     at_human: dict[str, _AtHuman]
+    by_language_model: dict[str, _AtHuman] = Field(default_factory=dict)
+    beside: dict[str, dict[str, Estimate]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _whole(self) -> _Frontier:
-        missing = {QUALITY} - self.human.keys() | set(ENTROPIES) - self.at_human.keys()
-        if missing:
-            raise ValueError(f"there is no {min(missing)}")
-        for entropy in ENTROPIES:
-            if set(self.writers) - set(self.at_human[entropy].__pydantic_extra__ or {}):
-                raise ValueError(f"some writer is missing at {entropy}")
+        judged = {QUALITY: self.at_human}
+        if self.by_language_model:
+            judged[LANGUAGE_MODEL + QUALITY] = self.by_language_model
+        for quality, found in judged.items():
+            missing = {quality} - self.human.keys() | set(ENTROPIES) - found.keys()
+            if missing:
+                raise ValueError(f"there is no {min(missing)}")
+            for entropy in ENTROPIES:
+                if set(self.writers) - set(found[entropy].__pydantic_extra__ or {}):
+                    raise ValueError(f"some writer is missing at {entropy}")
+        for name, numbers in self.beside.items():
+            if set(self.writers) - numbers.keys():
+                raise ValueError(f"some writer is missing at {name}")
         return self
 
 
 class _Infilling(documents.Shape):
     writers: dict[str, dict[str, Estimate]]
+    model_minus: dict[str, dict[str, Estimate]] = Field(default_factory=dict)
 
 
 class _Content(documents.Shape):
@@ -131,8 +155,8 @@ def level(
 ) -> dict[str, Any]:
     """One noise level, from each row's nats by :data:`NAMES` and its number of tokens.
 
-    ``share`` is the model's gain over the context-free denoiser in that of the trigram. The
-    verdict is None where the bigram hardly gains.
+    ``share`` is the model's gain over the context-free denoiser in that of the trigram, whose
+    nats are not numbers where there is none. The verdict is None where the bigram hardly gains.
     """
 
     def numbers(rows: Tensor) -> Tensor:
@@ -145,8 +169,9 @@ def level(
         number(float(value), column.tolist(), count, intervals)
         for value, column in zip(numbers(torch.arange(count)), left.T, strict=True)
     )
-    means = dict(zip(NAMES, (scores.sum(dim=0) / tokens.sum()).tolist(), strict=True))
-    judged = means["context_free"] - means["bigram"] > JUDGED
+    sums = (scores.sum(dim=0) / tokens.sum()).tolist()
+    means = {n: None if math.isnan(v) else v for n, v in zip(NAMES, sums, strict=True)}
+    judged = sums[NAMES.index("context_free")] - sums[NAMES.index("bigram")] > JUDGED
     found = {"sigma": sigma, **means, "model_minus_bigram": lead, "share": share}
     return {**found, "verdict": verdict(lead) if judged else None}
 
@@ -166,22 +191,22 @@ class Point:
 
     @staticmethod
     def of(
-        metrics: Iterable[Metric],
+        metrics: Mapping[Metric, str],
         texts: Sequence[str],
         intervals: Intervals,
         each: Mapping[str, Tensor] | None = None,
     ) -> Point:
-        """``texts`` under fitted ``metrics``, and the means of what else is known of each text:
-        shares, float64[B] by name."""
+        """``texts`` under fitted ``metrics``, each with what stands before the names of its
+        numbers, and the means of what else is known of each text: shares, float64[B] by name."""
         values: dict[str, float] = {}
         left: dict[str, Sequence[float]] = {}
         bounds: dict[str, tuple[float, float]] = {}
-        for metric in metrics:
-            found = metric.evaluate(texts)
-            own = {k: v for k, v in found.numbers.items() if not k.startswith("human_")}
-            values |= own
-            bounds |= {name: metric.bounds(name) for name in own}
-            left |= without(found, len(texts), intervals).numbers
+        for metric, before in metrics.items():
+            found = metric.alone(texts)
+            values |= {before + name: value for name, value in found.numbers.items()}
+            bounds |= {before + name: metric.bounds(name) for name in found.numbers}
+            parts = without(found, len(texts), intervals).numbers
+            left |= {before + name: value for name, value in parts.items()}
         for name, known in (each or {}).items():
             values[name], bounds[name] = float(known.mean()), (0.0, 1.0)
             left[name] = [float(known[k].mean()) for k in left_out(len(texts), intervals.parts)]
@@ -197,16 +222,18 @@ class Point:
 
 @dataclass(frozen=True)
 class Reading:
-    """The likelihood at which a curve of points of ``count`` texts each reaches human entropy,
-    and the same with each part of the texts left out; None where it does not."""
+    """The value of a number at which a curve of points of ``count`` texts each reaches human
+    entropy, and the same with each part of the texts left out, if that is known; None where the
+    curve does not get there."""
 
     count: int
     value: float | None
     left: Sequence[float | None]
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
     def number(self, intervals: Intervals) -> Number:
         """With its interval; null where the curve does not get there."""
-        return _read(self.value, self.left, self.count, intervals)
+        return _read(self.value, self.left, self.count, intervals, self.bounds)
 
     def minus(self, other: Reading, intervals: Intervals) -> Number:
         """The difference."""
@@ -219,20 +246,28 @@ def _less(a: float | None, b: float | None) -> float | None:
 
 
 def _read(
-    value: float | None, left: Sequence[float | None], count: int, intervals: Intervals
+    value: float | None,
+    left: Sequence[float | None],
+    count: int,
+    intervals: Intervals,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Number:
     known = [math.nan if one is None else one for one in left]
-    return number(math.nan if value is None else value, known, count, intervals)
+    return number(math.nan if value is None else value, known, count, intervals, bounds)
 
 
-def reading(points: Sequence[Point], human: Point, entropy: str) -> Reading:
-    """Where the line through ``points``, in their order, reaches the entropy of ``human``."""
-    own = [(point.values[entropy], point.values[QUALITY]) for point in points]
-    left = [
-        crossing([(point.left[entropy][k], point.left[QUALITY][k]) for point in points], at)
-        for k, at in enumerate(human.left[entropy])
-    ]
-    return Reading(human.count, crossing(own, human.values[entropy]), left)
+def reading(points: Sequence[Point], human: Point, entropy: str, wanted: str = QUALITY) -> Reading:
+    """The number ``wanted`` where the line through ``points``, in their order, reaches the
+    entropy of ``human``."""
+    own = [(point.values[entropy], point.values[wanted]) for point in points]
+    left: list[float | None] = []
+    if all(wanted in point.left for point in points):
+        left = [
+            crossing([(point.left[entropy][k], point.left[wanted][k]) for point in points], at)
+            for k, at in enumerate(human.left[entropy])
+        ]
+    value = crossing(own, human.values[entropy])
+    return Reading(human.count, value, left, points[0].bounds[wanted])
 
 
 def frontier(
@@ -242,20 +277,38 @@ def frontier(
 
     ``writers`` holds ``model`` and whom it is compared with.
     """
-    found: dict[str, Any] = {"human": human.numbers(intervals), "writers": {}, "at_human": {}}
-    for name, curve in writers.items():
-        found["writers"][name] = [
-            {"temperature": t, **point.numbers(intervals)} for t, point in curve.items()
-        ]
-    for entropy in ENTROPIES:
-        at = {name: reading([*c.values()], human, entropy) for name, c in writers.items()}
-        leads = {n: at["model"].minus(at[n], intervals) for n in writers if n != "model"}
-        found["at_human"][entropy] = {
-            **{name: one.number(intervals) for name, one in at.items()},
-            "model_minus": leads,
-            "verdicts": {name: verdict(lead) for name, lead in leads.items()},
-        }
-    return found
+    curves = {name: [*curve.values()] for name, curve in writers.items()}
+
+    def judged(quality: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for entropy in ENTROPIES:
+            at = {name: reading(c, human, entropy, quality) for name, c in curves.items()}
+            leads = {n: at["model"].minus(at[n], intervals) for n in writers if n != "model"}
+            found[entropy] = {
+                **{name: one.number(intervals) for name, one in at.items()},
+                "model_minus": leads,
+                "verdicts": {name: verdict(lead) for name, lead in leads.items()},
+            }
+        return found
+
+    language_model = LANGUAGE_MODEL + QUALITY
+    return {
+        "human": human.numbers(intervals),
+        "writers": {
+            name: [{"temperature": t, **point.numbers(intervals)} for t, point in curve.items()]
+            for name, curve in writers.items()
+        },
+        "at_human": judged(QUALITY),
+        "by_language_model": judged(language_model) if language_model in human.values else {},
+        "beside": {
+            known: {
+                name: reading(curve, human, ENTROPIES[0], known).number(intervals)
+                for name, curve in curves.items()
+            }
+            for known in BESIDE
+            if known in human.values and all(known in p.values for c in curves.values() for p in c)
+        },
+    }
 
 
 def infilled(points: Mapping[str, Point], human: Point, intervals: Intervals) -> dict[str, Any]:
@@ -278,12 +331,40 @@ def infilled(points: Mapping[str, Point], human: Point, intervals: Intervals) ->
     return {"writers": {**writers, "human": human.numbers(intervals)}, "model_minus": leads}
 
 
+def _verdicts(document: Document) -> Mapping[str, str]:
+    """How the model's texts are beside every other writer's at human entropy: by the language
+    model if there was one, since an n-gram judge cannot compare vocabularies."""
+    frontier = document["frontier"]
+    judged = frontier.get("by_language_model") or frontier["at_human"]
+    found: Mapping[str, str] = judged[ENTROPIES[0]]["verdicts"]
+    return found
+
+
+def _fills_in(document: Document) -> str:
+    """How the model's likeliest tokens are beside the bigram posterior's."""
+    lead = document["infilling"].get("model_minus", {}).get("bigram", {}).get("likeliest")
+    if lead is None:
+        return "undecided"
+    opposite = {"better": "worse", "worse": "better"}  # here more is better
+    found = verdict(lead)
+    return opposite.get(found, found)
+
+
+def bar(document: Document) -> str:
+    """What :func:`passed` asks for, in words."""
+    judge = document["protocol"].get("language_model")
+    return (
+        "surely below the bigram denoiser at every judged level; free texts surely likelier than "
+        f"all other writers' at equal 4-gram entropy, under {judge or 'the n-gram judge'}; half "
+        "given, surely more tokens filled in rightly than by the bigram posterior"
+    )
+
+
 def passed(document: Document) -> bool:
-    """Whether the model is surely below the bigram at every judged level, and its texts surely
-    likelier than all others' at human entropy."""
+    """Whether the model clears the :func:`bar`."""
     levels = [level["verdict"] for level in document["levels"] if level["verdict"] is not None]
-    texts = document["frontier"]["at_human"][ENTROPIES[0]]["verdicts"].values()
-    return all(word == "better" for word in (*levels, *texts))
+    words = (*levels, *_verdicts(document).values(), _fills_in(document))
+    return all(word == "better" for word in words)
 
 
 def shortfalls(document: Document) -> list[str]:
@@ -297,59 +378,98 @@ def shortfalls(document: Document) -> list[str]:
                 f"- Its cross-entropy {what} the exact bigram denoiser's at noise-to-signal ratio "
                 f"{', '.join(at)}."
             )
-    texts = document["frontier"]["at_human"][ENTROPIES[0]]["verdicts"]
+    texts = _verdicts(document)
     for word, what in (("worse", "less likely"), ("undecided", "not surely likelier")):
         names = [f"a {name} sampler's" for name, one in texts.items() if one == word]
         if names:
-            found.append(f"- At human entropy its texts are {what} than {' and '.join(names)}.")
+            found.append(f"- At human entropy its texts are {what} than {_listed(names)}.")
+    if _fills_in(document) != "better":
+        found.append(
+            "- Half of a text given, it does not surely fill in more than the bigram posterior."
+        )
     return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def markdown(document: Document) -> str:
     """The document as tables."""
-    return "\n\n".join([_levels(document), _texts(document), _infilling(document)])
+    parts = [_levels(document), _texts(document), _beside(document), _infilling(document)]
+    return "\n\n".join(filter(None, parts))
 
 
 def _levels(document: Document) -> str:
-    names = ("sigma", "context-free", "bigram", "trigram", "model")
+    exact = ["context_free", "bigram", "trigram"]
+    if any(one["trigram"] is None for one in document["levels"]):
+        exact.remove("trigram")
     rows = [
         (
             f"{one['sigma']:.2f}",
-            *(f"{one[name]:.4f}" for name in ("context_free", "bigram", "trigram", "model")),
+            *(f"{one[name]:.4f}" for name in (*exact, "model")),
             between(one["model_minus_bigram"], 4),
-            between(one["share"], 2) if one["verdict"] else "",
+            *([between(one["share"], 2) if one["verdict"] else ""] if len(exact) > 2 else []),
             one["verdict"] or "not judged",
         )
         for one in document["levels"]
     ]
-    head = (*names, "model - bigram", "share of the trigram's gain", "verdict")
+    head = ["sigma", *exact, "model", "model - bigram", "verdict"]
+    head[1] = "context-free"
+    words = "how often they follow one other (bigram)"
+    if len(exact) > 2:
+        head.insert(-1, "share of the trigram's gain")
+        words = "how often they follow one (bigram) or two others (trigram)"
     return (
         f"Cross-entropy, nats a token, on {document['protocol']['rows']} held-out rows, beside the "
-        "exact Bayes denoisers that know how frequent tokens are (context-free), and how often "
-        "they follow one (bigram) or two others (trigram). A level is judged where the bigram "
-        f"gains more than {JUDGED:g} on the context-free.\n\n" + table(head, rows)
+        f"exact Bayes denoisers that know how frequent tokens are (context-free), and {words}. A "
+        f"level is judged where the bigram gains more than {JUDGED:g} on the context-free.\n\n"
+        + table(head, rows)
     )
 
 
 def _texts(document: Document) -> str:
     found = document["frontier"]
+    judges = [("", QUALITY, found["at_human"])]
+    if found.get("by_language_model"):
+        name = document["protocol"].get("language_model") or "the language model"
+        judges[0] = ("6-gram judge", QUALITY, found["at_human"])
+        judges.insert(0, (name, LANGUAGE_MODEL + QUALITY, found["by_language_model"]))
+    columns = [(name, quality, at[e], e) for name, quality, at in judges for e in ENTROPIES]
     rows = []
     for name in found["writers"]:
         cells = []
-        for entropy in ENTROPIES:
-            at = found["at_human"][entropy]
+        for _, _, at, _ in columns:
             lead = f" ({at['verdicts'][name]})" if name in at["verdicts"] else ""
             cells.append(between(at[name], 2) + lead)
         rows.append((name, *cells))
-    human = between(found["human"][QUALITY], 2)
+    rows.append(("human", *(between(found["human"][quality], 2) for _, quality, _, _ in columns)))
+    head = [
+        f"{judge + ', ' if judge else ''}at equal {entropy[-1]}-gram entropy"
+        for judge, _, _, entropy in columns
+    ]
     return (
         f"Free texts, {document['protocol']['texts']} of each writer, their temperatures moved: "
-        "nats a character under the judge where a writer's texts have the entropy of human text; "
-        "in brackets what the model is beside it.\n\n"
-        + table(
-            ("writer", "at equal 4-gram entropy", "at equal 1-gram entropy"),
-            [*rows, ("human", human, human)],
-        )
+        f"nats a character under {'each' if len(judges) > 1 else 'the'} judge where a writer's "
+        "texts have the entropy of human text; in brackets what the model is beside it.\n\n"
+        + table(("writer", *head), rows)
+    )
+
+
+def _beside(document: Document) -> str:
+    """What else is known of the texts; nothing in a document that has none of it."""
+    found = document["frontier"]
+    numbers = found.get("beside") or {}
+    if not numbers:
+        return ""
+    rows = [
+        (name, *(between(numbers[key][name], 3) for key in numbers)) for name in found["writers"]
+    ]
+    rows.append(("human", *(between(found["human"][key], 3) for key in numbers)))
+    return (
+        "The same texts at equal 4-gram entropy. Copied: share of their windows of 30 characters "
+        "that stand in the training text.\n\n"
+        + table(("writer", *(BESIDE.get(key, key) for key in numbers)), rows)
     )
 
 
@@ -365,7 +485,8 @@ def _infilling(document: Document) -> str:
     return (
         f"Half of the tokens of {document['protocol']['infilled']} held-out rows given, at random "
         "places: share of the others that is the text's own, by the likeliest token of each place "
-        "and by a completion drawn; nats a character of the completed texts.\n\n"
+        "and by a completion drawn; nats a character of the completed texts under the n-gram "
+        "judge.\n\n"
         + table(("writer", "accuracy, likeliest", "accuracy, drawn", "nats a character"), rows)
     )
 
@@ -391,7 +512,7 @@ def draw(document: Document, theme: str) -> Figure:
         figure = Figure(figsize=(11.5, 4.6), layout="constrained")
         left, right = figure.subplots(1, 2)
         _draw_levels(left, document["levels"])
-        _draw_frontier(right, document["frontier"])
+        _draw_frontier(right, document)
         for axes in (left, right):
             axes.grid(alpha=0.25)
             axes.legend(frameon=False)
@@ -400,9 +521,12 @@ def draw(document: Document, theme: str) -> Figure:
 
 def _draw_levels(axes: Axes, levels: Sequence[Mapping[str, Any]]) -> None:
     sigma = [level["sigma"] for level in levels]
-    for name in ("model", "bigram", "trigram"):
+    for place, name in enumerate(("model", "bigram", "trigram")):
+        if any(level[name] is None for level in levels):
+            continue
         gain = [level["context_free"] - level[name] for level in levels]
-        axes.plot(sigma, gain, label=_LABELS[name], **_look(name))
+        label = name if name == "model" else f"exact {name}"
+        axes.plot(sigma, gain, label=label, **_look(place))
     axes.set(
         xlabel=r"noise-to-signal ratio $\sigma$",
         ylabel="gain on the context-free denoiser, nats a token",
@@ -412,37 +536,37 @@ def _draw_levels(axes: Axes, levels: Sequence[Mapping[str, Any]]) -> None:
     plain_numbers(axes.xaxis)
 
 
-def _draw_frontier(axes: Axes, frontier: Mapping[str, Any]) -> None:
+def _draw_frontier(axes: Axes, document: Document) -> None:
     """Every writer's line over its temperatures, and human text as a cross on a dotted line."""
-    entropy, human = ENTROPIES[0], frontier["human"]
-    for name, points in frontier["writers"].items():
-        x, y = ([point[key]["value"] for point in points] for key in (entropy, QUALITY))
-        bars = [_ends([point[key] for point in points]) for key in (entropy, QUALITY)]
-        look = _look(name)
-        axes.errorbar(x, y, xerr=bars[0], yerr=bars[1], capsize=2, label=_WRITERS[name], **look)
+    frontier, entropy, quality, judge = document["frontier"], ENTROPIES[0], QUALITY, "the judge"
+    if frontier.get("by_language_model"):
+        quality, judge = LANGUAGE_MODEL + QUALITY, document["protocol"]["language_model"]
+    human = frontier["human"]
+    for rank, (name, points) in enumerate(frontier["writers"].items()):
+        x, y = ([point[key]["value"] for point in points] for key in (entropy, quality))
+        bars = [_ends([point[key] for point in points]) for key in (entropy, quality)]
+        label = name if name == "model" else f"{name} sampler"
+        axes.errorbar(x, y, xerr=bars[0], yerr=bars[1], capsize=2, label=label, **_look(rank))
         for place in (0, -1):
             words = f"{points[place]['temperature']:g}"
             axes.annotate(
                 words, (x[place], y[place]), (5, -11), textcoords="offset points", fontsize=8
             )
-    at = human[entropy]["value"], human[QUALITY]["value"]
+    at = human[entropy]["value"], human[quality]["value"]
     axes.axvline(at[0], ls=":", lw=1.2, color=COLOURS[6])
-    axes.plot(*at, ls="none", marker="X", ms=10, color=COLOURS[1], label="held-out text")
+    axes.plot(*at, ls="none", marker="X", ms=10, color=COLOURS[7], label="held-out text")
     axes.set(
         xlabel="entropy of pooled character 4-grams, nats",
-        ylabel="nats a character under the judge",
+        ylabel=f"nats a character under {judge}",
         title="Free texts; the numbers are temperatures",
     )
 
 
-_LABELS = {"model": "model", "bigram": "exact bigram", "trigram": "exact trigram"}
-_WRITERS = {"model": "model", "bigram": "bigram sampler", "trigram": "trigram sampler"}
-
-
-def _look(name: str) -> dict[str, Any]:
-    place = NAMES.index(name)
-    style = {"model": "-", "bigram": "--", "trigram": "-."}[name]
-    return {"color": COLOURS[place], "marker": MARKERS[place], "ls": style, "ms": 5, "lw": 1.6}
+def _look(rank: int) -> dict[str, Any]:
+    """Of the line number ``rank``, the model's being the first."""
+    style = ("-", "--", "-.", ":")[rank % 4]
+    colour, marker = COLOURS[rank % len(COLOURS)], MARKERS[rank % len(MARKERS)]
+    return {"color": colour, "marker": marker, "ls": style, "ms": 5, "lw": 1.6}
 
 
 def _ends(numbers: Sequence[Mapping[str, Any]]) -> list[list[float]]:

@@ -1,7 +1,7 @@
 """What was measured of a model, carried in its folder and shown in its card.
 
-``evaluation.json`` is a record of `dlmkit eval`, ``acceptance.json`` what benchmarks/acceptance.py
-wrote, with its pictures. Both name the model by the sha256 of its weights and options, so no card
+``evaluation.json`` is a record of `dlmkit eval`, ``acceptance.json`` what `dlmkit acceptance
+measure` wrote, with its pictures. Both name the model by the sha256 of its weights and options, so no card
 shows another model's figures.
 """
 
@@ -146,9 +146,8 @@ def _acceptance(document: Mapping[str, Any], files: Mapping[str, Path]) -> str:
         )
     met = "met" if acceptance.passed(document) else "not met"
     return (
-        "## Beside n-gram models of the same text\n\nThe bar: surely below the bigram denoiser at "
-        "every judged level, and free texts surely likelier than both samplers' at equal 4-gram "
-        f"entropy. It is {met}.\n\n{picture}{acceptance.markdown(document)}"
+        f"## Beside n-gram models of the same text\n\nThe bar: {acceptance.bar(document)}. It is "
+        f"{met}.\n\n{picture}{acceptance.markdown(document)}"
     )
 
 

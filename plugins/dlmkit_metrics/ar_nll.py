@@ -99,19 +99,22 @@ class ArNllMetric(Metric):
         tokens             mean tokens of a text, as scored or unscored
         cut, unscored      shares of texts longer than the context, and with no scored token
         """
+        found = self.alone(texts, ids)
+        human = held_out(self.data, texts)
+        beside = self._score(human, self._human(human)).numbers(range(len(human)))
+        return Measured(
+            {**found.numbers, **{f"human_{key}": value for key, value in beside.items()}},
+            found.again,
+        )
+
+    def alone(self, texts: Sequence[str], ids: Sequence[Sequence[int]] | None = None) -> Measured:
         if not self.config.retokenise and ids is None:
             raise UsageError(
                 "ar-nll: retokenise: false needs the ids that the model wrote, and of these "
                 "texts only characters are known"
             )
         found = self._score(texts, self._cut(texts) if self.config.retokenise else ids or ())
-        everything = range(len(texts))
-        human = held_out(self.data, texts)
-        beside = self._score(human, self._human(human)).numbers(everything)
-        numbers = found.numbers(everything)
-        return Measured(
-            {**numbers, **{f"human_{key}": value for key, value in beside.items()}}, found.numbers
-        )
+        return Measured(found.numbers(range(len(texts))), found.numbers)
 
     def bounds(self, name: str) -> tuple[float, float]:
         share = name.startswith("distinct_") or name in ("cut", "unscored")

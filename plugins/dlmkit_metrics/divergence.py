@@ -49,15 +49,9 @@ class MauveMetric(Metric):
 
     def measure(self, texts: Sequence[str]) -> Numbers:
         """``mauve`` against as much validation text, and ``human_mauve`` of training text."""
-        if len(texts) < 4:
-            raise DataError(
-                f"mauve: {len(texts)} texts are too few to be clustered; give 4 or more"
-            )
-        reference = self._features(held_out(self.data, texts))
-        pairs = {"mauve": list(texts), "human_mauve": beginnings(self.data, texts)}
-        return {
-            name: self._between(self._features(side), reference) for name, side in pairs.items()
-        }
+        reference = self._reference(texts)
+        human = self._between(self._features(beginnings(self.data, texts)), reference)
+        return {"mauve": self._between(self._features(texts), reference), "human_mauve": human}
 
     def evaluate(
         self, texts: Sequence[str], ids: Sequence[Sequence[int]] | None = None
@@ -65,6 +59,17 @@ class MauveMetric(Metric):
         """:meth:`measure`, without intervals: leaving out a text moves clusters as a whole, so
         what it changes says nothing of how uncertain the number is."""
         return Measured(self.measure(texts), None)
+
+    def alone(self, texts: Sequence[str], ids: Sequence[Sequence[int]] | None = None) -> Measured:
+        found = self._between(self._features(texts), self._reference(texts))
+        return Measured({"mauve": found}, None)
+
+    def _reference(self, texts: Sequence[str]) -> Tensor:
+        if len(texts) < 4:
+            raise DataError(
+                f"mauve: {len(texts)} texts are too few to be clustered; give 4 or more"
+            )
+        return self._features(held_out(self.data, texts))
 
     def _features(self, texts: Sequence[str]) -> Tensor:
         return self.encoder.vectors(texts, self.config.context, self.config.batch_size)

@@ -45,9 +45,15 @@ class CutMetric(Metric, Generic[Options, Table]):
         """:meth:`numbers` of all texts, and ``human_*``, the same of as much real text."""
         own = self.table(texts)
         beside = {f"human_{key}": value for key, value in self.human(texts, own).items()}
+        found = self._measured(own, texts)
+        return Measured({**found.numbers, **beside}, found.again)
+
+    def alone(self, texts: Sequence[str], ids: Sequence[Sequence[int]] | None = None) -> Measured:
+        return self._measured(self.table(texts), texts)
+
+    def _measured(self, own: Table, texts: Sequence[str]) -> Measured:
         return Measured(
-            {**self.numbers(own, range(len(texts))), **beside},
-            lambda chosen: self.numbers(own, chosen),
+            self.numbers(own, range(len(texts))), lambda chosen: self.numbers(own, chosen)
         )
 
     def score(self, texts: Sequence[str]) -> dict[str, float]:

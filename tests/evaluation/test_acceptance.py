@@ -144,9 +144,9 @@ class Length(Metric):
 
 def test_what_is_known_of_texts_is_left_out_with_them():
     texts, each = ["a", "bb", "cccc"], torch.tensor([1.0, 2.0, 4.0]).double()
-    found = Point.of([Length()], texts, INTERVALS, {"own": each})
-    assert found.values == {"length": pytest.approx(7 / 3), "own": pytest.approx(7 / 3)}
-    assert found.left["own"] == found.left["length"] == [3.0, 2.5, 1.5]
+    found = Point.of({Length(): "own_"}, texts, INTERVALS, {"own": each})
+    assert found.values == {"own_length": pytest.approx(7 / 3), "own": pytest.approx(7 / 3)}
+    assert found.left["own"] == found.left["own_length"] == [3.0, 2.5, 1.5]
 
 
 def test_a_difference_of_sets_is_paired_by_text():

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ngram_texts import NgramSampler
 
+from dlmkit_acceptance.ngram_texts import NgramSampler
 from dlmkit_text.judge import KneserNey
 from dlmkit_text.ngrams import count, locate
 from dlmkit_text.symbols import Alphabet, words

@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 import torch
-from infilling import accuracy, by_chains, half_given
 
 from dlmkit.core.objective import Batch
 from dlmkit.exact.context_gain import Frequencies
+from dlmkit_acceptance.infilling import accuracy, by_chains, half_given
 
 V, L = 3, 5
 
@@ -63,3 +63,9 @@ def test_accuracy_counts_open_positions_alone():
     given = torch.tensor([[True, False, False, False]])
     answer = torch.tensor([[2, 1, 0, 0]])
     assert accuracy({"x": answer}, batch, given)["x"].tolist() == [0.5]
+
+
+def test_without_threes_there_is_no_trigram(frequencies):
+    batch = full(4)
+    pairs = Frequencies(frequencies.unigram, frequencies.transition)
+    assert by_chains(batch, half_given(batch, 0), pairs, 0).keys() == {"bigram"}

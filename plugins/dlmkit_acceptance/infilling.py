@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -38,22 +38,28 @@ class Filled:
 def by_chains(
     batch: Batch, given: Mask, frequencies: Frequencies, seed: int, rows: int = 16
 ) -> dict[str, Filled]:
-    """How the exact chains ``bigram`` and ``trigram`` fill in what is not ``given``.
+    """How the exact chains fill in what is not ``given``: ``bigram``, and ``trigram`` where its
+    frequencies are known.
 
     Rows must be full: nothing may be padding. ``rows`` are done at a time. Uniform numbers are
     keyed by (``seed``, row), the same for both chains.
     """
     parts: dict[str, list[Filled]] = {}
+    unigram, pairs = frequencies.unigram, frequencies.transition
+    assert pairs is not None
     for first in range(0, len(given), rows):
         index = torch.arange(first, min(first + rows, len(given)))
-        likelihood = known(batch.ids[index], given[index], len(frequencies.unigram))
+        likelihood = known(batch.ids[index], given[index], len(unigram))
         noise = Noise.keyed(seed, index, 0).fork(DRAWS)
         uniform = noise.uniform(0, (given.shape[1],), torch.float64)
-        for name, second in _tables(frequencies):
-            tables = frequencies.unigram, _transition(frequencies), second
+        likeliest = bayes.bigram(likelihood, unigram, pairs).argmax(dim=-1)
+        drawn = bayes.bigram_completions(likelihood, unigram, pairs, uniform)
+        parts.setdefault("bigram", []).append(Filled(likeliest, drawn))
+        if frequencies.second is not None:
+            tables = unigram, pairs, frequencies.second
             likeliest = bayes.trigram(likelihood, *tables).argmax(dim=-1)
-            drawn = bayes.completions(likelihood, *tables, uniform)
-            parts.setdefault(name, []).append(Filled(likeliest, drawn))
+            drawn = bayes.trigram_completions(likelihood, *tables, uniform)
+            parts.setdefault("trigram", []).append(Filled(likeliest, drawn))
     return {name: _joined(found) for name, found in parts.items()}
 
 
@@ -61,19 +67,6 @@ def known(ids: Ids, given: Mask, size: int) -> Logits:
     """The log-likelihood of ``size`` tokens where a token is given or nothing is known of it."""
     own = torch.nn.functional.one_hot(ids, size).bool()
     return torch.where(own | ~given[..., None], 0.0, -torch.inf)
-
-
-def _transition(frequencies: Frequencies) -> Tensor:
-    assert frequencies.transition is not None
-    return frequencies.transition
-
-
-def _tables(frequencies: Frequencies) -> Iterator[tuple[str, Tensor]]:
-    """The chains as chains of order 2."""
-    size = len(frequencies.unigram)
-    yield "bigram", _transition(frequencies).expand(size, size, size)
-    if frequencies.second is not None:
-        yield "trigram", frequencies.second
 
 
 def _joined(parts: list[Filled]) -> Filled:
