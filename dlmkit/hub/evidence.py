@@ -1,8 +1,8 @@
 """What was measured of a model, carried in its folder and shown in its card.
 
 ``evaluation.json`` is a record of `dlmkit eval`, ``acceptance.json`` what `dlmkit acceptance
-measure` wrote, with its pictures. Both name the model by the sha256 of its weights and options, so no card
-shows another model's figures.
+measure` wrote, with its pictures. Both name the model by the sha256 of its weights and options, so
+no card shows another model's figures.
 """
 
 from __future__ import annotations

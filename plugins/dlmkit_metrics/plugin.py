@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlmkit import Component, hookimpl
+from dlmkit.plugin import Command
 from dlmkit_metrics import configs
 
 api = 2
@@ -60,4 +61,15 @@ def register_components() -> Sequence[Component]:
             config=configs.Copied,
             target="dlmkit_metrics.copied:CopiedMetric",
         ),
+    ]
+
+
+@hookimpl
+def register_commands() -> Sequence[Command]:
+    return [
+        Command(
+            "judge",
+            "Write a real language model as a folder, out of a package of the index.",
+            "dlmkit_metrics.make_judge:judge",
+        )
     ]
