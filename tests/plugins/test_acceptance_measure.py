@@ -91,7 +91,7 @@ def test_bad_words_end_in_one_message(run, tmp_path, capsys):
     command, out = ["acceptance", "measure"], ["--out", str(tmp_path / "b.json")]
     for words, code, message in (
         (["nowhere"], 3, "there is no model 'nowhere'"),
-        ([str(run), "-n", "3"], 2, "3 is not in the range"),
+        ([str(run), "-n", "3"], 2, "greater than or equal to 20"),
         ([str(run), "--temperatures", "warm"], 2, "--temperatures warm: expected two or more"),
         ([str(run), "--softmax", "1,0.8"], 2, "--softmax 1,0.8: expected two or more"),
         ([str(run), "--quick", "--judge", "./nowhere"], 5, "there is no folder ./nowhere"),
