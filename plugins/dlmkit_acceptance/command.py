@@ -8,17 +8,22 @@ from typing import Annotated
 
 import typer
 
-from dlmkit.cli import options
-from dlmkit.cli.output import result, say
 from dlmkit.errors import UsageError
 from dlmkit.plugin import MOST
+from dlmkit.shown import result, say
 
 SHOWN = 20
 """Texts that the document holds as they are, the first of the seed."""
 
 
 def measure(
-    model: options.Sampled,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A run's folder, a checkpoint, an exported folder, or a model that ships.",
+        ),
+    ],
     out: Annotated[
         Path,
         typer.Option(metavar="FILE.json", help="A new file; a picture is drawn beside it."),
@@ -58,10 +63,26 @@ def measure(
     softmax: Annotated[
         str, typer.Option(metavar="A,B,...", help="Of the n-gram samplers, in ascending order.")
     ] = "0.7,0.8,0.9,1.0,1.1",
-    batch_size: options.BatchSize = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, max=MOST, help="Texts side by side.  [default: the recipe's]"),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Of all texts.")] = 0,
-    overrides: options.Overrides = None,
-    device: options.Device = "auto",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY.PATH=VALUE",
+            help="Override one of the recipe's sampling keys; repeatable.",
+        ),
+    ] = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|cpu|cuda|...",
+            help="Where to compute: auto is this machine's accelerator if it has one.",
+        ),
+    ] = "auto",
     quick: Annotated[
         bool, typer.Option("--quick", help="Little of all: shows that it runs, and no more.")
     ] = False,

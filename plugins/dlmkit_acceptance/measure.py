@@ -44,8 +44,8 @@ from dlmkit.types import Ids
 from dlmkit_acceptance import infilling
 from dlmkit_acceptance.command import SHOWN
 from dlmkit_acceptance.ngram_texts import NgramSampler
-from dlmkit_text import pieces
 from dlmkit_text.configs import Tokens
+from dlmkit_text.pieces import train
 from dlmkit_text.symbols import Cut, cutter
 
 JUDGE, LANGUAGE, MAUVE = "text:ngram-judge", "metrics:ar-nll", "metrics:mauve"
@@ -222,7 +222,7 @@ class Acceptance:
         for size in self.plan.pieces:
             self.say(f"learning {size:,} pieces")
             options = Tokens(kind="pieces", size=size, lowercase=False, fold=False)
-            learned = Tokenizer(pieces.train(texts, options))
+            learned = Tokenizer(train(texts, options))
             cuts[f" of {size:,} pieces"] = cutter("tokens", learned)
         own = sum(len(cuts[""](text)) for text in self.data.texts("validation"))
         drawn = {}

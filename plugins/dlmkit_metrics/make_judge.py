@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dlmkit import documents
-from dlmkit.cli.output import result, say
 from dlmkit.errors import DataError, PluginError, UsageError
+from dlmkit.shown import result, say
 
 if TYPE_CHECKING:
     from torch import nn
