@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,7 @@ from dlmkit.sampling.requests import Request
 from dlmkit.sampling.runner import stream
 from dlmkit.sampling.snapshot import Sample, Snapshot
 from dlmkit.training import origin
+from dlmkit.training.base import start_from
 from dlmkit.training.checkpoint import find, saved_step
 from dlmkit.training.loop import Learner, StepRecord, train
 from dlmkit.training.parallel import Single, World
@@ -283,6 +285,23 @@ class Model:
         paused.learner.optimiser.zero_grad()  # of a step that was not finished
         return paused.learner, paused.unseen
 
+    def merged(self) -> Model:
+        """This model with its adapters in the weights beside them; itself if it has none."""
+        if not self.assembly.network.adapted:
+            return self
+        objective, network = copy.deepcopy(self.assembly.objective), self.config.network
+        options = {**network.options, **objective.network.merge()}
+        changed = {"network": network.model_copy(update={"options": options})}
+        assembly = replace(
+            self.assembly,
+            config=self.config.model_copy(update=changed),
+            objective=objective,
+            space=objective.space,
+            schedule=objective.schedule,
+            network=objective.network,
+        )
+        return replace(self, assembly=assembly, parts=assemble_sampling(assembly))
+
     def save(self, folder: str | Path, name: str | None = None, licence: str | None = None) -> None:
         """Write the model as ``dlmkit export`` does: :func:`load`, ``dlmkit sample``,
         transformers and the hub read the folder. ``name`` is the title of its card.
@@ -463,6 +482,7 @@ def compose(device: torch.device | str = "cpu", **recipe: Any) -> Model:
     whole = {key: _parts(value) if key in KINDS else value for key, value in recipe.items()}
     config = resolve_values(whole, "compose", (), registry).config
     assembly = assemble(config, registry, device=where)
+    start_from(assembly)
     assembly.objective.eval()
     return Model(None, assembly, assemble_sampling(assembly))
 

@@ -64,10 +64,15 @@ def put(value: Value, index: Tensor, rows: Value) -> Value:
     return result
 
 
+def each(value: Value, function: Callable[[Tensor], Tensor]) -> Value:
+    """``value`` with ``function`` of every tensor."""
+    result: Value = _map(function, value)
+    return result
+
+
 def to(value: Value, device: torch.device) -> Value:
     """``value`` with every tensor on ``device``."""
-    result: Value = _map(lambda tensor: tensor.to(device), value)
-    return result
+    return each(value, lambda tensor: tensor.to(device))
 
 
 def merge(value: Value) -> Value:

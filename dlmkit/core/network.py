@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dlmkit.core.schedule import Level
-from dlmkit.types import Embedded, Mask, Query
+from dlmkit.types import Embedded, Ids, Mask, Query
 
 
 @dataclass(frozen=True)
@@ -19,17 +20,20 @@ class Conditioning:
     """What is known of each row, row-first.
 
     ``given`` marks positions whose token is known, ``clean`` holds their clean embedding (zero
-    elsewhere), and ``attend`` is False at padding, which nothing attends to.
+    elsewhere), and ``attend`` is False at padding, which nothing attends to. ``segments`` numbers
+    the texts of rows that hold several: a network that provides ``segments`` lets none of them see
+    another. None: a row is one text.
     """
 
     given: Mask
     clean: Embedded
     attend: Mask
+    segments: Ids | None = None
 
     @staticmethod
-    def of(x0: Embedded, given: Mask, attend: Mask) -> Conditioning:
+    def of(x0: Embedded, given: Mask, attend: Mask, segments: Ids | None = None) -> Conditioning:
         """Conditioning on ``x0`` at the ``given`` positions."""
-        return Conditioning(given, torch.where(given[..., None], x0, 0.0), attend)
+        return Conditioning(given, torch.where(given[..., None], x0, 0.0), attend, segments)
 
     def dropped(self) -> Conditioning:
         """The same rows without their clean embeddings, as classifier-free guidance needs."""
@@ -43,6 +47,8 @@ class ScoreNetwork(nn.Module, ABC):
     """
 
     reads_level: bool = True
+    adapted: bool = False
+    """Whether its weights are another model's, with adapters beside them."""
 
     @abstractmethod
     def forward(
@@ -65,6 +71,16 @@ class ScoreNetwork(nn.Module, ABC):
     def probe(self) -> None:
         """Raise what only running the network shows to be wrong, such as attention that does not
         see what it was asked to. Called once, when it has been built; most have nothing to say."""
+
+    def base_name(self, name: str) -> str | None:
+        """What a model without adapters calls the tensor ``name`` of this one's ``state_dict()``;
+        None: it has no such tensor."""
+        return name
+
+    def merge(self) -> Mapping[str, Any]:
+        """Put adapters into the weights that they adapt, in place; returns the options that build
+        a network without them."""
+        return {}
 
     def save(self, folder: Path) -> None:
         """Write into ``folder``, a checkpoint's, what building needs beside options and weights.

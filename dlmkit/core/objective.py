@@ -22,10 +22,17 @@ from dlmkit.types import Ids, Index, Mask, PerRow, Rows
 
 @dataclass(frozen=True)
 class Batch:
-    """Token ids of some rows of the global batch; ``attend`` is False at padding."""
+    """Token ids of some rows of the global batch; ``attend`` is False at padding.
+
+    ``given`` marks what the data gives and nothing is learned of, such as the question of an
+    answer; None: nothing. ``segments`` numbers the texts of rows that hold several, none of which
+    may see another; None: a row is one text.
+    """
 
     ids: Ids
     attend: Mask
+    given: Mask | None = None
+    segments: Ids | None = None
 
 
 @dataclass(frozen=True)
@@ -145,3 +152,9 @@ class RecipeObjective(Objective):
         self.network = context.part("network")
         self.schedule = context.part("schedule")
         self.masking = context.part("masking")
+
+    def given(self, batch: Batch, noise: Noise) -> Mask:
+        """What the data gives, and of the rest what the masking draws."""
+        if batch.given is None:
+            return self.masking.draw(batch.attend, noise)
+        return batch.given | self.masking.draw(batch.attend & ~batch.given, noise)

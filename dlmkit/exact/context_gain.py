@@ -22,11 +22,12 @@ from dlmkit.core.denoise import Denoise
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.network import Conditioning
 from dlmkit.core.objective import Batch
-from dlmkit.core.schedule import NoiseSchedule
+from dlmkit.core.schedule import Level, NoiseSchedule
 from dlmkit.exact import bayes
 from dlmkit.exact.smoothing import interpolated
 from dlmkit.noise import Noise
-from dlmkit.types import Logits
+from dlmkit.rows import take
+from dlmkit.types import Logits, Mask
 
 LARGEST_BIGRAM = 300
 """Vocabularies up to this size also get the bigram denoiser, which costs L V^2 a row, unless
@@ -146,15 +147,16 @@ def context_gain(
 ) -> Iterator[LevelReport]:
     """One report a level, lowest noise first.
 
-    Rows are unconditional and self-conditioned: a first prediction from zero is fed to a second,
-    which is scored. The noise is keyed by (``seed``, row, level). ``rows`` are done at a time.
+    Rows are unconditional, but for what the data gives, and self-conditioned: a first prediction
+    from zero is fed to a second, which is scored. The noise is keyed by (``seed``, row, level).
+    ``rows`` are done at a time.
     """
     steps = levels if levels is not None else sigmas(schedule)
     for index, sigma in enumerate(steps):
         scores = level_scores(
             denoise, space, schedule, batch, frequencies, sigma, index=index, seed=seed, rows=rows
         )
-        model, *others = (scores.sum(dim=0) / batch.attend.sum().item()).tolist()
+        model, *others = (scores.sum(dim=0) / _noised(batch).sum().item()).tolist()
         yield LevelReport(float(sigma), model, *(None if math.isnan(v) else v for v in others))
 
 
@@ -176,8 +178,8 @@ def level_scores(
     """
     found = []
     for first in range(0, len(batch.ids), rows):
-        part = Batch(batch.ids[first : first + rows], batch.attend[first : first + rows])
-        key = torch.arange(first, first + len(part.ids), device=part.ids.device)
+        key = torch.arange(first, min(first + rows, len(batch.ids)), device=batch.ids.device)
+        part = take(batch, key)
         found.append(_scores(denoise, space, schedule, part, frequencies, sigma, seed, key, index))
     return torch.cat(found)
 
@@ -198,13 +200,18 @@ def _scores(
     x0 = space.embed(batch.ids)
     x = space.corruption.corrupt(x0, level, Noise.keyed(seed, rows, index))
     read = space.corruption.input(x, level)
-    nothing = Conditioning.of(read, torch.zeros_like(batch.attend), batch.attend)
-    first = denoise(x, level, denoise.start(x), nothing)
-    second = denoise(x, level, first.feedback, nothing)
+    given, clean = torch.zeros_like(batch.attend), read
+    if batch.given is not None:
+        given, one = batch.given, torch.ones_like(ratio)
+        clean = space.corruption.input(x0, Level(one, torch.zeros_like(one)))
+    known = Conditioning.of(clean, given, batch.attend, batch.segments)
+    first = denoise(x, level, denoise.start(x), known)
+    second = denoise(x, level, first.feedback, known)
     likelihood = bayes.log_likelihood(space, x, level)
     guesses = [space.logits(second.query)]
     if likelihood is not None:
-        guesses += exact(likelihood, frequencies)
+        # further rows of a space's table are no token of any text
+        guesses += exact(likelihood[..., : len(frequencies.unigram)], frequencies)
     scores = torch.full((len(rows), 4), torch.nan, dtype=torch.float64)
     for column, guess in enumerate(guesses):
         scores[:, column] = _cross_entropy(guess, batch).cpu()
@@ -226,4 +233,8 @@ def exact(likelihood: Logits, frequencies: Frequencies) -> list[Logits]:
 
 def _cross_entropy(logits: Logits, batch: Batch) -> Float[Tensor, "B"]:
     each = F.cross_entropy(logits.float().transpose(1, 2), batch.ids, reduction="none")
-    return torch.where(batch.attend, each, 0.0).sum(dim=1).double()
+    return torch.where(_noised(batch), each, 0.0).sum(dim=1).double()
+
+
+def _noised(batch: Batch) -> Mask:
+    return batch.attend if batch.given is None else batch.attend & ~batch.given

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,9 @@ class Export:
         """Make the folder ``destination``. Raises UsageError if it is there and not empty."""
         documents.check_new_folder(destination)
         hidden = at_work(destination.parent, f"{SAVING}{destination.name}-")
+        whole = replace(self, model=self.model.merged())
         with documents.writing(destination), hidden:
-            place(destination, self.model.step, self._write, unlisted=(CARD,))
+            place(destination, self.model.step, whole._write, unlisted=(CARD,))
 
     def _write(self, folder: Path) -> None:
         objective, tokenizer = self.model.assembly.objective, self.model.assembly.tokenizer

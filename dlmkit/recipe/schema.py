@@ -18,6 +18,12 @@ class TrainConfig(Config):
     stop_after: PositiveInt | None = Field(
         None, description="end early, with a checkpoint, after this step"
     )
+    start_from: str | None = Field(
+        None,
+        description="the model whose weights training starts from, strictly: a folder, a shipped "
+        "model, or a name on the hub (owner/name[@revision]); default: fresh weights, or what the "
+        "parts bring themselves",
+    )
     batch_size: Size = Field(32, description="rows of the global batch of one step")
     micro_batch_size: Size | None = Field(
         None, description="rows of one forward pass of one process; default: all of its rows"

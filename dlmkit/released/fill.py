@@ -36,8 +36,16 @@ class Owner:
             setattr(module, name, kept)
 
 
-def owners(module: nn.Module) -> dict[str, Owner]:
-    """The parameters and persistent buffers of ``module`` by their first name."""
+Named = Callable[[str], str | None]
+
+
+def _same(name: str) -> str:
+    return name
+
+
+def owners(module: nn.Module, named_as: Named = _same) -> dict[str, Owner]:
+    """The parameters and persistent buffers of ``module`` by their first name, as ``named_as``
+    calls them; without those that it calls None."""
     homes: dict[int, list[tuple[nn.Module, str]]] = {}
     for inner in module.modules():
         for name, tensor in [*inner._parameters.items(), *inner._buffers.items()]:
@@ -46,7 +54,10 @@ def owners(module: nn.Module) -> dict[str, Owner]:
     named: dict[int, tuple[str, Tensor]] = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
         named.setdefault(id(tensor), (name, tensor))
-    return {name: Owner(tensor, tuple(homes[key])) for key, (name, tensor) in named.items()}
+    found = {
+        named_as(name): Owner(tensor, tuple(homes[key])) for key, (name, tensor) in named.items()
+    }
+    return {name: owner for name, owner in found.items() if name is not None}
 
 
 @torch.no_grad()
@@ -57,14 +68,16 @@ def fill(
     device: torch.device,
     dtype: torch.dtype | None = None,
     progress: Progress | None = None,
+    named_as: Named = _same,
 ) -> None:
     """Give every tensor of ``module`` what ``folder`` holds for it, on ``device``.
 
     Tensors stay of the dtype that they are stored in; ``dtype`` converts those that are floating
     point. Raises CheckpointError, before any is read, unless every tensor of the folder is used,
-    every one of the module filled, and all shapes fit; and for values that are not finite.
+    every one of the module filled, and all shapes fit; and for values that are not finite. With
+    ``named_as`` tensors of the module go by other names, or, as None, stay as they are.
     """
-    own = owners(module)
+    own = owners(module, named_as)
     check(own, conversion, folder)
     sizes = {n: s.shape.numel() * s.dtype.itemsize for n, s in folder.tensors.items()}
     done, whole = 0, sum(sizes.values())
@@ -88,10 +101,16 @@ def fill(
     module.to(device)
 
 
-def refill(module: nn.Module, path: Path, device: torch.device) -> None:
+def refill(
+    module: nn.Module,
+    path: Path,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    named_as: Named = _same,
+) -> None:
     """:func:`fill` from a file that holds the module's own names, as an exported model does."""
-    conversion = Conversion({}, {name: name for name in owners(module)}, 0, None)
-    fill(module, conversion, one(path), device)
+    conversion = Conversion({}, {name: name for name in owners(module, named_as)}, 0, None)
+    fill(module, conversion, one(path), device, dtype, named_as=named_as)
 
 
 def check(own: Mapping[str, Owner], conversion: Conversion, folder: Folder) -> None:

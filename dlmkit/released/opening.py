@@ -65,15 +65,7 @@ def open_released(
     tokenizer. Raises DataError for a config that no family knows, and
     CheckpointError for a folder that is not exactly what its family says.
     """
-    config = families.config_of(folder)
-    known, importer = families.find(folder, config, registry)
-    family = families.build(known, importer)
-    own = tokenizer_of(folder)
-    tokens = special_tokens(own)
-    try:
-        conversion = family.convert(config, tokens)
-    except ValueError as error:
-        raise CheckpointError(f"{folder}: {known} cannot open this model: {error}") from error
+    known, family, conversion, own = converted(folder, registry)
     stored = listed(folder, conversion, family.unpickled if pickled else None)
     tokenizer = own or _numbers(conversion.size)
     _check_vocabulary(folder, tokenizer, conversion)
@@ -92,6 +84,20 @@ def open_released(
         fill=lambda module: fill(module, conversion, stored, where, dtype, progress),
     )
     return Opened(folder, known, family, conversion, assembly, own is not None)
+
+
+def converted(folder: Path, registry: Registry) -> tuple[str, Family, Conversion, Tokenizer | None]:
+    """The family of ``folder`` as ``plugin:name`` and at work, what it makes of the folder's
+    config, and the folder's tokenizer. Reads no weights. Raises as :func:`open_released`."""
+    config = families.config_of(folder)
+    known, importer = families.find(folder, config, registry)
+    family = families.build(known, importer)
+    own = tokenizer_of(folder)
+    try:
+        conversion = family.convert(config, special_tokens(own))
+    except ValueError as error:
+        raise CheckpointError(f"{folder}: {known} cannot open this model: {error}") from error
+    return known, family, conversion, own
 
 
 def is_released(folder: Path) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlmkit import rows
 from dlmkit.core.denoise import Denoise, Prediction, Wrapped
 from dlmkit.core.metric import Metric
 from dlmkit.core.network import Conditioning
@@ -71,7 +72,7 @@ class Evaluator:
         parts = replace(parts, denoise=Polling(parts.denoise, stop))
         held_out = assembly.data.validation(assembly.config.train.validation_rows)
         device = assembly.context.device
-        held_out = Batch(held_out.ids.to(device), held_out.attend.to(device))
+        held_out = rows.to(held_out, device)
         return Evaluator(
             model, objective, parts, held_out, Frequencies.count(assembly.data, _COUNTED), stop
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from dlmkit import rows as row_first
 from dlmkit.core.data import Stream
 from dlmkit.core.objective import Batch
 from dlmkit.types import Index
@@ -61,7 +62,7 @@ class Feed:
     def _read(self, step: int) -> Rows:
         batch = self.stream.read(step, self.slots)
         if self.pin:
-            batch = Batch(batch.ids.pin_memory(), batch.attend.pin_memory())
+            batch = row_first.each(batch, lambda tensor: tensor.pin_memory())
         return Rows(step, batch, self.stream.state())
 
     def _put(self, item: Rows | BaseException) -> bool:

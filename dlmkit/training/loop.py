@@ -6,17 +6,20 @@ step boundaries that a record marks. The loop knows no kind of component by name
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dlmkit import rows as row_first
 from dlmkit.core.data import Stream
 from dlmkit.core.objective import Batch, LossParts, Objective, Slots
 from dlmkit.errors import NonFiniteLossError
@@ -184,9 +187,12 @@ class _Run:
 
     def _passes(self, batch: Batch) -> Iterator[Batch]:
         sizes = [len(part) for part in self.slots]
-        for ids, attend in zip(batch.ids.split(sizes), batch.attend.split(sizes), strict=True):
-            device = self.world.device
-            yield Batch(ids.to(device, non_blocking=True), attend.to(device, non_blocking=True))
+        for end, size in zip(itertools.accumulate(sizes), sizes, strict=True):
+            part = partial(self._moved, at=slice(end - size, end))
+            yield row_first.each(batch, part)
+
+    def _moved(self, tensor: Tensor, at: slice) -> Tensor:
+        return tensor[at].to(self.world.device, non_blocking=True)
 
     def _gathered(self, parts: list[LossParts], batch: Batch) -> tuple[Tensor, Observed]:
         """Of the global batch: (loss sum, noised positions, tokens), and its rows."""

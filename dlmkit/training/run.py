@@ -17,6 +17,7 @@ from dlmkit.errors import Preempted
 from dlmkit.recipe.assemble import Assembly, assemble
 from dlmkit.recipe.load import Resolved
 from dlmkit.registry.lookup import Registry
+from dlmkit.training.base import start_from
 from dlmkit.training.checkpoint import set_aside, step_of, sweep
 from dlmkit.training.console import Display, display
 from dlmkit.training.curves import Curves
@@ -138,6 +139,8 @@ def _session(
     assembly = processes.in_turns(
         lambda: assemble(config, registry, device=device, folder=folder, start=first)
     )
+    if folder is None:
+        processes.in_turns(lambda: start_from(assembly))
     if folder is None:  # the first process has read the text for all
         for part in text_starts(assembly.objective):
             processes.spread(part)

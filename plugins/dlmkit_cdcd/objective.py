@@ -32,7 +32,7 @@ class ScoreInterpolation(RecipeObjective):
         return ModelDenoise(self.space, self.network, feedback=self.config.self_conditioning > 0)
 
     def forward(self, batch: Batch, draws: Draws) -> LossParts:
-        given = self.masking.draw(batch.attend, draws.noise.fork(MASKING))
+        given = self.given(batch, draws.noise.fork(MASKING))
         t = self.schedule.quantile(draws.u)
         level = self.schedule.level(t)
         x0 = self.space.embed(batch.ids)

@@ -44,6 +44,22 @@ class HfEncoder(Config):
         return self
 
 
+class Lora(Config):
+    """Adapters of low rank beside frozen weights (2106.09685), by `peft` (extra: lora)."""
+
+    rank: Size = Field(16, description="rank of each adapter")
+    alpha: PositiveFloat = Field(32.0, description="an adapter counts alpha / rank times")
+    targets: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="names of the layers that get one, such as [q_proj, v_proj] (default: all "
+        "linear layers but the head)",
+    )
+    words: bool = Field(
+        False, description="train the table of tokens too, the mask's row among them"
+    )
+
+
 class HfModel(Config):
     """A language model of transformers with its own head, reading a space of tokens and a mask."""
 
@@ -57,6 +73,14 @@ class HfModel(Config):
         "among them",
     )
     tied: bool = Field(False, description="the head's matrix is the table of the space")
+    new_mask: bool = Field(
+        False,
+        description="of a pretrained model that knows no mask: the mask's row begins as the mean "
+        "of the others",
+    )
+    lora: Lora | None = Field(
+        None, description="train adapters of low rank alone, the model's own weights stay"
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -64,6 +88,8 @@ class HfModel(Config):
             raise ValueError("give name (a pretrained model) or architecture (a fresh one)")
         if self.name is None and self.revision is not None:
             raise ValueError("revision goes with name")
+        if self.name is None and self.new_mask:
+            raise ValueError("new_mask goes with name: a fresh model's rows are all new")
         if self.architecture is not None:
             self._check(self.architecture)
         return self
@@ -95,6 +121,9 @@ class HfDecoder(HfModel):
 
     def _check(self, architecture: dict[str, Any]) -> None:
         encoders.check_kind(architecture, "causal")
+
+    def capabilities(self) -> frozenset[str]:
+        return frozenset({"blocks"} if self.attention == "block" else ())
 
 
 class WordEmbeddings(Config):

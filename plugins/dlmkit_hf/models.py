@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -16,11 +18,14 @@ from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import TokenSpace
 from dlmkit.errors import RecipeError
 from dlmkit.types import Embedded, Logits, Mask, Query
-from dlmkit_hf import configs, encoders, pretrained
+from dlmkit_hf import configs, encoders, lora, pretrained
 from dlmkit_hf.blocks import blocks_of
 
 Seen = Mask | Bool[Tensor, "B 1 L L"]
 """Which positions may be seen: the keys, by every position, or of each position its own."""
+
+Places = Int[Tensor, "#B L"]
+"""At which position of its text each stands."""
 
 
 class HfModel(ScoreNetwork):
@@ -33,6 +38,7 @@ class HfModel(ScoreNetwork):
     reads_level = False
     head: encoders.Head = "masked"
     shift = False
+    lora: configs.Lora | None = None
 
     def __init__(self, config: configs.HfModel, context: BuildContext) -> None:
         super().__init__()
@@ -45,6 +51,10 @@ class HfModel(ScoreNetwork):
             if space.query_dim != space.table.num_embeddings:
                 raise RecipeError("network.with.tied: give space.with.size, rows with a logit each")
             self.model.get_output_embeddings().weight = space.table.weight
+        if config.lora is not None:
+            lora.adapt(self.model, config.lora)
+            self.adapted, self.lora = True, config.lora
+            space.table.weight.requires_grad_(config.lora.words)
         self.named = config.name is not None
         self.dim, self.probed = space.dim, min(context.length, 8)
 
@@ -52,11 +62,13 @@ class HfModel(ScoreNetwork):
         self, x: Embedded, level: Level, conditioning: Conditioning, previous: Tensor
     ) -> Query:
         x = torch.where(conditioning.given[..., None], conditioning.clean.to(x.dtype), x)
-        return self.after(self.logits(x, conditioning.attend))
+        return self.after(self.logits(x, *self.seen(conditioning)))
 
-    def logits(
-        self, x: Embedded, seen: Seen | None, positions: Int[Tensor, "B L"] | None = None
-    ) -> Logits:
+    def seen(self, conditioning: Conditioning) -> tuple[Seen, Places | None]:
+        """What :meth:`logits` is given: what may be seen, and where positions stand."""
+        return conditioning.attend, None
+
+    def logits(self, x: Embedded, seen: Seen | None, positions: Places | None = None) -> Logits:
         """What the model itself puts out, for ``x`` at ``positions`` (0, 1, ... by default)."""
         more = {} if positions is None else {"position_ids": positions}
         mask = None if seen is None else self.mask(seen, x.dtype)
@@ -78,6 +90,16 @@ class HfModel(ScoreNetwork):
 
     def shard_units(self) -> Sequence[nn.Module]:
         return blocks_of(self.model, self.described.num_hidden_layers)
+
+    def base_name(self, name: str) -> str | None:
+        return lora.base_name(name) if self.adapted else name
+
+    def merge(self) -> Mapping[str, Any]:
+        if not self.adapted:
+            return {}
+        lora.merge(self.model)
+        self.adapted, self.lora = False, None
+        return {"lora": None}
 
     def save(self, folder: Path) -> None:
         """The architecture of a pretrained model: with it, no hub is needed to build it again."""
@@ -124,6 +146,7 @@ class HfDecoder(HfModel):
 
     def __init__(self, config: configs.HfDecoder, context: BuildContext) -> None:
         self.attention, self.block = config.attention, config.block or 0
+        self.opened: Bool[Tensor, "B L L"] | None = None
         super().__init__(config, context)
         self.shift = config.shift
         if config.attention != "causal":
@@ -131,10 +154,43 @@ class HfDecoder(HfModel):
         if self.block:
             self.probed = min(context.length, 2 * self.block)
 
+    def annealed(self, opened: Bool[Tensor, "B L L"]) -> HfDecoder:
+        """This decoder in a step of training, where of what stands ahead a position sees only
+        what is ``opened`` to it."""
+        other = copy.copy(self)
+        other.opened = opened
+        return other
+
+    def seen(self, conditioning: Conditioning) -> tuple[Seen, Places | None]:
+        """Of rows with several texts, each sees itself alone, and its positions count from 0."""
+        attend, segments = conditioning.attend, conditioning.segments
+        if segments is None and self.opened is None:
+            return attend, None
+        places = torch.arange(attend.shape[1], device=attend.device)[None]
+        seen = attend[:, None, :]
+        if segments is not None:
+            begins = torch.ones_like(segments, dtype=torch.bool)
+            begins[:, 1:] = segments[:, 1:] != segments[:, :-1]
+            places = places - torch.where(begins, places, 0).cummax(dim=1).values
+            seen = seen & (segments[:, :, None] == segments[:, None, :])
+        seen = seen & self.allowed(places)
+        if self.opened is not None:
+            seen = seen & (self.opened | (places[:, :, None] >= places[:, None, :]))
+        return seen[:, None], places
+
+    def allowed(self, places: Places) -> Bool[Tensor, "#B L L"]:
+        """What ``attention`` lets the ``places`` of a text see of it, were nothing padding."""
+        if self.attention == "full":
+            return torch.ones_like(places, dtype=torch.bool)[:, :, None].expand(
+                -1, -1, places.shape[1]
+            )
+        units = places // self.block if self.block else places
+        return units[:, :, None] >= units[:, None, :]
+
     def mask(self, seen: Seen, dtype: torch.dtype) -> Tensor:
         if self.block and seen.dim() == 2:
-            block = torch.arange(seen.shape[1], device=seen.device) // self.block
-            seen = seen[:, None, None, :] & (block[:, None] >= block)[None, None]
+            places = torch.arange(seen.shape[1], device=seen.device)[None]
+            seen = seen[:, None, None, :] & self.allowed(places)[:, None]
         return super().mask(seen, dtype)
 
     def probe(self) -> None:

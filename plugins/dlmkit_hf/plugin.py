@@ -49,8 +49,9 @@ def register_components() -> Sequence[Component]:
             summary="a decoder of transformers (Llama, Qwen, GPT-2), bidirectional or in blocks",
             config=configs.HfDecoder,
             target="dlmkit_hf.models:HfDecoder",
+            provides=frozenset({"segments", "annealing"}),
             requires=frozenset({"masked"}),
-            example={"architecture": _llama()},
+            example={"architecture": _llama(), "attention": "block", "block": 2},
         ),
         Component(
             kind="network",

@@ -108,6 +108,7 @@ def language_model(
                 trust_remote_code=False,
             )
             refuse_non_finite(model.state_dict().items(), str(config.name))
+            known = min(rows, described.vocab_size)
             model.resize_token_embeddings(rows)
     words = model.get_input_embeddings()
     if words.weight.shape[1] != space.dim:
@@ -118,6 +119,8 @@ def language_model(
     if not fresh:
         with torch.no_grad():
             table[:rows].copy_(words.weight)
+            if config.new_mask:
+                table[space.corruption.mask] = words.weight[:known].mean(dim=0)
     scale = float(getattr(words, "embed_scale", 1.0))
     model.set_input_embeddings(nn.Identity())  # nothing reads them
     return model, scale

@@ -33,7 +33,7 @@ class SkippedCrossEntropy(RecipeObjective):
         return OutputPrior(self.space, self.network, feedback, strength)
 
     def forward(self, batch: Batch, draws: Draws) -> LossParts:
-        given = self.masking.draw(batch.attend, draws.noise.fork(MASKING))
+        given = self.given(batch, draws.noise.fork(MASKING))
         t = self.schedule.quantile(draws.u)
         level = self.schedule.level(t)
         x0 = self.space.embed(batch.ids)

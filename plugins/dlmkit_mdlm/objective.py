@@ -88,8 +88,12 @@ class MaskedBound(RecipeObjective):
     def denoise(self) -> MaskedDenoise:
         return MaskedDenoise(self.space, self.network)
 
+    def trained(self, batch: Batch, draws: Draws) -> MaskedDenoise:
+        """The denoiser of one training step."""
+        return self.denoise()
+
     def forward(self, batch: Batch, draws: Draws) -> LossParts:
-        given = self.masking.draw(batch.attend, draws.noise.fork(MASKING))
+        given = self.given(batch, draws.noise.fork(MASKING))
         t = self.schedule.quantile(draws.u)
         pdf = self.schedule.pdf(t)
         low, high = (self.schedule.level(t * 0 + end) for end in self._ends())
@@ -101,8 +105,8 @@ class MaskedBound(RecipeObjective):
         x = corruption.corrupt(x0, level, draws.noise.fork(CORRUPTION))
         x = torch.where(highest[:, None], corruption.mask, x)
         clean = corruption.input(x0, level)
-        conditioning = Conditioning.of(clean, given, batch.attend)
-        denoise = self.denoise()
+        conditioning = Conditioning.of(clean, given, batch.attend, batch.segments)
+        denoise = self.trained(batch, draws)
         # uncovered tokens do not count, so their logits need not say that they are known
         query = denoise.query(x, level, denoise.start(x), conditioning).float()
         entropy = F.cross_entropy(query.flatten(0, 1), batch.ids.flatten(), reduction="none")

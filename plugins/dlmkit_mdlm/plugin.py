@@ -40,7 +40,7 @@ def register_components() -> Sequence[Component]:
             summary="a bound on the likelihood: cross-entropy of masked tokens, weighted by time",
             config=configs.Nothing,
             target="dlmkit_mdlm.objective:MaskedBound",
-            provides=frozenset({"likelihood-bound"}),
+            provides=frozenset({"likelihood-bound", "texts-apart"}),
             requires=MASKED,
         ),
         Component(

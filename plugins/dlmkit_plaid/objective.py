@@ -43,7 +43,7 @@ class LikelihoodBound(RecipeObjective):
         return OutputPrior(self.space, self.network, feedback, strength)
 
     def forward(self, batch: Batch, draws: Draws) -> LossParts:
-        given = self.masking.draw(batch.attend, draws.noise.fork(MASKING))
+        given = self.given(batch, draws.noise.fork(MASKING))
         t = self.schedule.quantile(draws.u)
         shown = draws.shown(self._share())
         seen = torch.arange(len(t), device=t.device) < shown.rows

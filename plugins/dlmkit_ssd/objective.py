@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -44,7 +46,7 @@ class CrossEntropy(RecipeObjective):
 
     def forward(self, batch: Batch, draws: Draws) -> LossParts:
         attend, before = self._block(batch.attend, draws)
-        given = before | self.masking.draw(attend, draws.noise.fork(MASKING))
+        given = before | self.given(replace(batch, attend=attend), draws.noise.fork(MASKING))
         t = self.schedule.quantile(draws.u)
         level = self.schedule.level(t)
         x0, corruption = self.space.embed(batch.ids), self.space.corruption

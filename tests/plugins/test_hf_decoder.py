@@ -128,6 +128,58 @@ def test_a_pretrained_causal_one_gives_transformers_own_logits(kind, tmp_path):
     assert (network.model.get_output_embeddings().weight is space.table.weight) == tied
 
 
+@pytest.mark.parametrize("attention", ASKED)
+def test_texts_of_one_row_do_not_see_each_other(attention):
+    network, space = build("llama", attention=attention)
+    ids = torch.tensor([[1, 2, 3, 4, 5, 6]])
+    segments, attend = torch.tensor([[0, 0, 0, 1, 1, 2]]), torch.ones_like(ids, dtype=torch.bool)
+    attend[0, 5] = False
+    x, level = space.table(ids), Level(torch.zeros(1), torch.ones(1))
+    nothing = torch.zeros_like(attend)
+    with torch.no_grad():
+        packed = network(x, level, Conditioning.of(x, nothing, attend, segments), x)[0]
+        for start, end in ((0, 3), (3, 5)):
+            part = x[:, start:end]
+            known = Conditioning.of(part, nothing[:, start:end], attend[:, start:end])
+            alone = network(part, level, known, part)[0]
+            assert (packed[start:end] - alone).abs().max() < 1e-6
+
+
+def test_a_learned_position_counts_from_the_beginning_of_its_text():
+    network, space = build("gpt2", attention="full")
+    x, attend = space.table(torch.tensor([[1, 2, 3, 1, 2, 3]])), torch.ones(1, 6, dtype=torch.bool)
+    known = Conditioning.of(x, ~attend, attend, torch.tensor([[0, 0, 0, 1, 1, 1]]))
+    with torch.no_grad():
+        found = network(x, Level(torch.zeros(1), torch.ones(1)), known, x)[0]
+    assert (found[:3] - found[3:]).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("attention", ASKED)
+def test_attention_opens_from_causal_to_what_was_asked_for(attention):
+    network, space = build("llama", attention=attention)
+    x, attend = space.table(torch.arange(LENGTH)[None]), torch.ones(1, LENGTH, dtype=torch.bool)
+    known, level = Conditioning.of(x, ~attend, attend), Level(torch.zeros(1), torch.ones(1))
+    causal, _ = build("llama", attention="causal")
+    causal.load_state_dict(network.state_dict())
+    shut = torch.zeros(1, LENGTH, LENGTH, dtype=torch.bool)
+    with torch.no_grad():
+        closed = network.annealed(shut)(x, level, known, x)
+        opened = network.annealed(~shut)(x, level, known, x)
+        assert (closed - causal(x, level, known, x)).abs().max() < 1e-6
+        assert (opened - network(x, level, known, x)).abs().max() < 1e-6
+    assert network.opened is None
+
+
+def test_a_new_mask_begins_as_the_mean_of_the_words(tmp_path):
+    config = AutoConfig.for_model("llama", **LLAMA, vocab_size=SIZE - 1)
+    theirs = AutoModelForCausalLM.from_config(config)
+    theirs.save_pretrained(tmp_path)
+    _, space = build("llama", name=str(tmp_path), attention="full", new_mask=True)
+    words = theirs.get_input_embeddings().weight
+    assert torch.equal(space.table.weight[:-1], words)
+    assert torch.allclose(space.table.weight[-1], words.mean(dim=0))
+
+
 def test_a_model_that_is_no_decoder_is_refused_without_building_it():
     text = """
 extends: mdlm_grammar
