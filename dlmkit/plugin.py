@@ -31,6 +31,9 @@ Size = Annotated[int, Field(gt=0, le=MOST)]
 """The type of an option that says how many of something are held in memory at once: rows,
 positions, channels, blocks. What several sizes take together is reckoned before it is allocated."""
 
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+"""The type of an option that is a share of something, or a chance."""
+
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 

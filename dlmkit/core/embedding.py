@@ -30,6 +30,11 @@ class Corruption(ABC):
     def input(self, x: Tensor, level: Level) -> Embedded:
         """What the network reads of ``x``: always (B, L, D)."""
 
+    def clean(self, x0: Tensor) -> Embedded:
+        """What the network reads of known tokens: of ``x0`` without noise."""
+        dtype = x0.dtype if x0.is_floating_point() else None
+        return self.input(x0, Level.of_ratio(torch.zeros(len(x0), dtype=dtype, device=x0.device)))
+
     def log_likelihood(self, points: Tensor, x: Tensor, level: Level) -> Logits | None:
         """log p(x | token) of every token, up to a constant of the position.
 

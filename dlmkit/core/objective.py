@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from dlmkit.core.context import BuildContext
-from dlmkit.core.denoise import Denoise, Shown
+from dlmkit.core.denoise import Denoise, ModelDenoise, Shown
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.masking import Masking
-from dlmkit.core.network import ScoreNetwork
-from dlmkit.core.schedule import NoiseSchedule
+from dlmkit.core.network import Conditioning, ScoreNetwork
+from dlmkit.core.schedule import Level, NoiseSchedule
 from dlmkit.noise import Noise
-from dlmkit.types import Ids, Index, Mask, PerRow, Rows
+from dlmkit.types import Ids, Index, Mask, PerPosition, PerRow, Query, Rows
 
 
 @dataclass(frozen=True)
@@ -141,10 +141,59 @@ class Objective(nn.Module, ABC):
         """The denoiser that this objective trains, for sampling and evaluation."""
 
 
+@dataclass(frozen=True)
+class Noised:
+    """A batch at the noise levels that it is trained at, and what is asked of the network there.
+
+    ``given`` (B, L) marks the positions whose token is known, by the data or by the masking. Row i
+    is noised at time ``t[i]``, whose ``level`` makes ``x`` (B, L, ...) of the clean ``x0``.
+    ``denoise`` is asked, under ``conditioning``; the rows ``shown`` see its first prediction.
+    """
+
+    attend: Mask
+    given: Mask
+    t: PerRow
+    level: Level
+    x0: Tensor
+    x: Tensor
+    conditioning: Conditioning
+    denoise: ModelDenoise
+    shown: Shown
+
+    def query(self) -> Query:
+        """The network's answer, (B, L, Q), which the space reads logits from.
+
+        The rows ``shown`` are asked twice: the first prediction, made without gradient, is what
+        the second sees (self-conditioning, 2208.04202, section 3.2).
+        """
+        asked = self.x, self.level, self.conditioning
+        previous = self.denoise.first_predictions(self.shown, *asked)
+        return self.denoise.query(self.x, self.level, previous, self.conditioning)
+
+
+CORRUPTION, MASKING, DROPOUT = range(3)
+"""What :meth:`RecipeObjective.noised` forks a row's noise by; a model's own draws begin at 3."""
+
+
 class RecipeObjective(Objective):
-    """One that holds the recipe's space, network, schedule and masking under their kinds' names."""
+    """What the objectives of recipes share: a loss of each position of noised rows.
+
+    A model says what that loss is, in ``forward``::
+
+        noised = self.noised(batch, draws)
+        logits = self.space.logits(noised.query()).float()
+        entropy = F.cross_entropy(logits.transpose(1, 2), batch.ids, reduction="none")
+        return self.loss(entropy, noised)
+
+    The recipe's space, network, schedule and masking are kept under their kinds' names.
+    """
 
     masking: Masking
+    self_conditioning: float = 0.0
+    """Share of the global batch's rows that see a first prediction; at 0, no text that is sampled
+    does either."""
+    conditioning_dropout: float = 0.0
+    """The chance that a row is not told its given tokens, as classifier-free guidance needs."""
 
     def __init__(self, context: BuildContext) -> None:
         super().__init__()
@@ -153,8 +202,59 @@ class RecipeObjective(Objective):
         self.schedule = context.part("schedule")
         self.masking = context.part("masking")
 
+    def denoise(self) -> ModelDenoise:
+        return ModelDenoise(self.space, self.network, feedback=self.self_conditioning > 0)
+
     def given(self, batch: Batch, noise: Noise) -> Mask:
         """What the data gives, and of the rest what the masking draws."""
         if batch.given is None:
             return self.masking.draw(batch.attend, noise)
         return batch.given | self.masking.draw(batch.attend & ~batch.given, noise)
+
+    def shown(self, draws: Draws) -> Shown:
+        """Which rows see a first prediction."""
+        return draws.shown(self.self_conditioning)
+
+    def noised(
+        self,
+        batch: Batch,
+        draws: Draws,
+        level: Level | None = None,
+        denoise: ModelDenoise | None = None,
+    ) -> Noised:
+        """``batch``, each row at the level of its own time.
+
+        ``level`` stands for the schedule's where a model noises some rows otherwise, and
+        ``denoise`` for :meth:`denoise` where training asks another than sampling.
+        """
+        given = self.given(batch, draws.noise.fork(MASKING))
+        t = self.schedule.quantile(draws.u)
+        level = self.schedule.level(t) if level is None else level
+        x0, corruption = self.space.embed(batch.ids), self.space.corruption
+        x = corruption.corrupt(x0, level, draws.noise.fork(CORRUPTION))
+        clean = corruption.clean(x0)
+        conditioning = Conditioning.of(clean, given, batch.attend, batch.segments)
+        conditioning = self._dropped(conditioning, draws)
+        denoise = self.denoise() if denoise is None else denoise
+        return Noised(
+            batch.attend, given, t, level, x0, x, conditioning, denoise, self.shown(draws)
+        )
+
+    def loss(
+        self, per_position: PerPosition, noised: Noised, weight: PerRow | None = None
+    ) -> LossParts:
+        """The sum of ``per_position`` over what is neither given nor padding, by row times
+        ``weight`` where there is one."""
+        counted = noised.attend & ~noised.given
+        totals = torch.where(counted, per_position, 0.0).sum(dim=1)
+        totals = totals if weight is None else weight * totals
+        pdf = self.schedule.pdf(noised.t)
+        return LossParts.of(totals, noised.given, noised.attend, noised.t, pdf)
+
+    def _dropped(self, conditioning: Conditioning, draws: Draws) -> Conditioning:
+        if self.conditioning_dropout == 0:
+            return conditioning
+        keep = draws.noise.fork(DROPOUT).uniform(0) >= self.conditioning_dropout
+        return replace(
+            conditioning, clean=torch.where(keep[:, None, None], conditioning.clean, 0.0)
+        )

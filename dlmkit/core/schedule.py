@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -54,6 +55,8 @@ class NoiseSchedule(nn.Module, ABC):
 
     t_min: float
     t_max: float
+    moments: Tensor
+    updates: Tensor
 
     @abstractmethod
     def level(self, t: Times) -> Level:
@@ -96,7 +99,35 @@ class NoiseSchedule(nn.Module, ABC):
         ``state_dict``, and a distributed wrapper does not look for their gradients.
         """
 
+    def learn(self, name: str, value: Tensor) -> None:
+        """Hold ``value`` as the buffer ``name``, and as ``moments`` and ``updates`` what
+        :func:`fit` keeps of it."""
+        self.register_buffer(name, value)
+        self.register_buffer("moments", torch.zeros(2, *value.shape, dtype=value.dtype))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
     @property
     def learns(self) -> bool:
         """Whether the density follows the measured loss."""
         return type(self).observe is not NoiseSchedule.observe
+
+
+@torch.no_grad()
+def fit(
+    value: Tensor, error: Callable[[Tensor], Tensor], moments: Tensor, updates: Tensor, rate: float
+) -> None:
+    """Move the buffer ``value``, which a schedule learns, against the gradient of ``error`` there.
+
+    One step of Adam (1412.6980; betas 0.9 and 0.99), in place. ``moments``, of shape
+    (2, *value.shape), and the scalar count ``updates`` are its state: buffers as well.
+    """
+    with torch.enable_grad():
+        leaf = value.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(error(leaf), leaf)
+    updates += 1
+    first, second = moments
+    first.lerp_(gradient, 0.1)
+    second.lerp_(gradient.square(), 0.01)
+    step = first / (1.0 - 0.9**updates)
+    scale = (second / (1.0 - 0.99**updates)).sqrt() + 1e-8
+    value -= rate * step / scale

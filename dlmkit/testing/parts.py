@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.data import Data, Stream
-from dlmkit.core.denoise import ModelDenoise
 from dlmkit.core.embedding import EmbeddingSpace, GaussianCorruption
 from dlmkit.core.masking import Masking
 from dlmkit.core.network import Conditioning, ScoreNetwork
@@ -181,23 +180,10 @@ class CrossEntropy(RecipeObjective):
     def __init__(self, config: Nothing, context: BuildContext) -> None:
         super().__init__(context)
 
-    def denoise(self) -> ModelDenoise:
-        return ModelDenoise(self.space, self.network)
-
     def forward(self, batch: Batch, draws: Draws) -> LossParts:
-        given = self.masking.draw(batch.attend, draws.noise.fork(0))
-        t = self.schedule.quantile(draws.u)
-        level = self.schedule.level(t)
-        x0 = self.space.embed(batch.ids)
-        x = self.space.corruption.corrupt(x0, level, draws.noise.fork(1))
-        read = self.space.corruption.input(x, level)
-        conditioning = Conditioning.of(x0, given, batch.attend)
-        query = self.network(read, level, conditioning, torch.zeros_like(read))
-        entropy = F.cross_entropy(
-            self.space.logits(query).transpose(1, 2), batch.ids, reduction="none"
-        )
-        totals = torch.where(batch.attend & ~given, entropy, 0.0).sum(dim=1)
-        return LossParts.of(totals, given, batch.attend, t, self.schedule.pdf(t))
+        noised = self.noised(batch, draws)
+        logits = self.space.logits(noised.query()).transpose(1, 2)
+        return self.loss(F.cross_entropy(logits, batch.ids, reduction="none"), noised)
 
 
 def _part(kind: str, name: str, target: type, *provides: str) -> Component:

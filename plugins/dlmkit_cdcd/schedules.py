@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dlmkit.core.context import BuildContext
-from dlmkit.core.schedule import Level, NoiseSchedule
+from dlmkit.core.schedule import Level, NoiseSchedule, fit
 from dlmkit.types import PerRow, Rows
 from dlmkit_cdcd import configs
 
@@ -110,18 +110,14 @@ class TimeWarp(Warped):
 
     logits: Tensor
     average: Tensor
-    moments: Tensor
-    updates: Tensor
 
     def __init__(self, config: configs.TimeWarp, context: BuildContext) -> None:
         ends = torch.linspace(0.0, 1.0, config.bins + 1, dtype=torch.float64)
         super().__init__(config, config.t_min + ends * (config.t_max - config.t_min), ends.clone())
         self.config = config
         start = torch.full((2, config.bins), -math.log(config.bins), dtype=torch.float64)
-        self.register_buffer("logits", start)
+        self.learn("logits", start)
         self.register_buffer("average", start.clone())
-        self.register_buffer("moments", torch.zeros(2, 2, config.bins, dtype=torch.float64))
-        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
     def _widths(self, logits: Tensor) -> tuple[Edges, Edges]:
         """(w^t, w^u), each positive and summing to one."""
@@ -140,25 +136,16 @@ class TimeWarp(Warped):
     def observe(self, t: PerRow, loss: PerRow, pdf: PerRow, rows: Rows) -> None:
         weights = rows / pdf.double()
         weights = weights / weights.sum().clamp(min=1e-30)
-        with torch.enable_grad():
-            logits = self.logits.clone().requires_grad_()
-            error = (self._fitted(t.double(), logits) - loss.double()).square()
-            (gradient,) = torch.autograd.grad((weights * error).sum(), logits)
-        self._adam(gradient)
+
+        def error(logits: Tensor) -> Tensor:
+            return (weights * (self._fitted(t.double(), logits) - loss.double()).square()).sum()
+
+        fit(self.logits, error, self.moments, self.updates, self.config.learning_rate)
         self.average.lerp_(self.logits, 1.0 - self.config.ema)
         w_t, w_u = self._widths(self.average)
         w_u = w_u * (w_u / w_t) ** (1.0 / self.config.temperature - 1.0)
         w_u = w_u / w_u.sum()
         self._publish(w_t, torch.lerp(w_u, w_t, self.config.uniform_mix))
-
-    def _adam(self, gradient: Tensor) -> None:
-        self.updates += 1
-        first, second = self.moments
-        first.lerp_(gradient, 0.1)
-        second.lerp_(gradient.square(), 0.01)
-        step = first / (1.0 - 0.9**self.updates)
-        scale = (second / (1.0 - 0.99**self.updates)).sqrt() + 1e-8
-        self.logits -= self.config.learning_rate * step / scale
 
 
 class TimeWarpTable(Warped):

@@ -20,7 +20,8 @@ from dlmkit_mdlm import configs
 from dlmkit_mdlm.reuse import Reusing
 from dlmkit_mdlm.schedule import masking_rate
 
-CORRUPTION, MASKING, ROLE = range(3)
+ROLE = 2
+"""What a row's draw of its term is forked by: mdlm drops no conditioning."""
 
 IMPOSSIBLE = -104.0
 """The log-probability of what cannot be: the highest whose exponential is 0 in single precision.
@@ -93,29 +94,22 @@ class MaskedBound(RecipeObjective):
         return self.denoise()
 
     def forward(self, batch: Batch, draws: Draws) -> LossParts:
-        given = self.given(batch, draws.noise.fork(MASKING))
         t = self.schedule.quantile(draws.u)
-        pdf = self.schedule.pdf(t)
         low, high = (self.schedule.level(t * 0 + end) for end in self._ends())
         least, most = masked_share(low), masked_share(high)
         role = draws.noise.fork(ROLE).uniform(0)
         lowest, highest = role < least, role >= most
         level = rows.where(lowest, low, rows.where(highest, high, self.schedule.level(t)))
-        x0, corruption = self.space.embed(batch.ids), self.space.corruption
-        x = corruption.corrupt(x0, level, draws.noise.fork(CORRUPTION))
-        x = torch.where(highest[:, None], corruption.mask, x)
-        clean = corruption.input(x0, level)
-        conditioning = Conditioning.of(clean, given, batch.attend, batch.segments)
-        denoise = self.trained(batch, draws)
+        noised = self.noised(batch, draws, level, self.trained(batch, draws))
+        mask = self.space.corruption.mask
+        noised = replace(noised, x=torch.where(highest[:, None], mask, noised.x))
         # uncovered tokens do not count, so their logits need not say that they are known
-        query = denoise.query(x, level, denoise.start(x), conditioning).float()
+        query = noised.query().float()
         entropy = F.cross_entropy(query.flatten(0, 1), batch.ids.flatten(), reduction="none")
-        entropy = entropy.view(batch.ids.shape)
-        weight = masking_rate(self.schedule, t) / (pdf * (most - least))
+        masked = torch.where(noised.x == mask, entropy.view(batch.ids.shape), 0.0)
+        weight = masking_rate(self.schedule, t) / (self.schedule.pdf(t) * (most - least))
         weight = torch.where(lowest, 1.0 / least, torch.where(highest, 1.0, weight))
-        masked = batch.attend & ~given & (x == denoise.mask)
-        totals = weight * torch.where(masked, entropy, 0.0).sum(dim=1)
-        parts = LossParts.of(totals, given, batch.attend, t, pdf)
+        parts = self.loss(masked, noised, weight)
         return replace(parts, unconditional=parts.unconditional & ~(lowest | highest))
 
     def _ends(self) -> tuple[float, float]:

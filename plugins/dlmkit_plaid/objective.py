@@ -12,15 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlmkit.core.context import BuildContext
-from dlmkit.core.denoise import OutputPrior
-from dlmkit.core.network import Conditioning
+from dlmkit.core.denoise import OutputPrior, Shown
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
 from dlmkit.core.schedule import Level
-from dlmkit.types import Embedded, PerPosition, PerRow
+from dlmkit.types import Embedded, PerPosition
 from dlmkit_plaid import configs
 from dlmkit_plaid.schedule import Monotone
 
-CORRUPTION, MASKING, ROLE = range(3)
+ROLE = 2
+"""What a row's draw of its term is forked by: plaid drops no conditioning."""
 
 
 class LikelihoodBound(RecipeObjective):
@@ -36,51 +36,41 @@ class LikelihoodBound(RecipeObjective):
 
     def __init__(self, config: configs.Bound, context: BuildContext) -> None:
         super().__init__(context)
-        self.config = config
+        self.self_conditioning, self.config = config.self_conditioning, config
 
     def denoise(self, strength: float | Tensor = 1.0) -> OutputPrior:
-        feedback = self.config.self_conditioning > 0
-        return OutputPrior(self.space, self.network, feedback, strength)
+        return OutputPrior(self.space, self.network, self.self_conditioning > 0, strength)
+
+    def shown(self, draws: Draws) -> Shown:
+        """Where the bound is evaluated and not trained, all rows or none."""
+        share = self.self_conditioning
+        return draws.shown(share if self.training else float(share > 0))
 
     def forward(self, batch: Batch, draws: Draws) -> LossParts:
-        given = self.given(batch, draws.noise.fork(MASKING))
-        t = self.schedule.quantile(draws.u)
-        shown = draws.shown(self._share())
-        seen = torch.arange(len(t), device=t.device) < shown.rows
-        lowest = draws.noise.fork(ROLE).uniform(0) < self.config.reconstruction
-        gamma, slope, factor = self._gamma(t, lowest)
-        level = Level.preserving(torch.where(seen, gamma.detach(), gamma))
-        x0 = self.space.embed(batch.ids)
-        x = self.space.corruption.corrupt(x0, level, draws.noise.fork(CORRUPTION))
-        conditioning = Conditioning.of(x0, given, batch.attend)
-        denoise = self.denoise(draws.risen(self.config.ramp))
-        previous = denoise.first_predictions(shown, x, level, conditioning)
-        logits = self.space.logits(denoise.query(x, level, previous, conditioning))
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        error = (x0 - self.space.expect(logits.softmax(dim=-1))).square().sum(dim=-1)
-        weight = slope * torch.exp(-gamma)
-        weight = torch.where(seen, weight.detach(), weight)
-        entropy = F.cross_entropy(logits.transpose(1, 2), batch.ids, reduction="none")
-        share = self.config.reconstruction
-        terms = torch.where(
-            lowest[:, None], entropy / share, 0.5 * weight[:, None] * error / (1.0 - share)
-        )
-        noised = batch.attend & ~given
-        totals = torch.where(noised, terms + self._prior(x0), 0.0).sum(dim=1)
-        parts = LossParts.of(totals, given, batch.attend, t, self.schedule.pdf(t))
-        factor.append(2.0 * parts.per_row)
-        return parts
-
-    def _gamma(self, t: PerRow, lowest: Tensor) -> tuple[PerRow, PerRow, list[Tensor]]:
-        """(gamma, its slope, and a list for what its network's gradient is multiplied by)."""
+        t, config = self.schedule.quantile(draws.u), self.config
+        seen = torch.arange(len(t), device=t.device) < self.shown(draws).rows
+        lowest = draws.noise.fork(ROLE).uniform(0) < config.reconstruction
         share, slope = self.schedule.shape(t)
-        factor: list[Tensor] = []
-        for value in (share, slope):
-            if value.requires_grad:
-                value.register_hook(lambda gradient: gradient * factor[0])
         low, high = self.schedule.ends
         gamma = torch.where(lowest, low, low + (high - low) * share)
-        return gamma, (high - low) * slope, factor
+        level = Level.preserving(torch.where(seen, gamma.detach(), gamma))
+        noised = self.noised(batch, draws, level, self.denoise(draws.risen(config.ramp)))
+        logits = self.space.logits(noised.query())
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        error = (noised.x0 - self.space.expect(logits.softmax(dim=-1))).square().sum(dim=-1)
+        weight = (high - low) * slope * torch.exp(-gamma)
+        weight = torch.where(seen, weight.detach(), weight)
+        entropy = F.cross_entropy(logits.transpose(1, 2), batch.ids, reduction="none")
+        terms = torch.where(
+            lowest[:, None],
+            entropy / config.reconstruction,
+            0.5 * weight[:, None] * error / (1.0 - config.reconstruction),
+        )
+        parts = self.loss(terms + self._prior(noised.x0), noised)
+        for value in (share, slope):
+            if value.requires_grad:  # of the variance: that of the row's loss, times twice the loss
+                value.register_hook(lambda gradient: gradient * (2.0 * parts.per_row))
+        return parts
 
     def _prior(self, x0: Embedded) -> PerPosition:
         """KL(N(alpha x0, sigma^2) || N(0, 1)) at the highest noise level."""
@@ -88,8 +78,3 @@ class LikelihoodBound(RecipeObjective):
         variance = sigma.square()
         each = variance + (alpha * x0).square() - 1.0 - variance.log()
         return 0.5 * each.sum(dim=-1)
-
-    def _share(self) -> float:
-        """Of rows that see a first prediction: where the bound is evaluated, all or none."""
-        share = self.config.self_conditioning
-        return share if self.training else float(share > 0)

@@ -13,10 +13,10 @@ from dlmkit.core.denoise import ModelDenoise, Prediction
 from dlmkit.core.network import Conditioning
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
 from dlmkit.core.schedule import Level
-from dlmkit.types import Mask
 from dlmkit_ssd import configs
 
-CORRUPTION, MASKING, BLOCK = range(3)
+BLOCK = 2
+"""What a row's draw of its block is forked by: ssd drops no conditioning."""
 
 
 class SimplexDenoise(ModelDenoise):
@@ -45,27 +45,19 @@ class CrossEntropy(RecipeObjective):
         return SimplexDenoise(self.space, self.network)
 
     def forward(self, batch: Batch, draws: Draws) -> LossParts:
-        attend, before = self._block(batch.attend, draws)
-        given = before | self.given(replace(batch, attend=attend), draws.noise.fork(MASKING))
-        t = self.schedule.quantile(draws.u)
-        level = self.schedule.level(t)
-        x0, corruption = self.space.embed(batch.ids), self.space.corruption
-        x = corruption.corrupt(x0, level, draws.noise.fork(CORRUPTION))
-        conditioning = Conditioning.of(corruption.input(x0, level), given, attend)
-        denoise = self.denoise()
-        logits = denoise(x, level, denoise.start(x), conditioning).query.float()
-        entropy = F.cross_entropy(logits.transpose(1, 2), batch.ids, reduction="none")
-        noised = attend & ~given
-        totals = torch.where(noised, entropy, 0.0).sum(dim=1)
-        return LossParts.of(totals, given, attend, t, self.schedule.pdf(t))
+        noised = self.noised(self._block(batch, draws), draws)
+        logits = noised.query().float().transpose(1, 2)
+        return self.loss(F.cross_entropy(logits, batch.ids, reduction="none"), noised)
 
-    def _block(self, attend: Mask, draws: Draws) -> tuple[Mask, Mask]:
-        """(positions up to the end of each row's block, those before the block)."""
+    def _block(self, batch: Batch, draws: Draws) -> Batch:
+        """The rows up to the end of their blocks, what is before a block given."""
         if self.config.block is None:
-            return attend, torch.zeros_like(attend)
-        size, noise = self.config.block, draws.noise.fork(BLOCK)
+            return batch
+        size, noise, attend = self.config.block, draws.noise.fork(BLOCK), batch.attend
         blocks = torch.ceil(attend.sum(dim=1, keepdim=True) / size)
         start = size * torch.floor(noise.uniform(0)[:, None] * blocks)
         place = torch.arange(attend.shape[1], device=attend.device)
         whole = (noise.uniform(1) < self.config.whole)[:, None]
-        return attend & (whole | (place < start + size)), attend & ~whole & (place < start)
+        before = attend & ~whole & (place < start)
+        given = before if batch.given is None else before | batch.given
+        return replace(batch, attend=attend & (whole | (place < start + size)), given=given)

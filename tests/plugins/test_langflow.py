@@ -7,14 +7,14 @@ import torch
 
 from dlmkit.core.context import BuildContext
 from dlmkit.noise import Noise
-from dlmkit_langflow import configs
-from dlmkit_langflow.schedule import Gumbel, entropy
+from dlmkit_langflow.model import Gumbel, entropy
+from dlmkit_langflow.plugin import GumbelCurve
 
 OWT = {"location": 4.723, "scale": 0.852, "height": 7.02}
 
 
 def gumbel(**options):
-    return Gumbel(configs.Gumbel(**{**OWT, **options}), BuildContext(length=1))
+    return Gumbel(GumbelCurve(**{**OWT, **options}), BuildContext(length=1))
 
 
 def test_range_of_the_released_model():

@@ -8,7 +8,7 @@ import torch
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.network import Conditioning, ScoreNetwork
-from dlmkit.core.objective import Batch, Draws
+from dlmkit.core.objective import CORRUPTION, Batch, Draws
 from dlmkit.core.options import Tokens
 from dlmkit.core.sampler import Step
 from dlmkit.core.schedule import Level
@@ -17,7 +17,7 @@ from dlmkit.noise import Noise
 from dlmkit.testing import pretend
 from dlmkit.testing.parts import Nothing, Plain
 from dlmkit_mdlm import configs
-from dlmkit_mdlm.objective import CORRUPTION, MaskedBound, MaskedDenoise
+from dlmkit_mdlm.objective import MaskedBound, MaskedDenoise
 from dlmkit_mdlm.sampler import Ancestral
 from dlmkit_mdlm.schedule import LogLinear, masking_rate
 

@@ -6,7 +6,7 @@ import torch
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
-from dlmkit.core.objective import Draws
+from dlmkit.core.objective import Batch, Draws
 from dlmkit.core.sampler import Step
 from dlmkit.core.schedule import Level
 from dlmkit.model import Run, compose
@@ -91,7 +91,9 @@ def test_blocks_end_where_they_should():
     attend = torch.ones(400, 32, dtype=torch.bool)
     attend[0, 20:] = False
     slots = torch.arange(400)
-    shown, before = objective._block(attend, Draws(slots / 400, Noise.keyed(0, slots, 0)))
+    rows = Batch(torch.zeros(400, 32, dtype=torch.int64), attend)
+    blocks = objective._block(rows, Draws(slots / 400, Noise.keyed(0, slots, 0)))
+    shown, before = blocks.attend, blocks.given
     ends = {(int(b.sum()), int(a.sum())) for a, b in zip(shown[1:], before[1:], strict=True)}
     assert ends == {(0, 16), (16, 32), (0, 32)}
     assert (int(before[0].sum()), int(shown[0].sum())) in {(0, 16), (16, 20), (0, 20)}

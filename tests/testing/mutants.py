@@ -630,26 +630,14 @@ class GivenCounts(parts.CrossEntropy):
     """Given positions are counted like noised ones."""
 
     def forward(self, batch, draws):
-        given = self.masking.draw(batch.attend, draws.noise.fork(0))
-        t = self.schedule.quantile(draws.u)
-        level = self.schedule.level(t)
-        x0 = self.space.embed(batch.ids)
-        x = self.space.corruption.corrupt(x0, level, draws.noise.fork(1))
-        read = self.space.corruption.input(x, level)
-        known = parts.Conditioning.of(x0, given, batch.attend)
-        logits = self.space.logits(self.network(read, level, known, torch.zeros_like(read)))
-        entropy = nn.functional.cross_entropy(logits.transpose(1, 2), batch.ids, reduction="none")
-        noised = batch.attend & ~given
+        noised = self.noised(batch, draws)
+        count = (batch.attend & ~noised.given).sum(dim=1)
+        logits = self.space.logits(noised.query()).transpose(1, 2)
+        entropy = nn.functional.cross_entropy(logits, batch.ids, reduction="none")
         rows = torch.where(batch.attend, entropy, 0.0).sum(dim=1)
-        rows = rows * noised.sum(dim=1) / batch.attend.sum(dim=1)
-        return parts.LossParts(
-            loss_sum=rows.sum(),
-            count=noised.sum().to(rows.dtype),
-            per_row=rows.detach() / noised.sum(dim=1),
-            t=t,
-            pdf=self.schedule.pdf(t),
-            unconditional=~given.any(dim=1),
-        )
+        rows = rows * count / batch.attend.sum(dim=1)
+        loss = self.loss(entropy, noised)
+        return replace(loss, loss_sum=rows.sum(), per_row=rows.detach() / count)
 
 
 @mutant(

@@ -183,8 +183,7 @@ def test_the_gradient_is_that_of_one_pass_whatever_the_passes_processes_and_shar
 
     seen = []
     for share in (0.0, 0.25, 0.3, 0.5, 1.0):
-        options = objective.config.model_copy(update={"self_conditioning": share})
-        objective.config = options
+        objective.self_conditioning = share
         whole = gradients(None, 1)
         for micro, size in itertools.product((1, 2, 5, None), (1, 2, 3)):
             torch.testing.assert_close(gradients(micro, size), whole, rtol=1e-9, atol=1e-11)
