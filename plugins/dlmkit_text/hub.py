@@ -87,6 +87,17 @@ class HubShards(Shards):
         )
 
 
+def opened_rows(
+    path: str, config: str | None, split: str, revision: str | None
+) -> Iterator[dict[str, Any]]:
+    """The records of a split, whole. Raises DataError if it cannot be opened or read."""
+    name = f"{path}{f' ({config})' if config else ''}, split {split}"
+    try:
+        yield from _open(path, config, split, revision)
+    except Exception as error:
+        raise DataError(_cannot_open(path, name, error)) from error
+
+
 def _open(path: str, config: str | None, split: str, revision: str | None) -> Any:
     """The split as an iterable dataset."""
     import datasets

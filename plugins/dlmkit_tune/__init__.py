@@ -1,0 +1,1 @@
+"""Adaptation of autoregressive models and instruction tuning."""

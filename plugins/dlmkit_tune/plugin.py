@@ -1,0 +1,74 @@
+"""What the plugin `tune` provides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dlmkit import Component, hookimpl
+from dlmkit.plugin import Command, Recipe
+from dlmkit_mdlm.configs import Nothing
+from dlmkit_tune import configs
+
+api = 2
+
+HERE = Path(__file__).parent
+EXAMPLE = {"tokenizer": {"kind": "bytes", "size": 400}}
+
+
+@hookimpl
+def register_components() -> Sequence[Component]:
+    return [
+        Component(
+            kind="objective",
+            name="adapting",
+            summary="mdlm:nelbo of a decoder whose attention opens while it trains",
+            config=configs.Adapting,
+            target="dlmkit_tune.objective:Adapting",
+            provides=frozenset({"likelihood-bound", "texts-apart"}),
+            requires=frozenset({"masked", "annealing"}),
+        ),
+        Component(
+            kind="objective",
+            name="blocks",
+            summary="BD3-LM's bound: each block predicted from the clean ones before it",
+            config=Nothing,
+            target="dlmkit_tune.objective:Blocks",
+            requires=frozenset({"masked", "blocks"}),
+        ),
+        Component(
+            kind="data",
+            name="conversations",
+            summary="questions and answers, an answer a row; only answers are learned",
+            config=configs.Conversations,
+            target="dlmkit_tune.data:ConversationData",
+            example=EXAMPLE,
+        ),
+        Component(
+            kind="data",
+            name="packed-conversations",
+            summary="the same, several in a row, none of which sees another",
+            config=configs.Packed,
+            target="dlmkit_tune.data:PackedConversations",
+            requires=frozenset({"segments", "texts-apart"}),
+            example=EXAMPLE,
+        ),
+    ]
+
+
+@hookimpl
+def register_recipes() -> Sequence[Recipe]:
+    names = ("a2d_smollm2", "bd3_from_ar", "llada_sft")
+    every = (name for whole in names for name in (whole, f"{whole}_tiny"))
+    return [Recipe(name, HERE / "recipes" / f"{name}.yaml") for name in every]
+
+
+@hookimpl
+def register_commands() -> Sequence[Command]:
+    return [
+        Command(
+            "adapters",
+            "write a run's adapters alone, as a folder that peft opens on the base model",
+            "dlmkit_tune.adapters:adapters",
+        )
+    ]
