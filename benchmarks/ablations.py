@@ -2,13 +2,15 @@
 
     python benchmarks/ablations.py --out ablations.json
     python benchmarks/ablations.py --out ablations.json --only grammar/t_max_10 --only kjv/base
+    python benchmarks/ablations.py --out words.json --text words --judge FOLDER
     python benchmarks/ablations.py --out ablations.json --table
 
 Every recipe trains on one thread. What is finished lies in the JSON file and is not run again, so
 the script may be stopped at any time. Each row holds, on held-out text and at the same noise
 levels for all: the cross-entropy of unconditional rows and the context gain; the cross-entropy of
 the noised positions with half of a row given as a prefix, at random, or in runs; and the recipe's
-metrics of unconditional samples. The base is trained with several seeds: their range says which
+metrics of unconditional samples, also under a language model if one judges: the only column that
+compares vocabularies. The base is trained with several seeds: their range says which
 differences mean nothing.
 """
 
@@ -41,13 +43,18 @@ from dlmkit.recipe.load import Resolved, load_recipe
 from dlmkit.registry.lookup import Registry
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes" / "ablations"
-LEVELS = {"grammar": (3.0, 5.0, 7.0, 10.0), "kjv": (1.0, 1.75, 3.0, 5.0)}
-"""Noise levels of the held-out losses, where most is learned: 256 and 32 channels a token."""
+LEVELS = {
+    "grammar": (3.0, 5.0, 7.0, 10.0),
+    "kjv": (1.0, 1.75, 3.0, 5.0),
+    "words": (1.5, 2.5, 4.0, 7.0),
+}
+"""Noise levels of the held-out losses, where most is learned: 256, 32 and 64 channels a token."""
 GIVEN = {"prefix": "cdcd:prefix", "random": "cdcd:random", "span": "ddlm:span"}
 ROWS = 64
 COLUMNS = {
     "grammar": ("valid", "correct", "nll", "template_distance"),
     "kjv": ("nll_per_character", "entropy_1", "entropy_4", "real_words"),
+    "words": ("judge_nll_per_character", "nll_per_character", "entropy_4", "real_words"),
 }
 
 
@@ -57,20 +64,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         done = json.loads(options.out.read_text()) if options.out.exists() else {}
         registry = Registry.load()
-        for name, seed in () if options.table else cases(options.only, options.base_seeds):
+        for name, seed in () if options.table else cases(options):
             resolved = load_recipe(str(RECIPES / f"{name}.yaml"), [f"seed={seed}"], registry)
             key, mark = f"{name}@{seed}", hashlib.sha256(resolved.text().encode()).hexdigest()
             if done.get(key, {}).get("recipe") != mark:
                 done[key] = {
                     "recipe": mark,
-                    **ablation(resolved, registry, LEVELS[name.partition("/")[0]]),
+                    **ablation(resolved, registry, LEVELS[name.partition("/")[0]], options.judge),
                 }
                 keep(options.out, done)
                 print(key, json.dumps(done[key]["summary"]), file=sys.stderr)
     except DlmkitError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    print("\n\n".join(table(text, done) for text in COLUMNS))
+    print("\n\n".join(table(text, done) for text in options.text or COLUMNS))
     return 0
 
 
@@ -80,19 +87,21 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--out", type=Path, required=True, help="JSON file of results, read and kept")
+    made.add_argument("--text", action="append", choices=COLUMNS, help="repeatable; default: all")
     made.add_argument("--only", action="append", help="TEXT/RECIPE; repeatable; default: all")
+    made.add_argument("--judge", metavar="FOLDER|NAME", help="a causal language model, for ar-nll")
     made.add_argument("--base-seeds", type=int, default=2, help="seeds that the base is run with")
     made.add_argument("--table", action="store_true", help="train nothing, print what is there")
     return made
 
 
-def cases(only: Sequence[str] | None, base_seeds: int) -> Iterator[tuple[str, int]]:
-    """(TEXT/RECIPE, seed) of every run, the base of each text first."""
-    for text in COLUMNS:
+def cases(options: argparse.Namespace) -> Iterator[tuple[str, int]]:
+    """(TEXT/RECIPE, seed) of every run that is asked for, the base of each text first."""
+    for text in options.text or COLUMNS:
         found = sorted((RECIPES / text).glob("*.yaml"), key=lambda p: (p.stem != "base", p.stem))
         for name in (f"{text}/{path.stem}" for path in found):
-            if only is None or name in only:
-                seeds = base_seeds if name.endswith("/base") else 1
+            if options.only is None or name in options.only:
+                seeds = options.base_seeds if name.endswith("/base") else 1
                 yield from ((name, seed) for seed in range(seeds))
 
 
@@ -103,8 +112,10 @@ def keep(path: Path, done: Mapping[str, Any]) -> None:
     os.replace(work, path)
 
 
-def ablation(resolved: Resolved, registry: Registry, sigmas: Sequence[float]) -> dict[str, Any]:
-    """Train one recipe and measure its averaged weights."""
+def ablation(
+    resolved: Resolved, registry: Registry, sigmas: Sequence[float], judge: str | None
+) -> dict[str, Any]:
+    """Train one recipe and measure its averaged weights, also by a language model if named."""
     torch.set_num_threads(1)
     assembly = assemble(resolved.config, registry)
     model = Model(None, assembly, assemble_sampling(assembly))
@@ -117,7 +128,7 @@ def ablation(resolved: Resolved, registry: Registry, sigmas: Sequence[float]) ->
         "cpu_seconds": round(seconds, 1),
         "levels": unconditional(model, held_out, sigmas),
         "given": {name: conditional(model, held_out, sigmas, use) for name, use in GIVEN.items()},
-        "metrics": metrics(model),
+        "metrics": metrics(model, judge),
     }
     return {**found, "summary": summary(found)}
 
@@ -166,14 +177,17 @@ def half(masking: Masking, batch: Batch, noise: Noise) -> torch.Tensor:
     return draws[best, torch.arange(len(batch.ids))]
 
 
-def metrics(model: Model) -> dict[str, float]:
-    """The recipe's metrics of its own number of unconditional samples."""
+def metrics(model: Model, judge: str | None) -> dict[str, float]:
+    """The recipe's metrics of its own number of unconditional samples, and the judge's."""
     assembly, found = model.assembly, {}
     texts = [text.text for text in model.sample(model.config.sample.measured, seed=7)]
-    for part in model.config.metric:
+    parts = [("", part) for part in model.config.metric]
+    if judge is not None:
+        parts.append(("judge_", Part(use="metrics:ar-nll", options={"judge": judge})))
+    for before, part in parts:
         metric = assembly.build("metric", part)
         metric.fit(assembly.data)
-        found.update(metric.measure(texts))
+        found.update({before + name: value for name, value in metric.measure(texts).items()})
     return found
 
 

@@ -10,7 +10,8 @@ from dlmkit.recipe.shelf import folder
 from dlmkit.registry.lookup import Registry
 
 ABLATIONS = sorted(path.relative_to(folder()) for path in folder().glob("ablations/*/*.yaml"))
-VARIANTS = [path for path in ABLATIONS if path.stem != "base"]
+VARIANTS = [p for p in ABLATIONS if p.stem != "base" and p.parent.name != "words"]
+WORDS = [p for p in ABLATIONS if p.stem != "base" and p.parent.name == "words"]
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,22 @@ def test_an_ablation_changes_one_thing_of_its_base(path, registry):
     assert len(kinds) == 1
     if not path.stem.startswith(("warp", "mask")):  # another part has other options
         assert len(changed) == 2
+
+
+SHAPES = ("network", "batch", "length", "mask", "counts_off")
+"""What changes several numbers together: so that tokens or products stay as many, or because a
+part's options go with it."""
+
+
+@pytest.mark.parametrize("path", WORDS, ids=str)
+def test_an_ablation_in_words_changes_one_thing_and_sees_as_many_tokens(path, registry):
+    base, variant = tree(path.with_name("base.yaml"), registry), tree(path, registry)
+    changed = {change.path[0] for change in differences(base, variant)} - {"summary"}
+    assert len(changed) == 1 + path.stem.startswith("length")
+    if not path.stem.startswith(SHAPES):
+        assert len([*differences(base, variant)]) == 2
+    tokens = [t["length"] * t["train"]["batch_size"] * t["train"]["steps"] for t in (base, variant)]
+    assert tokens[0] == tokens[1] == 2_304_000
 
 
 @pytest.mark.parametrize("name", ["ddlm_c4.yaml", "ddlm_c4_untied.yaml"])
