@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlmkit import rows
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.schedule import Level
 from dlmkit.noise import Noise
@@ -96,13 +97,13 @@ def padding_can_be_cut(subject: Subject) -> None:
     whole = network(
         x[row],
         Level(*(value[row] for value in level)),
-        Conditioning(*(value[row] for value in vars(conditioning).values())),
+        rows.each(conditioning, lambda value: value[row]),
         previous[row],
     )
     cut = network(
         x[row, :size],
         Level(*(value[row] for value in level)),
-        Conditioning(*(value[row, :size] for value in vars(conditioning).values())),
+        rows.each(conditioning, lambda value: value[row, :size]),
         previous[row, :size],
     )
     agree(cut, whole[:, :size], "outputs with and without padding", 1e-4)

@@ -126,7 +126,8 @@ class Subject:
         if not found:
             raise CheckFailed(f"it requires {capability!r}, which nothing installed provides")
         ranks = {KIT.name: 0, self.entry.plugin: 1}
-        return min(found, key=lambda entry: ranks.get(entry.plugin, 2))
+        # of strangers the plainest: one that provides more is made for something of its own
+        return min(found, key=lambda e: (ranks.get(e.plugin, 2), len(e.component.provides)))
 
     def _offers(self, entry: Entry) -> frozenset[str]:
         """What an entry provides. Options that are no valid example add nothing."""

@@ -13,7 +13,7 @@ from dlmkit_tune import configs
 api = 2
 
 HERE = Path(__file__).parent
-EXAMPLE = {"tokenizer": {"kind": "bytes", "size": 400}}
+EXAMPLE = {"tokenizer": {"kind": "bytes", "size": 400}, "long": "truncate"}
 
 
 @hookimpl
