@@ -783,7 +783,7 @@ def prepare(folder: Path) -> None:
         "dlmkit_cdcd.space", "dlmkit_cdcd.schedules", "dlmkit_cdcd.masking", "dlmkit_grammar.data",
         "dlmkit_samplers.samplers", "dlmkit_samplers.grids", "dlmkit_text.data",
         "dlmkit.evaluation.evaluate",
-        "dlmkit.hub.folder", "dlmkit.exits.record_run", "dlmkit_text.diversity",
+        "dlmkit.model.folder", "dlmkit.exits.record_run", "dlmkit_text.diversity",
     ):  # fmt: skip
         importlib.import_module(name)
     threads = len(os.listdir("/proc/self/task"))

@@ -368,9 +368,9 @@ def formats(folder: Path) -> list[Format]:
 
 def _of_models(folder: Path) -> Iterator[Format]:
     from dlmkit.core.tokenizer import Tokenizer
-    from dlmkit.hub.card import _records
-    from dlmkit.hub.transfer import check_folder
     from dlmkit.model import load_model
+    from dlmkit.model.card import _records
+    from dlmkit.model.folder import check_folder
     from dlmkit.recipe.assemble import assemble
     from dlmkit.recipe.load import load_recipe
     from dlmkit.registry.lookup import Registry
@@ -436,20 +436,19 @@ def _of_models(folder: Path) -> Iterator[Format]:
 
 
 def _of_documents(folder: Path) -> Iterator[Format]:
-    from dlmkit.analysis.film import film
     from dlmkit.bench import compare as bench
     from dlmkit.bench import document
     from dlmkit.cli import records
-    from dlmkit.evaluation import acceptance
+    from dlmkit.evaluation import acceptance, evidence
     from dlmkit.evaluation.conditions import exit_override, require
     from dlmkit.evaluation.record import RECORD, Record, compare
     from dlmkit.exits import replay
     from dlmkit.exits.certificate import Certificate
     from dlmkit.exits.trace_file import load_trace
-    from dlmkit.hub import evidence
     from dlmkit.model import load_model
     from dlmkit.recipe.assemble import assemble_sampling
     from dlmkit.recipe.load import load_recipe
+    from dlmkit_viewers.film import film
 
     model, whole = load_model(folder / "run"), Record.load(folder / "record.json")
     trace, certificate, record = (folder / n for n in ("small.trace", "exit.json", "record.json"))

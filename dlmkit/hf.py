@@ -21,9 +21,9 @@ from transformers.utils import ModelOutput
 from dlmkit import folders
 from dlmkit.core.network import Conditioning
 from dlmkit.errors import UsageError
-from dlmkit.hub.folder import MODEL_TYPE
-from dlmkit.hub.transfer import check_folder, fetched
 from dlmkit.model import Model, Text, load_model
+from dlmkit.model.fetch import fetched
+from dlmkit.model.folder import MODEL_TYPE, check_folder
 from dlmkit.noise import Noise
 from dlmkit.recipe.assemble import assemble_sampling
 

@@ -12,7 +12,6 @@ import torch
 from dlmkit.bench.cases import PRECISIONS, Case
 from dlmkit.core.data import Data
 from dlmkit.core.exits import BUILT_IN, ExitCriterion, refuse_noise
-from dlmkit.evaluation.conditions import model_digest
 from dlmkit.model import Model, open_model
 from dlmkit.plugin import Part
 from dlmkit.recipe import short
@@ -66,7 +65,7 @@ class Subject:
 
     def fingerprint(self) -> str:
         """The sha256 that certificates name the model by."""
-        return model_digest(Model(None, self.assembly, assemble_sampling(self.assembly)))
+        return Model(None, self.assembly, assemble_sampling(self.assembly)).digest()
 
     def resolve(self, case: Case) -> RecipeConfig:
         """The recipe with the parts of ``case``, all of them checked."""

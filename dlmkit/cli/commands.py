@@ -36,32 +36,19 @@ OWN = {
             "dlmkit.cli.trace:trace",
         ),
         Command(
-            "view",
-            "Watch one text of a trace: a line a step, or a page with a player.",
-            "dlmkit.cli.view:view",
-        ),
-        Command(
             "analyze",
             "Look at what a model has learned and does: pictures, an HTML report, data as JSON.",
             "dlmkit.cli.analyze:analyze",
         ),
         Command(
-            "export", "Write a model as a folder of the Hugging Face hub.", "dlmkit.cli.hub:export"
+            "export",
+            "Write a model as a folder of the Hugging Face hub.",
+            "dlmkit.cli.export:export",
         ),
         Command(
             "import",
             "Write a model that others released as a folder of dlmkit's own.",
             "dlmkit.cli.importing:import_model",
-        ),
-        Command(
-            "push",
-            "Export a model and send it to the Hugging Face hub, with the token of hf auth login.",
-            "dlmkit.cli.hub:push",
-        ),
-        Command(
-            "pull",
-            "Fetch a model of dlmkit from the Hugging Face hub and verify it.",
-            "dlmkit.cli.hub:pull",
         ),
         Command("doctor", "Show what works on this machine.", "dlmkit.cli.doctor:doctor"),
         Command(

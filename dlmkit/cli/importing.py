@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dlmkit.cli.output import result, result_json
+from dlmkit.cli.output import written
 
 
 class DType(StrEnum):
@@ -44,8 +44,8 @@ def import_model(
     """
     from dlmkit.documents import check_new_folder
     from dlmkit.errors import UsageError
-    from dlmkit.hub.folder import Export
     from dlmkit.model import load_released, model_folder
+    from dlmkit.model.folder import Export
     from dlmkit.registry.lookup import Registry
     from dlmkit.released.opening import DTYPES, is_released
 
@@ -57,8 +57,4 @@ def import_model(
     wanted = None if dtype is None else DTYPES[dtype.value]
     opened = load_released(model, folder, registry, dtype=wanted, pickled=pickled)
     Export(opened, out.name).write(out)
-    files = sorted(path.name for path in out.iterdir())
-    if as_json:
-        result_json({"folder": str(out), "files": files})
-    else:
-        result(f"{out}: {', '.join(files)}")
+    written(out, as_json)

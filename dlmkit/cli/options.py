@@ -130,6 +130,13 @@ Device = Annotated[
     ),
 ]
 
+Name = Annotated[str | None, typer.Option(help="The card's title.  [default: the run's folder]")]
+Licence = Annotated[
+    str | None,
+    typer.Option("--license", metavar="ID", help="For the card: apache-2.0, cc-by-4.0, ..."),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object.")]
+
 
 def held_as(weights: Weights | None) -> Literal["ema", "raw"] | None:
     """The same for the library; None: what the model holds."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from dlmkit.shown import result as result
@@ -15,6 +16,20 @@ from dlmkit.shown import writing as writing
 def result_json(value: Any) -> None:
     """A result, as one JSON document."""
     result(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def answer(values: Any, words: str, as_json: bool) -> None:
+    """A result: ``values`` as JSON if that is asked for, else ``words``."""
+    if as_json:
+        result_json(values)
+    else:
+        result(words)
+
+
+def written(folder: Path, as_json: bool) -> None:
+    """What was written: ``folder`` and the files in it."""
+    files = sorted(path.name for path in folder.iterdir())
+    answer({"folder": str(folder), "files": files}, f"{folder}: {', '.join(files)}", as_json)
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:

@@ -12,7 +12,6 @@ from dlmkit import devices, documents
 from dlmkit.errors import UsageError
 from dlmkit.exits.certificate import Certificate
 from dlmkit.model import Model
-from dlmkit.plugin import Part
 from dlmkit.recipe.short import typed
 from dlmkit.recipe.write import inline
 from dlmkit.sampling.requests import Request
@@ -20,7 +19,6 @@ from dlmkit.training.environment import attention_used
 from dlmkit.version import __version__
 
 UNCONDITIONAL = "unconditional"
-_MODEL = ("space", "schedule", "network", "objective")
 _FREE = {"count", "measured", "batch_size"}
 """Keys of the recipe's ``sample`` that change no text: it depends on seed and index alone."""
 
@@ -30,7 +28,7 @@ def conditions(model: Model, requests: Iterable[Request], steps: int | None) -> 
     config = model.config
     sample = config.sample.model_dump(mode="json", exclude=_FREE)
     return {
-        "model": model_digest(model),
+        "model": model.digest(),
         **sample,
         "steps": sample["steps"] if steps is None else steps,
         **{kind: _plain(getattr(config, kind)) for kind in ("sampler", "grid")},
@@ -54,22 +52,6 @@ def _vocabulary_kernel(model: Model) -> str:
 def _plain(part: Any) -> dict[str, Any]:
     plain: dict[str, Any] = part.model_dump(mode="json", by_alias=True)
     return plain
-
-
-def model_digest(model: Model) -> str:
-    """The sha256 of what the model computes with: its parts' options and every tensor.
-
-    Options at their defaults are left out, so that a model stays itself when a later version's
-    part has one more: records, cards and certificates of it hold on.
-    """
-    registry = model.assembly.registry
-    data: dict[str, Any] = {"length": model.config.length}
-    for kind in _MODEL:
-        part: Part = getattr(model.config, kind)
-        options = registry.options(kind, part)
-        said = options.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        data[kind] = {"use": registry.find(kind, part.use).qualified, "with": said}
-    return documents.digest(data, model.assembly.objective.state_dict())
 
 
 def prompts_digest(requests: Iterable[Request], length: int) -> str:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.errors import UsageError
-from dlmkit.evaluation.conditions import model_digest
 from dlmkit.model import Model, load_model, names_recipe
 from dlmkit.recipe.assemble import Assembly, assemble, assemble_sampling
 from dlmkit.recipe.load import load_recipe
@@ -53,7 +52,7 @@ class Source:
         state = {k: v.detach().clone() for k, v in assembly.objective.state_dict().items()}
         source = Source(
             name=reference,
-            digest=model_digest(model),
+            digest=model.digest(),
             config=model.config,
             registry=registry,
             folder=folder,

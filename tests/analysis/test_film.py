@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlmkit.analysis.colours import STEPS, ink, luminance, scale
-from dlmkit.analysis.film import Mark, film, visible
 from dlmkit.errors import UsageError
 from dlmkit.exits.replay import halting_steps
+from dlmkit_viewers.colours import STEPS, ink, luminance, scale
+from dlmkit_viewers.film import Mark, film, visible
 
 
 def test_a_film_is_the_text(markov):

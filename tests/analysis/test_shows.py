@@ -4,8 +4,8 @@ import json
 import re
 from dataclasses import replace
 
-from dlmkit.analysis.film import Film, Mark, film
-from dlmkit.analysis.player import player
+from dlmkit_viewers.film import Film, Mark, film
+from dlmkit_viewers.player import player
 
 FILM = Film(
     row=3,

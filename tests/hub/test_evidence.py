@@ -1,6 +1,7 @@
 """What was measured of a model goes with it and stands in its card, of that model alone."""
 
 import json
+import shutil
 
 import pytest
 
@@ -8,9 +9,8 @@ import dlmkit
 from dlmkit import documents
 from dlmkit.cli.app import main
 from dlmkit.evaluation.acceptance import ACCEPTANCE
-from dlmkit.evaluation.conditions import model_digest
+from dlmkit.evaluation.evidence import Evidence
 from dlmkit.evaluation.record import Record
-from dlmkit.hub.evidence import Evidence
 from dlmkit.training.checkpoint import listed, verify
 
 SAMPLES = ["in the ```beginning```", *(f"text {i}" for i in range(1, 20))]
@@ -52,7 +52,7 @@ def acceptance(digest):
 @pytest.fixture(scope="module")
 def measured(run, tmp_path_factory):
     """Documents of the run, and pictures beside one of them."""
-    folder, digest = tmp_path_factory.mktemp("measured"), model_digest(dlmkit.load(run))
+    folder, digest = tmp_path_factory.mktemp("measured"), dlmkit.load(run).digest()
     (folder / "eval.json").write_text(documents.text(record(digest)))
     (folder / "accept.json").write_text(documents.text(acceptance(digest)))
     for name in ("accept.png", "accept-dark.png"):
@@ -104,6 +104,19 @@ def test_exported_again_they_go_along(out, tmp_path):
     assert sorted(path.name for path in again.iterdir() if path.name != "manifest.json") == files
     for name in files:
         assert (again / name).read_bytes() == (out / name).read_bytes(), name
+
+
+def test_with_another_licence_the_rest_of_the_card_stays(out, tmp_path):
+    edited, again = tmp_path / "edited", tmp_path / "again"
+    shutil.copytree(out, edited)
+    with (edited / "README.md").open("a") as card:
+        card.write("\nA word by hand.\n")
+    dlmkit.load(edited).save(again, name="other", licence="mit")
+    text = (again / "README.md").read_text()
+    for words in ("license: mit", "\n# other\n", "It is not met.", "A word by hand."):
+        assert words in text, words
+    assert "cc0-1.0" not in text
+    assert (again / "acceptance-dark.png").is_file()
 
 
 def test_of_another_model_they_are_refused(run, measured, tmp_path, capsys):

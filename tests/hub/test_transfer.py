@@ -7,7 +7,7 @@ import pytest
 
 import dlmkit
 from dlmkit.cli.app import main
-from dlmkit.hub.transfer import READ
+from dlmkit.model.fetch import READ
 from dlmkit.training.checkpoint import place
 
 REPO = "someone/tiny"

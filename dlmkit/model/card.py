@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from inspect import cleandoc
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any
 
 from dlmkit import files
 from dlmkit.errors import CheckpointError
-from dlmkit.hub.evidence import Evidence
 from dlmkit.model import Model
 from dlmkit.training.curves import CURVES
 from dlmkit.training.folder import METRICS
@@ -22,14 +22,23 @@ CURVE_ROWS = 12
 
 WEIGHTS = {"ema": "the moving average of the weights", "raw": "the last weights"}
 
+UNLICENSED = "- No licence has been chosen for these weights yet."
+
 Record = Mapping[str, Any]
 
 
-def card(model: Model, name: str, licence: str | None, evidence: Evidence) -> str:
+def card(
+    model: Model,
+    name: str,
+    licence: str | None,
+    sections: Sequence[str] = (),
+    limits: Sequence[str] = (),
+) -> str:
     """The card of ``model`` as Markdown with its metadata.
 
     Says nothing that is not in the recipe, the run's records or the weights themselves. Without
-    a ``licence`` the field is left out, and the card says so.
+    a ``licence`` the field is left out, and the card says so. ``sections`` and ``limits`` are what
+    was measured beside.
     """
     from huggingface_hub import ModelCard, ModelCardData  # slow to import
 
@@ -41,7 +50,7 @@ def card(model: Model, name: str, licence: str | None, evidence: Evidence) -> st
     )
     source, recipe = model.folder, model.recipe()
     records = _records(model)
-    sections = [
+    chapters = [
         f"---\n{data.to_yaml()}\n---",
         f"# {name}",
         _summary(model),
@@ -50,11 +59,21 @@ def card(model: Model, name: str, licence: str | None, evidence: Evidence) -> st
         f"## Training\n\n{_training(model, records)}",
         _curve([record for record in records if record["kind"] == "validation"], source),
         _metrics(records),
-        *evidence.sections(),
-        f"## Limits\n\n{_limits(model, licence, evidence)}",
+        *sections,
+        f"## Limits\n\n{_limits(model, licence, limits)}",
         f"## Recipe\n\n```yaml\n{recipe.strip()}\n```",
     ]
-    return str(ModelCard("\n\n".join(filter(None, sections)) + "\n"))
+    return str(ModelCard("\n\n".join(filter(None, chapters)) + "\n"))
+
+
+def licensed(text: str, name: str, licence: str) -> str:
+    """A card that was written before, with another title and licence."""
+    from huggingface_hub import ModelCard
+
+    made = ModelCard(text.replace(f"\n{UNLICENSED}", ""))
+    made.data.license = licence
+    made.text = re.sub(r"^# .*$", lambda _: f"# {name}", made.text, count=1, flags=re.MULTILINE)
+    return str(made)
 
 
 def _records(model: Model) -> list[Record]:
@@ -181,15 +200,15 @@ def _metrics(records: Sequence[Record]) -> str:
     return f"## Evaluation\n\nOf {measured[-1]['texts']} texts at the end of training.\n\n{table}"
 
 
-def _limits(model: Model, licence: str | None, evidence: Evidence) -> str:
+def _limits(model: Model, licence: str | None, measured: Sequence[str]) -> str:
     lines = [
         f"- It writes texts of 1 to {model.config.length} tokens, in the alphabet of its "
         "tokenizer, and continues or fills in text of that kind only.",
         "- It repeats what its training text says, mistakes and prejudices included, and knows "
         "nothing else; nothing it writes has been checked for truth.",
         "- Figures hold for the sampler, grid and steps of the recipe below.",
-        *evidence.limits(),
+        *measured,
     ]
     if licence is None:
-        lines.append("- No licence has been chosen for these weights yet.")
+        lines.append(UNLICENSED)
     return "\n".join(lines)

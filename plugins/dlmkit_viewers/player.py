@@ -10,10 +10,10 @@ from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
 
-from dlmkit.analysis.colours import STEPS, hexadecimal, ink, scale
-from dlmkit.analysis.film import Film
 from dlmkit.report import embedded_json, page
 from dlmkit.shown import escape
+from dlmkit_viewers.colours import STEPS, hexadecimal, ink, scale
+from dlmkit_viewers.film import Film
 
 CODE = "player.js"
 
@@ -41,7 +41,7 @@ def player(film: Film, speed: float) -> str:
     title = f"dlmkit view: text {film.row}"
     colours = [scale(place / (STEPS - 1)) for place in range(STEPS)]
     swatches = "".join(f'<b style="background:{hexadecimal(c)}"></b>' for c in colours)
-    code = files("dlmkit.analysis").joinpath(CODE).read_text(encoding="utf-8")
+    code = files("dlmkit_viewers").joinpath(CODE).read_text(encoding="utf-8")
     body = [
         f"<h1>{escape(title)}</h1>",
         '<p id="facts" aria-live="off"></p>',

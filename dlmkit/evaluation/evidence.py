@@ -8,7 +8,6 @@ no card shows another model's figures.
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,10 @@ from typing import Any
 from dlmkit import documents
 from dlmkit.errors import UsageError
 from dlmkit.evaluation import acceptance
-from dlmkit.evaluation.conditions import model_digest
 from dlmkit.evaluation.record import RECORD, Estimate
 from dlmkit.files import is_png
 from dlmkit.model import Model
-
-EVALUATION, ACCEPTANCE = "evaluation.json", "acceptance.json"
+from dlmkit.model.folder import ACCEPTANCE, EVALUATION, carried
 
 
 @dataclass(frozen=True)
@@ -38,29 +35,22 @@ class Evidence:
         """Of the files asked for, or else of those in the model's folder.
 
         Raises UsageError for one asked for that is of another model, and what reading raises.
-        One in the folder that is of other weights (which were trained since) is left behind.
         """
-        digest, files, found = model_digest(model), {}, {}
+        digest, files, found = model.digest(), carried(model), {}
         for name, asked in ((EVALUATION, record), (ACCEPTANCE, accepted)):
-            path = asked or (model.folder and model.folder / name)
-            if path is None or (asked is None and not path.is_file()):
+            path = asked or files.get(name)
+            if path is None:
                 continue
             kept = RECORD.read(path, _Evaluation) if name == EVALUATION else acceptance.load(path)
-            if kept["subject"]["sha256"] == digest:
-                found[name], files[name] = kept, path
-            elif asked is not None:
+            if kept["subject"]["sha256"] != digest:
                 raise UsageError(
                     f"{path} is of another model ({kept['subject']['name']}): its weights or "
                     "options differ from those to export; measure this one"
                 )
-        if ACCEPTANCE in files:
-            files |= _pictures(files[ACCEPTANCE])
+            found[name], files[name] = kept, path
+        if accepted is not None:
+            files |= _pictures(accepted)
         return Evidence(found.get(EVALUATION), found.get(ACCEPTANCE), files)
-
-    def write(self, folder: Path) -> None:
-        """Copy the files into ``folder`` under their names."""
-        for name, path in self.files.items():
-            shutil.copyfile(path, folder / name)
 
     def sections(self) -> list[str]:
         """The card's chapters on what there is."""

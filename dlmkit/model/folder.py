@@ -4,26 +4,28 @@
 tokenizer's files, ``recipe.yaml`` (the resolved recipe), ``environment.json`` (the packages whose
 plugins it needs), ``README.md`` (the model card), ``curves.png`` if the run drew one, and
 ``manifest.json`` with size and sha256 of all of them but the card, which may be edited. Where the
-model was measured, ``evaluation.json`` and ``acceptance.json`` with its pictures as well.
+model was measured, ``evaluation.json`` (a record of `dlmkit eval`) and ``acceptance.json`` (what
+`dlmkit acceptance measure` wrote) with its pictures as well.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from dlmkit import documents, files
+from dlmkit.errors import CheckpointError
 from dlmkit.folders import MANIFEST, at_work
-from dlmkit.hub.card import card
-from dlmkit.hub.evidence import Evidence
 from dlmkit.model import Model, load_model
-from dlmkit.training.checkpoint import SAVING, place
+from dlmkit.model.card import card, licensed
+from dlmkit.training.checkpoint import SAVING, place, verify
 from dlmkit.training.curves import CURVES
 from dlmkit.training.folder import ENVIRONMENT
 from dlmkit.training.origin import environment_of, plugin_file, plugins_of, run_of
@@ -40,6 +42,20 @@ from dlmkit.version import __version__
 CARD = "README.md"
 MODEL_TYPE = "dlmkit"
 ARCHITECTURE = "DlmkitModel"
+EVALUATION, ACCEPTANCE = "evaluation.json", "acceptance.json"
+
+CODE = (".py", ".pyc", ".so", ".ipynb")
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".msgpack")
+
+
+class Measured(Protocol):
+    """What was measured of a model: files by their names in its folder, and chapters and limits
+    for its card."""
+
+    @property
+    def files(self) -> Mapping[str, Path]: ...
+    def sections(self) -> Sequence[str]: ...
+    def limits(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True)
@@ -47,14 +63,14 @@ class Export:
     """A model to write as a folder.
 
     ``licence`` is an identifier of the hub such as ``apache-2.0``; None leaves the field out.
-    ``record`` and ``acceptance`` are what was measured of it (:mod:`dlmkit.hub.evidence`).
+    ``measured`` is for its card; None: the card of a folder that was exported before is kept, and
+    what was measured of these weights goes along.
     """
 
     model: Model
     name: str
     licence: str | None = None
-    record: Path | None = None
-    acceptance: Path | None = None
+    measured: Measured | None = None
 
     @staticmethod
     def of(
@@ -62,14 +78,11 @@ class Export:
         weights: Weights | None = None,
         name: str | None = None,
         licence: str | None = None,
-        record: Path | None = None,
-        acceptance: Path | None = None,
     ) -> Export:
         """The model that ``reference`` means, loaded and verified as for sampling."""
         model = load_model(reference, weights=weights)
         assert model.folder is not None
-        title = name or (run_of(model.folder) or model.folder).name
-        return Export(model, title, licence, record, acceptance)
+        return Export(model, name or (run_of(model.folder) or model.folder).name, licence)
 
     def write(self, destination: Path) -> None:
         """Make the folder ``destination``. Raises UsageError if it is there and not empty."""
@@ -95,19 +108,24 @@ class Export:
         curves = (run_of(source) or source or folder) / CURVES
         if files.is_png(curves):
             shutil.copyfile(curves, folder / CURVES)
-        evidence = Evidence.of(self.model, self.record, self.acceptance)
-        evidence.write(folder)
-        (folder / CARD).write_text(self._card(evidence), encoding="utf-8")
+        measured = carried(self.model) if self.measured is None else self.measured.files
+        for name, path in measured.items():
+            shutil.copyfile(path, folder / name)
+        (folder / CARD).write_text(self._card(), encoding="utf-8")
 
-    def _card(self, evidence: Evidence) -> str:
+    def _card(self) -> str:
         """The card of a folder that was exported before may have been edited: it is kept, unless
         something new is to stand in it."""
-        source, new = self.model.folder, (self.licence, self.record, self.acceptance)
+        source = self.model.folder
         written = source is not None and (source / MANIFEST).is_file() and not run_of(source)
-        before = source / CARD if source is not None and written and not any(new) else None
-        if before is not None and _own(before):
-            return files.read_text(before)
-        return card(self.model, self.name, self.licence, evidence)
+        before = source / CARD if source is not None and written else None
+        if self.measured is None and before is not None and _own(before):
+            kept = files.read_text(before)
+            return kept if self.licence is None else licensed(kept, self.name, self.licence)
+        sections, limits = [], []
+        if self.measured is not None:
+            sections, limits = [*self.measured.sections()], [*self.measured.limits()]
+        return card(self.model, self.name, self.licence, sections, limits)
 
     def _config(self) -> dict[str, Any]:
         tokenizer, config = self.model.assembly.tokenizer, self.model.config
@@ -133,6 +151,63 @@ class Export:
             **{key: before[key] for key in kept if key in before},
             "plugins": [_public(made_with[name]) for name in needed if name in made_with],
         }
+
+
+def carried(model: Model) -> dict[str, Path]:
+    """The documents in the model's folder that are of its weights, by their names, with their
+    pictures. Those of weights that were trained since are not among them."""
+    there = [model.folder / name for name in (EVALUATION, ACCEPTANCE)] if model.folder else []
+    there = [path for path in there if path.is_file()]
+    found, digest = {}, model.digest() if there else ""
+    for path in there:
+        try:
+            about = documents.shaped(documents.read(path), _Document)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}") from error
+        if about.subject.sha256 == digest:
+            pictures = path.parent.glob(f"{path.stem}*.png")
+            found |= {file.name: file for file in (path, *filter(files.is_png, pictures))}
+    return found
+
+
+class _Subject(documents.Shape):
+    sha256: str
+
+
+class _Document(documents.Shape):
+    subject: _Subject
+
+
+def refuse_code(origin: str, files: Iterable[str]) -> None:
+    """Raise CheckpointError if ``files`` hold pickles or code, or are no model of dlmkit."""
+    names = sorted(files)
+    for suffixes, what in ((CODE, "code"), (PICKLES, "a pickle, which can run code")):
+        found = [name for name in names if PurePosixPath(name).suffix.lower() in suffixes]
+        if found:
+            raise CheckpointError(
+                f"{origin} holds {found[0]}: {what}. dlmkit reads tensors (safetensors), JSON and "
+                "YAML alone; ask its author for a folder written by 'dlmkit export'"
+            )
+    missing = [name for name in (MANIFEST, RECIPE, CONFIG) if name not in names]
+    if missing:
+        raise CheckpointError(
+            f"{origin} is no model of dlmkit: it has no {missing[0]}; such a folder is written by "
+            "'dlmkit export'"
+        )
+
+
+def check_folder(folder: Path, origin: str) -> None:
+    """Raise CheckpointError unless ``folder`` is an exported model, byte for byte."""
+    names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
+    refuse_code(origin, names)
+    try:
+        verify(folder)
+        config = documents.shaped(documents.read(folder / CONFIG), dict[str, Any])
+    except (CheckpointError, OSError, ValueError) as error:
+        words = str(error).replace(f"{folder}/", "").replace(f"{folder} holds", "it holds")
+        raise CheckpointError(f"{origin}: {words}; fetch it again, or ask its author") from error
+    if "auto_map" in config:
+        raise CheckpointError(f"{origin}: {CONFIG} asks for remote code (auto_map); it is refused")
 
 
 def _public(entry: dict[str, Any]) -> dict[str, Any]:

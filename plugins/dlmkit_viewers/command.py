@@ -54,8 +54,8 @@ def view(
     would have done.
     """
     from dlmkit import documents
-    from dlmkit.analysis.film import film
     from dlmkit.exits.trace_file import load_trace
+    from dlmkit_viewers.film import film
 
     if not 0.0 < speed <= 100.0:
         raise UsageError(f"--speed {speed:g}: expected steps a second, above 0 and at most 100")
@@ -65,7 +65,7 @@ def view(
     if html is None:
         result("\n".join(shown.lines()))
         return
-    from dlmkit.analysis.player import player
+    from dlmkit_viewers.player import player
 
     documents.write_new(html, player(shown, speed))
     say(f"wrote {html}")

@@ -1,4 +1,4 @@
-"""Trained models: found by a reference, loaded for sampling, and asked for text."""
+"""One model: found by a reference, loaded, composed, sampled, trained and saved."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from dlmkit import devices, files, folders
+from dlmkit import devices, documents, files, folders
 from dlmkit.core.chat import Conversation, conversations
 from dlmkit.core.data import Data
 from dlmkit.errors import CheckpointError, PluginError, RecipeError, UsageError
@@ -154,6 +154,20 @@ class Model:
     def recipe(self) -> str:
         """The resolved recipe as YAML."""
         return dump(self.config.model_dump(mode="json", by_alias=True))
+
+    def digest(self) -> str:
+        """The sha256 of what it computes with: its parts' options and every tensor.
+
+        Options at their defaults are left out, so that a model stays itself when a later version's
+        part has one more: records, cards and certificates of it hold on.
+        """
+        registry, data = self.assembly.registry, dict[str, Any](length=self.config.length)
+        for kind in ("space", "schedule", "network", "objective"):
+            part: Part = getattr(self.config, kind)
+            options = registry.options(kind, part)
+            said = options.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+            data[kind] = {"use": registry.find(kind, part.use).qualified, "with": said}
+        return documents.digest(data, self.assembly.objective.state_dict())
 
     def with_(self, *overrides: str) -> Model:
         """The same model, sampled as ``overrides`` say: ``with_("sampler.use=heun")``.
@@ -308,7 +322,7 @@ class Model:
 
         Raises UsageError if the folder is there and not empty.
         """
-        from dlmkit.hub.folder import Export
+        from dlmkit.model.folder import Export
 
         path = folders.expanded(str(folder))
         Export(self, name or path.name, licence).write(path)

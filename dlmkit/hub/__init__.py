@@ -1,1 +1,0 @@
-"""Models as folders of the Hugging Face hub: written, described, sent and fetched."""

@@ -1,0 +1,1 @@
+"""Models sent to the Hugging Face hub and fetched from it."""
