@@ -1,4 +1,4 @@
-"""Reports as one file: pages that need nothing from outside, for light and for dark readers.
+"""Pages, tables and pictures, for light and for dark readers; pages need nothing from outside.
 
 Colours are told apart by most colour-blind readers, and no series differs by colour alone.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,11 +26,13 @@ COLOURS = (
 on near-black. Markers tell apart the same series."""
 
 MARKERS = "osD^vP*X<>hp"
+GREY = COLOURS[6]
 
 THEMES: Mapping[str, Mapping[str, str]] = {
     "light": {"ink": "#1b1f24", "paper": "#ffffff"},
     "dark": {"ink": "#e6e6e6", "paper": "#16181c"},
 }
+DARK = THEMES["dark"]["paper"]
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --rule: #d0d7de; --soft: #f6f8fa }
@@ -53,12 +55,12 @@ pre { background: var(--soft); padding: .8rem; overflow-x: auto; font-size: 12px
 
 
 def page(title: str, body: Iterable[str], style: str = "") -> str:
-    """A whole HTML page; ``body`` is HTML, ``style`` is added to :data:`STYLE`."""
+    """A whole HTML page under its title; ``body`` is HTML, ``style`` is added to :data:`STYLE`."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}{style}</style></head>\n<body>"
-        + "\n".join(body)
+        + "\n".join((f"<h1>{escape(title)}</h1>", *body))
         + "</body></html>\n"
     )
 
@@ -88,6 +90,43 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> str:
+    """A table in Markdown; all columns but the first ``texts`` are numbers, to the right."""
+    lines = [head, [*["---"] * texts, *["--:"] * (len(head) - texts)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def facts(*about: Mapping[str, Any]) -> str:
+    """What a page says of how it came about, a line each."""
+    lines = (
+        f"{key}: {value if isinstance(value, str) else json.dumps(value, default=str)}"
+        for facts in about
+        for key, value in facts.items()
+    )
+    return f"<h2>Protocol</h2>\n<pre>{escape(chr(10).join(lines))}</pre>"
+
+
+Draw = Callable[[], Figure | None]
+
+
+def drawn(plots: Mapping[str, Draw]) -> dict[str, dict[str, bytes]]:
+    """By theme, what ``plots`` draw in its colours, as PNG, but for what has no data."""
+    pictures: dict[str, dict[str, bytes]] = {}
+    for theme in THEMES:
+        with themed(theme):
+            figures = {name: plot() for name, plot in plots.items()}
+        pictures[theme] = {name: png(f) for name, f in figures.items() if f is not None}
+    return pictures
+
+
+def figures(
+    pictures: Mapping[str, Mapping[str, bytes]], captions: Mapping[str, str]
+) -> Iterator[str]:
+    """What :func:`drawn` gave, for a page."""
+    for name, light in pictures["light"].items():
+        yield picture(light, pictures["dark"][name], captions[name])
+
+
 def png(figure: Figure, dpi: int = 120) -> bytes:
     """The bytes of a PNG file."""
     buffer = io.BytesIO()
@@ -114,8 +153,68 @@ def themed(theme: str) -> Iterator[None]:
 
 def panel(size: tuple[float, float] = (8.4, 4.6)) -> tuple[Figure, Axes]:
     """A figure of one picture."""
+    figure, (axes,) = panels(1, size)
+    return figure, axes
+
+
+def panels(
+    count: int, size: tuple[float, float], columns: int | None = None
+) -> tuple[Figure, list[Axes]]:
+    """A figure of ``count`` pictures on grids, ``columns`` in a line (default: all of them)."""
+    columns = columns or count
     figure = Figure(figsize=size, layout="constrained")
-    return figure, figure.subplots()
+    axes = list(figure.subplots(-(-count // columns), columns, squeeze=False).flat)
+    for spare in axes[count:]:
+        spare.remove()
+    for used in axes[:count]:
+        used.grid(alpha=0.25)
+    return figure, axes[:count]
+
+
+def look(place: int) -> dict[str, Any]:
+    """Colour and marker of series number ``place``: another marker where colours begin again."""
+    mark = MARKERS[(place + place // len(COLOURS)) % len(MARKERS)]
+    return {"color": COLOURS[place % len(COLOURS)], "marker": mark, "ms": 5, "lw": 1.6}
+
+
+def faded(place: int, count: int) -> dict[str, Any]:
+    """Colour and width of curve ``place`` of ``count`` in order of age: older ones fade, and the
+    newest stands out from the page."""
+    age, dark = (place + 1) / count, matplotlib.rcParams["axes.facecolor"] == DARK
+    share = 0.35 + 0.55 * age if dark else 0.9 - 0.65 * age
+    return {
+        "color": matplotlib.colormaps["viridis"](share),
+        "lw": 2.4 if place == count - 1 else 1.3,
+    }
+
+
+def reference(axes: Axes, value: float, words: str) -> None:
+    """A dotted line across, to compare with."""
+    axes.axhline(value, ls=":", lw=1.4, color=GREY, label=words)
+
+
+def real(axes: Axes, x: float, y: float, words: str) -> None:
+    """Where text that people wrote stands, as a cross."""
+    axes.plot(x, y, ls="none", marker="X", ms=10, color=COLOURS[1], label=words)
+
+
+def reach(numbers: Sequence[Mapping[str, Any]]) -> list[list[float]]:
+    """How far the interval of each number reaches below and above its value; 0 without one."""
+    known = [one if one["low"] is not None else dict.fromkeys(one, 0.0) for one in numbers]
+    return [
+        [max(one["value"] - one["low"], 0.0) for one in known],
+        [max(one["high"] - one["value"], 0.0) for one in known],
+    ]
+
+
+def legend(figure: Figure, panels: Sequence[Axes]) -> None:
+    """One legend below, each name once; none for a lone name."""
+    found: dict[str, Any] = {}
+    for axes in panels:
+        for handle, word in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(word, handle)
+    if len(found) > 1:
+        legend_below(figure, list(found.values()), list(found))
 
 
 def legend_below(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:

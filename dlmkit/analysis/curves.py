@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dlmkit.analysis.summary import name
-from dlmkit.report import MARKERS, legend_below
+from dlmkit.report import MARKERS, faded, legend
 
 Entry = Mapping[str, Any]
 Curve = Mapping[str, Sequence[float | None]]
 
 SIGMA = r"noise-to-signal ratio $\sigma$"
-GREY = "#8c8c8c"
 
 
 def label(entry: Entry) -> str:
@@ -24,18 +22,15 @@ def label(entry: Entry) -> str:
     return f"training {name(entry)}" if entry["step"] is not None else name(entry)
 
 
-def aged(place: int, entries: Sequence[Entry], theme: str) -> dict[str, Any]:
-    """Older checkpoints fade; the newest is heavy and stands out from the page.
+def aged(place: int, entries: Sequence[Entry]) -> dict[str, Any]:
+    """How the curve of a checkpoint looks: older ones fade.
 
     Of more than six, about five are named: the newest, and back from it at even distances.
     """
     count = len(entries)
-    age, last = (place + 1) / count, place == count - 1
-    share = 0.9 - 0.65 * age if theme == "light" else 0.35 + 0.55 * age
     named = (count - 1 - place) % (1 if count <= 6 else -(-count // 5)) == 0
     return {
-        "color": matplotlib.colormaps["viridis"](share),
-        "lw": 2.4 if last else 1.3,
+        **faded(place, count),
         "marker": MARKERS[place % len(MARKERS)],
         "ms": 4,
         "label": label(entries[place]) if named else None,
@@ -59,11 +54,6 @@ def band(axes: Axes, curve: Curve, colour: Any) -> None:
     axes.fill_between(numbered(low), low, high, **look)
 
 
-def line(axes: Axes, value: float, words: str) -> None:
-    """A dotted line across, to compare with."""
-    axes.axhline(value, ls=":", lw=1.4, color=GREY, label=words)
-
-
 def sigmas(axes: Axes, sigma: Sequence[float]) -> None:
     """What ratio the steps read x at, along the top."""
     places = sorted({round(i * (len(sigma) - 1) / 6) for i in range(7)})
@@ -73,17 +63,6 @@ def sigmas(axes: Axes, sigma: Sequence[float]) -> None:
 
 
 def finished(figure: Figure, axes: Axes) -> Figure:
-    """``figure``, a lone panel, with its grid and legend."""
-    axes.grid(alpha=0.25)
+    """``figure``, a lone panel, with its legend."""
     legend(figure, [axes])
     return figure
-
-
-def legend(figure: Figure, panels: Sequence[Axes]) -> None:
-    """One legend below, each name once; none for a lone name."""
-    found: dict[str, Any] = {}
-    for axes in panels:
-        for handle, word in zip(*axes.get_legend_handles_labels(), strict=True):
-            found.setdefault(word, handle)
-    if len(found) > 1:
-        legend_below(figure, list(found.values()), list(found))

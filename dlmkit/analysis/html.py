@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -44,27 +43,21 @@ def write(content: Mapping[str, Any], folder: Path) -> Path:
     """
     with documents.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    drawn = {theme: pictures(content, theme) for theme in report.THEMES}
-    for theme, found in drawn.items():
+    pictures = report.drawn(plots.plots(content))
+    for theme, found in pictures.items():
         for key, picture in found.items():
             documents.write(folder / f"{key}-{theme}.png", picture)
     documents.write(folder / "analysis.json", documents.text(content))
     path = folder / "report.html"
-    documents.write(path, page(content, drawn["light"], drawn["dark"]))
+    documents.write(path, page(content, pictures))
     return path
 
 
-def pictures(content: Mapping[str, Any], theme: str) -> dict[str, bytes]:
-    """Every picture as PNG, in the colours of ``theme``."""
-    return {key: report.png(figure) for key, figure in plots.draw(content, theme).items()}
-
-
-def page(content: Mapping[str, Any], light: Mapping[str, bytes], dark: Mapping[str, bytes]) -> str:
-    """The whole report; ``light`` and ``dark`` are the same pictures as PNG."""
+def page(content: Mapping[str, Any], pictures: Mapping[str, Mapping[str, bytes]]) -> str:
+    """The whole report; ``pictures`` are PNG by theme."""
     title = f"dlmkit analyze: {content['model']}"
     sampler, grid = content["sampler"]["use"], content["grid"]["use"]
     body = [
-        f"<h1>{escape(title)}</h1>",
         f"<p>Computed on {escape(content['device'])}. "
         f"{content['texts']} texts of {content['length']} tokens, {content['steps']} steps of "
         f"{escape(sampler)} on {escape(grid)}, seed {content['seed']}; weights: "
@@ -72,9 +65,8 @@ def page(content: Mapping[str, Any], light: Mapping[str, bytes], dark: Mapping[s
         report.table(HEAD, rows(content)),
         f"<p>{escape(UNITS)}.</p>",
         *_left_out(content),
-        *(report.picture(light[key], dark[key], CAPTIONS[key]) for key in light),
-        "<h2>Protocol</h2>",
-        f"<pre>{escape(_protocol(content))}</pre>",
+        *report.figures(pictures, CAPTIONS),
+        report.facts({key: value for key, value in content.items() if key != "checkpoints"}),
     ]
     return report.page(title, body)
 
@@ -82,8 +74,3 @@ def page(content: Mapping[str, Any], light: Mapping[str, bytes], dark: Mapping[s
 def _left_out(content: Mapping[str, Any]) -> Iterable[str]:
     for what, why in content["checkpoints"][-1]["left_out"].items():
         yield f"<p>Not measured: {escape(what)} ({escape(why)}).</p>"
-
-
-def _protocol(content: Mapping[str, Any]) -> str:
-    facts = {key: value for key, value in content.items() if key != "checkpoints"}
-    return "\n".join(f"{key}: {json.dumps(value)}" for key, value in facts.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import matplotlib
@@ -16,13 +17,20 @@ from dlmkit.analysis.curves import (
     band,
     finished,
     gaps,
-    legend,
-    line,
     numbered,
     sigmas,
 )
 from dlmkit.analysis.summary import numbers
-from dlmkit.report import COLOURS, MARKERS, panel, plain_numbers, themed, whole_numbers
+from dlmkit.report import (
+    COLOURS,
+    legend,
+    look,
+    panel,
+    panels,
+    plain_numbers,
+    reference,
+    whole_numbers,
+)
 
 Content = Mapping[str, Any]
 
@@ -49,27 +57,26 @@ WAYS: Mapping[str, Way] = {
 }
 
 
-def draw(content: Content, theme: str) -> dict[str, Figure]:
-    """Every picture that ``content`` has data for, in the colours of ``theme``."""
-    drawn: dict[str, Figure | None] = {}
-    with themed(theme):
-        drawn |= {key: plot(content, theme) for key, plot in BEFORE.items()}
-        drawn |= {key: _way(content, theme, way) for key, way in WAYS.items()}
-        drawn |= {key: plot(content, theme) for key, plot in AFTER.items()}
-    return {key: figure for key, figure in drawn.items() if figure is not None}
+def plots(content: Content) -> dict[str, Callable[[], Figure | None]]:
+    """What draws each picture of ``content``, in their order; None where it has no data."""
+    ways = {key: partial(_way, content, way) for key, way in WAYS.items()}
+    before, after = (
+        {key: partial(plot, content) for key, plot in group.items()} for group in (BEFORE, AFTER)
+    )
+    return {**before, **ways, **after}
 
 
-def loss(content: Content, theme: str) -> Figure | None:
+def loss(content: Content) -> Figure | None:
     """Cross-entropy by noise level, beside exact denoisers that know little of language."""
-    return _by_level(content, theme, "model", "cross-entropy, nats a token")
+    return _by_level(content, "model", "cross-entropy, nats a token")
 
 
-def gain(content: Content, theme: str) -> Figure | None:
+def gain(content: Content) -> Figure | None:
     """What the model takes from the other positions."""
-    return _by_level(content, theme, "gain", "context gain, nats a token")
+    return _by_level(content, "gain", "context gain, nats a token")
 
 
-def _by_level(content: Content, theme: str, key: str, label: str) -> Figure | None:
+def _by_level(content: Content, key: str, label: str) -> Figure | None:
     entries = [entry for entry in content["checkpoints"] if entry["levels"]]
     if not entries:
         return None
@@ -79,7 +86,7 @@ def _by_level(content: Content, theme: str, key: str, label: str) -> Figure | No
     for place, entry in enumerate(entries):
         levels = entry["levels"]
         own = [level["sigma"] for level in levels], [level[key] for level in levels]
-        axes.plot(*own, **aged(place, entries, theme))
+        axes.plot(*own, **aged(place, entries))
     exact = {"exact unigram": "context_free", "exact bigram": "bigram"}
     for place, (words, other) in enumerate(exact.items()):
         free = [level["context_free"] for level in newest]
@@ -98,16 +105,16 @@ def _by_level(content: Content, theme: str, key: str, label: str) -> Figure | No
     return finished(figure, axes)
 
 
-def warp_cdf(content: Content, theme: str) -> Figure:
+def warp_cdf(content: Content) -> Figure:
     """The share of training draws below each noise level."""
     label = r"share of training draws below $\sigma$"
-    return _warp(content, theme, lambda warp: (warp["sigma"], warp["cdf"]), label)
+    return _warp(content, lambda warp: (warp["sigma"], warp["cdf"]), label)
 
 
-def warp_density(content: Content, theme: str) -> Figure:
+def warp_density(content: Content) -> Figure:
     """Where training draws are dense, smoothed: a learned warp has the noise of its table."""
     label = r"training draws per unit of ln $\sigma$, smoothed"
-    return _warp(content, theme, lambda warp: (warp["middle"], smoothed(warp)), label)
+    return _warp(content, lambda warp: (warp["middle"], smoothed(warp)), label)
 
 
 def smoothed(warp: Mapping[str, Sequence[float]]) -> Sequence[float]:
@@ -124,21 +131,20 @@ def smoothed(warp: Mapping[str, Sequence[float]]) -> Sequence[float]:
 
 def _warp(
     content: Content,
-    theme: str,
     curve: Callable[[Mapping[str, Any]], tuple[Sequence[float], Sequence[float]]],
     label: str,
 ) -> Figure:
     figure, axes = panel()
     entries = content["checkpoints"]
     for place, entry in enumerate(entries):
-        style = {**aged(place, entries, theme), "marker": None}
+        style = {**aged(place, entries), "marker": None}
         axes.plot(*curve(entry["warp"]), **style)
     axes.set(xlabel=SIGMA, ylabel=label, xscale="log", ylim=(0, None))
     plain_numbers(axes.xaxis)
     return finished(figure, axes)
 
 
-def _way(content: Content, theme: str, way: Way) -> Figure | None:
+def _way(content: Content, way: Way) -> Figure | None:
     """The mean over texts at each step, with the quartiles of the newest."""
     entries = [e for e in content["checkpoints"] if way.curve in e["trajectory"]["curves"]]
     if not entries:
@@ -146,12 +152,12 @@ def _way(content: Content, theme: str, way: Way) -> Figure | None:
     figure, axes = panel()
     for place, entry in enumerate(entries):
         curve = entry["trajectory"]["curves"][way.curve]
-        style = {**aged(place, entries, theme), "marker": None}
+        style = {**aged(place, entries), "marker": None}
         axes.plot(numbered(curve["mean"]), gaps(curve["mean"]), **style)
         if place == len(entries) - 1:
             band(axes, curve, style["color"])
     if way.curve == "norm_x0":
-        line(axes, content["dim"] ** 0.5, "norm of an embedding, √D")
+        reference(axes, content["dim"] ** 0.5, "norm of an embedding, √D")
     axes.set(xlabel=STEP, ylabel=way.label)
     whole_numbers(axes.xaxis)
     if way.log:
@@ -163,13 +169,13 @@ def _way(content: Content, theme: str, way: Way) -> Figure | None:
     return finished(figure, axes)
 
 
-def settled(content: Content, theme: str) -> Figure:
+def settled(content: Content) -> Figure:
     """How many tokens have found their last value by each step."""
     figure, axes = panel()
     entries = content["checkpoints"]
     for place, entry in enumerate(entries):
         share = [100 * value for value in entry["trajectory"]["settling"]["share"]]
-        style = {**aged(place, entries, theme), "marker": None, "drawstyle": "steps-post"}
+        style = {**aged(place, entries), "marker": None, "drawstyle": "steps-post"}
         axes.plot(numbered(share), share, **style)
     axes.set(xlabel=STEP, ylabel="tokens that change no more, %", ylim=(0, 102))
     whole_numbers(axes.xaxis)
@@ -177,13 +183,13 @@ def settled(content: Content, theme: str) -> Figure:
     return finished(figure, axes)
 
 
-def settled_by_position(content: Content, theme: str) -> Figure:
+def settled_by_position(content: Content) -> Figure:
     """Whether texts settle from the left, the middle or everywhere at once."""
     figure, axes = panel()
     entries = content["checkpoints"]
     for place, entry in enumerate(entries):
         found = entry["trajectory"]["settling"]["by_position"]
-        style = {**aged(place, entries, theme), "marker": None}
+        style = {**aged(place, entries), "marker": None}
         axes.plot(numbered(found["median"]), gaps(found["median"]), **style)
         if place == len(entries) - 1:
             band(axes, found, style["color"])
@@ -194,7 +200,7 @@ def settled_by_position(content: Content, theme: str) -> Figure:
     return finished(figure, axes)
 
 
-def noise_scale(content: Content, theme: str) -> Figure | None:
+def noise_scale(content: Content) -> Figure | None:
     """Quality and diversity at each scale of the initial noise."""
     entries = [entry for entry in content["checkpoints"] if entry["noise_scale"]]
     if not entries:
@@ -204,25 +210,21 @@ def noise_scale(content: Content, theme: str) -> Figure | None:
     shown = [(group, key) for group, key in wanted if not _reference(key)]
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(3.1 * columns, 2.5 * rows + 0.5), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axes, (group, key) in zip(panels, shown, strict=False):
+    figure, each = panels(len(shown), (3.1 * columns, 2.5 * rows + 0.5), columns)
+    for axes, (group, key) in zip(each, shown, strict=True):
         for place, entry in enumerate(entries):
             swept = entry["noise_scale"]
             values = gaps([one[group].get(key) for one in swept])
-            style = aged(place, entries, theme)
+            style = aged(place, entries)
             axes.plot([one["scale"] for one in swept], values, **style)
         human = [one["quality"].get(other) for one in newest for other in _references(key)]
         human = [value for value in human if value is not None]
         if human and group == "quality":
-            line(axes, human[-1], "real text")
+            reference(axes, human[-1], "real text")
         axes.set_title(key if group == "quality" else f"{key}, of tokens", fontsize=10)
-        axes.grid(alpha=0.25)
-    for axes in panels[len(shown) :]:
-        axes.remove()
-    for axes in panels[max(len(shown) - columns, 0) : len(shown)]:
+    for axes in each[max(len(shown) - columns, 0) :]:
         axes.set_xlabel("scale of the initial noise")
-    legend(figure, list(panels[: len(shown)]))
+    legend(figure, each)
     return figure
 
 
@@ -235,23 +237,19 @@ def _reference(key: str) -> bool:
     return key.startswith("human_") or key.endswith("_expected")
 
 
-def training(content: Content, theme: str) -> Figure | None:
+def training(content: Content) -> Figure | None:
     """The summary's numbers against the training step."""
     entries = [entry for entry in content["checkpoints"] if entry["step"] is not None]
     if len(entries) < 2:
         return None
     found = [numbers(entry) for entry in entries]
     shown = [key for key in found[0] if all(one[key] is not None for one in found)]
-    figure = Figure(figsize=(9.3, 5.4), layout="constrained")
-    panels = figure.subplots(2, 3, squeeze=False).flatten()
-    for place, (axes, key) in enumerate(zip(panels, shown, strict=False)):
-        style = {"color": COLOURS[place], "marker": MARKERS[place], "ms": 5, "lw": 1.8}
-        axes.plot([entry["step"] for entry in entries], [one[key] for one in found], **style)
+    figure, each = panels(len(shown), (9.3, 5.4), 3)
+    for place, (axes, key) in enumerate(zip(each, shown, strict=True)):
+        values = gaps([one[key] for one in found])
+        axes.plot([entry["step"] for entry in entries], values, **look(place))
         axes.set_title(TITLES[key], fontsize=10)
-        axes.grid(alpha=0.25)
         axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4, integer=True))
-    for axes in panels[len(shown) :]:
-        axes.remove()
     figure.supxlabel("training step", fontsize=10)
     return figure
 
@@ -265,7 +263,7 @@ TITLES: Mapping[str, str] = {
     "score turns": "turn of the score, degrees a step",
 }
 
-Plot = Callable[[Content, str], Figure | None]
+Plot = Callable[[Content], Figure | None]
 BEFORE: Mapping[str, Plot] = {
     "training": training,
     "loss": loss,

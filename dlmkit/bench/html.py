@@ -9,7 +9,7 @@ from dlmkit.bench import plots
 from dlmkit.bench.document import Document
 from dlmkit.bench.quality import headline
 from dlmkit.bench.tables import certified, groups, label, lines
-from dlmkit.report import page, picture, png, table
+from dlmkit.report import facts, figures, page, table
 from dlmkit.shown import escape
 
 CAPTIONS: Mapping[str, str] = {
@@ -37,15 +37,13 @@ def report(content: Document) -> str:
     protocol = own["protocol"]
     title = f"dlmkit bench sampler: {protocol['model']}"
     body = [
-        f"<h1>{escape(title)}</h1>",
         f"<p>{protocol['texts']} texts of {protocol['length']} tokens, seed {protocol['seed']}, on "
         f"{escape(str(protocol['device']))}, {escape(content['datetime'][:19])} UTC.</p>",
         *_verdicts(own["verdicts"]),
         *(part for name, entries in groups(content) for part in _table(name, entries)),
         *(f"<p>{escape(line)}</p>" for line in lines(content)[1 + len(own["verdicts"]) :] if line),
-        *_figures(content),
-        "<h2>Protocol</h2>",
-        f"<pre>{escape(_facts(protocol))}\n\n{escape(_facts(own['versions']))}</pre>",
+        *figures(plots.pictures(content), CAPTIONS),
+        facts(protocol, own["versions"]),
     ]
     return page(title, body, STYLE)
 
@@ -116,13 +114,3 @@ def _cells(entry: Entry) -> list[str]:
         ),
         certified(info["certificate"]),
     ]
-
-
-def _figures(content: Document) -> Iterable[str]:
-    light, dark = plots.draw(content, "light"), plots.draw(content, "dark")
-    for name, figure in light.items():
-        yield picture(png(figure, 110), png(dark[name], 110), CAPTIONS[name])
-
-
-def _facts(facts: Mapping[str, Any]) -> str:
-    return "\n".join(f"{key}: {value}" for key, value in facts.items())

@@ -1,27 +1,37 @@
-"""The document's pictures. Each is drawn twice, for light and for dark pages."""
+"""The document's pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dlmkit import documents
 from dlmkit.bench.document import Document
 from dlmkit.bench.quality import headline
-from dlmkit.report import COLOURS, MARKERS, legend_below, themed, whole_numbers
+from dlmkit.report import (
+    COLOURS,
+    drawn,
+    legend,
+    look,
+    panel,
+    panels,
+    plain_numbers,
+    reference,
+    whole_numbers,
+)
 
 
 def quality(content: Document) -> Figure | None:
     """Negative log-likelihood, and distance from held-out text, against evaluations a text."""
-    figure, axes = _panels(2, (11.0, 4.6))
-    for (column, title), panel in zip(
+    figure, both = panels(2, (11.0, 4.6))
+    for (column, title), axes in zip(
         (("nll", "NLL, nats a token"), ("ngram_tv", "n-gram distance from held-out text")),
-        axes,
+        both,
         strict=True,
     ):
         for index, (name, entries) in enumerate(_series(content)):
@@ -32,12 +42,11 @@ def quality(content: Document) -> Figure | None:
             )
             if points:
                 line = "-" if len(points) > 1 else ""
-                _plot(panel, points, index, name, line)
-        panel.set(xlabel="evaluations a text", ylabel=title, xscale="log")
-        _human(panel, content, column)
-        _plain_ticks(panel)
-        panel.grid(alpha=0.25)
-    _legend_below(figure, axes[0])
+                axes.plot(*zip(*points, strict=True), ls=line, label=name, **look(index))
+        axes.set(xlabel="evaluations a text", ylabel=title, xscale="log")
+        _human(axes, content, column)
+        plain_numbers(axes.xaxis)
+    legend(figure, both)
     return figure
 
 
@@ -64,7 +73,7 @@ def _human(axes: Axes, content: Document, column: str) -> None:
         names = {"nll": ("human_nll_per_token",)}
     value = next((worth[name] for name in names[column] if name in worth), None)
     if value is not None:
-        axes.axhline(value, ls=":", lw=1.4, color="#8c8c8c", label="real text of this amount")
+        reference(axes, value, "real text of this amount")
 
 
 def exit_steps(content: Document) -> Figure | None:
@@ -75,7 +84,7 @@ def exit_steps(content: Document) -> Figure | None:
     entries = [e for e in entries if e["group"] == entries[0]["group"]]
     if len(entries) < 2:
         return None
-    figure, (panel,) = _panels(1, (8.4, 4.8))
+    figure, axes = panel((8.4, 4.8))
     for index, entry in enumerate(entries):
         info = entry["extra_info"]
         oracle = info["exit"] == "oracle-exit"
@@ -86,21 +95,20 @@ def exit_steps(content: Document) -> Figure | None:
             done += number
         points.append((info["steps"], 1.0))
         style = "-" if oracle else ("--" if info["exit"] == "fixed" else "-.")
-        panel.plot(
+        axes.plot(
             *zip(*points, strict=True),
             lw=2.6 if oracle else 1.6,
             ls=style,
             color=COLOURS[index % len(COLOURS)],
             label=info["exit"],
         )
-    panel.set(
+    axes.set(
         xlabel="step of the grid",
         ylabel="share of texts that have halted",
         title=entries[0]["group"].rsplit(" | ", 1)[0],
     )
-    whole_numbers(panel.xaxis)
-    panel.legend(frameon=False, loc="upper left")
-    panel.grid(alpha=0.25)
+    whole_numbers(axes.xaxis)
+    axes.legend(frameon=False, loc="upper left")
     return figure
 
 
@@ -112,27 +120,23 @@ def risk(content: Document) -> Figure | None:
         return None
     columns = min(3, len(curves))
     rows = -(-len(curves) // columns)
-    figure = Figure(figsize=(3.9 * columns + 0.4, 3.3 * rows + 0.6), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    figure, each = panels(len(curves), (3.9 * columns + 0.4, 3.3 * rows + 0.6), columns)
     bound = content["dlmkit"]["protocol"]["bound"]
-    for panel, curve in zip(panels, curves, strict=False):
+    for axes, curve in zip(each, curves, strict=True):
         thresholds = [p["threshold"] for p in curve["points"]]
         for key, colour, name in (
             ("calibration", COLOURS[0], "chosen on"),
             ("report", COLOURS[1], "reported on"),
         ):
             values = [100 * p[key] for p in curve["points"]]
-            panel.plot(thresholds, values, color=colour, lw=1.8, label=name)
-        panel.axhline(100 * bound, color="#8c8c8c", ls=":", lw=1.4, label="bound")
-        panel.set(title=curve["rule"], xlabel="threshold", ylabel="tokens that differ, %")
-        panel.set_xscale("log")
-        panel.set_yscale("symlog", linthresh=1.0)
-        panel.set_yticks([0, 1, 10, 100], ["0", "1", "10", "100"])
-        panel.set_ylim(-0.1, 100)
-        panel.grid(alpha=0.25)
-    for panel in panels[len(curves) :]:
-        panel.remove()
-    panels[0].legend(frameon=False)
+            axes.plot(thresholds, values, color=colour, lw=1.8, label=name)
+        reference(axes, 100 * bound, "bound")
+        axes.set(title=curve["rule"], xlabel="threshold", ylabel="tokens that differ, %")
+        axes.set_xscale("log")
+        axes.set_yscale("symlog", linthresh=1.0)
+        axes.set_yticks([0, 1, 10, 100], ["0", "1", "10", "100"])
+        axes.set_ylim(-0.1, 100)
+    each[0].legend(frameon=False)
     return figure
 
 
@@ -142,31 +146,22 @@ def compaction(content: Document) -> Figure | None:
     found = [c for c in found if c["case"] == found[0]["case"] and c["exit"] != "fixed"]
     if not found:
         return None
-    figure, (panel,) = _panels(1, (8.4, 4.8))
+    figure, axes = panel((8.4, 4.8))
     styles = (("constant", "-", "refill"), ("barrier", ":", "barrier"))
     for index, curve in enumerate(found[:6]):
         for key, line, name in styles:
             sizes = [p["batch"] for p in curve["points"]]
-            panel.plot(
-                sizes,
-                [p[key] for p in curve["points"]],
-                line,
-                color=COLOURS[index % len(COLOURS)],
-                marker=MARKERS[index],
-                ms=4,
-                lw=1.8,
-                label=f"{curve['exit']}, {name}",
-            )
-    panel.set(
+            values = [p[key] for p in curve["points"]]
+            axes.plot(sizes, values, ls=line, label=f"{curve['exit']}, {name}", **look(index))
+    axes.set(
         xlabel="slots (batch)",
         ylabel="row steps needed / executed",
         ylim=(None, 1.02),
         title="What halting saves of the row steps, constant shape to the end",
     )
-    panel.set_xscale("log", base=2)
-    panel.set_xticks(sizes, [str(size) for size in sizes])
-    panel.grid(alpha=0.25)
-    _legend_below(figure, panel)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    legend(figure, [axes])
     return figure
 
 
@@ -175,13 +170,13 @@ def breakdown(content: Document) -> Figure | None:
     found = content["dlmkit"]["breakdown"]
     if not found:
         return None
-    figure, (panel,) = _panels(1, (9.2, 1.7 + 0.7 * len(found)))
+    figure, axes = panel((9.2, 1.7 + 0.7 * len(found)))
     parts = list(found[0]["seconds"])
     for place, case in enumerate(found):
         left = 0.0
         for index, part in enumerate(parts):
             width = 1e3 * case["seconds"][part]
-            panel.barh(
+            axes.barh(
                 place,
                 width,
                 left=left,
@@ -190,10 +185,10 @@ def breakdown(content: Document) -> Figure | None:
                 label=part if place == 0 else None,
             )
             left += width
-    panel.set_yticks(range(len(found)), [c["case"].rsplit(" | ", 1)[0] for c in found])
-    panel.invert_yaxis()
-    panel.set(xlabel="milliseconds of one step, each part by itself")
-    _legend_below(figure, panel)
+    axes.set_yticks(range(len(found)), [c["case"].rsplit(" | ", 1)[0] for c in found])
+    axes.invert_yaxis()
+    axes.set(xlabel="milliseconds of one step, each part by itself")
+    legend(figure, [axes])
     return figure
 
 
@@ -206,50 +201,16 @@ PLOTS: Mapping[str, Callable[[Document], Figure | None]] = {
 }
 
 
-def draw(content: Document, theme: str) -> dict[str, Figure]:
-    """Every picture that the document has data for, in the colours of ``theme``."""
-    with themed(theme):
-        drawn = {name: plot(content) for name, plot in PLOTS.items()}
-    return {name: figure for name, figure in drawn.items() if figure is not None}
+def pictures(content: Document) -> dict[str, dict[str, bytes]]:
+    """By theme, every picture that the document has data for, as PNG."""
+    return drawn({name: partial(plot, content) for name, plot in PLOTS.items()})
 
 
 def save(content: Document, folder: Path) -> list[Path]:
     """Write the light pictures as PNG into ``folder``. Raises UsageError if that fails."""
-    paths = []
     with documents.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for name, figure in draw(content, "light").items():
-            paths.append(folder / f"{name}.png")
-            figure.savefig(paths[-1], dpi=140)
-    return paths
-
-
-def _panels(count: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=size, layout="constrained")
-    return figure, list(figure.subplots(1, count, squeeze=False)[0])
-
-
-def _plot(
-    panel: Axes, points: Sequence[tuple[float, float]], index: int, name: str, line: str
-) -> None:
-    panel.plot(
-        *zip(*points, strict=True),
-        color=COLOURS[index % len(COLOURS)],
-        # another marker where colours begin again
-        marker=MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],
-        ms=6,
-        lw=1.6,
-        ls=line,
-        label=name,
-    )
-
-
-def _plain_ticks(panel: Axes) -> None:
-    """Numbers instead of powers of ten on a logarithmic axis."""
-    formatter = matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}")
-    panel.xaxis.set_major_formatter(formatter)
-    panel.xaxis.set_minor_formatter(formatter)
-
-
-def _legend_below(figure: Figure, panel: Axes) -> None:
-    legend_below(figure, *panel.get_legend_handles_labels())
+    light = {folder / f"{name}.png": found for name, found in pictures(content)["light"].items()}
+    for path, picture in light.items():
+        documents.write(path, picture)
+    return [*light]

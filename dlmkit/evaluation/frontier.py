@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from dlmkit.errors import UsageError
 from dlmkit.evaluation.record import FRONTIER, Record
+from dlmkit.report import look, panel, reach, real
 
 QUALITY = ("nll_per_token", "nll_per_character", "nll")
 ENTROPY = ("entropy_pooled", "entropy_1", "entropy", "entropy_4")
@@ -86,53 +87,26 @@ def crossing(points: Sequence[tuple[float, float]], at: float) -> float | None:
 
 def plot(frontier: Frontier) -> Figure:
     """The curve, one point a value with its intervals, and human text where it was measured."""
-    figure = Figure(figsize=(7.0, 5.0), layout="constrained")
-    panel = figure.subplots()
-    points = list(frontier.points())
-    panel.plot(
-        [x["value"] for _, x, _ in points],
-        [y["value"] for _, _, y in points],
-        color="#0b5394",
-        lw=1.4,
-        zorder=1,
-    )
-    for value, x, y in points:
-        panel.errorbar(
-            x["value"],
-            y["value"],
-            xerr=_bars(x),
-            yerr=_bars(y),
-            color="#0b5394",
-            marker="o",
-            ms=5,
-            capsize=2,
-            lw=0.9,
-        )
-        panel.annotate(
-            f"{value:g}", (x["value"], y["value"]), (6, 6), textcoords="offset points", fontsize=9
-        )
-    _human(panel, frontier)
-    panel.set(
+    figure, axes = panel((7.0, 5.0))
+    values, *numbers = zip(*frontier.points(), strict=True)
+    x, y = ([number["value"] for number in found] for found in numbers)
+    bars: dict[str, Any] = {
+        "xerr": reach(numbers[0]),
+        "yerr": reach(numbers[1]),
+        "capsize": 2,
+        "elinewidth": 0.9,
+    }
+    axes.errorbar(x, y, **bars, **look(0))
+    for value, place in zip(values, zip(x, y, strict=True), strict=True):
+        axes.annotate(f"{value:g}", place, (6, 6), textcoords="offset points", fontsize=9)
+    results, names = frontier.records[0].results, (frontier.entropy, frontier.quality)
+    human: list[Any] = [results[metric].get(f"human_{name}") for metric, name in names]
+    if all(human):
+        real(axes, human[0]["value"], human[1]["value"], "human text")
+        axes.legend(frameon=False)
+    axes.set(
         xlabel=f"{frontier.entropy[1]}, nats ({frontier.entropy[0]})",
         ylabel=f"{frontier.quality[1]}, nats ({frontier.quality[0]}): lower is likelier",
         title=f"Quality against entropy over {frontier.over}",
     )
-    panel.grid(alpha=0.25)
     return figure
-
-
-def _bars(number: Mapping[str, Any]) -> list[list[float]] | None:
-    if number["low"] is None:
-        return None
-    value = number["value"]
-    return [[max(value - number["low"], 0.0)], [max(number["high"] - value, 0.0)]]
-
-
-def _human(panel: Any, frontier: Frontier) -> None:
-    """Human text as a cross, where both of its numbers were measured."""
-    results = frontier.records[0].results
-    names = [(metric, f"human_{name}") for metric, name in (frontier.entropy, frontier.quality)]
-    if all(name in results[metric] for metric, name in names):
-        x, y = (results[metric][name]["value"] for metric, name in names)
-        panel.plot(x, y, marker="X", ms=10, color="#d55e00", ls="none", label="human text")
-        panel.legend(frameon=False)

@@ -11,6 +11,7 @@ from typing import Any
 from dlmkit import files
 from dlmkit.errors import CheckpointError
 from dlmkit.model import Model
+from dlmkit.report import markdown
 from dlmkit.training.curves import CURVES
 from dlmkit.training.folder import METRICS
 from dlmkit.training.metrics import read_metrics
@@ -71,7 +72,7 @@ def licensed(text: str, name: str, licence: str) -> str:
     from huggingface_hub import ModelCard
 
     made = ModelCard(text.replace(f"\n{UNLICENSED}", ""))
-    made.data.license = licence
+    made.data.__dict__["license"] = licence  # where the library keeps its fields
     made.text = re.sub(r"^# .*$", lambda _: f"# {name}", made.text, count=1, flags=re.MULTILINE)
     return str(made)
 
@@ -170,10 +171,8 @@ def _curve(validations: Sequence[Record], source: Path | None) -> str:
     count = min(CURVE_ROWS, len(validations))
     last = len(validations) - 1
     chosen = [validations[round(last * i / max(1, count - 1))] for i in range(count)]
-    lines = [f"| {r['step']} | {r['loss']:.4f} | {_gain(r)} |" for r in chosen]
-    table = "\n".join(
-        ["| step | held-out loss, nats a token | context gain |", "|--:|--:|--:|", *lines]
-    )
+    head = ("step", "held-out loss, nats a token", "context gain")
+    table = markdown(head, ((str(r["step"]), f"{r['loss']:.4f}", _gain(r)) for r in chosen), 0)
     drawn = (run_of(source) or source) / CURVES
     picture = f"\n\n![Loss and context gain]({CURVES})" if files.is_png(drawn) else ""
     return (
@@ -191,12 +190,12 @@ def _metrics(records: Sequence[Record]) -> str:
     measured = [record for record in records if record["kind"] == "metric"]
     if not measured:
         return ""
-    lines = [
-        f"| {part} | {key} | {value:.4f} |"
+    rows = (
+        (part, key, f"{value:.4f}")
         for part, values in measured[-1]["metrics"].items()
         for key, value in values.items()
-    ]
-    table = "\n".join(["| metric | figure | value |", "|---|---|--:|", *lines])
+    )
+    table = markdown(("metric", "figure", "value"), rows, 2)
     return f"## Evaluation\n\nOf {measured[-1]['texts']} texts at the end of training.\n\n{table}"
 
 

@@ -9,7 +9,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dlmkit.report import whole_numbers
+from dlmkit.report import COLOURS, GREY, faded, look, panels, whole_numbers
 
 Record = Mapping[str, Any]
 
@@ -21,11 +21,10 @@ def curves(records: Sequence[Record]) -> Figure:
     leaves how much to be guessed depends on the embeddings, and those move.
     """
     validations = [record for record in records if record["kind"] == "validation"]
-    figure = Figure(figsize=(11 if validations else 6, 4.2), layout="constrained")
-    panels = figure.subplots(1, 2 if validations else 1, squeeze=False)[0]
-    _losses(panels[0], records)
+    figure, axes = panels(2, (11.0, 4.2)) if validations else panels(1, (6.0, 4.2))
+    _losses(axes[0], records)
     if validations:
-        _gains(panels[1], validations)
+        _gains(axes[1], validations)
     return figure
 
 
@@ -33,47 +32,38 @@ def _losses(axes: Axes, records: Sequence[Record]) -> None:
     train = [(r["step"], r["loss"]) for r in records if r["kind"] == "train"]
     held_out = [(r["step"], r["loss"]) for r in records if r["kind"] == "validation"]
     if train:
-        axes.plot(*zip(*train, strict=True), color="#9aa5b1", lw=1, label="training, warped draws")
+        axes.plot(*zip(*train, strict=True), color=GREY, lw=1, label="training, warped draws")
     if held_out:
-        axes.plot(
-            *zip(*held_out, strict=True),
-            color="#0b5394",
-            marker="o",
-            ms=4,
-            label="held out, mean over fixed levels",
-        )
+        words = "held out, mean over fixed levels"
+        axes.plot(*zip(*held_out, strict=True), label=words, **look(0))
     axes.set(xlabel="step", ylabel="cross-entropy, nats per token", title="Loss")
     whole_numbers(axes.xaxis)
     axes.legend(frameon=False)
-    axes.grid(alpha=0.25)
 
 
 def _gains(axes: Axes, validations: Sequence[Record]) -> None:
     validations = [v for v in validations if v["levels"][0]["context_free"] is not None]
-    colours = matplotlib.colormaps["viridis"]
     for index, record in enumerate(validations):
         last = index == len(validations) - 1
         free, gain = _series(record, "model")
         axes.plot(
             free,
             gain,
-            color=colours(0.95 * (1.0 - (index + 1) / len(validations))),
-            lw=2.4 if last else 1.0,
+            **faded(index, len(validations)),
             marker="o" if last else None,
             ms=4,
             label=f"model, step {record['step']}" if last or index == 0 else None,
         )
     if validations and validations[-1]["levels"][0]["bigram"] is not None:
         free, gain = _series(validations[-1], "bigram")
-        axes.plot(free, gain, color="#d55e00", ls="--", lw=1.6, label="exact bigram denoiser")
-    axes.axhline(0.0, color="black", lw=0.8)
+        axes.plot(free, gain, color=COLOURS[1], ls="--", lw=1.6, label="exact bigram denoiser")
+    axes.axhline(0.0, color=matplotlib.rcParams["axes.edgecolor"], lw=0.8)
     axes.set(
         xlabel="context-free cross-entropy, nats per token",
         ylabel="context gain, nats per token",
         title="What the other positions tell",
     )
     axes.legend(frameon=False)
-    axes.grid(alpha=0.25)
 
 
 def _series(record: Record, who: str) -> tuple[list[float], list[float]]:

@@ -43,7 +43,6 @@ def player(film: Film, speed: float) -> str:
     swatches = "".join(f'<b style="background:{hexadecimal(c)}"></b>' for c in colours)
     code = files("dlmkit_viewers").joinpath(CODE).read_text(encoding="utf-8")
     body = [
-        f"<h1>{escape(title)}</h1>",
         '<p id="facts" aria-live="off"></p>',
         '<div id="bar"><button id="play" type="button">Play</button><div id="track">'
         f'<input id="step" type="range" min="1" max="{film.steps}" value="{film.steps}" '
