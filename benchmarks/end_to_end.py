@@ -23,10 +23,11 @@ from likelihoods import Scores, decoded, entropy_gap, nll_gap, scorer
 
 from dlmkit.bench.cases import Case, numbers
 from dlmkit.bench.measure import Outcome
-from dlmkit.bench.subject import Subject
+from dlmkit.bench.parts import parts_of
 from dlmkit.bench.timing import interleaved, summary
 from dlmkit.core.network import Conditioning
 from dlmkit.core.schedule import Level
+from dlmkit.model import Model
 from dlmkit.noise import Noise
 from dlmkit.sampling.levels import levels
 from dlmkit.sampling.runner import INITIAL
@@ -36,9 +37,9 @@ REFERENCE = 200
 
 
 @torch.no_grad()
-def plain(subject: Subject, count: int, steps: int, seed: int, grid: str) -> Outcome:
+def plain(subject: Model, count: int, steps: int, seed: int, grid: str) -> Outcome:
     """Euler written the usual way; the texts of dlmkit's own Euler, but for rounding."""
-    parts = subject.parts(Case("euler", grid, steps, count))
+    parts = parts_of(subject, Case("euler", grid, steps, count))
     space, network = parts.space, subject.assembly.network
     device, length = parts.device, subject.config.length
     table = levels(parts, steps)
@@ -81,7 +82,7 @@ def fewest(
     return None
 
 
-def measure(options: argparse.Namespace, subject: Subject) -> dict[str, Any]:
+def measure(options: argparse.Namespace, subject: Model) -> dict[str, Any]:
     """The figure, printed."""
     own_sampler, own_grid = figures.own(subject)
     sampler, grid = options.sampler or own_sampler, options.grid or own_grid

@@ -20,11 +20,11 @@ from likelihoods import agreement, decoded, entropy_gap, nll_gap, scorer
 
 from dlmkit.bench.cases import Case
 from dlmkit.bench.measure import Outcome
-from dlmkit.bench.subject import Subject
 from dlmkit.exact.intervals import clopper_pearson
+from dlmkit.model import Model
 
 
-def measure(options: argparse.Namespace, subject: Subject) -> dict[str, Any]:
+def measure(options: argparse.Namespace, subject: Model) -> dict[str, Any]:
     """The figure, printed."""
     sampler, grid = figures.own(subject)
     cases = {
@@ -48,7 +48,7 @@ def measure(options: argparse.Namespace, subject: Subject) -> dict[str, Any]:
     return compare(subject, cases, runs)
 
 
-def compare(subject: Subject, cases: dict[str, Case], runs: dict[str, Outcome]) -> dict[str, Any]:
+def compare(subject: Model, cases: dict[str, Case], runs: dict[str, Outcome]) -> dict[str, Any]:
     """The tests of ``runs``, printed."""
     score = scorer(subject)
     texts = {name: decoded(subject, run) for name, run in runs.items()}

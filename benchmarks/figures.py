@@ -17,8 +17,9 @@ from dlmkit.bench import document
 from dlmkit.bench.cases import Case
 from dlmkit.bench.defaults import short
 from dlmkit.bench.measure import Work
-from dlmkit.bench.subject import Subject, open_subject
+from dlmkit.bench.parts import parts_of
 from dlmkit.errors import DlmkitError
+from dlmkit.model import Model, open_model
 from dlmkit.sampling.requests import unconditional
 from dlmkit.training.memory import keep_freed
 
@@ -38,7 +39,7 @@ def parser(doc: str | None, texts: int) -> argparse.ArgumentParser:
     return made
 
 
-Measure = Callable[[argparse.Namespace, Subject], Any]
+Measure = Callable[[argparse.Namespace, Model], Any]
 
 
 def run(made: argparse.ArgumentParser, measure: Measure) -> int:
@@ -47,7 +48,7 @@ def run(made: argparse.ArgumentParser, measure: Measure) -> int:
     keep_freed()
     try:
         device = devices.choose(options.device)
-        subject = open_subject(options.model, options.set, device)
+        subject = open_model(options.model, options.set, device=device)
         found = measure(options, subject)
     except DlmkitError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -59,17 +60,17 @@ def run(made: argparse.ArgumentParser, measure: Measure) -> int:
     return 0
 
 
-def own(subject: Subject) -> tuple[str, str]:
+def own(subject: Model) -> tuple[str, str]:
     """The sampler and the grid of the model's recipe, in their short form."""
     config = subject.config
     return short(subject, "sampler", config.sampler), short(subject, "grid", config.grid)
 
 
-def work(subject: Subject, case: Case, count: int, seed: int) -> Work:
+def work(subject: Model, case: Case, count: int, seed: int) -> Work:
     """``count`` free texts of ``case``."""
     length = subject.config.length
     requests = unconditional(count, length)
-    return Work(subject.parts(case), requests, seed, case.steps, case.batch_size, length)
+    return Work(parts_of(subject, case), requests, seed, case.steps, case.batch_size, length)
 
 
 def threads() -> str:

@@ -33,12 +33,12 @@ from dlmkit.bench.measure import Work
 from dlmkit.bench.plan import Plan
 from dlmkit.bench.rules import Scheduled
 from dlmkit.bench.sampler import run
-from dlmkit.bench.subject import open_subject
 from dlmkit.bench.tables import lines
 from dlmkit.bench.timing import interleaved
 from dlmkit.errors import DlmkitError, PluginError
 from dlmkit.kernels import vocabulary
 from dlmkit.kernels.attention import BACKENDS, resolve_attention
+from dlmkit.model import open_model
 from dlmkit.sampling.inference import Inference
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import unconditional
@@ -208,10 +208,11 @@ def refill(device: torch.device) -> dict[str, Any]:
 
 def exits(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """What exit rules save on a trained model."""
-    subject = open_subject(options.model, (), device)
+    subject = open_model(options.model, device=device)
     nothing = dict.fromkeys(("sampler", "grid", "steps", "batch_size", "guidance"))
     asked = lists(subject, {**nothing, "precision": "bf16+graphs"}, False, True)
     plan = Plan(
+        options.model,
         asked,
         options.count,
         options.count,

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dlmkit.bench.measure import Outcome
-from dlmkit.bench.subject import Subject
 from dlmkit.exact.intervals import Interval, jackknife, percentile
+from dlmkit.model import Model
 from dlmkit.plugin import Part
 from dlmkit_grammar.data import GrammarData
 from dlmkit_grammar.metric import GrammarScore, floored
@@ -30,19 +30,19 @@ Scores = Float[Tensor, "B 2"]
 """Nats and the number of units (tokens, words) that they are of, a text each."""
 
 
-def scorer(subject: Subject) -> Callable[[Sequence[str]], Scores]:
+def scorer(subject: Model) -> Callable[[Sequence[str]], Scores]:
     """Exact likelihoods where the language is known, else the n-gram judge's of its tokens."""
     if isinstance(subject.data, MarkovData):
-        exact: ExactScore = subject.build("metric", Part(use="markov:exact"))
+        exact: ExactScore = subject.assembly.build("metric", Part(use="markov:exact"))
         exact.fit(subject.data)
         return lambda texts: _pairs(
             [(n * exact.length, exact.length) for n in exact.per_text(exact.ids(texts)).tolist()]
         )
     if isinstance(subject.data, GrammarData):
-        grammar: GrammarScore = subject.build("metric", Part(use="grammar:grammar"))
+        grammar: GrammarScore = subject.assembly.build("metric", Part(use="grammar:grammar"))
         grammar.fit(subject.data)
         return lambda texts: _pairs([_grammar(grammar, text) for text in texts])
-    judge: NgramJudgeMetric = subject.build(
+    judge: NgramJudgeMetric = subject.assembly.build(
         "metric", Part(use="text:ngram-judge", options={"unit": "tokens", "order": 4})
     )
     judge.fit(subject.data)
@@ -64,11 +64,11 @@ def _judged(judge: NgramJudgeMetric, text: str) -> tuple[float, int]:
     return (-float(judge.model.log_probabilities(row).sum()), len(row)) if len(row) else (0.0, 0)
 
 
-def agreement(subject: Subject, texts: Sequence[str]) -> tuple[int, int] | None:
+def agreement(subject: Model, texts: Sequence[str]) -> tuple[int, int] | None:
     """(sentences that agree, valid ones) of a model of the grammar; None for any other."""
     if not isinstance(subject.data, GrammarData):
         return None
-    metric: GrammarScore = subject.build("metric", Part(use="grammar:grammar"))
+    metric: GrammarScore = subject.assembly.build("metric", Part(use="grammar:grammar"))
     metric.fit(subject.data)
     sentences = [s for text in texts for s in metric.split(text)[0] if s.pattern is not None]
     return sum(s.log_probability > -math.inf for s in sentences), len(sentences)
@@ -141,6 +141,6 @@ def _weights(texts: int, seed: int) -> Float[Tensor, "draws B"]:
     return counts.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
 
 
-def decoded(subject: Subject, outcome: Outcome) -> list[str]:
+def decoded(subject: Model, outcome: Outcome) -> list[str]:
     """The texts of a run."""
     return [subject.assembly.tokenizer.decode(sample.ids) for sample in outcome.samples]

@@ -23,16 +23,16 @@ from dlmkit.bench.cases import FULL, Case
 from dlmkit.bench.exits import record
 from dlmkit.bench.measure import barrier_row_steps
 from dlmkit.bench.rules import Family, Scheduled
-from dlmkit.bench.subject import Subject
 from dlmkit.bench.timing import interleaved, summary
 from dlmkit.exits.replay import oracle, replay
+from dlmkit.model import Model
 from dlmkit.sampling.requests import unconditional
 from dlmkit.sampling.slots import constant
 
 ORACLE = "oracle"
 
 
-def measure(options: argparse.Namespace, subject: Subject) -> dict[str, Any]:
+def measure(options: argparse.Namespace, subject: Model) -> dict[str, Any]:
     """The figure, printed."""
     sampler, grid = figures.own(subject)
     steps = options.steps or subject.config.sample.steps
@@ -62,7 +62,7 @@ def measure(options: argparse.Namespace, subject: Subject) -> dict[str, Any]:
     return {**found, "seconds": seconds}
 
 
-def halting(options: argparse.Namespace, subject: Subject, case: Case) -> torch.Tensor:
+def halting(options: argparse.Namespace, subject: Model, case: Case) -> torch.Tensor:
     """The step at which each text halts."""
     requests = unconditional(options.count, subject.config.length)
     families = [] if options.exit == ORACLE else [Family.of(subject, options.exit)]
@@ -74,7 +74,7 @@ def halting(options: argparse.Namespace, subject: Subject, case: Case) -> torch.
 
 
 def ways(
-    options: argparse.Namespace, subject: Subject, case: Case, when: torch.Tensor
+    options: argparse.Namespace, subject: Model, case: Case, when: torch.Tensor
 ) -> dict[str, Callable[[], Any]]:
     """The three runs."""
     whole = figures.work(subject, case, options.count, options.seed)

@@ -15,8 +15,9 @@ import torch
 
 from dlmkit.bench.cases import Case
 from dlmkit.bench.measure import Outcome, Work
+from dlmkit.bench.parts import parts_of
 from dlmkit.bench.rules import Scheduled
-from dlmkit.bench.subject import Subject, open_subject
+from dlmkit.model import Model, open_model
 from dlmkit.sampling.requests import unconditional
 
 pytest.importorskip("pytest_benchmark", reason="pip install 'dlmkit[test]'")
@@ -25,12 +26,12 @@ TEXTS, STEPS = 32, 16
 
 
 @pytest.fixture(scope="module")
-def subject() -> Subject:
-    return open_subject("markov")
+def subject() -> Model:
+    return open_model("markov")
 
 
-def work(subject: Subject, sampler: str = "dpm-2m", slots: int = 16) -> Work:
-    parts = subject.parts(Case(sampler, "sqrt-entropic", STEPS, slots))
+def work(subject: Model, sampler: str = "dpm-2m", slots: int = 16) -> Work:
+    parts = parts_of(subject, Case(sampler, "sqrt-entropic", STEPS, slots))
     length = subject.config.length
     return Work(parts, unconditional(TEXTS, length), 0, STEPS, slots, length)
 
@@ -46,16 +47,16 @@ def timed(benchmark: Any, run: Any) -> Outcome:
 
 
 @pytest.mark.parametrize("slots", [1, 8, 32])
-def test_full_run(benchmark: Any, subject: Subject, slots: int) -> None:
+def test_full_run(benchmark: Any, subject: Model, slots: int) -> None:
     assert timed(benchmark, work(subject, slots=slots).run).executed == TEXTS * STEPS
 
 
 @pytest.mark.parametrize("sampler", ["euler", "heun", "dpm-2m", "dpm-2m-sde"])
-def test_sampler(benchmark: Any, subject: Subject, sampler: str) -> None:
+def test_sampler(benchmark: Any, subject: Model, sampler: str) -> None:
     timed(benchmark, work(subject, sampler).run)
 
 
-def test_halting_with_refill(benchmark: Any, subject: Subject) -> None:
+def test_halting_with_refill(benchmark: Any, subject: Model) -> None:
     """Texts halt after 1 to 16 steps: half of the row steps are left, and half of the time."""
     whole = work(subject)
     when = 1 + torch.arange(TEXTS) % STEPS

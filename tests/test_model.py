@@ -11,10 +11,10 @@ import torch
 
 import dlmkit
 from dlmkit import hookimpl
-from dlmkit.bench.subject import default_model, open_subject
+from dlmkit.bench.parts import default_model
 from dlmkit.cli.app import main
 from dlmkit.errors import PluginError, RecipeError
-from dlmkit.model import Model
+from dlmkit.model import Model, open_model
 from dlmkit.plugin import ShippedModel
 from dlmkit.recipe.assemble import assemble
 from dlmkit.recipe.load import load_recipe
@@ -90,9 +90,7 @@ def test_the_default_of_the_bench_is_a_model_of_dlmkits_own(ship, toy, monkeypat
     shipped = ShippedModel("a-toy", "a toy", toy)
     monkeypatch.setattr(ddlm, "register_models", hookimpl(lambda: [shipped]), raising=False)
     assert default_model() == "ddlm:a-toy"
-    model = open_subject(None)
-    assert model.name == "ddlm:a-toy"
-    assert model.config.length == 32
+    assert open_model(default_model()).config.length == 32
 
 
 def test_a_name_of_two_plugins(ship):

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from dlmkit.bench.rules import families
-from dlmkit.bench.subject import Subject
 from dlmkit.cli.app import main
 from dlmkit.core.context import BuildContext
 from dlmkit.model import compose
@@ -101,6 +100,4 @@ def test_a_short_name_of_two_plugins_is_refused(capsys):
 
 
 def test_the_bench_tunes_the_rule_like_a_built_in():
-    built = model()
-    subject = Subject("flow", built.assembly, built.assembly.data)
-    assert "plateau:steps=tuned" in families(subject)
+    assert "plateau:steps=tuned" in families(model())

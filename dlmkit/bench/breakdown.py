@@ -10,9 +10,9 @@ import torch
 
 from dlmkit.bench.cases import Case
 from dlmkit.bench.flops import level_dtype, unconditional
-from dlmkit.bench.subject import Subject
 from dlmkit.bench.timing import interleaved
 from dlmkit.core.sampler import Step
+from dlmkit.model import Model
 from dlmkit.noise import Noise
 from dlmkit.sampling.levels import levels
 from dlmkit.sampling.parts import SamplingParts
@@ -20,7 +20,7 @@ from dlmkit.sampling.parts import SamplingParts
 
 @torch.no_grad()
 def step_breakdown(
-    subject: Subject, case: Case, parts: SamplingParts, rounds: int = 5
+    model: Model, case: Case, parts: SamplingParts, rounds: int = 5
 ) -> dict[str, float]:
     """Seconds of one step of ``case``'s batch in the middle of its grid, by part: each the best
     of interleaved rounds.
@@ -30,7 +30,7 @@ def step_breakdown(
     """
     device, space = parts.device, parts.space
     rows = torch.arange(case.batch_size, device=device)
-    ids = torch.zeros(case.batch_size, subject.config.length, dtype=torch.int64, device=device)
+    ids = torch.zeros(case.batch_size, model.config.length, dtype=torch.int64, device=device)
     clean = space.embed(ids)
     table = levels(parts, case.steps)
     middle = (case.steps - 1) // 2
@@ -45,7 +45,7 @@ def step_breakdown(
     previous = parts.denoise.start(x)
     prediction = parts.denoise(x, here, previous, conditioning)
     step = Step.between(x, here, there, noise, previous, middle, case.steps)
-    network = subject.assembly.network
+    network = model.assembly.network
     has_before = torch.ones_like(rows, dtype=torch.bool)
     runs: dict[str, Callable[[], Any]] = {
         "network": lambda: network(read, here, conditioning, previous),

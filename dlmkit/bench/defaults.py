@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 from dlmkit.bench.cases import Lists, numbers, precisions, words
 from dlmkit.bench.flops import evaluation_flops
+from dlmkit.bench.parts import parts_of
 from dlmkit.bench.rules import families
-from dlmkit.bench.subject import Subject
 from dlmkit.errors import UsageError
+from dlmkit.model import Model
 from dlmkit.plugin import Part
 from dlmkit.recipe.short import NONE
 from dlmkit.recipe.write import inline
@@ -20,23 +21,23 @@ QUICK_FLOPS = 8e11
 """Of all texts of one row of --quick; with the 24 or so runs of a case, minutes on two cores."""
 
 
-def quick_size(subject: Subject, chosen: Lists) -> tuple[int, int]:
+def quick_size(model: Model, chosen: Lists) -> tuple[int, int]:
     """(texts, timing rounds) of --quick: 256 and 3, or fewer and 1 where a text costs too much."""
     case = max(chosen.cases(), key=lambda case: case.steps)
-    network, length = subject.assembly.network, subject.config.length
-    flops = case.steps * evaluation_flops(subject.parts(case), network, length)
+    network, length = model.assembly.network, model.config.length
+    flops = case.steps * evaluation_flops(parts_of(model, case), network, length)
     texts = min(256, max(32, int(QUICK_FLOPS / max(flops, 1)) // 32 * 32))
     return texts, 3 if texts == 256 else 1
 
 
-def lists(subject: Subject, texts: Mapping[str, str | None], full: bool, early: bool) -> Lists:
+def lists(model: Model, texts: Mapping[str, str | None], full: bool, early: bool) -> Lists:
     """The cases that ``texts`` name. Raises UsageError for words that are no list of their kind."""
-    config = subject.config
+    config = model.config
     steps = str(config.sample.steps) if early else (FULL_STEPS if full else STEPS)
-    device = subject.assembly.context.device.type
+    device = model.assembly.context.device.type
     return Lists(
-        sampler=_parts(subject, "sampler", texts["sampler"], full and not early),
-        grid=_parts(subject, "grid", texts["grid"], full and not early),
+        sampler=_parts(model, "sampler", texts["sampler"], full and not early),
+        grid=_parts(model, "grid", texts["grid"], full and not early),
         steps=numbers("--steps", texts["steps"] or steps),
         batch_size=numbers("--batch-size", texts["batch_size"] or str(config.sample.batch_size)),
         guidance=words("--guidance", texts["guidance"] or NONE),
@@ -46,30 +47,30 @@ def lists(subject: Subject, texts: Mapping[str, str | None], full: bool, early: 
     )
 
 
-def rules(subject: Subject, text: str | None, early: bool) -> list[str]:
+def rules(model: Model, text: str | None, early: bool) -> list[str]:
     """The exit rules to try; all that need nothing but a threshold if none are named."""
     if text is None:
-        return families(subject) if early else []
+        return families(model) if early else []
     return [word for word in words("--exit", text) if word != NONE]
 
 
-def _parts(subject: Subject, kind: str, text: str | None, every: bool) -> list[str]:
+def _parts(model: Model, kind: str, text: str | None, every: bool) -> list[str]:
     if text is not None:
         return words(f"--{kind}", text)
-    own = short(subject, kind, getattr(subject.config, kind))
+    own = short(model, kind, getattr(model.config, kind))
     if not every:
         return [own]
     usable = [
         entry.component.name
-        for entry in subject.assembly.registry.components(kind)
+        for entry in model.assembly.registry.components(kind)
         if not any(f.is_required() for f in entry.component.config.model_fields.values())
     ]
     return [own, *(name for name in usable if name != own.partition(":")[0])]
 
 
-def short(subject: Subject, kind: str, part: Part) -> str:
+def short(model: Model, kind: str, part: Part) -> str:
     """``part`` in its short form, without its plugin's name and options left at their defaults."""
-    fields = subject.assembly.registry.find(kind, part.use).component.config.model_fields
+    fields = model.assembly.registry.find(kind, part.use).component.config.model_fields
     own = {key: v for key, v in part.options.items() if v != fields[key].get_default()}
     name = part.use.rpartition(":")[2]
     return f"{name}:{';'.join(f'{k}={inline(v)}' for k, v in own.items())}" if own else name

@@ -11,11 +11,12 @@ import torch
 
 from dlmkit.bench.cases import Case
 from dlmkit.bench.measure import Work
+from dlmkit.bench.parts import tracing
 from dlmkit.bench.rules import Family
-from dlmkit.bench.subject import Subject
 from dlmkit.bench.verdict import Curves, fixed_steps
 from dlmkit.exits.replay import Replay, oracle, replay, stopped, sweep
 from dlmkit.exits.trace import Trace, TraceRecorder
+from dlmkit.model import Model
 from dlmkit.sampling.requests import Request
 from dlmkit.types import Index
 
@@ -105,7 +106,7 @@ def refined(tried: Sequence[tuple[float, Replay]], bound: float) -> list[float]:
 
 
 def record(
-    subject: Subject,
+    model: Model,
     case: Case,
     chosen: Sequence[Family],
     requests: Sequence[Request],
@@ -119,8 +120,8 @@ def record(
     The first ``report`` of ``requests`` are reported on, the rest calibrate.
     """
     needs = {name for family in chosen for name in family.needs}
-    parts = subject.tracing(case, needs)
-    length = subject.config.length
+    parts = tracing(model, case, needs)
+    length = model.config.length
     recorder = TraceRecorder(parts, requests, steps=case.steps, length=length)
     work = Work(parts, requests, seed, case.steps, case.batch_size, length)
     for _ in recorder.watch(work.stream()):

@@ -9,14 +9,15 @@ import torch
 
 from dlmkit.bench import device as machine
 from dlmkit.bench.cases import Lists
-from dlmkit.bench.subject import Subject
+from dlmkit.model import Model
 from dlmkit.sampling.requests import Request
 from dlmkit.types import Index
 
 
 @dataclass(frozen=True)
 class Plan:
-    """``texts`` are reported on and ``calibration`` others choose thresholds and fixed exits.
+    """``model`` is how it was asked for. ``texts`` are reported on, and ``calibration`` others
+    choose thresholds and fixed exits.
 
     ``bound`` is the share of differing tokens that a threshold may cost on the calibration
     texts. ``given`` are percentages of a text that are given as its beginning, one after the
@@ -24,6 +25,7 @@ class Plan:
     and come with their thresholds, since that changes the neighbours and cannot be replayed.
     """
 
+    model: str
     lists: Lists
     texts: int
     calibration: int
@@ -35,16 +37,16 @@ class Plan:
     bound: float = 0.01
     given: tuple[int, ...] = (0,)
 
-    def requests(self, subject: Subject) -> tuple[list[Request], Index]:
+    def requests(self, model: Model) -> tuple[list[Request], Index]:
         """The texts asked for, those reported on first, and the bucket of each.
 
         What is given is the beginning of held-out text.
         """
-        length, count = subject.config.length, self.texts + self.calibration
+        length, count = model.config.length, self.texts + self.calibration
         bucket = torch.arange(count) % len(self.given)
         if self.given == (0,):
             return [Request.free(row, length) for row in range(count)], bucket
-        held_out = subject.data.validation(count).ids.tolist()
+        held_out = model.data.validation(count).ids.tolist()
         kept = [length * share // 100 for share in self.given]
         requests = [
             Request.prompt(row, held_out[row % len(held_out)][: kept[row % len(kept)]], length)
@@ -52,19 +54,18 @@ class Plan:
         ]
         return requests, bucket
 
-    def protocol(self, subject: Subject, peaks: dict[str, float]) -> dict[str, Any]:
+    def protocol(self, model: Model, peaks: dict[str, float]) -> dict[str, Any]:
         """Everything that must be equal for times and figures of two runs to be compared."""
         facts = asdict(self)
         facts.pop("lists")
-        info = machine.describe(subject.assembly.context.device)
+        info = machine.describe(model.assembly.context.device)
         return {
-            "model": subject.name,
-            "model_sha256": subject.fingerprint(),
-            "length": subject.config.length,
-            "vocabulary": subject.assembly.tokenizer.vocab_size,
+            "model_sha256": model.digest(),
+            "length": model.config.length,
+            "vocabulary": model.assembly.tokenizer.vocab_size,
             "device": machine.measured(info),
             "threads": info["threads"],
-            "metrics": [part.use for part in subject.config.metric],
+            "metrics": [part.use for part in model.config.metric],
             "dtypes": sorted(peaks),
             "score": "token and row disagreement with the full run of the same sampler, grid and "
             "steps from the same noise",

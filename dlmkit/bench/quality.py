@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dlmkit.bench.subject import Subject
 from dlmkit.core.metric import Metric
+from dlmkit.model import Model
 from dlmkit.plugin import Part
 
 GENERAL = (
@@ -34,11 +34,13 @@ class Quality:
     metrics: Sequence[Metric]
 
     @staticmethod
-    def of(subject: Subject) -> Quality:
+    def of(model: Model) -> Quality:
         """The recipe's metrics, and then :data:`GENERAL`."""
-        metrics = [subject.build("metric", part) for part in (*subject.config.metric, *GENERAL)]
+        metrics = [
+            model.assembly.build("metric", part) for part in (*model.config.metric, *GENERAL)
+        ]
         for metric in metrics:
-            metric.fit(subject.data)
+            metric.fit(model.data)
         return Quality(metrics)
 
     def measure(self, texts: Sequence[str]) -> dict[str, float]:

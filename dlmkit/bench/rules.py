@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlmkit.bench.subject import Subject
-from dlmkit.core.exits import ExitCriterion
+from dlmkit.core.exits import BUILT_IN, ExitCriterion, refuse_noise
 from dlmkit.errors import RecipeError
 from dlmkit.exits.rules import PROBE, TUNED, OpenRule
 from dlmkit.exits.trace import Trace
+from dlmkit.model import Model
 from dlmkit.plugin import Part
 from dlmkit.recipe.short import parse_part
 from dlmkit.registry.lookup import Registry
@@ -32,19 +32,19 @@ class Family:
 
     name: str
     rule: OpenRule | Part
-    subject: Subject
+    model: Model
 
     @staticmethod
-    def of(subject: Subject, text: str) -> Family:
+    def of(model: Model, text: str) -> Family:
         """The family that the short form of an exit rule means.
 
         Open is the number written ``tuned``, or the only required option if it is not given.
         """
-        assembly = subject.assembly
+        assembly = model.assembly
         if TUNED not in text and not _missing(assembly.registry, parse_part(text)):
-            return Family(text, parse_part(text), subject)
+            return Family(text, parse_part(text), model)
         rule = OpenRule.parse(text, assembly.registry, assembly.context)
-        return Family(text, rule, subject)
+        return Family(text, rule, model)
 
     def at(self, threshold: float | None) -> Part:
         """The rule at ``threshold`` (None: as it is)."""
@@ -55,7 +55,7 @@ class Family:
 
     def __call__(self, threshold: float | None) -> ExitCriterion:
         """The rule itself."""
-        rule: ExitCriterion = self.subject.build("exit", self.at(threshold))
+        rule: ExitCriterion = self.model.assembly.build("exit", self.at(threshold))
         return rule
 
     @property
@@ -81,18 +81,21 @@ class Family:
     def usable(self, threshold: float) -> bool:
         """Whether the rule takes it, and it does not lie below the noise of what it reads."""
         try:
-            self.subject.check_noise(self(threshold))
+            rule = self(threshold)
+            build, known = self.model.assembly.build, set(BUILT_IN)
+            read = {name: build("statistic", Part(use=name)) for name in {*rule.needs} - known}
+            refuse_noise(rule, read, self.model.assembly.context.dtype)
         except RecipeError:
             return False
         return True
 
 
-def families(subject: Subject) -> list[str]:
+def families(model: Model) -> list[str]:
     """The names of all exit rules that need nothing but one number, adaptive ones only."""
     found = []
-    for entry in subject.assembly.registry.components("exit"):
+    for entry in model.assembly.registry.components("exit"):
         part = Part(use=entry.component.name)
-        missing = _missing(subject.assembly.registry, part)
+        missing = _missing(model.assembly.registry, part)
         if missing == [THRESHOLD]:
             found.append(entry.component.name)
         elif not missing and STEPS in entry.component.config.model_fields:

@@ -16,6 +16,7 @@ from dlmkit.bench.exits import Choice, Recorded, record
 from dlmkit.bench.flops import evaluation_flops
 from dlmkit.bench.measure import Outcome, Work, against
 from dlmkit.bench.pace import Pace, Say, paced
+from dlmkit.bench.parts import dtype, kernel, parts_of, tracing
 from dlmkit.bench.plan import Plan
 from dlmkit.bench.quality import Quality
 from dlmkit.bench.rows import (
@@ -31,10 +32,10 @@ from dlmkit.bench.rows import (
     verdict,
 )
 from dlmkit.bench.rules import Family, Scheduled
-from dlmkit.bench.subject import Subject
 from dlmkit.bench.timing import interleaved
 from dlmkit.bench.verdict import Verdict, judge
 from dlmkit.exact.intervals import binomial_cdf
+from dlmkit.model import Model
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import Request
 
@@ -47,16 +48,16 @@ differs from the full run: the exact binomial test over texts."""
 class Bench:
     """One run. ``say`` gets a line whenever something takes long."""
 
-    subject: Subject
+    model: Model
     plan: Plan
     say: Say
 
     def __post_init__(self) -> None:
-        self.requests, self.bucket = self.plan.requests(self.subject)
-        self.families = [Family.of(self.subject, text) for text in self.plan.rules]
-        self.quality = Quality.of(self.subject)
-        device = self.subject.assembly.context.device
-        self.dtypes = {case.precision: self.subject.dtype(case) for case in self.plan.lists.cases()}
+        self.requests, self.bucket = self.plan.requests(self.model)
+        self.families = [Family.of(self.model, text) for text in self.plan.rules]
+        self.quality = Quality.of(self.model)
+        device = self.model.assembly.context.device
+        self.dtypes = {case.precision: dtype(self.model, case) for case in self.plan.lists.cases()}
         self.peaks = {
             str(dtype)[6:]: machine.matmul_peak(device, dtype)
             for dtype in dict.fromkeys(self.dtypes.values())
@@ -96,7 +97,7 @@ class Bench:
 
     def _rows(self, case: Case) -> list[Row]:
         recorded = record(
-            self.subject,
+            self.model,
             case,
             self.families,
             self.requests,
@@ -105,7 +106,7 @@ class Bench:
             self.plan.bound,
             self.plan.seed,
         )
-        rows = [self._row(case, FULL, None, case, recorded, self.subject.parts(case))]
+        rows = [self._row(case, FULL, None, case, recorded, parts_of(self.model, case))]
         choices = [
             choice for family in self.families if (choice := self._choose(family, case, recorded))
         ]
@@ -113,13 +114,13 @@ class Bench:
             rows += self._scheduled(case, recorded)
         for choice in choices:
             part = choice.family.at(choice.threshold)
-            parts = self.subject.parts(case, part)
+            parts = parts_of(self.model, case, part)
             name = choice.family.name
             row = self._row(case, name, choice.threshold, case, recorded, parts)
             rows.append(replace(row, replayed=choice.found))
         for rule in self.plan.freeze:
             frozen = replace(case, freeze=rule)
-            parts = self.subject.parts(frozen)
+            parts = parts_of(self.model, frozen)
             rows.append(self._row(frozen, f"freeze {rule}", None, case, recorded, parts))
         if self.plan.early_exit:
             rows += self._regridded(case, recorded, choices)
@@ -164,12 +165,12 @@ class Bench:
 
     def _work(self, case: Case, parts: SamplingParts) -> Work:
         requests: Sequence[Request] = self.requests[: self.plan.texts]
-        length = self.subject.config.length
+        length = self.model.config.length
         return Work(parts, requests, self.plan.seed, case.steps, case.batch_size, length)
 
     def _scheduled(self, case: Case, recorded: Recorded) -> list[Row]:
         """The best fixed exit and the oracle, run for real at steps known from the trace."""
-        bare = self.subject.parts(case)
+        bare = parts_of(self.model, case)
         rows = []
         for name, found in ((FIXED, recorded.fixed()), (ORACLE, recorded.oracle())):
 
@@ -189,16 +190,16 @@ class Bench:
         rows = []
         for steps in sorted(found - {case.steps}):
             coarse = replace(case, steps=steps)
-            parts = self.subject.parts(coarse)
+            parts = parts_of(self.model, coarse)
             rows.append(self._row(coarse, REGRIDDED, None, case, recorded, parts))
         return rows
 
     def _measure(self, row: Row) -> Measured:
-        with machine.peak_memory(self.subject.assembly.context.device) as memory:
+        with machine.peak_memory(self.model.assembly.context.device) as memory:
             outcome = row.run()
         trace = row.recorded.report
         score = against(outcome, trace.full, trace.generated, int(trace.evaluations[-1]))
-        decode = self.subject.assembly.tokenizer.decode
+        decode = self.model.assembly.tokenizer.decode
         quality = self.quality.measure([decode(sample.ids) for sample in outcome.samples])
         return Measured(row, outcome, score, quality, memory.peak)
 
@@ -207,7 +208,7 @@ class Bench:
     ) -> dict[str, Any]:
         flops = {
             m.row.base: evaluation_flops(
-                self.subject.parts(m.row.base), self.subject.assembly.network, self.length
+                parts_of(self.model, m.row.base), self.model.assembly.network, self.length
             )
             for m in measured
         }
@@ -221,8 +222,8 @@ class Bench:
             for m, own in zip(measured, seconds, strict=True)
         ]
         return document.document(
-            machine.describe(self.subject.assembly.context.device),
-            self.plan.protocol(self.subject, self.peaks),
+            machine.describe(self.model.assembly.context.device),
+            self.plan.protocol(self.model, self.peaks),
             entries,
             {
                 "matmul_peak": self.peaks,
@@ -237,14 +238,14 @@ class Bench:
     @property
     def length(self) -> int:
         """L."""
-        return self.subject.config.length
+        return self.model.config.length
 
     def _breakdowns(self) -> list[dict[str, Any]]:
         needs = {name for family in self.families for name in family.needs}
         return [
             {
                 "case": case.name(FULL),
-                "seconds": step_breakdown(self.subject, case, self.subject.tracing(case, needs)),
+                "seconds": step_breakdown(self.model, case, tracing(self.model, case, needs)),
             }
             for case in self.plan.lists.cases()[:4]
         ]
@@ -260,7 +261,7 @@ class Bench:
             "exit": row.exit,
             "threshold": row.threshold,
             "dtype": dtype,
-            "kernel": self.subject.kernel(row.base),
+            "kernel": kernel(self.model, row.base),
             "texts": len(m.outcome.samples),
             **evaluations(m.outcome),
             **disagreement(m.score),
@@ -299,6 +300,6 @@ class Bench:
         }
 
 
-def run(subject: Subject, plan: Plan, say: Say = lambda line: None) -> Mapping[str, Any]:
-    """Measure ``plan`` on ``subject``: the document."""
-    return Bench(subject, plan, say).run()
+def run(model: Model, plan: Plan, say: Say = lambda line: None) -> Mapping[str, Any]:
+    """Measure ``plan`` on ``model``: the document."""
+    return Bench(model, plan, say).run()

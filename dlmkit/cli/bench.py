@@ -15,7 +15,7 @@ from dlmkit.shown import results
 
 if TYPE_CHECKING:
     from dlmkit.bench.plan import Plan
-    from dlmkit.bench.subject import Subject
+    from dlmkit.model import Model
 
 bench = typer.Typer(help="Measure sampling, and compare measurements.", no_args_is_help=True)
 bench.command("list")(list_cases)
@@ -144,14 +144,16 @@ def sampler(
     """
     from dlmkit import devices, documents
     from dlmkit.bench import document
+    from dlmkit.bench.parts import default_model
     from dlmkit.bench.sampler import run
-    from dlmkit.bench.subject import open_subject
+    from dlmkit.model import open_model
     from dlmkit.training.memory import keep_freed
 
     keep_freed()
     chosen = devices.choose(device)
     documents.check_writable(json_file, html)
-    subject = open_subject(model, overrides or (), chosen)
+    name = model or default_model()
+    opened = open_model(name, overrides or (), device=chosen)
     lists = {"sampler": samplers, "grid": grids, "steps": steps, "batch_size": batch_size}
     lists |= {
         "guidance": guidance,
@@ -160,9 +162,9 @@ def sampler(
         "freeze": freeze,
         "given": given,
     }
-    facts: dict[str, Any] = {"seed": seed, "bound": bound, "early_exit": early_exit}
-    plan = _plan(subject, lists, full, count, rounds, facts)
-    content = run(subject, plan, say)
+    facts: dict[str, Any] = {"model": name, "seed": seed, "bound": bound, "early_exit": early_exit}
+    plan = _plan(opened, lists, full, count, rounds, facts)
+    content = run(opened, plan, say)
     _show(content)
     if json_file is not None:
         document.write(content, json_file)
@@ -171,7 +173,7 @@ def sampler(
 
 
 def _plan(
-    subject: Subject,
+    model: Model,
     texts: dict[str, str | None],
     full: bool,
     count: int | None,
@@ -182,9 +184,9 @@ def _plan(
     from dlmkit.bench.defaults import lists, percentages, quick_size, rules
     from dlmkit.bench.plan import Plan
 
-    chosen = rules(subject, texts["exit"], facts["early_exit"])
-    cases = lists(subject, texts, full, facts["early_exit"])
-    default = (2000, 7) if full else quick_size(subject, cases)
+    chosen = rules(model, texts["exit"], facts["early_exit"])
+    cases = lists(model, texts, full, facts["early_exit"])
+    default = (2000, 7) if full else quick_size(model, cases)
     number = count or default[0]
     return Plan(
         lists=cases,

@@ -175,7 +175,7 @@ class Model:
         Each is ``key.path=value`` under :data:`SAMPLING_KEYS`, as after ``--set``. Raises
         UsageError for another key, and RecipeError and PluginError as a recipe does.
         """
-        words = [Short.of(word, repr(word)) for word in overrides]
+        words = [w if isinstance(w, Short) else Short.of(w, repr(w)) for w in overrides]
         _only_sampling(words)
         return self._overridden(words)
 

@@ -158,7 +158,8 @@ def carried(model: Model) -> dict[str, Path]:
     pictures. Those of weights that were trained since are not among them."""
     there = [model.folder / name for name in (EVALUATION, ACCEPTANCE)] if model.folder else []
     there = [path for path in there if path.is_file()]
-    found, digest = {}, model.digest() if there else ""
+    found: dict[str, Path] = {}
+    digest = model.digest() if there else ""
     for path in there:
         try:
             about = documents.shaped(documents.read(path), _Document)

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import pytest
 from bench_toy import TOY
 
-from dlmkit.bench.subject import Subject, open_subject
+from dlmkit.model import Model, open_model
 from dlmkit_markov import data
 
 
 @pytest.fixture(scope="session")
-def toy() -> Subject:
-    return open_subject("markov", TOY)
+def toy() -> Model:
+    return open_model("markov", TOY)
 
 
 @pytest.fixture(scope="session", autouse=True)

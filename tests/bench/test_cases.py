@@ -4,8 +4,8 @@ import pytest
 
 from dlmkit.bench.cases import Case, Lists, numbers, precisions, words
 from dlmkit.bench.defaults import percentages, share, short
-from dlmkit.bench.subject import Subject
 from dlmkit.errors import UsageError
+from dlmkit.model import Model
 from dlmkit.plugin import Part
 
 
@@ -58,7 +58,7 @@ def test_percentages():
             share("--fail-over", bad)
 
 
-def test_short_forms_keep_options_that_were_chosen(toy: Subject):
+def test_short_forms_keep_options_that_were_chosen(toy: Model):
     assert short(toy, "grid", Part(use="samplers:karras", options={"rho": 3.0})) == "karras:rho=3.0"
     assert short(toy, "grid", Part(use="samplers:karras", options={"rho": 7.0})) == "karras"
     assert short(toy, "sampler", Part(use="samplers:euler")) == "euler"

@@ -13,25 +13,26 @@ from likelihoods import Gap, entropy_gap, nll_gap, scorer
 
 from dlmkit.bench.cases import Case
 from dlmkit.bench.measure import Outcome, Work
-from dlmkit.bench.subject import Subject
+from dlmkit.bench.parts import parts_of
 from dlmkit.exact.intervals import Interval
+from dlmkit.model import Model
 from dlmkit.sampling.inference import Inference
 from dlmkit.sampling.requests import unconditional
 from dlmkit.sampling.snapshot import Sample
 
 
-def euler(toy: Subject, steps: int, count: int = 6) -> Outcome:
+def euler(toy: Model, steps: int, count: int = 6) -> Outcome:
     case = Case("euler", "warped", steps, 4)
-    return Work(toy.parts(case), unconditional(count, 6), 3, steps, 4, 6).run()
+    return Work(parts_of(toy, case), unconditional(count, 6), 3, steps, 4, 6).run()
 
 
-def test_the_plain_program_writes_what_the_loop_writes(toy: Subject):
+def test_the_plain_program_writes_what_the_loop_writes(toy: Model):
     usual = end_to_end.plain(toy, 6, 9, 3, "warped")
     assert torch.equal(usual.ids(6), euler(toy, 9).ids(6))
     assert usual.executed == 54
 
 
-def test_gaps_of_a_run_from_itself_are_zero(toy: Subject):
+def test_gaps_of_a_run_from_itself_are_zero(toy: Model):
     run = euler(toy, 5)
     score = scorer(toy)(likelihoods.decoded(toy, run))
     for gap in (nll_gap(score, score), entropy_gap(run, run, 2)):
@@ -46,7 +47,7 @@ def test_nll_is_nats_over_units():
     assert nll_gap(a, b).value == pytest.approx(0.5)
 
 
-def test_the_markov_score_is_the_chains_likelihood(toy: Subject):
+def test_the_markov_score_is_the_chains_likelihood(toy: Model):
     ids = toy.data.validation(5).ids
     nats, units = scorer(toy)([toy.assembly.tokenizer.decode(row) for row in ids.tolist()]).T
     torch.testing.assert_close(nats / units, toy.data.chain.nll(ids - 1))
@@ -67,7 +68,7 @@ def test_entropy_of_pooled_tokens():
     assert entropy_gap(varied, same, 1).value == pytest.approx(0.6931, abs=1e-4)
 
 
-def test_refill_and_barrier_print_their_figures(toy: Subject, capsys: pytest.CaptureFixture[str]):
+def test_refill_and_barrier_print_their_figures(toy: Model, capsys: pytest.CaptureFixture[str]):
     options = argparse.Namespace(
         steps=6, batch_size=3, exit="oracle", count=7, seed=0, rounds=1, model="markov"
     )
@@ -77,7 +78,7 @@ def test_refill_and_barrier_print_their_figures(toy: Subject, capsys: pytest.Cap
     assert "barrier" in capsys.readouterr().out
 
 
-def test_a_verdict_of_equivalence(toy: Subject, capsys: pytest.CaptureFixture[str]):
+def test_a_verdict_of_equivalence(toy: Model, capsys: pytest.CaptureFixture[str]):
     cases = {name: Case("euler", "warped", 5, 4) for name in ("tested", "reference")}
     runs = dict.fromkeys(cases, euler(toy, 5))
     assert equivalence.compare(toy, cases, runs)["equivalent"]

@@ -5,7 +5,8 @@ from torch import Tensor, nn
 from dlmkit import compose
 from dlmkit.bench.cases import Case
 from dlmkit.bench.flops import evaluation_flops
-from dlmkit.bench.subject import Subject
+from dlmkit.bench.parts import parts_of
+from dlmkit.model import Model
 
 L, D, W, BLOCKS = 12, 16, 24, 2
 
@@ -38,9 +39,9 @@ def test_every_matmul_of_a_transformer_counts():
     assert counted == linear // 2 + attention + read_out  # a first pass only warms up
 
 
-def test_the_exact_network_counts_too(toy: Subject):
+def test_the_exact_network_counts_too(toy: Model):
     flops = evaluation_flops(
-        toy.parts(Case("euler", "warped", 4, 2)), toy.assembly.network, toy.config.length
+        parts_of(toy, Case("euler", "warped", 4, 2)), toy.assembly.network, toy.config.length
     )
     v, d, length = toy.assembly.space.vocab_size, toy.assembly.space.dim, toy.config.length
     forward_backward = 2 * (2 * length - 1) * v * v

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from dlmkit.bench.cases import Case
 from dlmkit.bench.measure import Work, against, barrier_row_steps, row_steps
+from dlmkit.bench.parts import parts_of
 from dlmkit.bench.rules import Family, Scheduled, families
-from dlmkit.bench.subject import Subject
 from dlmkit.errors import RecipeError, UsageError
+from dlmkit.model import Model
 from dlmkit.sampling.requests import unconditional
 from dlmkit.sampling.slots import constant, exact, halves
 
@@ -19,14 +20,14 @@ CASE = Case("euler", "warped", 6, 3)
 STEPS = [1, 6, 2, 2, 5, 3, 6]
 
 
-def work(toy: Subject, steps: list[int], batch: int, width=exact) -> Work:
-    parts = replace(toy.parts(CASE), exit=Scheduled(torch.tensor(steps)))
+def work(toy: Model, steps: list[int], batch: int, width=exact) -> Work:
+    parts = replace(parts_of(toy, CASE), exit=Scheduled(torch.tensor(steps)))
     return Work(parts, unconditional(len(steps), 6), 0, 6, batch, 6, width)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 7])
 @pytest.mark.parametrize("width", [exact, halves, constant])
-def test_row_steps_are_what_the_loop_executes(toy: Subject, batch, width):
+def test_row_steps_are_what_the_loop_executes(toy: Model, batch, width):
     outcome = work(toy, STEPS, batch, width).run()
     assert outcome.executed == row_steps(STEPS, batch, width)
     assert outcome.steps.tolist() == STEPS
@@ -44,8 +45,8 @@ def test_a_barrier_waits_for_the_slowest():
     assert barrier_row_steps([1, 6, 2, 2, 5], 2) == 2 * 6 + 2 * 2 + 5
 
 
-def test_an_outcome_beside_its_full_run(toy: Subject):
-    full = Work(toy.parts(CASE), unconditional(7, 6), 0, 6, 3, 6).run()
+def test_an_outcome_beside_its_full_run(toy: Model):
+    full = Work(parts_of(toy, CASE), unconditional(7, 6), 0, 6, 3, 6).run()
     early = work(toy, STEPS, 3).run()
     everything = torch.ones(7, 6, dtype=torch.bool)
     same = against(full, full.ids(6), everything, 6)
@@ -57,7 +58,7 @@ def test_an_outcome_beside_its_full_run(toy: Subject):
     assert found.token_disagreement > 0.0
 
 
-def test_families_are_open_at_one_number(toy: Subject):
+def test_families_are_open_at_one_number(toy: Model):
     names = families(toy)
     assert {"entropy", "kl", "jeffreys", "margin", "stable-and-confident"} <= set(names)
     assert "switches:steps=tuned" in names
@@ -66,21 +67,21 @@ def test_families_are_open_at_one_number(toy: Subject):
         assert Family.of(toy, name).open
 
 
-def test_a_family_with_its_number_is_not_open(toy: Subject):
+def test_a_family_with_its_number_is_not_open(toy: Model):
     family = Family.of(toy, "entropy:threshold=0.25")
     assert not family.open
     assert family(None).needs == ("entropy",)
     assert family.at(None).options["threshold"] == 0.25
 
 
-def test_thresholds_below_the_noise_are_left_out(toy: Subject):
+def test_thresholds_below_the_noise_are_left_out(toy: Model):
     family = Family.of(toy, "kl")
     assert family.usable(0.3)
     assert not family.usable(1e-12)
     assert not family.usable(-1.0)
 
 
-def test_unknown_rules_and_unclear_numbers(toy: Subject):
+def test_unknown_rules_and_unclear_numbers(toy: Model):
     with pytest.raises(RecipeError, match="entropi"):
         Family.of(toy, "entropi")
     with pytest.raises(UsageError, match="tuned"):

@@ -12,9 +12,10 @@ import torch
 from bench_toy import TOY
 
 from dlmkit.bench import device, html, plots
-from dlmkit.bench.subject import default_model, open_subject
+from dlmkit.bench.parts import default_model
 from dlmkit.cli.app import main
 from dlmkit.errors import UsageError
+from dlmkit.model import open_model
 from dlmkit.registry.lookup import Registry
 
 KEYS = {
@@ -166,7 +167,7 @@ def test_models_by_name():
     own = [name for name in Registry.load(third_party=False).models() if name.startswith("ddlm:")]
     assert default_model() == (own[0] if own else "markov")
     with pytest.raises(UsageError, match="dlmkit train ddlm_grammar"):
-        open_subject("ddlm_grammar")
+        open_model("ddlm_grammar")
 
 
 def test_memory_is_measured_where_the_system_allows():

@@ -7,7 +7,6 @@ import pytest
 import dlmkit
 from dlmkit.cli.app import main
 from dlmkit.evaluation import acceptance
-from dlmkit.evaluation.conditions import model_digest
 from dlmkit_metrics.plugin import EXAMPLE
 
 RECIPE = """
@@ -48,7 +47,7 @@ def measured(run):
 @pytest.mark.slow
 def test_a_model_that_knows_nothing_is_not_accepted(run, measured, capsys):
     found = acceptance.load(measured)
-    assert found["subject"]["sha256"] == model_digest(dlmkit.load(run))
+    assert found["subject"]["sha256"] == dlmkit.load(run).digest()
     judged = [level for level in found["levels"] if level["verdict"] is not None]
     assert {level["verdict"] for level in judged} == {"worse"}
     names = ("trigram", "bigram", "context_free")  # over all levels: 256 tokens are few
