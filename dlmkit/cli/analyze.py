@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dlmkit.cli import options
-from dlmkit.cli.output import columns, result, result_json, say
-from dlmkit.plugin import MOST
+from dlmkit.cli.output import answer, columns, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,13 +26,9 @@ def analyze(
     ] = "all",
     count: Annotated[
         int,
-        typer.Option(
-            "-n", "--count", min=2, max=MOST, help="Texts to draw, and held-out rows to read."
-        ),
+        options.count("Texts to draw, and held-out rows to read.", least=2),
     ] = 64,
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="Of the texts and of the noise.")
-    ] = 0,
+    seed: Annotated[int, options.seed("Of the texts and of the noise.")] = 0,
     batch_size: options.BatchSize = None,
     steps: Annotated[
         int | None, typer.Option(min=2, help="Points of the grid.  [default: the recipe's]")
@@ -60,7 +55,7 @@ def analyze(
             "analysis-NAME here; nothing with --json]",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The whole analysis as JSON.")] = False,
+    as_json: Annotated[bool, options.json("The whole analysis as JSON.")] = False,
 ) -> None:
     """Look at what a model has learned and does: pictures, an HTML report, data as JSON.
 
@@ -98,11 +93,7 @@ def analyze(
     if out is not None:
         documents.check_new_folder(out)
     content = {"model": model, **analyse(folders, settings, say)}
-    if as_json:
-        result_json(content)
-    else:
-        result(_table(content))
-        result(f"computed on {content['device']}")
+    answer(as_json, content, f"{_table(content)}\ncomputed on {content['device']}")
     if out is not None:
         say(f"wrote {write(content, out)}")
 

@@ -10,7 +10,6 @@ import typer
 from dlmkit.cli import options
 from dlmkit.cli.bench_cases import list_cases, run_cases
 from dlmkit.cli.output import result, say, writing
-from dlmkit.plugin import MOST
 from dlmkit.shown import results
 
 if TYPE_CHECKING:
@@ -99,13 +98,7 @@ def sampler(
     ] = None,
     count: Annotated[
         int | None,
-        typer.Option(
-            "-n",
-            "--count",
-            min=8,
-            max=MOST,
-            help="Texts reported on.  [default: at most 256, or 2000]",
-        ),
+        options.count("Texts reported on.  [default: at most 256, or 2000]", least=8),
     ] = None,
     bound: Annotated[
         float,
@@ -121,7 +114,7 @@ def sampler(
             "mixed difficulty, with the best fixed exit tuned for each.",
         ),
     ] = "0",
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of all texts.")] = 0,
+    seed: Annotated[int, options.seed("Of all texts.")] = 0,
     rounds: Annotated[
         int | None,
         typer.Option(min=1, help="Timing rounds, interleaved.  [default: at most 3, or 7]"),

@@ -8,16 +8,14 @@ from typing import Annotated
 import typer
 
 from dlmkit.cli import options
-from dlmkit.cli.output import columns, result, result_json, say
+from dlmkit.cli.output import columns, listing, result
 from dlmkit.errors import UsageError
 
 NONE = "no installed plugin brings a bench case (CONTRIBUTING.md: register_benchmarks)"
 
 
 def list_cases(
-    as_json: Annotated[
-        bool, typer.Option("--json", help="A list of {name, summary, package}.")
-    ] = False,
+    as_json: Annotated[bool, options.json("A list of {name, summary, package}.")] = False,
 ) -> None:
     """List the bench cases of plugins, and the package that brought each."""
     from dlmkit.registry.lookup import Registry
@@ -27,13 +25,7 @@ def list_cases(
         {"name": name, "summary": case.summary, "package": registry.package(name)}
         for name, case in sorted(registry.benchmarks().items())
     ]
-    if as_json:
-        result_json(found)
-    elif found:
-        rows = [(case["name"], case["package"], case["summary"]) for case in found]
-        result(columns([("NAME", "PACKAGE", "SUMMARY"), *rows]))
-    else:
-        say(NONE)
+    listing(as_json, found, ("name", "package", "summary"), NONE)
 
 
 def run_cases(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dlmkit.cli.output import columns, jsonable, result, result_json
+from dlmkit.cli import options
+from dlmkit.cli.output import answer, columns, jsonable, result
 
 if TYPE_CHECKING:
     from dlmkit.recipe.options import Option
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 components = typer.Typer(no_args_is_help=True, help="The parts that recipes are made of.")
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON list.")]
+Json = Annotated[bool, options.json("One JSON list.")]
 
 
 @components.command("list")
@@ -27,12 +28,9 @@ def list_components(
     from dlmkit.registry.lookup import Registry
 
     entries = Registry.load().components(kind)
-    if as_json:
-        result_json([_summary(entry) for entry in entries])
-        return
     rows = [("KIND", "NAME", "SUMMARY")]
     rows += [(e.component.kind, e.qualified, e.component.summary) for e in entries]
-    result(columns(rows))
+    answer(as_json, [_summary(entry) for entry in entries], columns(rows))
 
 
 @components.command("show")
@@ -50,10 +48,8 @@ def show_components(
     kind, slash, name = what.partition("/")
     entries = [registry.find(kind, name)] if slash else _called(what, registry)
     shown = [(entry, list(options_of(entry.component.config))) for entry in entries]
-    if as_json:
-        result_json([_details(entry, options) for entry, options in shown])
-    else:
-        result("\n\n".join(_text(entry, options) for entry, options in shown))
+    words = "\n\n".join(_text(entry, own) for entry, own in shown)
+    answer(as_json, [_details(entry, own) for entry, own in shown], words)
 
 
 def _called(what: str, registry: Registry) -> list[Entry]:

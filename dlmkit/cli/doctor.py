@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any
 
-import typer
-
-from dlmkit.cli.output import columns, result, result_json, say
+from dlmkit.cli import options
+from dlmkit.cli.output import answer, columns, say
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_json: Annotated[bool, options.json("One JSON document.")] = False,
 ) -> None:
     """Show what works on this machine.
 
@@ -19,10 +18,8 @@ def doctor(
     guessed), plugins, cache folders, and what is missing for what. Exits 0 whatever it finds.
     """
     report = _examine()
-    if as_json:
-        result_json(report)
-    else:
-        result("\n\n".join(_section(name, report[name]) for name in report))
+    words = "\n\n".join(_section(name, report[name]) for name in report)
+    answer(as_json, report, words)
 
 
 def _examine() -> dict[str, Any]:

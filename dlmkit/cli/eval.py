@@ -10,8 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from dlmkit.cli import options, records
-from dlmkit.cli.output import result, result_json, say
-from dlmkit.plugin import MOST
+from dlmkit.cli.output import answer, say
 
 if TYPE_CHECKING:
     from dlmkit.evaluation.evaluate import Evaluated, Plan
@@ -52,11 +51,9 @@ def model(
     ],
     count: Annotated[
         int | None,
-        typer.Option(
-            "-n", "--count", min=1, max=MOST, help="Texts to draw.  [default: the recipe's]"
-        ),
+        options.count("Texts to draw.  [default: the recipe's]"),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of all texts.")] = 0,
+    seed: Annotated[int, options.seed("Of all texts.")] = 0,
     batch_size: options.BatchSize = None,
     steps: options.Steps = None,
     sampler: options.Sampler = None,
@@ -112,7 +109,7 @@ def model(
         Path | None, typer.Option(metavar="FILE.jsonl", help="Write the texts, a new file.")
     ] = None,
     device: options.Device = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="The record on stdout.")] = False,
+    as_json: Annotated[bool, options.json("The record on stdout.")] = False,
 ) -> None:
     """Draw texts, measure them, and say all that moves the numbers; alone or under torchrun.
 
@@ -226,10 +223,7 @@ def _finish(found: Evaluated, out: Path | None, texts: Path | None, as_json: boo
     if texts is not None:
         write_texts(found.texts, texts)
         say(f"wrote {texts}")
-    if as_json:
-        result_json(content)
-    else:
-        result(records.table(found.record))
+    answer(as_json, content, records.table(found.record))
 
 
 def _draw(curve: Frontier, out: Path | None, plot: Path | None, as_json: bool) -> None:
@@ -240,10 +234,7 @@ def _draw(curve: Frontier, out: Path | None, plot: Path | None, as_json: bool) -
     if plot is not None:
         frontier.plot(curve).savefig(plot, dpi=150)
         say(f"wrote {plot}")
-    if as_json:
-        result_json(content)
-    else:
-        result(records.curve(curve))
+    answer(as_json, content, records.curve(curve))
 
 
 def _save(content: Mapping[str, Any], out: Path | None) -> None:
@@ -266,7 +257,7 @@ def compare(
             "sampler, exit, seed, ...; repeatable.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="A list of changes.")] = False,
+    as_json: Annotated[bool, options.json("A list of changes.")] = False,
 ) -> None:
     """Say what changed from A to B, with an interval of each difference.
 
@@ -280,9 +271,6 @@ def compare(
 
     one, two = Record.load(before), Record.load(after)
     changes = compared(one, two, across or ())
-    if as_json:
-        result_json([{**asdict(change), "differs": change.differs} for change in changes])
-        return
-    result(records.changes(changes))
     same = one.samples["sha256"] == two.samples["sha256"]
-    result(f"the texts are {'the same' if same else 'different'}")
+    words = f"{records.changes(changes)}\nthe texts are {'the same' if same else 'different'}"
+    answer(as_json, [{**asdict(one), "differs": one.differs} for one in changes], words)

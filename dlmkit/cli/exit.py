@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dlmkit.cli import options
 from dlmkit.cli.output import columns, result, result_json, say
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def calibrate(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="The certificate to write.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+    as_json: Annotated[bool, options.json("The result as JSON.")] = False,
 ) -> None:
     """Find a threshold that holds its promise, by fixed-sequence Learn-then-Test.
 

@@ -28,7 +28,7 @@ def export(
             metavar="FILE", help="What dlmkit acceptance measure --out wrote of it, for the card."
         ),
     ] = None,
-    as_json: options.Json = False,
+    as_json: Annotated[bool, options.json("One JSON object.")] = False,
 ) -> None:
     """Write a model as a folder of the Hugging Face hub.
 
@@ -41,7 +41,7 @@ def export(
 
     exported = Export.of(model, options.held_as(weights), name, licence)
     if record or acceptance:
-        measured = Evidence.of(exported.model, record, acceptance)
+        measured = Evidence.of(exported.model.merged(), record, acceptance)
         exported = replace(exported, measured=measured)
     exported.write(folder)
     written(folder, as_json)

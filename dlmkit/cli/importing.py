@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from dlmkit.cli import options
 from dlmkit.cli.output import written
 
 
@@ -35,7 +36,7 @@ def import_model(
     dtype: Annotated[
         DType | None, typer.Option(help="Convert the weights.  [default: as they are stored]")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="{folder, files}.")] = False,
+    as_json: Annotated[bool, options.json("{folder, files}.")] = False,
 ) -> None:
     """Write a model that others released as a folder of dlmkit's own.
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dlmkit.cli import options
 from dlmkit.cli.options import Device
-from dlmkit.cli.output import columns, result, result_json, say
+from dlmkit.cli.output import answer, columns, listing, result, result_json, say
 
 if TYPE_CHECKING:
     from dlmkit.released.verify import Difference, Verdict
@@ -24,9 +25,7 @@ def _group() -> None: ...
 
 @models.command("list")
 def list_models(
-    as_json: Annotated[
-        bool, typer.Option("--json", help="A list of {name, summary, package, path}.")
-    ] = False,
+    as_json: Annotated[bool, options.json("A list of {name, summary, package, path}.")] = False,
 ) -> None:
     """List the models that dlmkit sample and dlmkit.load know by name."""
     from dlmkit.registry.lookup import Registry
@@ -41,23 +40,17 @@ def list_models(
         }
         for name, model in sorted(registry.models().items())
     ]
-    if as_json:
-        result_json(rows)
-    elif rows:
-        cells = [(row["name"], row["package"], row["summary"]) for row in rows]
-        result(columns([("NAME", "PACKAGE", "SUMMARY"), *cells]))
-    else:
-        say("no installed plugin ships a model; a run's folder is a model too")
+    nothing = "no installed plugin ships a model; a run's folder is a model too"
+    listing(as_json, rows, ("name", "package", "summary"), nothing)
 
 
 @models.command("known")
 def known(
     as_json: Annotated[
         bool,
-        typer.Option(
-            "--json",
-            help="A list of {name, summary, package, mask, verified, models: [{name, parameters, "
-            "bytes}]}.",
+        options.json(
+            "A list of {name, summary, package, mask, verified, models: [{name, parameters, "
+            "bytes}]}."
         ),
     ] = False,
 ) -> None:
@@ -83,10 +76,8 @@ def known(
         }
         for name, importer in sorted(registry.importers().items())
     ]
-    if as_json:
-        result_json(rows)
-    elif rows:
-        result("\n\n".join(_family(row) for row in rows))
+    if rows or as_json:
+        answer(as_json, rows, "\n\n".join(_family(row) for row in rows))
     else:
         say("no installed plugin opens released models")
 
@@ -113,9 +104,8 @@ def verify(
     device: Device = "cpu",
     as_json: Annotated[
         bool,
-        typer.Option(
-            "--json",
-            help="{family, tolerance, agrees, not_compared, differences: [{case, tensor, ...}]}.",
+        options.json(
+            "{family, tolerance, agrees, not_compared, differences: [{case, tensor, ...}]}."
         ),
     ] = False,
 ) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +14,21 @@ from dlmkit.plugin import MOST
 
 if TYPE_CHECKING:
     from dlmkit.model import Model
+
+
+def count(words: str, least: int = 1) -> Any:
+    """``-n``: a number of texts, at least ``least``."""
+    return typer.Option("-n", "--count", min=least, max=MOST, help=words)
+
+
+def seed(words: str) -> Any:
+    """``--seed``, which has a default."""
+    return typer.Option(min=0, max=2**63 - 1, help=words)
+
+
+def json(words: str) -> Any:
+    """``--json``: the result as JSON, of which ``words`` say what it holds."""
+    return typer.Option("--json", help=words)
 
 
 class Weights(StrEnum):
@@ -135,7 +150,6 @@ Licence = Annotated[
     str | None,
     typer.Option("--license", metavar="ID", help="For the card: apache-2.0, cc-by-4.0, ..."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object.")]
 
 
 def held_as(weights: Weights | None) -> Literal["ema", "raw"] | None:

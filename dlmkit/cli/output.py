@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,30 @@ def result_json(value: Any) -> None:
     result(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def answer(values: Any, words: str, as_json: bool) -> None:
+def answer(as_json: bool, values: Any, words: str | Callable[[], str]) -> None:
     """A result: ``values`` as JSON if that is asked for, else ``words``."""
     if as_json:
         result_json(values)
     else:
-        result(words)
+        result(words if isinstance(words, str) else words())
+
+
+def listing(
+    as_json: bool, rows: Sequence[Mapping[str, Any]], keys: Sequence[str], nothing: str = ""
+) -> None:
+    """A result: ``rows`` as JSON, or their ``keys`` as a table; ``nothing``, on stderr, without."""
+    if rows or as_json or not nothing:
+        cells = [[key.upper() for key in keys], *([row[key] for key in keys] for row in rows)]
+        answer(as_json, rows, columns(cells))
+    else:
+        say(nothing)
 
 
 def written(folder: Path, as_json: bool) -> None:
     """What was written: ``folder`` and the files in it."""
     files = sorted(path.name for path in folder.iterdir())
-    answer({"folder": str(folder), "files": files}, f"{folder}: {', '.join(files)}", as_json)
+    words = f"{folder}: {', '.join(files)}"
+    answer(as_json, {"folder": str(folder), "files": files}, words)
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:

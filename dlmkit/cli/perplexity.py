@@ -37,9 +37,9 @@ def perplexity(
             "needs no draws.  [default: all of a window at once]",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the draws.")] = 0,
+    seed: Annotated[int, options.seed("Of the draws.")] = 0,
     device: options.Device = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="The result on stdout.")] = False,
+    as_json: Annotated[bool, options.json("The result on stdout.")] = False,
 ) -> None:
     """Say how well MODEL, masked or continuous, predicts texts that it has not seen.
 

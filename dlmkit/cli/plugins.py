@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dlmkit.cli import options
 from dlmkit.cli.commands import top, unreachable
-from dlmkit.cli.output import columns, result, result_json, say
+from dlmkit.cli.output import answer, columns, result, say
 
 if TYPE_CHECKING:
     from dlmkit.testing.suite import Outcome
@@ -24,7 +25,7 @@ def _group() -> None: ...
 
 @plugins.command("list")
 def list_plugins(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
+    as_json: Annotated[bool, options.json("One JSON list.")] = False,
 ) -> None:
     """List every plugin: loaded, failed or blocked, and why. Exits 0 whatever failed.
 
@@ -37,21 +38,18 @@ def list_plugins(
     found = listing.plugins()
     for note in (*notes(found), *unreachable(found)):
         say(f"note: {note}")
-    if as_json:
-        result_json([asdict(plugin) for plugin in found])
-        return
     rows = [("NAME", "STATE", "PACKAGE", "PROVIDES")]
     for plugin in found:
         count = len(plugin.provides)
         provides = plugin.reason or f"{count} part{'s' * (count != 1)}"
         rows.append((plugin.name, plugin.state, plugin.package, provides))
-    result(columns(rows))
+    answer(as_json, [asdict(plugin) for plugin in found], columns(rows))
 
 
 @plugins.command()
 def check(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The plugin's name.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
+    as_json: Annotated[bool, options.json("One JSON list.")] = False,
 ) -> None:
     """Run the conformance kit over a plugin and its parts: seconds a part, offline, on the CPU and
     on a pretend accelerator that refuses CPU tensors.
@@ -70,10 +68,7 @@ def check(
     outcomes = run(name, registry)
     hidden = unreachable(plugin for plugin in registry.plugins if plugin.name == name)
     outcomes += [Outcome("plugin", "commands-are-reached", "failed", why) for why in hidden]
-    if as_json:
-        result_json([asdict(outcome) for outcome in outcomes])
-    else:
-        result(_report(outcomes))
+    answer(as_json, [asdict(outcome) for outcome in outcomes], lambda: _report(outcomes))
     if any(outcome.outcome == "failed" for outcome in outcomes):
         raise typer.Exit(1)
 

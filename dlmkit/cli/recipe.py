@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dlmkit.cli.output import columns, jsonable, result, result_json, say
+from dlmkit.cli import options
+from dlmkit.cli.output import answer, columns, jsonable, result, result_json, say
 
 if TYPE_CHECKING:
     from dlmkit.recipe.load import Resolved
@@ -20,7 +21,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one value; repeatable."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
+Json = Annotated[bool, options.json("One JSON document.")]
 
 
 @recipe.command("ls")
@@ -70,10 +71,7 @@ def show(reference: Reference, overrides: Overrides = None, as_json: Json = Fals
     It has qualified names and every option, and loads again identically.
     """
     resolved = _load(reference, overrides)
-    if as_json:
-        result_json(jsonable(_plain(resolved)))
-    else:
-        result(resolved.text().rstrip("\n"))
+    answer(as_json, jsonable(_plain(resolved)), resolved.text().rstrip("\n"))
 
 
 @recipe.command()
@@ -91,10 +89,7 @@ def check(reference: Reference, overrides: Overrides = None, as_json: Json = Fal
             raise
         result_json({"recipe": reference, "valid": False, "problems": _problems(error)})
         raise typer.Exit(error.exit_code) from error
-    if as_json:
-        result_json({"recipe": reference, "valid": True, "problems": []})
-    else:
-        result(f"{reference}: valid")
+    answer(as_json, {"recipe": reference, "valid": True, "problems": []}, f"{reference}: valid")
 
 
 def _problems(error: Exception) -> list[dict[str, Any]]:

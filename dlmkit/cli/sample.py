@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dlmkit.cli import options
-from dlmkit.cli.output import result, result_json, say
+from dlmkit.cli.output import answer, say
 from dlmkit.plugin import MOST
 from dlmkit.recipe import short
 
@@ -23,13 +23,9 @@ def sample(
     model: options.Sampled,
     count: Annotated[
         int | None,
-        typer.Option(
-            "-n",
-            "--count",
-            min=1,
-            max=MOST,
-            help="Texts to draw, of each prompt if there are several.  [default: 8; 1 of each "
-            "of several prompts, and of a chat]",
+        options.count(
+            "Texts to draw, of each prompt if there are several.  [default: 8; 1 of each "
+            "of several prompts, and of a chat]"
         ),
     ] = None,
     seed: options.Seed = None,
@@ -93,9 +89,7 @@ def sample(
     ] = None,
     weights: options.Held = None,
     device: options.Device = "auto",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="A list of {index, seed, text, steps, ...}.")
-    ] = False,
+    as_json: Annotated[bool, options.json("A list of {index, seed, text, steps, ...}.")] = False,
 ) -> None:
     """Draw text from a trained model, alone or under torchrun.
 
@@ -142,10 +136,7 @@ def sample(
         texts = loaded.texts(samples, seed)
     if not processes.first:
         return
-    if as_json:
-        result_json([asdict(text) for text in texts])
-    else:
-        _print(texts)
+    answer(as_json, [asdict(text) for text in texts], _lines(texts))
 
 
 def _conversations(file: Path | None) -> list[Any]:
@@ -180,7 +171,7 @@ def _tell(model: Model, name: str, requests: Sequence[Request], steps: int | Non
     )
 
 
-def _print(texts: Sequence[Text]) -> None:
+def _lines(texts: Sequence[Text]) -> str:
     """One text a line; with an empty line between them if one holds line breaks itself."""
     between = "\n\n" if any("\n" in text.text for text in texts) else "\n"
-    result(between.join(text.text for text in texts))
+    return between.join(text.text for text in texts)

@@ -9,7 +9,6 @@ import typer
 
 from dlmkit.cli import options
 from dlmkit.cli.output import result, result_json, say
-from dlmkit.plugin import MOST
 
 if TYPE_CHECKING:
     from dlmkit.exits.trace import Trace
@@ -18,9 +17,7 @@ if TYPE_CHECKING:
 def trace(
     model: options.Sampled,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The new file to write.")],
-    count: Annotated[
-        int, typer.Option("-n", "--count", min=1, max=MOST, help="Texts to record, of each prompt.")
-    ] = 256,
+    count: Annotated[int, options.count("Texts to record, of each prompt.")] = 256,
     seed: options.Seed = None,
     batch_size: options.BatchSize = None,
     prompt: options.Prompt = None,
@@ -43,7 +40,7 @@ def trace(
     ] = False,
     weights: options.Held = None,
     device: options.Device = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="A summary as JSON.")] = False,
+    as_json: Annotated[bool, options.json("A summary as JSON.")] = False,
 ) -> None:
     """Record full runs: tokens and statistics of every step, in one safetensors file.
 

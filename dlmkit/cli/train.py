@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dlmkit.cli import options
 from dlmkit.cli.output import result, result_json
 from dlmkit.training.signals import StopSignals
 
@@ -32,7 +33,7 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what training would take; train nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_json: Annotated[bool, options.json("One JSON document.")] = False,
 ) -> None:
     """Train a recipe, alone or under torchrun.
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from dlmkit.cli import options
 from dlmkit.errors import UsageError
 from dlmkit.plugin import MOST
 from dlmkit.shown import result, say
@@ -53,7 +54,7 @@ def measure(
     ] = None,
     count: Annotated[
         int,
-        typer.Option("-n", "--count", min=SHOWN, max=MOST, help="Texts a writer and temperature."),
+        options.count("Texts a writer and temperature.", least=SHOWN),
     ] = 64,
     rows: Annotated[int, typer.Option(min=2, max=MOST, help="Held-out rows a noise level.")] = 256,
     infilled: Annotated[int, typer.Option(min=2, max=MOST, help="Held-out rows to fill in.")] = 128,
@@ -63,26 +64,10 @@ def measure(
     softmax: Annotated[
         str, typer.Option(metavar="A,B,...", help="Of the n-gram samplers, in ascending order.")
     ] = "0.7,0.8,0.9,1.0,1.1",
-    batch_size: Annotated[
-        int | None,
-        typer.Option(min=1, max=MOST, help="Texts side by side.  [default: the recipe's]"),
-    ] = None,
+    batch_size: options.BatchSize = None,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Of all texts.")] = 0,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY.PATH=VALUE",
-            help="Override one of the recipe's sampling keys; repeatable.",
-        ),
-    ] = None,
-    device: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|cpu|cuda|...",
-            help="Where to compute: auto is this machine's accelerator if it has one.",
-        ),
-    ] = "auto",
+    overrides: options.Overrides = None,
+    device: options.Device = "auto",
     quick: Annotated[
         bool, typer.Option("--quick", help="Little of all: shows that it runs, and no more.")
     ] = False,

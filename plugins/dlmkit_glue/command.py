@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from dlmkit.cli import options
-from dlmkit.cli.output import columns, result, result_json, say
+from dlmkit.cli.output import answer, columns, say
 
 
 class Way(StrEnum):
@@ -84,7 +84,7 @@ def glue(
         ),
     ] = None,
     device: options.Device = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="The record on stdout.")] = False,
+    as_json: Annotated[bool, options.json("The record on stdout.")] = False,
 ) -> None:
     """Fine-tune MODEL on a task of GLUE, and score it on validation rows.
 
@@ -117,10 +117,7 @@ def glue(
         source = Source.of(model, set_, Path(folder), place)
         check(settings, source)
         record = run(chosen, rows, source, settings, say)
-    if as_json:
-        result_json(record)
-    else:
-        result(_table(record))
+    answer(as_json, record, lambda: _table(record))
 
 
 def _table(record: dict[str, Any]) -> str:

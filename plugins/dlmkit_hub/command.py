@@ -19,7 +19,7 @@ def push(
     weights: options.Held = None,
     name: options.Name = None,
     licence: options.Licence = None,
-    as_json: options.Json = False,
+    as_json: Annotated[bool, options.json("One JSON object.")] = False,
 ) -> None:
     """Export a model and send it to the Hugging Face hub, with the token of hf auth login."""
     from dlmkit.model.folder import Export
@@ -28,7 +28,7 @@ def push(
     title = name or repo.rpartition("/")[2]
     exported = Export.of(model, options.held_as(weights), title, licence)
     url = transfer.push(exported, repo, private=private, revision=revision)
-    answer({"repo": repo, "url": url}, url, as_json)
+    answer(as_json, {"repo": repo, "url": url}, url)
 
 
 def pull(
@@ -40,7 +40,7 @@ def pull(
     revision: Annotated[
         str | None, typer.Option(help="A commit, branch or tag.  [default: main]")
     ] = None,
-    as_json: options.Json = False,
+    as_json: Annotated[bool, options.json("One JSON object.")] = False,
 ) -> None:
     """Fetch a model of dlmkit from the Hugging Face hub and verify it.
 
@@ -51,4 +51,4 @@ def pull(
     folder = folder or Path(repo.rpartition("/")[2])
     commit = transfer.pull(repo, folder, revision)
     say(f"{repo} at {commit}: verified")
-    answer({"repo": repo, "commit": commit, "folder": str(folder)}, str(folder), as_json)
+    answer(as_json, {"repo": repo, "commit": commit, "folder": str(folder)}, str(folder))

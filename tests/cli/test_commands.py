@@ -144,6 +144,8 @@ def test_help_imports_no_command_and_builds_no_options():
 def test_checking_a_recipe_builds_the_options_that_it_names_alone():
     modules, built, there = imported_and_built("recipe", "check", "ddlm_small")
     ours = {name for name in modules if name.startswith("dlmkit.cli.")}
-    assert ours == {f"dlmkit.cli.{name}" for name in ("app", "commands", "output", "recipe")}
+    assert ours == {
+        f"dlmkit.cli.{name}" for name in ("app", "commands", "options", "output", "recipe")
+    }
     assert not modules & {"rich", "numpy", "dlmkit.training"}
     assert len(built) < 25 < there
