@@ -13,6 +13,9 @@ from dlmkit.core.masking import Masking
 from dlmkit.core.metric import Metric
 from dlmkit.core.network import ScoreNetwork
 from dlmkit.core.objective import Objective
+from dlmkit.core.order import Order
+from dlmkit.core.quota import Quota
+from dlmkit.core.remask import Remask
 from dlmkit.core.sampler import Sampler
 from dlmkit.core.schedule import NoiseSchedule
 from dlmkit.core.tracker import Tracker
@@ -24,6 +27,9 @@ INTERFACES: Mapping[str, type] = {
     "objective": Objective,
     "masking": Masking,
     "sampler": Sampler,
+    "order": Order,
+    "quota": Quota,
+    "remask": Remask,
     "grid": Grid,
     "exit": ExitCriterion,
     "guidance": Guidance,

@@ -19,7 +19,7 @@ from dlmkit import rows
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.schedule import Level
 from dlmkit.noise import Noise
-from dlmkit.types import Index, Rows
+from dlmkit.types import Index, Mask, Rows
 
 BoundDenoise = Callable[[Tensor, Level, Any], Prediction]
 """``denoise(x, level, previous)``, the rows' conditioning already bound."""
@@ -33,8 +33,9 @@ class Step:
     ``next_ratio`` their sigma / alpha as (B, 1, ...), to broadcast against x. ``last`` marks the
     rows of which ``next`` is the clean level (alpha 1, sigma 0). ``noise`` is keyed by (seed, row,
     step); ``previous`` is the feedback of the row's last prediction; ``index`` counts its steps
-    from 0, on a grid of ``steps`` points. ``all_last`` is true where the host knows that every row
-    is at its last step: what such a step does not need can be left out without asking the device.
+    from 0, on a grid of ``steps`` points. ``generated`` (B, L) marks the positions that are neither
+    given nor padding. ``all_last`` is true where the host knows that every row is at its last step:
+    what such a step does not need can be left out without asking the device.
     """
 
     here: Level
@@ -46,6 +47,7 @@ class Step:
     previous: Any
     index: Index
     steps: int
+    generated: Mask
     all_last: bool = False
 
     @staticmethod
@@ -58,7 +60,8 @@ class Step:
         index: int = 0,
         steps: int = 1,
     ) -> Step:
-        """A step of ``x`` outside of the sampling loop, from ``here`` to ``next`` (each [B])."""
+        """A step of ``x`` outside of the sampling loop, from ``here`` to ``next`` (each [B]),
+        with nothing given and no padding."""
         last = next.sigma == 0
         return Step(
             here=here,
@@ -70,6 +73,7 @@ class Step:
             previous=previous,
             index=torch.full_like(last, index, dtype=torch.int64),
             steps=steps,
+            generated=torch.ones(x.shape[:2], dtype=torch.bool, device=x.device),
             all_last=bool(last.all()),
         )
 
@@ -106,6 +110,14 @@ class Sampler(ABC):
         x0. A sampler that needs the space, such as its corruption, takes it when it is built:
         ``context.part("space")``.
         """
+
+    def ended(self, x: Tensor, generated: Mask, state: Any) -> Rows | None:
+        """Rows of which nothing is left to step: they end here, whatever is left of their grid.
+
+        ``generated`` marks the positions that are neither given nor padding. None, as by default:
+        no row ends before its grid does.
+        """
+        return None
 
     def evaluations(self, last: Rows) -> Index:
         """Evaluations of the denoiser that a row's step needs; ``last`` if it ends clean."""

@@ -60,6 +60,7 @@ def files(name: str, kind: str) -> dict[str, str]:
         "part": found.heading["part"],
         "summary": found.heading["summary"],
         "target": found.heading["target"],
+        "extends": found.heading.get("extends", "ddlm_grammar"),
         "capabilities": _capabilities(found.heading),
         "options": found.sections["options"].strip(),
     }

@@ -15,7 +15,7 @@ from dlmkit.core.schedule import Level
 from dlmkit.errors import RecipeError, UsageError
 from dlmkit.noise import Noise
 from dlmkit.sampling.parts import SamplingParts
-from dlmkit.types import Index, PerRow, Points
+from dlmkit.types import Index, Mask, PerRow, Points
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,13 @@ class Ladder:
         return Level(*self.table[:2].index_select(1, position))
 
     def step(
-        self, position: Index, x: Tensor, noise: Noise, previous: Any, all_last: bool
+        self,
+        position: Index,
+        x: Tensor,
+        generated: Mask,
+        noise: Noise,
+        previous: Any,
+        all_last: bool,
     ) -> tuple[Step, dict[str, PerRow]]:
         """(the step of ``x`` from the places ``position``, the built-in statistics there)."""
         at = self.table.index_select(1, position)
@@ -65,6 +71,7 @@ class Ladder:
             previous=previous,
             index=position,
             steps=self.steps,
+            generated=generated,
             all_last=all_last,
         )
         return step, dict(zip(BUILT_IN, (done, share, ratio), strict=True))

@@ -23,7 +23,7 @@ from dlmkit.types import Mask, PerRow
 
 class Verdict(NamedTuple):
     """What the rules say of a row: whether the exit rule holds, whether some of its positions
-    settle now, and whether none is open after that."""
+    settle now, and whether none is open after that, for the rule or for the sampler."""
 
     halts: bool
     settles: bool
@@ -70,7 +70,7 @@ class Turn:
         """
         parts = self.parts
         step, built_in = self.ladder.step(
-            state.position, state.x, state.noise, state.previous, last
+            state.position, state.x, state.generated, state.noise, state.previous, last
         )
         x, prediction, sampler = parts.sampler.step(
             lambda x, level, previous: self.denoise(x, level, previous, state.conditioning),
@@ -118,7 +118,8 @@ class Turn:
     ) -> tuple[State, Mask | None, Tensor | None]:
         """(``stepped`` with the rules' new memories, positions that settle now, verdicts)."""
         parts = self.parts
-        if parts.exit is None and parts.freeze is None:
+        ended = parts.sampler.ended(stepped.x, state.generated, stepped.sampler)
+        if parts.exit is None and parts.freeze is None and ended is None:
             return stepped, None, None
         halts = some = closed = torch.zeros_like(state.generated[:, 0])
         settles = None
@@ -129,4 +130,6 @@ class Turn:
             settles, settling = settled(parts.freeze, parts, state, prediction, statistics)
             stepped = replace(stepped, settling=settling)
             some, closed = settles.any(dim=1), ~(state.generated & ~settles).any(dim=1)
+        if ended is not None:
+            closed = closed | ended
         return stepped, settles, torch.stack((halts, some, closed), dim=1)

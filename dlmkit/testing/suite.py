@@ -54,6 +54,7 @@ _MODULES = (
     "known_losses",
     "maskings",
     "samplers",
+    "unmasking",
     "grids",
     "exits",
     "guides",

@@ -58,13 +58,17 @@ class MaskedDenoise(ModelDenoise):
         self, x: Tensor, level: Level, previous: Tensor, conditioning: Conditioning
     ) -> Prediction:
         query = self.query(x, level, previous, conditioning).to(self.table.weight.dtype)
-        settled = (x != self.mask)[..., None]
-        token = torch.where(settled, x[..., None], 0)  # the mask is no token
+        settled = x != self.mask
+        token = torch.where(settled, x, 0)[..., None]  # the mask is no token
+        likeliest, lse = self.space.read(query)
         predicted = query.gather(-1, token)
-        query = query.masked_fill(settled, IMPOSSIBLE)
-        query = query.scatter_(-1, token, torch.where(settled, 0.0, predicted))
-        x0, lse = self.space.read(query)
-        return Prediction(x0, query, lse, x0, previous)
+        own = torch.where(settled, predicted[..., 0] - lse, 0.0)
+        certain = settled[..., None]
+        # in place but for gradients: logits are most of a step's memory
+        fill = query.masked_fill if query.requires_grad else query.masked_fill_
+        query = fill(certain, IMPOSSIBLE).scatter_(-1, token, torch.where(certain, 0.0, predicted))
+        x0, lse = torch.where(settled, x, likeliest), torch.where(settled, 0.0, lse)
+        return Prediction(x0, query, lse, x0, previous, own=own)
 
     def reusing(self, counted: Denoise) -> Denoise:
         """Asks again only where a token changed, if the network does not read the level."""

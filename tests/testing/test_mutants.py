@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import mutants_of_devices  # noqa: F401
 import mutants_of_sampling  # noqa: F401
 import mutants_of_text  # noqa: F401
+import mutants_of_unmasking  # noqa: F401
 from mutants import MUTANTS, Mutant
 
 REGISTRY = Registry.load(third_party=False)

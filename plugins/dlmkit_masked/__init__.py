@@ -1,0 +1,1 @@
+"""Decoding of masked models from small parts: order, quota, draw, remasking, window."""

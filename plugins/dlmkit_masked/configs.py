@@ -1,0 +1,141 @@
+"""Options of the components of `masked`. What a paper states is named; the rest is our choice."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, PositiveFloat, model_validator
+
+from dlmkit import Config
+from dlmkit.plugin import Part, Size, part_of
+
+
+class Nothing(Config):
+    """No options."""
+
+
+class Draw(Config):
+    """Which token is written where one is."""
+
+    temperature: float = Field(
+        1.0, ge=0.0, description="logits are divided by it for the draw alone; 0: the likeliest"
+    )
+    top_p: float = Field(
+        1.0, gt=0.0, le=1.0, description="draw from the likeliest tokens of this probability"
+    )
+    top_k: Size | None = Field(None, description="draw from this many of the likeliest tokens")
+
+
+class Decoder(Config):
+    """Which positions first, how many now, which token, and what goes back."""
+
+    order: part_of("order") = Field(
+        Part(use="masked:random"), description="which open positions come first"
+    )
+    quota: part_of("quota") = Field(
+        Part(use="masked:schedule"), description="how many of them are written at a step"
+    )
+    draw: Draw = Field(Draw(), description="which token")
+    remask: part_of("remask") | None = Field(
+        None, description="which written positions go back; none: what is written stays"
+    )
+    window: Size | None = Field(
+        None,
+        description="write in stretches of this many positions, left to right (LLaDA's "
+        "block_length); attention still sees all",
+    )
+
+
+class Schedule(Config):
+    """A share of what is open, fixed beforehand."""
+
+    shape: Literal["level", "linear", "cosine", "square", "root", "plateau"] = Field(
+        "linear",
+        description="the share that stays masked at a share u of a row's steps: that of the "
+        "grid's levels (MDLM); 1 - u (LLaDA); cos(pi u / 2) (MaskGIT, 2202.04200); 1 - u^2; "
+        "1 - sqrt(u); or 1 - u with a stop between `on` and `off`, for remasking (ReMDM-loop)",
+    )
+    count: Literal["fixed", "drawn"] = Field(
+        "fixed",
+        description="as many as expected, rounded up and at least one; or each position with that "
+        "chance, which may be none at a step (MDLM)",
+    )
+    on: float = Field(
+        0.5, ge=0.0, le=1.0, description="of plateau: the share of steps at its start"
+    )
+    off: float = Field(0.9, ge=0.0, le=1.0, description="of plateau: the share of steps at its end")
+
+    @model_validator(mode="after")
+    def _stops(self) -> Self:
+        if self.shape == "plateau" and not self.on < self.off:
+            raise ValueError(f"on ({self.on}) comes before off ({self.off})")
+        return self
+
+
+class Threshold(Config):
+    """All positions that are certain enough."""
+
+    threshold: float = Field(
+        0.9, gt=0.0, le=1.0, description="probability of the likeliest token (Fast-dLLM: 0.9)"
+    )
+
+
+class Factor(Config):
+    """As many as are certain together."""
+
+    factor: PositiveFloat = Field(
+        1.0, description="f: the largest n with (n + 1)(1 - p) < f, p the least of the n"
+    )
+
+
+class EntropyBound(Config):
+    """As many as can hardly disagree."""
+
+    bound: float = Field(
+        0.1, ge=0.0, description="gamma: nats of all the entropies but the largest"
+    )
+
+
+class Stable(Config):
+    """Certain positions whose prediction has stopped moving."""
+
+    threshold: float = Field(
+        0.9, gt=0.0, le=1.0, description="probability of the likeliest token (our choice)"
+    )
+    kl: PositiveFloat = Field(
+        0.01, description="epsilon: nats that a prediction may move at a step (KLASS: 0.01)"
+    )
+    steps: Size = Field(2, description="steps in a row that it must not (KLASS: 2)")
+
+
+class Tokens(Config):
+    """The same number at every step."""
+
+    tokens: Size = Field(1, description="positions per step; 1 is exact for an exact model")
+
+
+class Remdm(Config):
+    """ReMDM (2503.00307)."""
+
+    rule: Literal["cap", "rescale", "confidence"] = Field(
+        "cap",
+        description="the chance: at most eta; eta times the largest there can be; or that, shared "
+        "out by the softmax of minus the probability that each token was drawn with",
+    )
+    eta: float = Field(0.04, ge=0.0, le=1.0, description="eta (ReMDM-cap: 0.04)")
+    on: float = Field(0.0, ge=0.0, le=1.0, description="from this share of a row's steps on")
+    off: float = Field(1.0, ge=0.0, le=1.0, description="up to this share")
+
+    @model_validator(mode="after")
+    def _stops(self) -> Self:
+        if not self.on < self.off:
+            raise ValueError(f"on ({self.on}) comes before off ({self.off})")
+        return self
+
+
+class Doubted(Config):
+    """Written tokens that the model would not write again."""
+
+    threshold: float = Field(
+        0.1, gt=0.0, lt=1.0, description="probability below which a token goes back (our choice)"
+    )
