@@ -6,12 +6,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dlmkit import rows
 from dlmkit.core.context import BuildContext
 from dlmkit.core.embedding import Corruption, EmbeddingSpace
 from dlmkit.core.options import Tokens
 from dlmkit.core.schedule import Level
 from dlmkit.noise import Noise
-from dlmkit.types import Embedded, Ids, Logits, PerPosition, Probabilities, Query
+from dlmkit.types import Embedded, Ids, Logits, Mask, PerPosition, Probabilities, Query
 
 NUMBERS = {"cpu": 1 << 18}
 """Numbers of a block of positions, few enough for the second-level cache of a core."""
@@ -64,6 +65,20 @@ class DiscreteSpace(EmbeddingSpace):
         size = positions_at_once(query.device, self.vocab_size)
         likeliest, lse = zip(*map(_read, query.flatten(0, 1).split(size)), strict=True)
         return torch.cat(likeliest).view(query.shape[:2]), torch.cat(lse).view(query.shape[:2])
+
+    def draw(self, query: Query, wanted: Mask, noise: Noise, draw: int) -> Ids:
+        """A token of the prediction at every ``wanted`` position, by draw ``draw`` of ``noise``.
+
+        Drawn there alone, in float64 (:func:`categorical`), and 0 elsewhere. In blocks, since a
+        draw takes several float64 numbers for each token of the vocabulary.
+        """
+        tokens = torch.zeros_like(wanted, dtype=torch.int64)
+        block = positions_at_once(query.device, self.vocab_size)
+        for at in zip(*(index.split(block) for index in rows.places(wanted)), strict=True):
+            logits = self.logits(query[at][None])[0]
+            u = noise.uniform(draw, (query.shape[1], self.vocab_size), torch.float64, at)
+            tokens[at] = categorical(logits, u)
+        return tokens
 
 
 class MaskCorruption(Corruption):

@@ -10,7 +10,7 @@ from dlmkit.exact.context_gain import Frequencies, context_gain
 from dlmkit.model import Run, compose
 from dlmkit.recipe.load import load_recipe
 
-NAMES = ("plaid", "ssd", "langflow", "mdlm")
+NAMES = ("plaid", "ssd", "langflow", "mdlm", "duo")
 SMALL = (
     "network.with.width=16",
     "network.with.heads=2",
@@ -40,7 +40,10 @@ def test_recipe_trains_validates_and_samples(name):
     # at the highest level the exact context-free denoiser knows the unigram entropy alone
     unigram = -(frequencies.unigram * frequencies.unigram.log()).sum()
     assert reports[-1].context_free == pytest.approx(float(unigram), rel=0.1)
-    assert all(r.bigram <= r.context_free + 1e-4 for r in reports)
+    # where noise takes whole tokens, few of these 256 are lost at the lowest levels
+    slack = 0.1 if name == "duo" else 1e-4
+    assert all(r.bigram <= r.context_free + slack for r in reports)
+    assert sum(r.bigram for r in reports) < sum(r.context_free for r in reports)
     assert reports[0].context_free < reports[-1].context_free
     assert all(math.isfinite(report.model) for report in reports)
     texts = trained.sample(3, steps=4, batch_size=3)

@@ -1,0 +1,59 @@
+"""What the plugin `uniform` provides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dlmkit import Component, hookimpl
+from dlmkit.plugin import Recipe
+from dlmkit_uniform import configs
+
+api = 2
+
+UNIFORM = frozenset({"uniform-state"})
+
+
+@hookimpl
+def register_components() -> Sequence[Component]:
+    return [
+        Component(
+            kind="space",
+            name="tokens",
+            summary="token ids that noise turns into any others; the network puts out the logits",
+            config=configs.Tokens,
+            target="dlmkit_uniform.space:TokenSpace",
+            provides=UNIFORM,
+            example={"dim": 6},
+        ),
+        Component(
+            kind="objective",
+            name="nelbo",
+            summary="UDLM's and DUO's bound on the likelihood",
+            config=configs.Nothing,
+            target="dlmkit_uniform.objective:UniformBound",
+            provides=frozenset({"likelihood-bound"}),
+            requires=UNIFORM,
+        ),
+        Component(
+            kind="sampler",
+            name="ancestral",
+            summary="a token is drawn and noised again to the next level, drawn in float64",
+            config=configs.Nothing,
+            target="dlmkit_uniform.sampler:Ancestral",
+            requires=UNIFORM,
+        ),
+        Component(
+            kind="sampler",
+            name="predictor-corrector",
+            summary="DUO's Psi sampler: a share of positions forgets where it was",
+            config=configs.PredictorCorrector,
+            target="dlmkit_uniform.sampler:PredictorCorrector",
+            requires=UNIFORM,
+        ),
+    ]
+
+
+@hookimpl
+def register_recipes() -> Sequence[Recipe]:
+    return [Recipe("duo_grammar", Path(__file__).with_name("duo_grammar.yaml"))]
