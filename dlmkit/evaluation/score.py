@@ -147,11 +147,13 @@ class MaskedScorer(Scorer):
     def nats(self, ids: Sequence[int], first: int, key: int) -> float:
         size = len(ids) - first
         block = min(self.options.block or size, size)
-        total = 0.0
-        for start in range(first, len(ids), block):
-            views = self._views(len(ids), start, min(start + block, len(ids)), key)
-            total += self._cross_entropy(ids, first, views)
-        return total
+        blocks = [
+            self._views(len(ids), start, min(start + block, len(ids)), key)
+            for start in range(first, len(ids), block)
+        ]
+        fields = ("masked", "counted", "weight")
+        joined = (torch.cat([getattr(views, name) for views in blocks]) for name in fields)
+        return self._cross_entropy(ids, first, Views(*joined))
 
     @torch.no_grad()
     def greedy(self, ids: Sequence[int], first: int) -> bool:

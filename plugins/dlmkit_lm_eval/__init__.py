@@ -1,0 +1,1 @@
+"""A model of dlmkit for EleutherAI's lm-evaluation-harness."""
