@@ -33,7 +33,8 @@ class Corruption(ABC):
     def clean(self, x0: Tensor) -> Embedded:
         """What the network reads of known tokens: of ``x0`` without noise."""
         dtype = x0.dtype if x0.is_floating_point() else None
-        return self.input(x0, Level.of_ratio(torch.zeros(len(x0), dtype=dtype, device=x0.device)))
+        one = torch.ones(len(x0), dtype=dtype, device=x0.device)
+        return self.input(x0, Level(one, torch.zeros_like(one)))
 
     def log_likelihood(self, points: Tensor, x: Tensor, level: Level) -> Logits | None:
         """log p(x | token) of every token, up to a constant of the position.

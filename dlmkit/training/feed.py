@@ -51,6 +51,13 @@ class Feed:
             return item
         return None
 
+    def attempt(self, stop: Callable[[], bool]) -> tuple[Rows | None, Exception | None]:
+        """:meth:`next`, or what it raised."""
+        try:
+            return self.next(stop), None
+        except Exception as error:
+            return None, error
+
     def _work(self) -> None:
         try:
             for step in self.steps:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,8 @@ from dlmkit.training.checkpoint import checkpoint_name, prune, publish
 from dlmkit.training.console import Display
 from dlmkit.training.evaluate import Evaluator
 from dlmkit.training.folder import RunFolder
-from dlmkit.training.loop import Learner, StepRecord, train
+from dlmkit.training.learner import Learner
+from dlmkit.training.loop import StepRecord, train
 from dlmkit.training.parallel import World
 from dlmkit.training.signals import Stopped, StopSignals
 from dlmkit.training.state import Captured, capture, write_checkpoint
@@ -66,23 +67,19 @@ class Session:
         last = min(self.train.steps, self.train.stop_after or self.train.steps)
         self.display.begin(self.learner.step, self.train.steps)
         self._work_off()
-        if self.learner.step < last:
-            with closing(self._steps()) as steps:
-                for record in steps:
+        records = train(
+            self.learner, self.stream, self.train, self.resolved.config.seed, self.world, self.stop
+        )
+        with closing(records):
+            try:
+                while self.learner.step < last and (record := next(records, None)):
                     self._boundary(record)
-                    if record.step >= last:
-                        break
+            except NonFiniteLossError as error:
+                self.world.agree(self._explained(error))
+            except DataError:
+                self.save()  # the weights are those of the last whole step
+                raise
         self.save()
-
-    def _steps(self) -> Generator[StepRecord, None, None]:
-        seed = self.resolved.config.seed
-        try:
-            yield from train(self.learner, self.stream, self.train, seed, self.world, self.stop)
-        except NonFiniteLossError as error:
-            self.world.agree(self._explained(error))
-        except DataError:
-            self.save()  # the weights are those of the last whole step
-            raise
 
     def _explained(self, error: NonFiniteLossError) -> NonFiniteLossError:
         where = self.checkpoint or "none: the run had not saved yet"

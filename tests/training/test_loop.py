@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from dlmkit.recipe.assemble import assemble
 from dlmkit.recipe.load import load_recipe
 from dlmkit.recipe.schema import TrainConfig
 from dlmkit.registry.lookup import Registry
+from dlmkit.training import loop
 from dlmkit.training.draws import dealt, draws, micro_batches, stratified
 from dlmkit.training.ema import Ema, warmed
 from dlmkit.training.loop import Learner, train
@@ -147,6 +149,10 @@ def test_the_gradient_is_that_of_the_mean_over_all_noised_positions(micro, clip)
     torch.testing.assert_close([r.loss for r in records], losses, rtol=1e-12, atol=0.0)
     torch.testing.assert_close([r.gradient_norm for r in records], norms, rtol=1e-12, atol=0.0)
     torch.testing.assert_close(objective.state_dict(), expected.state_dict(), rtol=1e-10, atol=0.0)
+
+
+def test_the_loop_fits_on_a_page():
+    assert len(Path(loop.__file__).read_text().splitlines()) < 150
 
 
 SMALL = (
