@@ -30,7 +30,7 @@ from dlmkit.core.schedule import Level
 from dlmkit.model import Model
 from dlmkit.noise import Noise
 from dlmkit.sampling.levels import levels
-from dlmkit.sampling.runner import INITIAL
+from dlmkit.sampling.opening import INITIAL
 from dlmkit.sampling.snapshot import Sample
 
 REFERENCE = 200

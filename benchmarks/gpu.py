@@ -31,7 +31,6 @@ from dlmkit.bench.defaults import lists, rules
 from dlmkit.bench.flops import evaluation_flops
 from dlmkit.bench.measure import Work
 from dlmkit.bench.plan import Plan
-from dlmkit.bench.rules import Scheduled
 from dlmkit.bench.sampler import run
 from dlmkit.bench.tables import lines
 from dlmkit.bench.timing import interleaved
@@ -197,10 +196,8 @@ def refill(device: torch.device) -> dict[str, Any]:
     parts = a_model(SIZE, WAYS["graph"], device)
     when = 10 + (torch.arange(1024) * 37) % 55
     whole = work(parts, 1024, 256, 64, True)
-    early = lambda: replace(  # noqa: E731
-        whole, parts=replace(whole.parts, exit=Scheduled(when)), width=halves
-    ).run()
-    speed_up = best(whole.run, 2) / best(early, 2)
+    early = replace(whole, width=halves).ending(when)
+    speed_up = best(whole.run, 2) / best(early.run, 2)
     saving = 64 * 1024 / int(when.sum())
     print(f"refill: {speed_up:.2f}x in time, {saving:.2f}x by count: kept {speed_up / saving:.2f}")
     return {"speed_up": speed_up, "saving": saving, "kept": speed_up / saving}

@@ -22,7 +22,7 @@ import torch
 from dlmkit.bench.cases import FULL, Case
 from dlmkit.bench.exits import record
 from dlmkit.bench.measure import barrier_row_steps
-from dlmkit.bench.rules import Family, Scheduled
+from dlmkit.bench.rules import Family
 from dlmkit.bench.timing import interleaved, summary
 from dlmkit.exits.replay import oracle, replay
 from dlmkit.model import Model
@@ -80,14 +80,12 @@ def ways(
     whole = figures.work(subject, case, options.count, options.seed)
 
     def scheduled(first: int, last: int, **changes: Any) -> int:
-        parts = replace(whole.parts, exit=Scheduled(when[first:last]))
-        requests = whole.requests[first:last]
-        return replace(whole, parts=parts, requests=requests, **changes).run().executed
+        work = replace(whole, requests=whole.requests[first:last], **changes)
+        return work.ending(when[first:last]).run().executed
 
     def barrier() -> int:
         size = options.batch_size
         firsts = range(0, options.count, size)
-        # a slot without a text would have no step to halt at, so the last batch is as wide as it is
         return sum(
             scheduled(i, i + size, width=constant, batch_size=min(size, options.count - i))
             for i in firsts

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ import torch
 from dlmkit.bench.cases import Case
 from dlmkit.bench.measure import Outcome, Work
 from dlmkit.bench.parts import parts_of
-from dlmkit.bench.rules import Scheduled
 from dlmkit.model import Model, open_model
 from dlmkit.sampling.requests import unconditional
 
@@ -60,8 +58,4 @@ def test_halting_with_refill(benchmark: Any, subject: Model) -> None:
     """Texts halt after 1 to 16 steps: half of the row steps are left, and half of the time."""
     whole = work(subject)
     when = 1 + torch.arange(TEXTS) % STEPS
-
-    def run() -> Outcome:
-        return replace(whole, parts=replace(whole.parts, exit=Scheduled(when))).run()
-
-    assert timed(benchmark, run).executed == int(when.sum())
+    assert timed(benchmark, whole.ending(when).run).executed == int(when.sum())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -74,6 +74,14 @@ class Work:
             length=self.length,
             width=self.width,
         )
+
+    def ending(self, steps: Index) -> Work:
+        """The same texts, each ended after so many steps and by no rule."""
+        requests = [
+            replace(request, steps=step)
+            for request, step in zip(self.requests, steps.tolist(), strict=True)
+        ]
+        return replace(self, parts=replace(self.parts, exit=None), requests=requests)
 
     def run(self) -> Outcome:
         """Sample them."""

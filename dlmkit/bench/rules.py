@@ -1,13 +1,8 @@
-"""Exit rules as families over one threshold, and the rule that replays a decided schedule."""
+"""Exit rules as families over one threshold."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor
 
 from dlmkit.core.exits import BUILT_IN, ExitCriterion, refuse_noise
 from dlmkit.errors import RecipeError
@@ -17,7 +12,6 @@ from dlmkit.model import Model
 from dlmkit.plugin import Part
 from dlmkit.recipe.short import parse_part
 from dlmkit.registry.lookup import Registry
-from dlmkit.types import Index, PerRow, Rows
 
 THRESHOLD, STEPS = "threshold", "steps"
 """The option of an adaptive rule that is tuned: the first if it must be given, else the second."""
@@ -108,25 +102,3 @@ def _missing(registry: Registry, part: Part) -> list[str]:
     fields = registry.find("exit", part.use).component.config.model_fields
     required = [field.alias or name for name, field in fields.items() if field.is_required()]
     return [name for name in required if name not in part.options]
-
-
-class Scheduled(ExitCriterion):
-    """Halts each text at a step decided before: for exits that only a trace knows.
-
-    The loop asks for the memory of texts in the order of their requests; that is how each text
-    gets its own step. One instance serves one run in as many slots as there are live texts.
-    """
-
-    needs = ("step",)
-
-    def __init__(self, steps: Index) -> None:
-        self._steps: Iterator[int] = iter(steps.tolist())
-
-    def init(self, rows: int) -> Tensor:
-        return torch.tensor([next(self._steps) for _ in range(rows)])
-
-    def __call__(self, statistics: Mapping[str, PerRow], memory: Any) -> tuple[Rows, Any]:
-        return statistics["step"] >= memory, memory
-
-    def reason(self, memory: Any) -> str:
-        return f"decided: step {int(memory)}"

@@ -31,7 +31,7 @@ from dlmkit.bench.rows import (
     evaluations,
     verdict,
 )
-from dlmkit.bench.rules import Family, Scheduled
+from dlmkit.bench.rules import Family
 from dlmkit.bench.timing import interleaved
 from dlmkit.bench.verdict import Verdict, judge
 from dlmkit.exact.intervals import binomial_cdf
@@ -175,7 +175,7 @@ class Bench:
         for name, found in ((FIXED, recorded.fixed()), (ORACLE, recorded.oracle())):
 
             def run(steps: torch.Tensor = found.steps) -> Outcome:
-                return self._work(case, replace(bare, exit=Scheduled(steps))).run()
+                return self._work(case, bare).ending(steps).run()
 
             rows.append(Row(case, name, None, case, recorded, run, found))
         return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,9 @@ from dlmkit.errors import RecipeError, UsageError
 from dlmkit.noise import Noise
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.types import Index, Mask, PerRow, Points
+
+_BUILT_IN = [6, 7, 2]
+"""Rows of a ladder's table that hold the built-in statistics."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,11 @@ class Ladder:
         """The level of the places ``position``."""
         return Level(*self.table[:2].index_select(1, position))
 
+    def statistics(self) -> Iterator[dict[str, PerRow]]:
+        """The built-in statistics of one row at each of its steps, on the host."""
+        for values in self.table[_BUILT_IN, :-1].cpu().T:
+            yield dict(zip(BUILT_IN, values[:, None], strict=True))
+
     def step(
         self,
         position: Index,
@@ -60,7 +69,7 @@ class Ladder:
     ) -> tuple[Step, dict[str, PerRow]]:
         """(the step of ``x`` from the places ``position``, the built-in statistics there)."""
         at = self.table.index_select(1, position)
-        alpha, sigma, ratio, alpha_next, sigma_next, ratio_next, done, share = at
+        alpha, sigma, ratio, alpha_next, sigma_next, ratio_next, *_ = at
         step = Step(
             here=Level(alpha, sigma),
             next=Level(alpha_next, sigma_next),
@@ -74,7 +83,7 @@ class Ladder:
             generated=generated,
             all_last=all_last,
         )
-        return step, dict(zip(BUILT_IN, (done, share, ratio), strict=True))
+        return step, {name: at[row] for name, row in zip(BUILT_IN, _BUILT_IN, strict=True)}
 
 
 def levels(parts: SamplingParts, steps: int) -> Level:

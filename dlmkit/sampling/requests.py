@@ -18,12 +18,14 @@ class Request:
 
     ``row`` is the text's index i: with the seed it keys all of its randomness. ``tokens`` may be
     shorter than the model's length; the rest is padding. What stands before ``start`` is asked by
-    and is no part of the text, such as a conversation that is answered.
+    and is no part of the text, such as a conversation that is answered. ``steps``, where it is
+    said, are the grid steps that the text ends after: an end that was decided before.
     """
 
     row: int
     tokens: tuple[int | None, ...]
     start: int = 0
+    steps: int | None = None
 
     @staticmethod
     def free(row: int, length: int) -> Request:

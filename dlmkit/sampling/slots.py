@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -64,11 +64,27 @@ class State:
     before: Prediction | None = None
 
 
+class LastStep(NamedTuple):
+    """The step that a row ends at unless something ends it before, and the reason; none: the grid
+    ends there."""
+
+    step: int
+    reason: str | None = None
+
+    def of(self, request: Request) -> LastStep:
+        """That of ``request``, which may ask for fewer steps."""
+        if request.steps is None or request.steps >= self.step:
+            return self
+        return LastStep(request.steps, f"decided: step {request.steps}")
+
+
 @dataclass(frozen=True)
 class Seat:
-    """What the host knows of a slot without asking the device: its text and steps done."""
+    """What the host knows of a slot without asking the device: its text, the step that it ends at
+    at the latest, and steps done."""
 
     request: Request
+    last: LastStep
     done: int = 0
     live: bool = True
 

@@ -1,7 +1,5 @@
 """Real runs: counts agree with the loop's, and decided exits happen when decided."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from hypothesis import given
@@ -10,7 +8,7 @@ from hypothesis import strategies as st
 from dlmkit.bench.cases import Case
 from dlmkit.bench.measure import Work, against, barrier_row_steps, row_steps
 from dlmkit.bench.parts import parts_of
-from dlmkit.bench.rules import Family, Scheduled, families
+from dlmkit.bench.rules import Family, families
 from dlmkit.errors import RecipeError, UsageError
 from dlmkit.model import Model
 from dlmkit.sampling.requests import unconditional
@@ -21,8 +19,9 @@ STEPS = [1, 6, 2, 2, 5, 3, 6]
 
 
 def work(toy: Model, steps: list[int], batch: int, width=exact) -> Work:
-    parts = replace(parts_of(toy, CASE), exit=Scheduled(torch.tensor(steps)))
-    return Work(parts, unconditional(len(steps), 6), 0, 6, batch, 6, width)
+    parts = parts_of(toy, CASE)
+    whole = Work(parts, unconditional(len(steps), 6), 0, 6, batch, 6, width)
+    return whole.ending(torch.tensor(steps))
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 7])

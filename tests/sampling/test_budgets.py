@@ -92,6 +92,20 @@ def test_nor_with_guidance(accelerator):
     free_of_waits(turns(shipped(accelerator, GUIDED)))
 
 
+PLACES = {"fixed": "step=4", "fraction": "fraction=0.5", "level": "sigma=2.0"}
+
+
+@pytest.mark.parametrize("rule", PLACES)
+def test_a_rule_of_a_row_s_place_makes_no_step_wait(accelerator, rule):
+    option, value = PLACES[rule].split("=")
+    found = turns(shipped(accelerator, f"exit.use={rule}", f"exit.with.{option}={value}"))
+    assert 1 < len(found) < STEPS, "all rows end before the grid does"
+    assert [(seen.waits, seen.copies) for seen, ended in found[1:] if not ended] == [(0, 0)] * (
+        len(found) - 2
+    )
+    assert [ended for _, ended in found] == [0] * (len(found) - 1) + [3]
+
+
 @pytest.mark.parametrize("rules", [EXIT, FREEZE, EXIT + FREEZE])
 def test_a_step_that_a_rule_may_end_waits_once(accelerator, rules):
     found = turns(shipped(accelerator, *rules))

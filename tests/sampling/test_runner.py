@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -111,6 +112,56 @@ def test_texts_do_not_depend_on_slots(exit):
         assert run(chosen, requests, batch_size, width=width) == alone
     if exit not in ("none", "fixed"):
         assert len({sample.steps for sample in alone}) > 2, "rows must end at different steps"
+
+
+class AskedAlways(ExitCriterion):
+    """A rule that says it reads a statistic too, so that the device is asked at every step."""
+
+    def __init__(self, rule):
+        self.rule, self.needs = rule, (*rule.needs, "entropy")
+
+    def init(self, rows):
+        return self.rule.init(rows)
+
+    def __call__(self, statistics, memory):
+        return self.rule(statistics, memory)
+
+    def reason(self, memory):
+        return self.rule.reason(memory)
+
+
+PLACES = {
+    "fixed": {"step": 4},
+    "fraction": {"fraction": 0.5},
+    "level": {"sigma": 1.0},
+    "patience": {"rule": {"use": "level", "with": {"sigma": 2.0}}, "steps": 2},
+    "never": {"use": "level", "sigma": 1e-6},
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_rule_of_a_row_s_place_ends_rows_as_if_it_were_asked_at_every_step(name):
+    options = dict(PLACES[name])
+    rule = build("exit", options.pop("use", name), **options)
+    known, asked = (replace(parts("ancestral"), exit=e) for e in (rule, AskedAlways(rule)))
+    samples = run(known, mixed(9), 4)
+    assert samples == run(asked, mixed(9), 4)
+    ends = {(sample.steps, sample.halted) for sample in samples}
+    assert len(ends) == 1
+    assert ends == {(N, None)} if name == "never" else ends.pop()[0] < N
+
+
+def test_a_request_can_say_when_its_text_ends():
+    when = [1, 4, N, 2, N + 5, 3]
+    requests = [replace(r, steps=s) for r, s in zip(mixed(6), when, strict=True)]
+    samples = run(parts("ancestral"), requests, 2)
+    assert [sample.steps for sample in samples] == [1, 4, N, 2, N, 3]
+    assert [sample.halted for sample in samples][:3] == ["decided: step 1", "decided: step 4", None]
+    for sample in samples:
+        fixed = replace(parts("ancestral"), exit=build("exit", "fixed", step=sample.steps))
+        assert run(fixed, mixed(6), 3)[sample.row].ids == sample.ids
+    earlier = run(replace(parts("ancestral"), exit=EXITS["fixed"]), requests, 2)
+    assert [sample.steps for sample in earlier] == [1, 4, 5, 2, 5, 3]
 
 
 def test_texts_do_not_depend_on_order_or_process():
