@@ -37,7 +37,7 @@ def register_components() -> Sequence[Component]:
         ),
         Component(
             kind="sampler",
-            name="ancestral",
+            name="posterior",
             summary="a token is drawn and noised again to the next level, drawn in float64",
             config=configs.Nothing,
             target="dlmkit_uniform.sampler:Ancestral",
