@@ -165,6 +165,10 @@ class Importer:
     of the family, by keys such as ``model_type``; it must not import torch. ``target`` is
     ``"module:class"``, a :class:`dlmkit.core.importer.Family`, made without arguments. ``mask``
     says which token is the mask and ``verified`` what was compared with what.
+
+    ``golden`` is a small folder of the family, with made-up weights and what the authors' code
+    makes of some inputs, in the layout of `dlmkit models verify`: the conformance kit checks the
+    importer by it. ``expected_failures`` are those of a :class:`Component`.
     """
 
     name: str
@@ -174,6 +178,8 @@ class Importer:
     models: Sequence[HubModel] = ()
     mask: str = ""
     verified: str = "nothing"
+    golden: Path | None = None
+    expected_failures: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

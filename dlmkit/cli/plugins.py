@@ -93,7 +93,7 @@ def _report(outcomes: list[Outcome]) -> str:
 @plugins.command()
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The plugin's name, kept verbatim.")],
-    kind: Annotated[str, typer.Option("--kind", help="The kind of its part.")],
+    kind: Annotated[str, typer.Option("--kind", help="The kind of its part, or importer.")],
 ) -> None:
     """Write a complete plugin package, with one working part, into a new folder dlmkit-NAME.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,7 +49,9 @@ class Conversion:
     not needed; ``computed`` may be there, and must be close to the values given, which this
     network computes itself. ``beside`` names further files that must be there, with what their
     tensors' names begin with in ``tensors``, and ``instead`` in the same way those of a model
-    that has no ``model.safetensors``. ``undrawn`` says why nothing here draws from the
+    that has no ``model.safetensors``. ``attention`` says what a position sees: all (``full``),
+    itself and what comes before (``causal``), or its own block of so many positions and those
+    before; None: it is not said, and not checked. ``undrawn`` says why nothing here draws from the
     model, if so: it is compared, and no more.
     """
 
@@ -63,6 +65,7 @@ class Conversion:
     beside: Mapping[str, str] = field(default_factory=dict)
     instead: Mapping[str, str] = field(default_factory=dict)
     undrawn: str = ""
+    attention: Literal["full", "causal"] | int | None = None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ from dlmkit.registry.lookup import Registry
 
 TEMPLATES = Path(__file__).with_name("templates")
 
+IMPORTER = "importer"
+"""A family of released models, which is no kind of part."""
+
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 
@@ -28,7 +31,7 @@ class Sketch:
 def sketch(kind: str) -> Sketch:
     """The template of ``kind``. Raises UsageError if there is no such kind."""
     if kind not in KINDS:
-        guess = did_you_mean(kind, KINDS) or f"; kinds are {', '.join(KINDS)}"
+        guess = did_you_mean(kind, KINDS) or f"; kinds are {', '.join((*KINDS, IMPORTER))}"
         raise UsageError(f"there is no kind of component {kind!r}{guess}")
     text = (TEMPLATES / "kinds" / f"{kind}.txt").read_text(encoding="utf-8")
     head, *rest = re.split(r"^--- (\w+)\n", text, flags=re.MULTILINE)
@@ -47,10 +50,12 @@ def check_name(name: str, registry: Registry) -> None:
         raise UsageError(f"the name {name!r} belongs to dlmkit itself; choose another")
 
 
-def files(name: str, kind: str) -> dict[str, str]:
+def files(name: str, kind: str) -> dict[str, str | bytes]:
     """The files of the package, by their paths inside of its folder."""
-    found = sketch(kind)
     package = f"dlmkit_{re.sub(r'[.-]', '_', name)}"
+    if kind == IMPORTER:
+        return _importer(name, package)
+    found = sketch(kind)
     values = {
         "name": name,
         "kind": kind,
@@ -78,6 +83,30 @@ def files(name: str, kind: str) -> dict[str, str]:
         f"{package}/plugin.py": render("plugin.py"),
         f"{package}/{kind}.py": Template(found.sections["module"]).substitute(values),
         f"{package}/demo.yaml": render("demo.yaml"),
+        "tests/test_conformance.py": render("test_conformance.py"),
+    }
+
+
+def _importer(name: str, package: str) -> dict[str, str | bytes]:
+    """The files of a package with an importer and its golden folder."""
+    summary = "models of a family that others released, opened by dlmkit"
+    values = {"name": name, "distribution": f"dlmkit-{name}", "package": package}
+    values["summary"] = summary
+
+    def render(template: str) -> str:
+        text = (TEMPLATES / f"{template}.txt").read_text(encoding="utf-8")
+        return Template(text).substitute(values)
+
+    golden = (TEMPLATES / "importer" / "golden").iterdir()
+    return {
+        "pyproject.toml": render("pyproject.toml"),
+        "README.md": render("importer/README.md"),
+        ".github/workflows/test.yml": render("importer/ci.yml"),
+        "make_golden.py": render("importer/make_golden.py"),
+        f"{package}/__init__.py": f'"""{summary.capitalize()}."""\n',
+        f"{package}/plugin.py": render("importer/plugin.py"),
+        f"{package}/importer.py": render("importer/importer.py"),
+        **{f"{package}/golden/{path.name}": path.read_bytes() for path in sorted(golden)},
         "tests/test_conformance.py": render("test_conformance.py"),
     }
 
@@ -112,5 +141,5 @@ def write(name: str, kind: str, registry: Registry, parent: Path) -> Path:
     for path, text in contents.items():
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
     return folder

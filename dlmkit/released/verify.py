@@ -8,8 +8,8 @@ settings and prompts, what every step took, and the final ids.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dlmkit import documents
+from dlmkit import documents, rows
 from dlmkit.core.importer import Case, Decoded
 from dlmkit.errors import CheckpointError
 from dlmkit.registry.lookup import Registry
@@ -99,12 +99,11 @@ def verify(folder: Path, registry: Registry, device: torch.device | str = "cpu")
     opened.assembly.objective.eval()
     where = opened.assembly.context.device
     found: list[Difference] = []
-    for name, case in meta.cases.items():
-        given = {key: _tensor(tensors, name, key).to(where) for key in case.inputs}
-        asked = Case(name, given, meta.settings)
+    for asked in cases_of(folder):
+        asked = replace(asked, inputs=rows.to(dict(asked.inputs), where))
         answers = opened.family.answers(opened.assembly.objective, asked)
-        for key in case.expected:
-            found.append(_compared(tensors, name, key, answers))
+        for key in meta.cases[asked.name].expected:
+            found.append(_compared(tensors, asked.name, key, answers))
     missing = []
     for run in _runs(folder):
         decoded = opened.family.decoded(opened.assembly.objective, run.model_dump())
@@ -113,6 +112,14 @@ def verify(folder: Path, registry: Registry, device: torch.device | str = "cpu")
         else:
             found += _decoded(run, decoded)
     return Verdict(opened, found, missing)
+
+
+def cases_of(folder: Path) -> Iterator[Case]:
+    """The inputs of the cases in ``folder``. Raises CheckpointError if they cannot be read."""
+    meta, tensors = _cases(folder)
+    for name, case in meta.cases.items():
+        given = {key: _tensor(tensors, name, key) for key in case.inputs}
+        yield Case(name, given, meta.settings)
 
 
 def _cases(folder: Path) -> tuple[_Meta, dict[str, Tensor]]:

@@ -24,8 +24,9 @@ from dlmkit.testing.outcome import CheckFailed, NotApplicable
 
 State = Literal["passed", "failed", "expected", "skipped"]
 
-EVERY, PLUGIN = "component", "plugin"
-"""What checks are registered under that hold for components of any kind, or for a plugin."""
+EVERY, PLUGIN, IMPORTER = "component", "plugin", "importer"
+"""What checks are registered under that hold for components of any kind, for a plugin, or for a
+family of released models."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Check:
         return cleandoc(self.function.__doc__ or "").partition("\n")[0]
 
 
-CHECKS: dict[str, list[Check]] = {kind: [] for kind in (PLUGIN, EVERY, *KINDS)}
+CHECKS: dict[str, list[Check]] = {kind: [] for kind in (PLUGIN, EVERY, *KINDS, IMPORTER)}
 """The checks by kind, in the order they run. Call :func:`all_checks` to have them."""
 
 _MODULES = (
@@ -61,6 +62,7 @@ _MODULES = (
     "statistics",
     "texts",
     "trackers",
+    "importers",
 )
 
 
@@ -172,6 +174,7 @@ def isolated() -> Iterator[None]:
 
 def cases(plugin: str, registry: Registry | None = None) -> list[Case]:
     """Every check of ``plugin`` that there is to run: of itself, then of each of its parts."""
+    from dlmkit.testing.importers import Imported
     from dlmkit.testing.subject import Subject
 
     registry = registry or Registry.load()
@@ -190,6 +193,12 @@ def cases(plugin: str, registry: Registry | None = None) -> list[Case]:
         found += [
             Case(f"{component.kind}/{component.name}", check, subject, expected.get(check.name))
             for check in (*known[EVERY], *known[component.kind])
+        ]
+    for importer in loaded.importers:
+        about, reasons = Imported(registry, loaded, importer), importer.expected_failures
+        found += [
+            Case(f"{IMPORTER}/{importer.name}", check, about, reasons.get(check.name))
+            for check in known[IMPORTER]
         ]
     return found
 

@@ -154,6 +154,11 @@ class HfDecoder(HfModel):
         if self.block:
             self.probed = min(context.length, 2 * self.block)
 
+    def logits(self, x: Embedded, seen: Seen | None, positions: Places | None = None) -> Logits:
+        if seen is None and self.block:  # no mask at all would be full attention
+            seen = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+        return super().logits(x, seen, positions)
+
     def annealed(self, opened: Bool[Tensor, "B L L"]) -> HfDecoder:
         """This decoder in a step of training, where of what stands ahead a position sees only
         what is ``opened`` to it."""

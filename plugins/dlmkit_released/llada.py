@@ -116,7 +116,7 @@ class Llada(TokenFamily):
             longest=longest,
             stop=ends_of(config, tokens, "<|eot_id|>", "<|endoftext|>"),
         )
-        return Conversion(said, tensors, size, mask)
+        return Conversion(said, tensors, size, mask, attention="full")
 
     def decoded(self, objective: Objective, run: Mapping[str, Any]) -> Decoded | None:
         """Low-confidence remasking in blocks, with or without guidance or Fast-dLLM's threshold."""

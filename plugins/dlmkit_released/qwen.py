@@ -93,7 +93,8 @@ class Qwen(TokenFamily):
             names += [f"model.layers.{block}.{name}" for name in _block(base, keys.attention_bias)]
         tensors = {words: "space.table.weight", **{n: f"network.model.{n}" for n in names}}
         copies = {head: words} if keys.tie_word_embeddings else {}
-        return Conversion(said, tensors, keys.vocab_size, mask, copies)
+        sees = network.get("block", "full")
+        return Conversion(said, tensors, keys.vocab_size, mask, copies, attention=sees)
 
     def _base(self, config: Mapping[str, Any]) -> Base:
         return self.base

@@ -66,6 +66,24 @@ def test_its_files_are_clean(kind, here, capsys):
         assert done.returncode == 0, done.stdout
 
 
+def test_a_new_importer_is_clean_and_passes_the_kit(here, install_folder, capsys):
+    folder = make("fresh-family", "importer", capsys)
+    rules = Path(__file__).parents[2] / "pyproject.toml"
+    for words in (["check"], ["format", "--check"]):
+        command = [sys.executable, "-m", "ruff", *words, "--config", str(rules), str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+    install_folder(here / folder)
+    assert main(["plugins", "check", "fresh-family", "--json"]) == 0
+    outcomes = from_json(capsys.readouterr().out)
+    states = {o["check"]: o["outcome"] for o in outcomes if o["component"] == "importer/tiny"}
+    assert len(states) == 8
+    assert set(states.values()) == {"passed"}
+    assert main(["models", "known"]) == 0
+    assert "tiny" in capsys.readouterr().out
+    assert main(["models", "verify", str(folder / "dlmkit_fresh_family" / "golden")]) == 0
+
+
 @pytest.mark.parametrize(
     "name",
     ["", "a b", "-a", "a-", ".", "../a", "a/b", "a:b", "é", "a\n", "cdcd", "dlmkit", "recipe"],
