@@ -1,158 +1,142 @@
-"""Decoders as LLaDA's, Dream's and Fast-dLLM's authors wrote them, at temperature 0.
+"""Decoding runs that LLaDA's, Dream's and Fast-dLLM's authors recorded, again by the parts of
+`masked`, at temperature 0.
 
-For comparison with their recorded runs. LLaDA: 2502.09992; Dream: 2508.15487; Fast-dLLM:
-2505.22618.
+LLaDA: 2502.09992; Dream: 2508.15487; Fast-dLLM: 2505.22618.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from dlmkit.core.candidates import Candidates
+from dlmkit.core.context import BuildContext
+from dlmkit.core.denoise import Prediction
 from dlmkit.core.importer import Decoded, Taken
-from dlmkit.types import Ids, Logits, Mask, PerPosition
+from dlmkit.core.objective import Objective
+from dlmkit.core.order import Order
+from dlmkit.core.quota import Quota
+from dlmkit.core.sampler import Step
+from dlmkit.core.schedule import Level
+from dlmkit.noise import Noise
+from dlmkit.plugin import Part
+from dlmkit.registry.lookup import Registry
+from dlmkit.types import Ids, Index, Logits, Mask
+from dlmkit_masked import configs
+from dlmkit_masked.decoder import Decoder
 
 Predict = Callable[[Ids], Logits]
 """The logits of each position's own token."""
 
 
-class Best(NamedTuple):
-    """The likeliest token of every position, and what orders positions: the higher, the sooner."""
+class BatchMean(Quota):
+    """Dream's: of the masks of all rows on average the level's share, cut to a whole number.
 
-    tokens: Ids
-    confidence: PerPosition
+    A fault of the reference that its recorded runs have: a row depends on its batch, and a step may
+    write nothing. `masked:schedule` with ``shape: level`` is what it means.
+    """
 
-
-def likeliest(logits: Logits) -> Best:
-    """Ordered by the probability of the likeliest token."""
-    highest, tokens = logits.double().softmax(dim=-1).max(dim=-1)
-    return Best(tokens, highest)
-
-
-def most_certain(logits: Logits) -> Best:
-    """Ordered by the entropy, the lowest first."""
-    p = logits.double().softmax(dim=-1)
-    return Best(p.argmax(dim=-1), (p * (p + 1e-10).log()).sum(dim=-1))
+    def accept(self, rank: Ids, candidates: Candidates, memory: Any) -> tuple[Mask, Any]:
+        step = candidates.step
+        share = 1.0 - step.next.sigma[0] / step.here.sigma[0]
+        count = int(candidates.masked.sum() / len(rank) * share)
+        return (rank < count) & candidates.open, memory
 
 
-def spread(count: int, steps: int) -> list[int]:
-    """``count`` tokens over ``steps``, as evenly as can be, the first ones taking one more."""
-    return [count // steps + (step < count % steps) for step in range(steps)]
-
-
-class State:
-    """The ids that are being decoded, and what was settled so far."""
-
-    def __init__(self, ids: Ids, mask: int) -> None:
-        self.ids, self.mask, self.calls = ids.clone(), mask, 0
-        self.taken: list[Taken] = []
-
-    @property
-    def open(self) -> Mask:
-        return self.ids == self.mask
-
-    def settle(self, row: int, best: Best, chosen: Tensor) -> None:
-        """Write the likeliest tokens of ``row`` at the positions ``chosen``."""
-        places = chosen.sort().values
-        self.ids[row, places] = best.tokens[row, places]
-        values = (places, best.tokens[row, places], best.confidence[row, places])
-        self.taken.append(Taken(self.calls - 1, row, *(value.tolist() for value in values)))
-
-    def done(self) -> Decoded:
-        return Decoded(self.ids, self.calls, self.taken)
-
-
-def top(best: Best, row: int, allowed: Mask, count: int) -> Tensor:
-    """The ``count`` best positions of ``row`` among those ``allowed``, the best first."""
-    score = best.confidence[row].masked_fill(~allowed[row], -torch.inf)
-    return score.topk(min(count, int(allowed[row].sum()))).indices
-
-
-def confident(best: Best, row: int, places: Tensor, threshold: float) -> Tensor:
-    """The first of ``places``, and all others that are at ``threshold`` or above."""
-    keep = best.confidence[row, places] >= threshold
-    keep[:1] = True
-    return places[keep]
-
-
-def in_blocks(
-    predict: Predict, ids: Ids, mask: int, *, first: int, block: int, steps: int
-) -> Decoded:
-    """LLaDA's: blocks of ``block`` positions from ``first`` on, the likeliest tokens first, as
-    many at a step as spreads them over a block's share of ``steps``."""
-    state = State(ids, mask)
-    blocks = (ids.shape[1] - first) // block
-    for end in range(first + block, first + block * blocks + 1, block):
-        counts = state.open[:, end - block : end].sum(dim=1).tolist()
-        quotas = [spread(count, steps // blocks) for count in counts]
-        for step in range(steps // blocks):
-            best = likeliest(predict(state.ids))
-            state.calls += 1
-            allowed = state.open
-            allowed[:, end:] = False
-            for row, quota in enumerate(quotas):
-                state.settle(row, best, top(best, row, allowed, quota[step]))
-    return state.done()
-
-
-def in_blocks_by_threshold(
-    predict: Predict, ids: Ids, mask: int, *, first: int, block: int, threshold: float
-) -> Decoded:
-    """Fast-dLLM's on LLaDA: of a block, every token at ``threshold`` or above, and at least one."""
-    state = State(ids, mask)
-    for end in range(first + block, ids.shape[1] + 1, block):
-        while bool(state.open[:, end - block : end].any()):
-            best = likeliest(predict(state.ids))
-            state.calls += 1
-            allowed = state.open
-            allowed[:, end:] = False
-            for row in range(len(ids)):
-                places = top(best, row, allowed, ids.shape[1])
-                state.settle(row, best, confident(best, row, places, threshold))
-    return state.done()
-
-
-def by_time(
-    predict: Predict,
-    ids: Ids,
-    mask: int,
-    *,
-    order: Callable[[Logits], Best],
-    steps: int,
-    eps: float,
-) -> Decoded:
-    """Dream's: at the times 1 ... ``eps``, of the masks of all rows on average the share
-    1 - s / t, cut to a whole number, and at the last step all."""
-    state = State(ids, mask)
-    times = torch.linspace(1.0, eps, steps + 1)
-    for step in range(steps):
-        best = order(predict(state.ids))
-        state.calls += 1
-        masks = state.open.sum() / len(ids)
-        share = 1.0 - times[step + 1] / times[step]
-        count = int(masks * share) if step < steps - 1 else int(masks)
-        allowed = state.open
-        for row in range(len(ids)):
-            state.settle(row, best, top(best, row, allowed, count))
-    return state.done()
-
-
-def by_threshold(predict: Predict, ids: Ids, mask: int, *, steps: int, threshold: float) -> Decoded:
+@dataclass(frozen=True)
+class Leftover(Quota):
     """Fast-dLLM's on Dream: of an even share of the masks and what earlier steps left over, those
-    at ``threshold`` or above, and at least one, until none is left. One row."""
-    state = State(ids, mask)
-    share, left = int(state.open.sum()) // steps, 0
-    while bool(state.open.any()):
-        best = likeliest(predict(state.ids))
-        state.calls += 1
-        places = top(best, 0, state.open, max(1, share + left))
-        chosen = confident(best, 0, places, threshold)
-        left = len(places) - len(chosen)
-        state.settle(0, best, chosen)
-    return state.done()
+    that are certain enough, and at least one."""
+
+    threshold: float
+    steps: int
+    mask: int
+
+    def init(self, x: Tensor) -> tuple[Index, Index]:
+        masks = (x == self.mask).sum(dim=1)
+        return masks // self.steps, torch.zeros_like(masks)
+
+    def accept(self, rank: Ids, candidates: Candidates, memory: Any) -> tuple[Mask, Any]:
+        share, left = memory
+        within = (rank < (share + left).clamp(min=1)[:, None]) & candidates.open
+        sure = candidates.certainty.first >= math.log(self.threshold)
+        chosen = within & (sure | (rank == 0))
+        return chosen, (share, within.sum(dim=1) - chosen.sum(dim=1))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run was decoded: by an order and a quota, in at most ``steps`` steps, of which the
+    levels are those of the masked ``shares`` (by default falling evenly to 0), in stretches of
+    ``window`` positions. It ends where no mask is left if ``until_done``, else with its steps."""
+
+    order: str
+    quota: Quota
+    steps: int
+    shares: Tensor | None = None
+    window: int | None = None
+    until_done: bool = False
+
+
+def part(objective: Objective, kind: str, name: str, **options: Any) -> Any:
+    """The part ``name`` of `masked`, as a recipe builds it."""
+    chosen = Part(use=f"masked:{name}", options=options)
+    return Registry.load(third_party=False).build(kind, chosen, _context(objective))
+
+
+def _context(objective: Objective, **more: Any) -> BuildContext:
+    parts = {"space": objective.space, "schedule": objective.schedule}
+    return BuildContext(length=0, vocab_size=objective.space.vocab_size, parts=parts, **more)
+
+
+def decode(predict: Predict, ids: Ids, mask: int, objective: Objective, how: Settings) -> Decoded:
+    """``ids``, whose masks are written step by step."""
+    order: Order = part(objective, "order", how.order)
+    built = {"order": order, "quota": how.quota}
+    context = _context(objective, build=lambda kind, _: built[kind])
+    config = configs.Decoder(draw=configs.Draw(temperature=0.0), window=how.window)
+    decoder = Decoder(config, context)
+    decoder.mask = mask
+    generated = ids == mask
+    shares = torch.linspace(1.0, 0.0, how.steps + 1) if how.shares is None else how.shares
+    noise = Noise.keyed(0, torch.arange(len(ids), device=ids.device), 0)
+    state, taken, calls = decoder.init(ids), list[Taken](), 0
+
+    def denoise(x: Tensor, level: Level, previous: Any) -> Prediction:
+        logits = predict(x)
+        return Prediction(x, logits, logits.logsumexp(dim=-1), x, ())
+
+    for index in range(how.steps):
+        here, after = (
+            Level(1.0 - share, share)
+            for share in shares[index : index + 2].to(ids.device)[:, None].expand(2, len(ids))
+        )
+        now = replace(
+            Step.between(ids, here, after, noise, (), index, how.steps), generated=generated
+        )
+        before = ids
+        ids, prediction, state = decoder.step(denoise, ids, now, state)
+        calls += 1
+        confidence = _confidence(how.order, prediction.query)
+        for row in range(len(ids)):
+            places = (ids[row] != before[row]).nonzero()[:, 0]
+            values = (places, ids[row, places], confidence[row, places])
+            taken.append(Taken(index, row, *(value.tolist() for value in values)))
+        if how.until_done and not bool((ids == mask).any()):
+            break
+    return Decoded(ids, calls, taken)
+
+
+def _confidence(order: str, logits: Logits) -> Tensor:
+    """What the reference recorded of each position: p of the likeliest token, or minus the
+    entropy."""
+    p = logits.double().softmax(dim=-1)
+    return -torch.special.entr(p).sum(dim=-1) if order == "entropy" else p.amax(dim=-1)
 
 
 def guided(predict: Predict, unconditional: Callable[[Ids], Ids], scale: float) -> Predict:

@@ -125,7 +125,6 @@ class Llada(TokenFamily):
             return None
         mask, where = settings.mask_id, next(objective.parameters()).device
         ids, attend = documents.shaped(dict(run), Run).start(settings.gen_length, mask, where)
-        first, block = ids.shape[1] - settings.gen_length, settings.block_length
         predict = predictor(objective, attend)
         if settings.cfg_scale:
             prompt = ids != mask
@@ -133,9 +132,14 @@ class Llada(TokenFamily):
                 predict, lambda rows: rows.masked_fill(prompt, mask), settings.cfg_scale
             )
         if settings.threshold is None:
-            return decoding.in_blocks(
-                predict, ids, mask, first=first, block=block, steps=settings.steps
-            )
-        return decoding.in_blocks_by_threshold(
-            predict, ids, mask, first=first, block=block, threshold=settings.threshold
+            quota = decoding.part(objective, "quota", "schedule")
+        else:
+            quota = decoding.part(objective, "quota", "threshold", threshold=settings.threshold)
+        how = decoding.Settings(
+            "confidence",
+            quota,
+            settings.steps,
+            window=settings.block_length,
+            until_done=settings.threshold is not None,
         )
+        return decoding.decode(predict, ids, mask, objective, how)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+import torch
 from pydantic import Field
 
 from dlmkit import documents
@@ -157,14 +158,14 @@ class Dream(Qwen):
         positions = (attend.cumsum(dim=1) - 1).masked_fill(~attend, 1)  # none counts for padding
         predict = predictor(objective, attend, positions)
         if settings.alg == "confidence_threshold":
-            threshold, steps = settings.threshold or 0.9, settings.steps
-            if len(ids) > 1:
-                return None
-            return decoding.by_threshold(predict, ids, mask, steps=steps, threshold=threshold)
-        order = decoding.most_certain if settings.alg == "entropy" else decoding.likeliest
-        return decoding.by_time(
-            predict, ids, mask, order=order, steps=settings.steps, eps=settings.eps
-        )
+            quota = decoding.Leftover(settings.threshold or 0.9, settings.steps, mask)
+            how = decoding.Settings("confidence", quota, more, until_done=True)
+        else:
+            order = "entropy" if settings.alg == "entropy" else "confidence"
+            shares = torch.linspace(1.0, settings.eps, settings.steps + 1)
+            shares[-1] = 0.0  # at the last step all
+            how = decoding.Settings(order, decoding.BatchMean(), settings.steps, shares)
+        return decoding.decode(predict, ids, mask, objective, how)
 
 
 class A2d(Qwen):

@@ -6,11 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import dlmkit
+from dlmkit.core import tokens
 from dlmkit.core.candidates import Candidates, by_rank, ranks
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
+from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.options import Tokens
 from dlmkit.core.sampler import Step
 from dlmkit.core.schedule import Level
@@ -20,6 +23,7 @@ from dlmkit.noise import Noise
 from dlmkit.plugin import Part
 from dlmkit.registry.lookup import Registry
 from dlmkit_mdlm import configs as mdlm
+from dlmkit_mdlm.objective import MaskedDenoise
 from dlmkit_mdlm.sampler import Ancestral
 from dlmkit_mdlm.schedule import LogLinear
 
@@ -400,3 +404,48 @@ def test_a_recipe_names_the_parts_and_a_threshold_saves_evaluations():
     model.sample(1, steps=20, seed=0, progress=seen.append)
     (sample,) = [sample for step in seen for sample in step.samples]
     assert sample.steps == 12
+
+
+@pytest.mark.parametrize("remask", [None, part("remdm"), part("planned")])
+def test_a_step_holds_no_second_tensor_of_the_logits_size(remask, monkeypatch):
+    """Beside the network's own logits: blocks of positions alone, uniform numbers included."""
+    monkeypatch.setattr(tokens, "NUMBERS", {"cpu": 512})
+    rows, length, size = 4, 16, 64
+    base = context(length, size)
+    options = {"order": part("confidence"), "quota": part("entropy-bound"), "remask": remask}
+    sampler = REGISTRY.build("sampler", Part(use="masked:decoder", options=options), base)
+    x = torch.full((rows, length), size)
+    x[:, :5] = 3
+    raw = torch.randn(rows, length, size)
+
+    class Network(ScoreNetwork):
+        reads_level = False
+
+        def forward(self, x, level, conditioning, previous):
+            return raw
+
+        def shard_units(self):
+            return ()
+
+    masked = MaskedDenoise(base.part("space"), Network())
+    nothing = torch.zeros_like(x, dtype=torch.bool)
+    known = Conditioning(nothing, torch.zeros(rows, length, 4), ~nothing)
+    now, previous = steps_of(x, 8)(2, ~nothing), torch.zeros(rows, length, 4)
+    seen = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), options=None):
+            result = function(*arguments, **(options or {}))
+            for leaf in result if isinstance(result, tuple | list) else [result]:
+                if isinstance(leaf, torch.Tensor):
+                    memory = leaf.untyped_storage()
+                    seen.append((memory.data_ptr(), memory.nbytes(), str(function)))
+            return result
+
+    with torch.no_grad(), Sizes():
+        after, _, _ = sampler.step(
+            lambda x, level, _: masked(x, level, previous, known), x, now, sampler.init(x)
+        )
+    assert not torch.equal(after, x)
+    own = raw.untyped_storage()
+    assert [w for w in seen if w[0] != own.data_ptr() and w[1] >= own.nbytes()] == []
