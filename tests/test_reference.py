@@ -19,6 +19,14 @@ def test_the_page_is_up_to_date():
     assert PAGE.read_text() == found, "run: dlmkit components reference > plugins/REFERENCE.md"
 
 
+def test_no_two_parts_of_ours_share_a_short_name():
+    """A recipe may leave out the plugin's name: a new part must not take that from it."""
+    registry = Registry.load(third_party=False)
+    for kind in KINDS:
+        names = [entry.component.name for entry in registry.components(kind)]
+        assert len(names) == len(set(names)), kind
+
+
 def test_it_names_everything():
     text = PAGE.read_text()
     for hook in (name for name in vars(Hooks) if name.startswith("register_")):

@@ -19,7 +19,7 @@ def register_components() -> Sequence[Component]:
     return [
         Component(
             kind="space",
-            name="tokens",
+            name="states",
             summary="token ids that noise turns into any others; the network puts out the logits",
             config=configs.Tokens,
             target="dlmkit_uniform.space:TokenSpace",
@@ -28,7 +28,7 @@ def register_components() -> Sequence[Component]:
         ),
         Component(
             kind="objective",
-            name="nelbo",
+            name="udlm",
             summary="UDLM's and DUO's bound on the likelihood",
             config=configs.Nothing,
             target="dlmkit_uniform.objective:UniformBound",
