@@ -14,6 +14,7 @@ from torch import Tensor
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.schedule import Level
+from dlmkit.errors import RecipeError
 from dlmkit.kernels.vocabulary import Top
 from dlmkit.rows import take
 from dlmkit.types import Index, PerPosition, Query
@@ -89,6 +90,18 @@ class Denoise(ABC):
         run. A denoiser that has neither is its own.
         """
         return self
+
+    def keeping(self) -> Denoise:
+        """This denoiser for a run that writes block after block of its network's: it computes the
+        block that is being written, and keeps keys and values of those before it.
+
+        Of later blocks it says nothing: all tokens are alike there. Raises RecipeError if the
+        network does not attend by blocks.
+        """
+        raise RecipeError(
+            "sample.cache: exact needs a masked model whose network attends block by block; leave "
+            "the key out"
+        )
 
     def reusing(self, counted: Denoise) -> Denoise:
         """What sampling asks for predictions: ``counted``, or what asks it less often.

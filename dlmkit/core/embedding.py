@@ -12,7 +12,7 @@ from dlmkit.core.schedule import Level
 from dlmkit.kernels import vocabulary
 from dlmkit.kernels.vocabulary import Tables, Top
 from dlmkit.noise import Noise
-from dlmkit.types import Embedded, Ids, Logits, PerPosition, Probabilities, Query
+from dlmkit.types import Embedded, Ids, Logits, Mask, PerPosition, Probabilities, Query
 
 
 class Corruption(ABC):
@@ -132,6 +132,11 @@ class EmbeddingSpace(nn.Module, ABC):
         A discrete space overrides it to keep the tokens that ``x`` has already settled on.
         """
         return self.logits(query).argmax(dim=-1)
+
+    def settled(self, x: Tensor) -> Mask | None:
+        """The positions of ``x`` whose token is known for good; None: a text has none before it
+        ends."""
+        return None
 
     def prepared(self, dtype: torch.dtype | None = None) -> EmbeddingSpace:
         """This space for as long as its weights stay as they are, such as one sampling run.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from dlmkit.core.network import Conditioning
 from dlmkit.core.schedule import Level
-from dlmkit.types import Embedded
+from dlmkit.types import Embedded, Mask
 
 
 class TimeFeatures(nn.Module):
@@ -45,8 +47,9 @@ def rotation_table(length: int, channels: int, base: float) -> Tensor:
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Rotate the two halves of the channels of ``x`` (B, L, H, channels) by position."""
-    cos, sin = rotation[:, : x.shape[1]].to(x.dtype)
+    """Rotate the two halves of the channels of ``x`` (B, L, H, channels) by position; of a table
+    that is gathered at positions of each row, (2, B, L, 1, channels), by these."""
+    cos, sin = (rotation if rotation.ndim == 5 else rotation[:, : x.shape[1]]).to(x.dtype)
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
@@ -64,3 +67,25 @@ def streams(x: Embedded, conditioning: Conditioning, previous: Tensor) -> Tensor
         torch.where(noised, previous, 0.0),
     )
     return torch.cat(parts, dim=-1)
+
+
+def extended(seen: Mask, positions: Tensor, block: int) -> Bool[Tensor, "B 1 M L"]:
+    """What queries at ``positions`` (B, M) see of all keys: their own block and those before it."""
+    number = torch.arange(seen.shape[1], device=seen.device) // block
+    return ((positions // block)[..., None] >= number)[:, None] & seen[:, None, None]
+
+
+Keep = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Takes the keys and values of some positions, and gives those of all that are known."""
+
+
+def keeper(memory: Tensor, layer: int, positions: Tensor) -> Keep:
+    """Writes a layer's keys and values (B, M, H, C) at ``positions`` into ``memory``, in place."""
+    row = torch.arange(len(positions), device=positions.device)[:, None]
+
+    def keep(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        memory[row, layer, 0, positions] = k
+        memory[row, layer, 1, positions] = v
+        return memory[:, layer, 0], memory[:, layer, 1]
+
+    return keep

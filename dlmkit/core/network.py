@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from dlmkit.core.schedule import Level
-from dlmkit.types import Embedded, Ids, Mask, Query
+from dlmkit.types import Embedded, Ids, Index, Mask, Query
 
 
 @dataclass(frozen=True)
@@ -87,4 +88,30 @@ class ScoreNetwork(nn.Module, ABC):
 
         The network that is built from the checkpoint finds it in ``context.folder``. Most write
         nothing.
+        """
+
+
+class BlockCausal(ScoreNetwork):
+    """One in which a position sees its own block and those before it, so that keys and values of
+    finished blocks can be kept. It reads no level and no previous prediction.
+
+    ``block`` is the positions of a block; None or 0: a position sees all, and nothing can be kept.
+    """
+
+    block: int | None = None
+
+    @abstractmethod
+    def memory(self, count: int, length: int) -> Tensor:
+        """Keys and values of ``count`` rows of ``length`` positions of which nothing is known:
+        (count, layers, 2, length, heads, channels)."""
+
+    @abstractmethod
+    def extend(
+        self, x: Embedded, start: Index, seen: Bool[Tensor, "B K"], memory: Tensor
+    ) -> tuple[Query, Tensor]:
+        """The queries of ``x`` (B, M, D), whole blocks of each row from its position ``start`` on,
+        which see what ``memory`` holds of earlier ones; and ``memory`` with theirs.
+
+        ``seen`` (B, length) is False at padding. What a block's queries are is what
+        :meth:`forward` says, to rounding, if ``memory`` holds all blocks before ``start``.
         """

@@ -95,6 +95,10 @@ class Sampler(ABC):
         """Built of its options and a ``BuildContext``; a sampler with options overrides it."""
         super().__init__()
 
+    window: int | None = None
+    """Positions, counted from a row's first, that are written before any behind them is; None: in
+    any order."""
+
     def init(self, x: Tensor) -> Any:
         """The state of rows that have taken no step yet: row-first, by default empty."""
         return ()

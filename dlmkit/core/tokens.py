@@ -129,6 +129,9 @@ class TokenSpace(DiscreteSpace):
         self.table = nn.Embedding(config.size or context.vocab_size + 1, config.dim)
         self.corruption = MaskCorruption(self.table, config.mask)
 
+    def settled(self, x: Tensor) -> Mask:
+        return x != self.corruption.mask
+
     def decode(self, x: Tensor, query: Query) -> Ids:
         """What is uncovered stays; a mask becomes the likeliest token."""
         return torch.where(x == self.corruption.mask, query.argmax(dim=-1), x)

@@ -14,12 +14,14 @@ import torch
 from dlmkit import files
 from dlmkit.core.context import BuildContext
 from dlmkit.core.data import Data
+from dlmkit.core.denoise import Denoise
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.exits import BUILT_IN, ExitCriterion, Statistic, refuse_noise
 from dlmkit.core.masking import Masking
 from dlmkit.core.network import ScoreNetwork
 from dlmkit.core.objective import Objective
 from dlmkit.core.room import reckoned, without_memory
+from dlmkit.core.sampler import Sampler
 from dlmkit.core.schedule import NoiseSchedule
 from dlmkit.core.start import text_starts
 from dlmkit.core.tokenizer import Tokenizer
@@ -151,11 +153,14 @@ def assemble_sampling(assembly: Assembly, config: RecipeConfig | None = None) ->
     statistics = _statistics(assembly, config, *rules)
     for rule in rules:
         refuse_noise(rule, statistics, inference.dtype or assembly.context.dtype)
+    sampler, denoise = assembly.build("sampler", config.sampler), assembly.objective.denoise()
+    if config.sample.cache == "exact":
+        denoise = _keeping(denoise, sampler, assembly.network, config)
     return SamplingParts(
         space=assembly.space,
         schedule=assembly.schedule,
-        denoise=assembly.objective.denoise(),
-        sampler=assembly.build("sampler", config.sampler),
+        denoise=denoise,
+        sampler=sampler,
         grid=assembly.build("grid", config.grid),
         exit=exit_rule,
         freeze=freeze,
@@ -164,6 +169,25 @@ def assemble_sampling(assembly: Assembly, config: RecipeConfig | None = None) ->
         inference=inference,
         stop=frozenset(_token(assembly.tokenizer, token) for token in config.sample.stop),
     )
+
+
+def _keeping(
+    denoise: Denoise, sampler: Sampler, network: ScoreNetwork, config: RecipeConfig
+) -> Denoise:
+    """``denoise`` with the exact cache. Raises RecipeError where its results would be others."""
+    kept, block = denoise.keeping(), getattr(network, "block", None) or 1
+    if sampler.window is None or sampler.window % block:
+        raise RecipeError(
+            f"sample.cache: exact needs a sampler that writes block after block, counted from a "
+            f"row's first position, and {config.sampler.use} does not: take mdlm:unmasking with "
+            f"window: {block} or a multiple of it"
+        )
+    if config.exit or config.freeze or config.guidance or config.statistic:
+        raise RecipeError(
+            "sample.cache: exact predicts the block that is being written alone, and exit, freeze, "
+            "statistic and guidance read whole rows: leave them out, or sample.cache"
+        )
+    return kept
 
 
 def _token(tokenizer: Tokenizer, token: str) -> int:

@@ -69,12 +69,19 @@ class SampleConfig(Config):
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="the network and the vocabulary step; fp32: as the weights are"
     )
+    cache: Literal["none", "exact"] = Field(
+        "none",
+        description="exact: of a network that attends block by block, keys and values of finished "
+        "blocks are kept; texts are those without, to rounding",
+    )
     compile: bool = Field(False, description="torch.compile the network's blocks")
     cuda_graphs: bool = Field(False, description="record a step's kernels once per batch shape")
     int8: bool = Field(False, description="the blocks' linear layers in int8, on the CPU")
 
     @model_validator(mode="after")
     def _int8(self) -> Self:
+        if self.cache == "exact" and (self.precision != "fp32" or self.cuda_graphs):
+            raise ValueError("cache: exact goes with precision: fp32 and without cuda_graphs")
         if self.int8 and (self.precision != "fp32" or self.compile):
             raise ValueError("int8 goes with precision: fp32 and without compile")
         return self

@@ -20,6 +20,9 @@ from dlmkit.sampling.snapshot import Sample
 from dlmkit.sampling.sound import is_sound
 from dlmkit.sampling.turn import Seen, Verdict
 
+STOPPED = "end of text"
+"""Why a row ended of which a token that ends a text is settled, and all before it."""
+
 
 def last_step(rule: ExitCriterion | None, ladder: Ladder) -> tuple[LastStep, ExitCriterion | None]:
     """(the step that every row ends at, the rule that may end rows before, or None).
@@ -110,26 +113,30 @@ class Ending:
             seat, own = slots.seats[i], rows.take(memory, torch.tensor([k]))
             if not sound[k]:
                 raise NonFiniteError(_unsound(seat, self.seed))
+            text = seat.request.ended(ids[k].tolist(), self.parts.stop)
             sample = Sample(
                 row=seat.request.row,
-                ids=seat.request.ended(ids[k].tolist(), self.parts.stop),
+                ids=text,
                 steps=seat.done,
                 evaluations=self.evaluations.after(seat.done)
                 if evaluations is None
                 else int(evaluations[k]),
-                halted=self._reason(seat, verdicts[i], own),
+                halted=self._reason(seat, verdicts[i], text, own),
                 start=seat.request.start,
             )
             samples.append(sample)
         return tuple(samples)
 
-    def _reason(self, seat: Seat, verdict: Verdict, memory: Any) -> str | None:
-        """Why a row ended: its rule, every position being settled, or (None) the grid's end."""
+    def _reason(self, seat: Seat, verdict: Verdict, text: Sequence[int], memory: Any) -> str | None:
+        """Why a row ended: its rule, its end of text or every position being settled, or (None)
+        the grid's end."""
         if seat.done == self.steps:
             return None
         if verdict.halts and self.parts.exit is not None:
             return self.parts.exit.reason(memory)
-        return seat.last.reason if seat.done == seat.last.step else REASON
+        if seat.done == seat.last.step:
+            return seat.last.reason
+        return STOPPED if text[-1] in self.parts.stop else REASON
 
 
 def _unsound(seat: Seat, seed: int) -> str:

@@ -10,6 +10,7 @@ import torch
 from dlmkit import rows
 from dlmkit.core.denoise import Denoise
 from dlmkit.core.exits import ExitCriterion
+from dlmkit.errors import UsageError
 from dlmkit.noise import Noise
 from dlmkit.sampling.levels import Ladder
 from dlmkit.sampling.parts import SamplingParts
@@ -36,6 +37,8 @@ class Opening:
         """``count`` fresh slots: those of ``requests``, and idle ones after them."""
         parts, steps = self.parts, self.ladder.steps
         idle = count - len(requests)
+        if parts.sampler.window is not None:
+            _check_windows(requests, parts.sampler.window, steps)
         asked = template([*requests, *[requests[-1]] * idle], self.length, parts.device)
         start = torch.zeros_like(asked.row)
         noise = Noise.steps(self.seed, asked.row, steps + 1)
@@ -66,3 +69,14 @@ class Opening:
         """The memory that ``rule`` has of ``count`` rows or positions that have taken no step."""
         with self.parts.device:
             return () if rule is None else rule.init(count)
+
+
+def _check_windows(requests: list[Request], window: int, steps: int) -> None:
+    """Raise UsageError for a text of more windows to write than the grid has steps."""
+    for request in requests:
+        wanted = {at // window for at, token in enumerate(request.tokens) if token is None}
+        if len(wanted) > steps:
+            raise UsageError(
+                f"text {request.row} is written in {len(wanted)} windows of {window} positions, "
+                f"and the grid has {steps} steps: ask for {len(wanted)} or more"
+            )

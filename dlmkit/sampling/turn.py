@@ -18,7 +18,7 @@ from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.settle import settled
 from dlmkit.sampling.slots import State, freeze
 from dlmkit.sampling.sound import is_sound
-from dlmkit.types import Mask, PerRow
+from dlmkit.types import Mask, PerRow, Rows
 
 
 class Verdict(NamedTuple):
@@ -109,6 +109,21 @@ class Turn:
             for name, statistic in parts.statistics.items()
         }
 
+    def _stopped(self, x: Tensor, state: State) -> Rows | None:
+        """Rows of which a token that ends a text is settled, and all before it; None: none can be.
+
+        It counts behind the last given position alone.
+        """
+        settled = self.parts.space.settled(x) if self.parts.stop else None
+        if settled is None:
+            return None
+        asked, token = state.asked, torch.zeros_like(state.generated)
+        for stop in self.parts.stop:
+            token = token | (x == stop)
+        behind = asked.given.flip(1).cumsum(dim=1).flip(1) == 0
+        closed = (state.generated & ~settled).cumsum(dim=1) == 0
+        return (token & behind & closed & state.generated).any(dim=1)
+
     def _judge(
         self,
         state: State,
@@ -119,6 +134,11 @@ class Turn:
         """(``stepped`` with the rules' new memories, positions that settle now, verdicts)."""
         parts = self.parts
         ended = parts.sampler.ended(stepped.x, state.generated, stepped.sampler)
+        stopped = self._stopped(stepped.x, state)
+        if ended is not None and stopped is not None:
+            ended = ended | stopped
+        elif ended is None:
+            ended = stopped
         if parts.exit is None and parts.freeze is None and ended is None:
             return stepped, None, None
         halts = some = closed = torch.zeros_like(state.generated[:, 0])

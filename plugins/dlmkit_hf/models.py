@@ -10,18 +10,20 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
+from transformers.cache_utils import Cache, DynamicLayer
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.importer import shifted
-from dlmkit.core.network import Conditioning, ScoreNetwork
+from dlmkit.core.layers import extended, keeper
+from dlmkit.core.network import BlockCausal, Conditioning, ScoreNetwork
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import TokenSpace
 from dlmkit.errors import RecipeError
-from dlmkit.types import Embedded, Logits, Mask, Query
+from dlmkit.types import Embedded, Index, Logits, Mask, Query
 from dlmkit_hf import configs, encoders, lora, pretrained
 from dlmkit_hf.blocks import blocks_of
 
-Seen = Mask | Bool[Tensor, "B 1 L L"]
+Seen = Mask | Bool[Tensor, "B 1 M L"]
 """Which positions may be seen: the keys, by every position, or of each position its own."""
 
 Places = Int[Tensor, "#B L"]
@@ -139,10 +141,30 @@ class HfModel(ScoreNetwork):
                 )
 
 
-class HfDecoder(HfModel):
+class Keeping(Cache):
+    """Of transformers: keys and values of ``positions`` go into ``memory``, and attention gets
+    those of all positions."""
+
+    def __init__(self, memory: Tensor, positions: Tensor) -> None:
+        super().__init__(layer_class_to_replicate=DynamicLayer)
+        self.memory, self.positions = memory, positions
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        keep = keeper(self.memory, layer_idx, self.positions)
+        k, v = keep(key_states.transpose(1, 2), value_states.transpose(1, 2))
+        return k.transpose(1, 2), v.transpose(1, 2)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return 0
+
+
+class HfDecoder(HfModel, BlockCausal):
     """A decoder, whose attention is what its options say and not what it was made for."""
 
     head: encoders.Head = "causal"
+    block: int
 
     def __init__(self, config: configs.HfDecoder, context: BuildContext) -> None:
         self.attention, self.block = config.attention, config.block or 0
@@ -197,6 +219,28 @@ class HfDecoder(HfModel):
             places = torch.arange(seen.shape[1], device=seen.device)[None]
             seen = seen[:, None, None, :] & self.allowed(places)[:, None]
         return super().mask(seen, dtype)
+
+    def memory(self, count: int, length: int) -> Tensor:
+        said = self.described
+        heads, layers = said.num_attention_heads, said.num_hidden_layers
+        groups = getattr(said, "num_key_value_heads", None) or heads
+        channels = getattr(said, "head_dim", None) or said.hidden_size // heads
+        weight: Tensor = next(self.model.parameters())
+        return weight.new_zeros((count, layers, 2, length, groups, channels))
+
+    def extend(
+        self, x: Embedded, start: Index, seen: Bool[Tensor, "B K"], memory: Tensor
+    ) -> tuple[Query, Tensor]:
+        memory = memory.clone()
+        positions = start[:, None] + torch.arange(x.shape[1], device=x.device)
+        out: Tensor = self.model(
+            inputs_embeds=x * self.scale,
+            attention_mask=self.mask(extended(seen, positions, self.block), x.dtype),
+            position_ids=positions,
+            past_key_values=Keeping(memory, positions),
+            use_cache=True,
+        ).logits
+        return self.after(out), memory
 
     def probe(self) -> None:
         last = self.probed - 1

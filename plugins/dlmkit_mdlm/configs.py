@@ -5,10 +5,21 @@ from __future__ import annotations
 from pydantic import Field
 
 from dlmkit import Config
+from dlmkit.plugin import Size
 
 
 class Nothing(Config):
     """No options."""
+
+
+class Unmasking(Config):
+    """Which masked tokens are uncovered at a step."""
+
+    window: Size | None = Field(
+        None,
+        description="uncover stretches of so many positions, counted from a row's first, one after "
+        "the other, each at an even share of the steps (BD3-LM: its block); default: anywhere",
+    )
 
 
 class LogLinear(Config):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +12,11 @@ from torch import Tensor
 from dlmkit import rows
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Denoise, ModelDenoise, Prediction
-from dlmkit.core.network import Conditioning, ScoreNetwork
+from dlmkit.core.network import BlockCausal, Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import TokenSpace, masked_share
-from dlmkit.types import Query
+from dlmkit.types import Ids, Query
 from dlmkit_mdlm import configs
 from dlmkit_mdlm.reuse import Reusing
 from dlmkit_mdlm.schedule import masking_rate
@@ -47,8 +48,11 @@ class MaskedDenoise(ModelDenoise):
         return x.new_zeros((*x.shape[:2], self.space.dim), dtype=dtype)
 
     def query(self, x: Tensor, level: Level, previous: Tensor, conditioning: Conditioning) -> Query:
-        """Logits of the tokens; the mask, where it has one, is never predicted."""
-        query = super().query(x, level, previous, conditioning)
+        """Logits of the tokens."""
+        return self.possible(super().query(x, level, previous, conditioning))
+
+    def possible(self, query: Query) -> Query:
+        """``query``, in which the mask, where it has a logit, is never predicted."""
         if self.mask < query.shape[-1]:
             query = query.clone() if query.requires_grad else query
             query[..., self.mask] = IMPOSSIBLE
@@ -57,7 +61,11 @@ class MaskedDenoise(ModelDenoise):
     def __call__(
         self, x: Tensor, level: Level, previous: Tensor, conditioning: Conditioning
     ) -> Prediction:
-        query = self.query(x, level, previous, conditioning).to(self.table.weight.dtype)
+        return self.carried(x, self.query(x, level, previous, conditioning), previous)
+
+    def carried(self, x: Ids, query: Query, feedback: Any) -> Prediction:
+        """The prediction by logits ``query`` for ids ``x``, whose masks alone are predicted."""
+        query = query.to(self.table.weight.dtype)
         settled = x != self.mask
         token = torch.where(settled, x, 0)[..., None]  # the mask is no token
         likeliest, lse = self.space.read(query)
@@ -68,7 +76,16 @@ class MaskedDenoise(ModelDenoise):
         fill = query.masked_fill if query.requires_grad else query.masked_fill_
         query = fill(certain, IMPOSSIBLE).scatter_(-1, token, torch.where(certain, 0.0, predicted))
         x0, lse = torch.where(settled, x, likeliest), torch.where(settled, 0.0, lse)
-        return Prediction(x0, query, lse, x0, previous, own=own)
+        return Prediction(x0, query, lse, x0, feedback, own=own)
+
+    def keeping(self) -> Denoise:
+        from dlmkit_mdlm.blocks import BlockDenoise
+
+        space, network = self.space, self.network
+        assert isinstance(space, TokenSpace)
+        if not isinstance(network, BlockCausal) or not network.block:
+            return super().keeping()
+        return BlockDenoise(space, network)
 
     def reusing(self, counted: Denoise) -> Denoise:
         """Asks again only where a token changed, if the network does not read the level."""

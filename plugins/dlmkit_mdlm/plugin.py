@@ -47,7 +47,7 @@ def register_components() -> Sequence[Component]:
             kind="sampler",
             name="unmasking",
             summary="masked tokens are uncovered at random, drawn in float64; the rest stay",
-            config=configs.Nothing,
+            config=configs.Unmasking,
             target="dlmkit_mdlm.sampler:Ancestral",
             requires=MASKED,
         ),

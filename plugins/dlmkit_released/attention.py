@@ -12,8 +12,6 @@ from dlmkit.types import Mask
 Seen = Mask | Bool[Tensor, "#B 1 L L"]
 """Which positions may be seen: the keys, by every position, or of each position its own."""
 
-Heads = Float[Tensor, "B L _ C"]
-
 
 def block_causal(
     seen: Seen | None, length: int, block: int | None, device: torch.device
@@ -30,7 +28,12 @@ def block_causal(
     return causal if keys is None else keys & causal
 
 
-def attended(q: Heads, k: Heads, v: Heads, seen: Tensor | None) -> Float[Tensor, "B L D"]:
+def attended(
+    q: Float[Tensor, "B M H C"],
+    k: Float[Tensor, "B L G C"],
+    v: Float[Tensor, "B L G C"],
+    seen: Tensor | None,
+) -> Float[Tensor, "B M D"]:
     """Scaled dot-product attention of heads (B, L, H, C), put together again. Fewer heads of ``k``
     and ``v`` are each read by as many of ``q``."""
     grouped = q.shape[2] != k.shape[2]

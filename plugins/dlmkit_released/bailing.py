@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from dlmkit.core.context import BuildContext
-from dlmkit.core.layers import rotate, rotation_table
-from dlmkit.core.network import Conditioning, ScoreNetwork
+from dlmkit.core.layers import Keep, extended, keeper, rotate, rotation_table
+from dlmkit.core.network import BlockCausal, Conditioning
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import TokenSpace
 from dlmkit.errors import RecipeError
-from dlmkit.types import Embedded, Logits, Query
+from dlmkit.types import Embedded, Index, Logits, Query
 from dlmkit_released import configs
 from dlmkit_released.attention import Seen, attended, block_causal
 
@@ -34,11 +34,15 @@ class SelfAttention(nn.Module):
         self.key_layernorm = nn.RMSNorm(self.channels, config.epsilon)
         self.dense = nn.Linear(self.heads * self.channels, width, bias=False)
 
-    def forward(self, h: Tensor, rotation: Tensor, seen: Tensor | None) -> Tensor:
+    def forward(
+        self, h: Tensor, rotation: Tensor, seen: Tensor | None, keep: Keep | None = None
+    ) -> Tensor:
         qkv = self.query_key_value(h).unflatten(-1, (-1, self.channels))
         q, k, v = qkv.split((self.heads, self.groups, self.groups), dim=2)
         q = _rotated(self.query_layernorm(q), rotation)
         k = _rotated(self.key_layernorm(k), rotation)
+        if keep is not None:
+            k, v = keep(k, v)
         out: Tensor = self.dense(attended(q, k, v, seen))
         return out
 
@@ -145,13 +149,15 @@ class Layer(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(width, config.epsilon)
         self.mlp = FeedForward(width, config.hidden) if dense else Mixture(width, config)
 
-    def forward(self, h: Tensor, rotation: Tensor, seen: Tensor | None) -> Tensor:
-        h = h + self.attention(self.input_layernorm(h), rotation, seen)
+    def forward(
+        self, h: Tensor, rotation: Tensor, seen: Tensor | None, keep: Keep | None = None
+    ) -> Tensor:
+        h = h + self.attention(self.input_layernorm(h), rotation, seen, keep)
         out: Tensor = h + self.mlp(self.post_attention_layernorm(h))
         return out
 
 
-class Bailing(ScoreNetwork):
+class Bailing(BlockCausal):
     """Logits of every row of the table; a position sees its own block and those before it.
 
     It reads no level and no previous prediction, and at given positions the clean token.
@@ -189,6 +195,25 @@ class Bailing(ScoreNetwork):
             x = layer(x, self.rotation, mask)
         logits: Tensor = self.lm_head(self.norm(x))
         return logits
+
+    def memory(self, count: int, length: int) -> Tensor:
+        first = self.layers[0].attention
+        assert isinstance(first, SelfAttention)
+        shape = (count, len(self.layers), 2, length, first.groups, first.channels)
+        return self.lm_head.weight.new_zeros(shape)
+
+    def extend(
+        self, x: Embedded, start: Index, seen: Bool[Tensor, "B K"], memory: Tensor
+    ) -> tuple[Query, Tensor]:
+        assert self.block is not None
+        memory, longest = memory.clone(), self.rotation.shape[1] - 1
+        positions = start[:, None] + torch.arange(x.shape[1], device=x.device)
+        rotation = self.rotation[:, positions.clamp(max=longest)]
+        mask = extended(seen, positions, self.block)
+        for at, layer in enumerate(self.layers):
+            x = layer(x, rotation, mask, keeper(memory, at, positions))
+        query: Tensor = self.lm_head(self.norm(x))
+        return query, memory
 
     def shard_units(self) -> Sequence[nn.Module]:
         return list(self.layers)

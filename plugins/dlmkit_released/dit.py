@@ -7,16 +7,16 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from dlmkit.core.context import BuildContext
-from dlmkit.core.layers import rotate, rotation_table
-from dlmkit.core.network import Conditioning, ScoreNetwork
+from dlmkit.core.layers import Keep, extended, keeper, rotate, rotation_table
+from dlmkit.core.network import BlockCausal, Conditioning
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import TokenSpace, masked_share
 from dlmkit.errors import RecipeError
-from dlmkit.types import Embedded, Logits, PerRow, Query
+from dlmkit.types import Embedded, Index, Logits, PerRow, Query
 from dlmkit_released import configs
 from dlmkit_released.attention import Seen, attended, block_causal
 
@@ -71,12 +71,22 @@ class Block(nn.Module):
         )
         self.adaLN_modulation = _modulation(features, 6 * width)
 
-    def forward(self, h: Tensor, time: Tensor, rotation: Tensor, seen: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        h: Tensor,
+        time: Tensor,
+        rotation: Tensor,
+        seen: Tensor | None,
+        keep: Keep | None = None,
+    ) -> Tensor:
         modulation = self.adaLN_modulation(time).chunk(6, dim=-1)
         shift, scale, gate, shift_2, scale_2, gate_2 = modulation
         qkv = self.attn_qkv(self.norm1(h, shift, scale))
         q, k, v = qkv.view(*h.shape[:2], 3, self.heads, -1).unbind(dim=2)
-        mixed = attended(rotate(q, rotation), rotate(k, rotation), v, seen)
+        q, k = rotate(q, rotation), rotate(k, rotation)
+        if keep is not None:
+            k, v = keep(k, v)
+        mixed = attended(q, k, v, seen)
         h = h + gate * self.attn_out(mixed)
         out: Tensor = h + gate_2 * self.mlp(self.norm2(h, shift_2, scale_2))
         return out
@@ -104,7 +114,7 @@ def _modulation(features: int, width: int) -> nn.Linear:
     return layer
 
 
-class Dit(ScoreNetwork):
+class Dit(BlockCausal):
     """Logits of every row of the table. At given positions it reads the clean token.
 
     Time is the total noise -log(1 - m) of the masked share m, or zero in a network that does not
@@ -161,6 +171,27 @@ class Dit(ScoreNetwork):
             x = block(x, time, rotation, mask)
         logits: Tensor = self.output_layer(x, time)
         return logits
+
+    def memory(self, count: int, length: int) -> Tensor:
+        first = self.blocks[0]
+        assert isinstance(first, Block)
+        width = first.attn_out.in_features
+        shape = (count, len(self.blocks), 2, length, first.heads, width // first.heads)
+        return first.attn_out.weight.new_zeros(shape)
+
+    def extend(
+        self, x: Embedded, start: Index, seen: Bool[Tensor, "B K"], memory: Tensor
+    ) -> tuple[Query, Tensor]:
+        assert self.block is not None
+        memory, longest = memory.clone(), self.rotation.shape[1] - 1
+        positions = start[:, None] + torch.arange(x.shape[1], device=x.device)
+        rotation = self.rotation[:, positions.clamp(max=longest)]
+        mask = extended(seen, positions, self.block)
+        time = self.sigma_map(torch.zeros(len(x), device=x.device))
+        for at, block in enumerate(self.blocks):
+            x = block(x, time, rotation, mask, keeper(memory, at, positions))
+        query: Tensor = self.output_layer(x, time)
+        return query, memory
 
     def shard_units(self) -> Sequence[nn.Module]:
         return list(self.blocks)

@@ -84,7 +84,15 @@ class DitFamily(Family):
             "block": self.block(keys),
         }
         longest = keys.model_length
-        said = recipe("released:dit", network, dim=width, size=size, mask=mask, longest=longest)
+        said = recipe(
+            "released:dit",
+            network,
+            dim=width,
+            size=size,
+            mask=mask,
+            longest=longest,
+            block=self.block(keys),
+        )
         tensors = {f"{self.prefix}vocab_embed.embedding": "space.table.weight"}
         tensors |= {f"{self.prefix}{name}": f"network.{name}" for name in _names(keys.n_blocks)}
         channels = width // keys.n_heads

@@ -77,14 +77,21 @@ def recipe(
     mask: int | None,
     longest: int,
     stop: Sequence[str] = (),
+    block: int | None = None,
 ) -> dict[str, Any]:
-    """The recipe of a masked model whose network is ``use``, and whose texts end at ``stop``."""
+    """The recipe of a masked model whose network is ``use``, and whose texts end at ``stop``.
+
+    One that attends by blocks is written ``block`` after block.
+    """
+    sampler: dict[str, Any] = {"use": "mdlm:unmasking"}
+    if block is not None:
+        sampler["with"] = {"window": block}
     return {
         "length": min(longest, LONGEST),
         "schedule": {"use": "mdlm:log-linear"},
         "space": {"use": "mdlm:tokens", "with": {"dim": dim, "size": size, "mask": mask}},
         "network": {"use": use, "with": dict(network)},
         "objective": {"use": "mdlm:nelbo"},
-        "sampler": {"use": "mdlm:unmasking"},
+        "sampler": sampler,
         "sample": {"steps": 64, "batch_size": 4, "stop": list(stop)},
     }

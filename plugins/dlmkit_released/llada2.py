@@ -104,6 +104,7 @@ class Llada2(Family):
             mask=mask,
             longest=keys.max_position_embeddings,
             stop=ends_of(config, tokens, "<|role_end|>", "<|endoftext|>"),
+            block=keys.block_size,
         )
         return Conversion(said, _tensors(keys), keys.vocab_size, mask)
 

@@ -72,7 +72,7 @@ class Qwen(TokenFamily):
         if base == "qwen3":
             channels = keys.head_dim or keys.hidden_size // keys.num_attention_heads
             architecture |= {"head_dim": channels, "attention_bias": keys.attention_bias}
-        network = {
+        network: dict[str, Any] = {
             "architecture": architecture,
             "tied": keys.tie_word_embeddings,
             "shift": self.shift,
@@ -86,6 +86,7 @@ class Qwen(TokenFamily):
             mask=mask,
             longest=keys.max_position_embeddings,
             stop=ends_of(config, tokens, *ENDS),
+            block=network.get("block"),
         )
         words, head = "model.embed_tokens.weight", "lm_head.weight"
         names = [head] if not keys.tie_word_embeddings else []

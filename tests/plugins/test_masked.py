@@ -126,7 +126,7 @@ def test_all_at_once_is_not():
 def test_random_order_by_drawn_levels_is_mdlms_own_sampler():
     drawn = part("schedule", shape="level", count="drawn")
     ours = build("sampler", "masked:decoder", order=part("random"), quota=drawn)
-    theirs = Ancestral(mdlm.Nothing(), context())
+    theirs = Ancestral(mdlm.Unmasking(), context())
     for steps in (1, 2, 5):
         assert torch.equal(run(ours, 500, steps)[0], run(theirs, 500, steps)[0])
 

@@ -201,7 +201,7 @@ def test_sampler_has_the_law_of_the_chain(context, times):
     n = 20_000
     space = context.part("space")
     denoise = MaskedDenoise(space, context.part("network"))
-    sampler = Ancestral(configs.Nothing(), context)
+    sampler = Ancestral(configs.Unmasking(), context)
     x = torch.full((n, L), MASK)
     known = Conditioning(x < 0, torch.zeros(n, L, space.dim), x >= 0)
     for number, (here, after) in enumerate(itertools.pairwise(times)):
@@ -301,7 +301,7 @@ def level(masked, device=None):
 def uncovering(space, network, x, noise):
     """A step of ``x`` in which a third of the masked tokens is uncovered, ready to be taken."""
     parts = {"space": space}
-    sampler = Ancestral(configs.Nothing(), BuildContext(length=LENGTH, parts=parts))
+    sampler = Ancestral(configs.Unmasking(), BuildContext(length=LENGTH, parts=parts))
     denoise = MaskedDenoise(space, network)
     known = Conditioning(x < 0, x.new_zeros(TEXTS, LENGTH, 4, dtype=torch.float32), x >= 0)
     here, there = level(0.5, x.device), level(0.33, x.device)
