@@ -22,7 +22,7 @@ from dlmkit.core.denoise import Denoise
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.network import Conditioning
 from dlmkit.core.objective import Batch
-from dlmkit.core.schedule import Level, NoiseSchedule
+from dlmkit.core.schedule import NoiseSchedule
 from dlmkit.exact import bayes
 from dlmkit.exact.smoothing import interpolated
 from dlmkit.noise import Noise
@@ -202,8 +202,7 @@ def _scores(
     read = space.corruption.input(x, level)
     given, clean = torch.zeros_like(batch.attend), read
     if batch.given is not None:
-        given, one = batch.given, torch.ones_like(ratio)
-        clean = space.corruption.input(x0, Level(one, torch.zeros_like(one)))
+        given, clean = batch.given, space.corruption.clean(x0)
     known = Conditioning.of(clean, given, batch.attend, batch.segments)
     first = denoise(x, level, denoise.start(x), known)
     second = denoise(x, level, first.feedback, known)
