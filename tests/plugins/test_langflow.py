@@ -1,12 +1,14 @@
 """LangFlow: the Gumbel schedule against closed forms, and its fit."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from dlmkit.core.context import BuildContext
 from dlmkit.noise import Noise
+from dlmkit_langflow import model
 from dlmkit_langflow.model import Gumbel, entropy
 from dlmkit_langflow.plugin import GumbelCurve
 
@@ -52,3 +54,8 @@ def test_fit_finds_the_curve():
         t = schedule.quantile(u)
         schedule.observe(t, entropy(t, truth), schedule.pdf(t), torch.ones(64, dtype=torch.bool))
     torch.testing.assert_close(schedule.curve, truth, atol=0.02, rtol=0)
+
+
+def test_a_model_is_150_lines_declarations_included():
+    files = Path(model.__file__).parent.glob("*.py")
+    assert sum(len(file.read_text().splitlines()) for file in files) <= 150
