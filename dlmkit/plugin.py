@@ -100,6 +100,17 @@ class PartOf:
         return {"type": "object", PART_SCHEMA_KEY: self.kind}
 
 
+@dataclass(frozen=True, slots=True)
+class ComparedWith:
+    """Marks a number of an exit rule's config with the statistic that it is compared with.
+
+    ``threshold: Annotated[float, ComparedWith("entropy")]``: calibration and the bench try it at
+    values that the statistic takes.
+    """
+
+    statistic: str
+
+
 def part_of(kind: str) -> Any:
     """The type of a config field that names a nested component, e.g. ``list[part_of("exit")]``."""
     return Annotated[Part, PartOf(kind)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dlmkit.core.exits import BUILT_IN, ExitCriterion, refuse_noise
 from dlmkit.errors import RecipeError
-from dlmkit.exits.rules import PROBE, TUNED, OpenRule
+from dlmkit.exits.rules import TUNED, OpenRule
 from dlmkit.exits.trace import Trace
 from dlmkit.model import Model
 from dlmkit.plugin import Part
@@ -60,7 +60,7 @@ class Family:
     @property
     def needs(self) -> tuple[str, ...]:
         """The statistics that it reads."""
-        return self(PROBE if isinstance(self.rule, OpenRule) else None).needs
+        return self(self.rule.example if isinstance(self.rule, OpenRule) else None).needs
 
     def candidates(self, trace: Trace) -> list[float]:
         """Numbers worth trying on ``trace``, lowest first; see :class:`OpenRule`."""

@@ -131,7 +131,7 @@ def _open(rules: Sequence[str], recorded: Trace) -> list[OpenRule]:
     from dlmkit.core.context import BuildContext
     from dlmkit.errors import UsageError
     from dlmkit.exits.replay import check_statistics
-    from dlmkit.exits.rules import PROBE, OpenRule
+    from dlmkit.exits.rules import OpenRule
     from dlmkit.registry.lookup import Registry
 
     if len(set(rules)) < len(rules):
@@ -139,7 +139,7 @@ def _open(rules: Sequence[str], recorded: Trace) -> list[OpenRule]:
     registry, context = Registry.load(), BuildContext(length=recorded.ids.shape[2])
     opened = [OpenRule.parse(text, registry, context) for text in rules]
     for rule in opened:
-        check_statistics(recorded, rule(PROBE))
+        check_statistics(recorded, rule(rule.example))
     return opened
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -80,6 +80,30 @@ class ExitCriterion(ABC):
         the statistic's ``floor``. A rule made of rules gives :func:`lowest` of theirs.
         """
         return {}
+
+
+class Comparison(ExitCriterion):
+    """Halts a row once one statistic compares with a number, e.g. ``("entropy", "<", 0.1)``.
+
+    Only what is smaller than a number may be decided by rounding: see :meth:`thresholds`.
+    """
+
+    def __init__(self, statistic: str, sign: Literal["<", "<=", ">="], value: float) -> None:
+        self.needs = (statistic,)
+        self.sign, self.value = sign, value
+        self.compare = {"<": torch.lt, "<=": torch.le, ">=": torch.ge}[sign]  # false for NaN
+
+    def init(self, rows: int) -> Any:
+        return ()
+
+    def __call__(self, statistics: Mapping[str, PerRow], memory: Any) -> tuple[Rows, Any]:
+        return self.compare(statistics[self.needs[0]], self.value), memory
+
+    def reason(self, memory: Any) -> str:
+        return f"{self.needs[0]} {self.sign} {self.value:g}"
+
+    def thresholds(self) -> Mapping[str, float]:
+        return {self.needs[0]: self.value} if self.sign == "<" else {}
 
 
 def lowest(rules: Iterable[ExitCriterion]) -> dict[str, float]:

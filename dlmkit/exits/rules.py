@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic.fields import FieldInfo
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.exits import BUILT_IN, ExitCriterion
 from dlmkit.errors import RecipeError, UsageError
 from dlmkit.exits.trace import Trace
-from dlmkit.plugin import Config, Part, part_of
+from dlmkit.plugin import ComparedWith, Config, Part, part_of
 from dlmkit.recipe.check import Checker
 from dlmkit.recipe.problems import Mark, report
 from dlmkit.recipe.short import parse_part
@@ -25,9 +26,6 @@ TUNED = "tuned"
 
 CANDIDATES = 64
 """Thresholds tried of a rule unless they are given: our choice."""
-
-PROBE = 0.7310585786300049
-"""A number that every open option takes and nobody writes; 1 where it must be whole."""
 
 
 class _Holder(Config):
@@ -66,8 +64,14 @@ class OpenRule:
             )
         whole = _takes_integers(inner[0], registry)
         rule = OpenRule(text, part, inner[0], whole, registry, context)
-        rule.at(PROBE)  # names and options are refused here, not later
+        rule.at(rule.example)  # names and options are refused here, not later
         return rule
+
+    @property
+    def example(self) -> float:
+        """A number that the open option takes: its config's example, or its default."""
+        field = _open_field(self.inner, self.registry)
+        return float(field.examples[0] if field.examples else field.default)
 
     def at(self, value: float) -> Part:
         """The rule with ``value`` in its open place, resolved: qualified names, every option."""
@@ -88,7 +92,7 @@ class OpenRule:
         """
         if self.whole:
             return [float(step) for step in range(1, trace.steps + 1)]
-        values = trace.statistics[self._compared()].double()
+        values = trace.statistics[self.statistic].double()
         values = values[torch.isfinite(values) & (values >= 0)]
         if not len(values):
             return []
@@ -96,11 +100,15 @@ class OpenRule:
         found = torch.quantile(_thinned(values), shares).tolist()
         return sorted({x for value in found if self._takes(x := float(f"{value:.4g}"))})
 
-    def _compared(self) -> str:
-        """The statistic that the open number is compared with: as the rule says, or its first."""
-        rule = self.registry.build("exit", _filled(self.inner, PROBE), self.context)
-        said = [name for name, value in rule.thresholds().items() if value == PROBE]
-        first: str = [*said, *(n for n in rule.needs if n not in BUILT_IN), *rule.needs][0]
+    @property
+    def statistic(self) -> str:
+        """The statistic that the open number is compared with: as its config marks it, or the
+        first that the rule reads."""
+        marks = _open_field(self.inner, self.registry).metadata
+        part = _filled(self.inner, self._number(self.example))
+        needs = self.registry.build("exit", part, self.context).needs
+        marked = [mark.statistic for mark in marks if isinstance(mark, ComparedWith)]
+        first: str = [*marked, *(n for n in needs if n not in BUILT_IN), *needs][0]
         return first
 
     def _takes(self, value: float) -> bool:
@@ -179,6 +187,13 @@ def _replaced(value: Any, number: int | float) -> Any:
     if isinstance(value, list):
         return [_replaced(item, number) for item in value]
     return number if value == TUNED else value
+
+
+def _open_field(part: Part, registry: Registry) -> FieldInfo:
+    """The field of the option of ``part`` at which :data:`TUNED` stands."""
+    (option,) = (name for name, value in part.options.items() if value == TUNED)
+    fields = registry.find("exit", part.use).component.config.model_fields
+    return next(field for name, field in fields.items() if option in (name, field.alias))
 
 
 def _takes_integers(part: Part, registry: Registry) -> bool:

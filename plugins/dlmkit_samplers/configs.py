@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 from pydantic import Field, PositiveFloat
 
 from dlmkit import Config, part_of
-from dlmkit.plugin import Size
+from dlmkit.plugin import ComparedWith, Size
 
 
 class Nothing(Config):
@@ -70,18 +71,34 @@ class Fitted(Entropic):
     )
 
 
-class Threshold(Config):
-    """Halts a row whose statistic falls below a threshold."""
+class Entropy(Config):
+    """Halts a row whose mean entropy falls below a threshold."""
 
-    threshold: PositiveFloat = Field(
-        description="in the statistic's unit (nats a position)", examples=[0.1]
+    threshold: Annotated[PositiveFloat, ComparedWith("entropy")] = Field(
+        description="in nats per position", examples=[0.1]
+    )
+
+
+class KullbackLeibler(Config):
+    """Halts a row whose mean KL to the previous step falls below a threshold."""
+
+    threshold: Annotated[PositiveFloat, ComparedWith("kl")] = Field(
+        description="in nats per position", examples=[0.1]
+    )
+
+
+class Jeffreys(Config):
+    """Halts a row whose mean Jeffreys divergence to the previous step falls below a threshold."""
+
+    threshold: Annotated[PositiveFloat, ComparedWith("jeffreys")] = Field(
+        description="in nats per position", examples=[0.1]
     )
 
 
 class AtFraction(Config):
     """Halts every row at the same share of the grid."""
 
-    fraction: float = Field(
+    fraction: Annotated[float, ComparedWith("fraction")] = Field(
         gt=0.0, le=1.0, description="share of the grid's points to step from", examples=[0.5]
     )
 
@@ -89,13 +106,15 @@ class AtFraction(Config):
 class AtLevel(Config):
     """Halts every row at the same noise level."""
 
-    sigma: PositiveFloat = Field(description="noise-to-signal ratio, sigma / alpha", examples=[1.0])
+    sigma: Annotated[PositiveFloat, ComparedWith("sigma")] = Field(
+        description="noise-to-signal ratio, sigma / alpha", examples=[1.0]
+    )
 
 
 class Margin(Config):
     """Halts a row whose likeliest tokens lead clearly."""
 
-    threshold: float = Field(
+    threshold: Annotated[float, ComparedWith("margin")] = Field(
         gt=0.0,
         lt=1.0,
         description="mean lead of the likeliest token, in probability",
@@ -106,14 +125,16 @@ class Margin(Config):
 class TokenSwitches(Config):
     """Halts a row whose likeliest tokens have stopped changing."""
 
-    most: float = Field(0, ge=0, description="s, changed tokens of the row allowed at a step")
+    most: Annotated[float, ComparedWith("switches")] = Field(
+        0, ge=0, description="s, changed tokens of the row allowed at a step"
+    )
     steps: Size = Field(3, description="k, steps in a row")
 
 
 class StableAndConfident(Config):
     """Halts a row that is both."""
 
-    threshold: PositiveFloat = Field(
+    threshold: Annotated[PositiveFloat, ComparedWith("entropy")] = Field(
         description="mean entropy in nats a position (DiffusionGemma: 0.005)", examples=[0.005]
     )
     steps: Size = Field(1, description="steps in a row without a changed token (there: 1)")

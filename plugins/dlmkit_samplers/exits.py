@@ -17,107 +17,44 @@ from torch import Tensor
 
 from dlmkit import rows
 from dlmkit.core.context import BuildContext
-from dlmkit.core.exits import ExitCriterion, lowest
+from dlmkit.core.exits import Comparison, ExitCriterion, lowest
 from dlmkit.types import PerRow, Rows
 from dlmkit_samplers import configs
 
 
-class Fixed(ExitCriterion):
-    """Halts at a given step: the baseline every adaptive rule must beat."""
-
-    needs = ("step",)
-
-    def __init__(self, config: configs.FixedStep, context: BuildContext) -> None:
-        self.step = config.step
-
-    def init(self, rows: int) -> Any:
-        return ()
-
-    def __call__(self, statistics: Mapping[str, PerRow], memory: Any) -> tuple[Rows, Any]:
-        return statistics["step"] >= self.step, memory
-
-    def reason(self, memory: Any) -> str:
-        return f"step >= {self.step}"
+def fixed(config: configs.FixedStep, context: BuildContext) -> Comparison:
+    """At a given step: the baseline that every adaptive rule must beat."""
+    return Comparison("step", ">=", float(config.step))
 
 
-class Below(ExitCriterion):
-    """Halts once one statistic is below a threshold."""
-
-    def __init__(self, statistic: str, threshold: float) -> None:
-        self.needs = (statistic,)
-        self.threshold = threshold
-
-    def init(self, rows: int) -> Any:
-        return ()
-
-    def __call__(self, statistics: Mapping[str, PerRow], memory: Any) -> tuple[Rows, Any]:
-        return statistics[self.needs[0]] < self.threshold, memory
-
-    def reason(self, memory: Any) -> str:
-        return f"{self.needs[0]} < {self.threshold:g}"
-
-    def thresholds(self) -> Mapping[str, float]:
-        return {self.needs[0]: self.threshold}
-
-
-def entropy(config: configs.Threshold, context: BuildContext) -> Below:
-    """Confident: the mean entropy of the predicted tokens is low."""
-    return Below("entropy", config.threshold)
-
-
-def kl(config: configs.Threshold, context: BuildContext) -> Below:
-    """Stable: the prediction has hardly moved since the last step."""
-    return Below("kl", config.threshold)
-
-
-def jeffreys(config: configs.Threshold, context: BuildContext) -> Below:
-    """Stable, measured without cancellation."""
-    return Below("jeffreys", config.threshold)
-
-
-class Reached(ExitCriterion):
-    """Halts once one statistic is at least a value."""
-
-    def __init__(self, statistic: str, value: float) -> None:
-        self.needs = (statistic,)
-        self.value = value
-
-    def init(self, rows: int) -> Any:
-        return ()
-
-    def __call__(self, statistics: Mapping[str, PerRow], memory: Any) -> tuple[Rows, Any]:
-        return statistics[self.needs[0]] >= self.value, memory
-
-    def reason(self, memory: Any) -> str:
-        return f"{self.needs[0]} >= {self.value:g}"
-
-
-def fraction(config: configs.AtFraction, context: BuildContext) -> Reached:
+def fraction(config: configs.AtFraction, context: BuildContext) -> Comparison:
     """At a share of the grid's points: `fixed` for any number of steps."""
-    return Reached("fraction", config.fraction)
+    return Comparison("fraction", ">=", config.fraction)
 
 
-def margin(config: configs.Margin, context: BuildContext) -> Reached:
+def level(config: configs.AtLevel, context: BuildContext) -> Comparison:
+    """At a noise level, whatever the grid: sigma / alpha of the row's prediction."""
+    return Comparison("sigma", "<=", config.sigma)
+
+
+def entropy(config: configs.Entropy, context: BuildContext) -> Comparison:
+    """Confident: the mean entropy of the predicted tokens is low."""
+    return Comparison("entropy", "<", config.threshold)
+
+
+def kl(config: configs.KullbackLeibler, context: BuildContext) -> Comparison:
+    """Stable: the prediction has hardly moved since the last step."""
+    return Comparison("kl", "<", config.threshold)
+
+
+def jeffreys(config: configs.Jeffreys, context: BuildContext) -> Comparison:
+    """Stable, measured without cancellation."""
+    return Comparison("jeffreys", "<", config.threshold)
+
+
+def margin(config: configs.Margin, context: BuildContext) -> Comparison:
     """Confident: the mean lead of the likeliest token is high (Prophet's gap, 2508.19982)."""
-    return Reached("margin", config.threshold)
-
-
-class AtLevel(ExitCriterion):
-    """Halts at a noise level, whatever the grid: sigma / alpha of the row's prediction."""
-
-    needs = ("sigma",)
-
-    def __init__(self, config: configs.AtLevel, context: BuildContext) -> None:
-        self.sigma = config.sigma
-
-    def init(self, rows: int) -> Any:
-        return ()
-
-    def __call__(self, statistics: Mapping[str, PerRow], memory: Any) -> tuple[Rows, Any]:
-        return statistics["sigma"] <= self.sigma, memory
-
-    def reason(self, memory: Any) -> str:
-        return f"sigma <= {self.sigma:g}"
+    return Comparison("margin", ">=", config.threshold)
 
 
 class TokenSwitches(ExitCriterion):

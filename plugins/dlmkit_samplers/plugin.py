@@ -179,20 +179,24 @@ def register_components() -> Sequence[Component]:
             "statistics:Margin",
         ),
         _component(
-            "exit", "fixed", "after the same number of steps", configs.FixedStep, "exits:Fixed"
+            "exit", "fixed", "after the same number of steps", configs.FixedStep, "exits:fixed"
         ),
         *(
             _component(
                 "exit",
                 name,
                 f"once {what} is below a threshold",
-                configs.Threshold,
+                config,
                 f"exits:{name}",
             )
-            for name, what in (
-                ("entropy", "the mean entropy"),
-                ("kl", "the mean KL to the previous step"),
-                ("jeffreys", "the mean Jeffreys divergence to the previous step"),
+            for name, what, config in (
+                ("entropy", "the mean entropy", configs.Entropy),
+                ("kl", "the mean KL to the previous step", configs.KullbackLeibler),
+                (
+                    "jeffreys",
+                    "the mean Jeffreys divergence to the previous step",
+                    configs.Jeffreys,
+                ),
             )
         ),
         _component(
@@ -202,7 +206,7 @@ def register_components() -> Sequence[Component]:
             configs.AtFraction,
             "exits:fraction",
         ),
-        _component("exit", "level", "at the same noise level", configs.AtLevel, "exits:AtLevel"),
+        _component("exit", "level", "at the same noise level", configs.AtLevel, "exits:level"),
         _component(
             "exit",
             "margin",
