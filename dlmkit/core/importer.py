@@ -51,8 +51,7 @@ class Conversion:
     tensors' names begin with in ``tensors``, and ``instead`` in the same way those of a model
     that has no ``model.safetensors``. ``attention`` says what a position sees: all (``full``),
     itself and what comes before (``causal``), or its own block of so many positions and those
-    before; None: it is not said, and not checked. ``undrawn`` says why nothing here draws from the
-    model, if so: it is compared, and no more.
+    before; None: it is not said, and not checked.
     """
 
     recipe: Mapping[str, Any]
@@ -64,7 +63,6 @@ class Conversion:
     computed: Mapping[str, Tensor] = field(default_factory=dict)
     beside: Mapping[str, str] = field(default_factory=dict)
     instead: Mapping[str, str] = field(default_factory=dict)
-    undrawn: str = ""
     attention: Literal["full", "causal"] | int | None = None
 
 

@@ -44,9 +44,12 @@ def categorical(log_p: Float[Tensor, "*shape V"], u: Float[Tensor, "*shape V"]) 
 class DiscreteSpace(EmbeddingSpace):
     """x0 is the id itself, (B, L), and a query holds the logits of the V tokens.
 
-    Left to a subclass: ``vocab_size``, ``dim``, ``query_dim``, and a ``corruption`` whose
+    Left to a subclass: ``vocab_size``, ``dim``, ``query_dim``, ``table``, what the network reads of
+    a token, and a ``corruption`` whose
     :meth:`~dlmkit.core.embedding.Corruption.input` is what the network reads of ids.
     """
+
+    table: nn.Embedding
 
     def embed(self, ids: Ids) -> Tensor:
         return ids

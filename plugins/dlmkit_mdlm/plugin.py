@@ -31,7 +31,7 @@ def register_components() -> Sequence[Component]:
             summary="token ids with a mask state; the network puts out the logits",
             config=Tokens,
             target="dlmkit.core.tokens:TokenSpace",
-            provides=MASKED,
+            provides=MASKED | {"token-ids"},
             example={"dim": 6},
         ),
         Component(

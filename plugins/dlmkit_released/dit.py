@@ -14,7 +14,7 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.layers import Keep, extended, keeper, rotate, rotation_table
 from dlmkit.core.network import BlockCausal, Conditioning
 from dlmkit.core.schedule import Level
-from dlmkit.core.tokens import TokenSpace, masked_share
+from dlmkit.core.tokens import DiscreteSpace, masked_share
 from dlmkit.errors import RecipeError
 from dlmkit.types import Embedded, Index, Logits, PerRow, Query
 from dlmkit_released import configs
@@ -127,8 +127,10 @@ class Dit(BlockCausal):
     def __init__(self, config: configs.Dit, context: BuildContext) -> None:
         super().__init__()
         space = context.part("space")
-        if not isinstance(space, TokenSpace):
-            raise RecipeError("network: released:dit needs space mdlm:tokens")
+        if not isinstance(space, DiscreteSpace):
+            raise RecipeError(
+                "network: released:dit needs a space of token ids, such as mdlm:tokens"
+            )
         if context.attention not in ("auto", "sdpa"):
             raise RecipeError(f"network: released:dit has no attention {context.attention!r}")
         width, heads = space.dim, config.heads

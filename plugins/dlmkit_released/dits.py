@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from dlmkit import documents
 from dlmkit.core.importer import Case, Conversion, Family
 from dlmkit.core.objective import Objective
-from dlmkit.core.tokens import TokenSpace
+from dlmkit.core.tokens import DiscreteSpace, TokenSpace
 from dlmkit.plugin import Size
 from dlmkit.types import Logits
 from dlmkit_released.dit import ROTARY_BASE, Dit
@@ -54,8 +55,6 @@ class DitFamily(Family):
 
     prefix = "backbone."
     time = False
-    drawn = ""
-    """Why nothing here draws from it, if so."""
 
     def keys(self, config: Mapping[str, Any]) -> Keys:
         return documents.shaped(dict(config), Keys)
@@ -104,22 +103,21 @@ class DitFamily(Family):
             mask,
             unused=frozenset({"sampling_eps_min", "sampling_eps_max"}),  # of training
             computed={f"{self.prefix}rotary_emb.inv_freq": rates},
-            undrawn=self.drawn,
         )
 
     def answers(self, objective: Objective, case: Case) -> Mapping[str, Tensor]:
         space, network, inputs = objective.space, objective.network, case.inputs
-        assert isinstance(space, TokenSpace)
+        assert isinstance(space, DiscreteSpace)
         assert isinstance(network, Dit)
         with torch.inference_mode():
             logits = self.logits(space, network, case)
             return {"logits": logits, "after": self.after(logits, inputs, space)}
 
-    def logits(self, space: TokenSpace, network: Dit, case: Case) -> Logits:
+    def logits(self, space: DiscreteSpace, network: Dit, case: Case) -> Logits:
         ids = case.inputs["input_ids"]
         return network.logits(space.table(ids), case.inputs["sigma"], None)
 
-    def after(self, logits: Logits, inputs: Mapping[str, Tensor], space: TokenSpace) -> Logits:
+    def after(self, logits: Logits, inputs: Mapping[str, Tensor], space: DiscreteSpace) -> Logits:
         """What the family's own code makes of the logits: log-probabilities, or log-scores."""
         raise NotImplementedError
 
@@ -137,7 +135,7 @@ def _names(blocks: int) -> list[str]:
 class Mdlm(DitFamily):
     """Masked tokens alone are predicted, never the mask; the time read is zero."""
 
-    def logits(self, space: TokenSpace, network: Dit, case: Case) -> Logits:
+    def logits(self, space: DiscreteSpace, network: Dit, case: Case) -> Logits:
         reads = network.reads_level
         try:
             # a reference may show what the same weights do with their time
@@ -146,7 +144,8 @@ class Mdlm(DitFamily):
         finally:
             network.reads_level = reads
 
-    def after(self, logits: Logits, inputs: Mapping[str, Tensor], space: TokenSpace) -> Logits:
+    def after(self, logits: Logits, inputs: Mapping[str, Tensor], space: DiscreteSpace) -> Logits:
+        assert isinstance(space, TokenSpace)
         ids, mask = inputs["input_ids"][:, : logits.shape[1]], space.corruption.mask
         steered = logits.clone()
         steered[..., mask] -= INFINITY
@@ -167,7 +166,7 @@ class Bd3lm(Mdlm):
             raise ValueError("block_size: missing, and cross_attn is true")
         return keys.block_size
 
-    def logits(self, space: TokenSpace, network: Dit, case: Case) -> Logits:
+    def logits(self, space: DiscreteSpace, network: Dit, case: Case) -> Logits:
         ids, longest = case.inputs["input_ids"], network.rotation.shape[1]
         if ids.shape[1] <= longest:
             return super().logits(space, network, case)
@@ -194,12 +193,18 @@ class Duo(DitFamily):
     """Tokens turn into any others. It reads mixtures of tokens too, as its distillation does."""
 
     time = True
-    drawn = "its tokens are noised uniformly, for which there is no sampler here"
 
-    def mask(self, config: Mapping[str, Any], tokens: Mapping[str, int], size: int) -> int:
-        return size - 1  # a token like any other
+    def convert(self, config: Mapping[str, Any], tokens: Mapping[str, int]) -> Conversion:
+        masked = super().convert(config, tokens)
+        dim = self.keys(config).hidden_dim
+        uniform = {
+            "space": {"use": "uniform:states", "with": {"dim": dim, "size": masked.size}},
+            "objective": {"use": "uniform:udlm"},
+            "sampler": {"use": "uniform:posterior"},
+        }
+        return replace(masked, recipe={**masked.recipe, **uniform}, mask=None)
 
-    def logits(self, space: TokenSpace, network: Dit, case: Case) -> Logits:
+    def logits(self, space: DiscreteSpace, network: Dit, case: Case) -> Logits:
         inputs, table = case.inputs, space.table
         if "soft_logits" in inputs:
             read = inputs["soft_logits"].softmax(dim=-1) @ table.weight
@@ -211,7 +216,7 @@ class Duo(DitFamily):
         sigma = sigma.mean(dim=-1) if sigma.ndim == 2 else sigma  # (B, 1) in the sampler
         return network.logits(read, sigma, None)
 
-    def after(self, logits: Logits, inputs: Mapping[str, Tensor], space: TokenSpace) -> Logits:
+    def after(self, logits: Logits, inputs: Mapping[str, Tensor], space: DiscreteSpace) -> Logits:
         return logits.log_softmax(dim=-1)
 
 
@@ -259,7 +264,7 @@ class Sedd(DitFamily):
     def mask(self, config: Mapping[str, Any], tokens: Mapping[str, int], size: int) -> int:
         return size - 1
 
-    def after(self, logits: Logits, inputs: Mapping[str, Tensor], space: TokenSpace) -> Logits:
+    def after(self, logits: Logits, inputs: Mapping[str, Tensor], space: DiscreteSpace) -> Logits:
         ids, sigma = inputs["input_ids"], inputs["sigma"]
         noise = torch.where(sigma < 0.5, sigma.expm1(), sigma.exp() - 1.0).log()[:, None, None]
         scores = logits - noise - math.log(logits.shape[-1] - 1)

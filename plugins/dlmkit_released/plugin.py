@@ -43,7 +43,7 @@ def register_components() -> Sequence[Component]:
             summary="the transformer of SEDD, MDLM, DUO and BD3-LM, on tokens",
             config=configs.Dit,
             target="dlmkit_released.dit:Dit",
-            requires=frozenset({"masked"}),
+            requires=frozenset({"token-ids"}),
             example={"blocks": 2, "heads": 3, "features": 8, "time": True},
         ),
         Component(

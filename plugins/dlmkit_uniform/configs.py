@@ -16,6 +16,9 @@ class Tokens(Config):
     """Token ids, none of them a mask."""
 
     dim: Size = Field(768, description="channels that the network reads of a token")
+    size: Size | None = Field(
+        None, description="tokens of a released model (default: the tokenizer's tokens)"
+    )
 
 
 class PredictorCorrector(Config):

@@ -23,7 +23,7 @@ def register_components() -> Sequence[Component]:
             summary="token ids that noise turns into any others; the network puts out the logits",
             config=configs.Tokens,
             target="dlmkit_uniform.space:TokenSpace",
-            provides=UNIFORM,
+            provides=UNIFORM | {"token-ids"},
             example={"dim": 6},
         ),
         Component(

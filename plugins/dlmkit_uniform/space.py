@@ -58,7 +58,7 @@ class TokenSpace(DiscreteSpace):
 
     def __init__(self, config: configs.Tokens, context: BuildContext) -> None:
         super().__init__()
-        self.vocab_size = self.query_dim = context.vocab_size
+        self.vocab_size = self.query_dim = context.rows(config.size)
         self.dim = config.dim
         self.table = nn.Embedding(self.vocab_size, config.dim)
         self.corruption = UniformNoise(self.table)

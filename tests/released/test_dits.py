@@ -11,9 +11,8 @@ from safetensors.torch import load_file, save_file
 from dlmkit.cli.app import main
 from dlmkit.core.network import Conditioning
 from dlmkit.core.schedule import Level
-from dlmkit.errors import DataError
 from dlmkit.registry.lookup import Registry
-from dlmkit.released.opening import needs_tokenizer, open_released
+from dlmkit.released.opening import open_released
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -111,9 +110,11 @@ def test_rotary_frequencies_of_another_base_are_refused(tmp_path, capsys):
     assert f"1 other than what this model computes ({name})" in capsys.readouterr().err
 
 
-def test_what_nothing_draws_from_says_so():
-    with pytest.raises(DataError, match=r"for comparison alone .* noised uniformly"):
-        needs_tokenizer(opened("duo"))
+def test_duo_is_drawn_by_the_posterior_of_its_uniform_state():
+    recipe = opened("duo").assembly.config
+    assert recipe.sampler.use == "uniform:posterior"
+    assert recipe.space.use == "uniform:states"
+    assert opened("duo").conversion.mask is None
 
 
 def test_raw_weights_beside_their_moving_average_are_refused(tmp_path, capsys):
