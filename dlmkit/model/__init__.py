@@ -79,7 +79,7 @@ class Run:
 
     Text i depends on ``seed`` and i alone. ``steps`` are the points of the grid, ``batch_size``
     rows are sampled side by side, and each of them has ``length`` positions, at least those of the
-    longest request, which are as many as it has by default.
+    longest request.
     """
 
     seed: int = 0
@@ -247,7 +247,8 @@ class Model:
             system=system,
             max_new_tokens=max_new_tokens,
         )
-        run = Run(seed, steps, batch_size)
+        short = chat is not None or max_new_tokens is not None
+        run = Run(seed, steps, batch_size, longest(requests) if short else None)
         return model.texts(model.run(requests, run, progress, world), seed)
 
     def train(self) -> Iterator[StepRecord]:
@@ -417,8 +418,6 @@ class Model:
         of ``run`` that is out of range.
         """
         world = world or Single(self.assembly.context.device)
-        if run.length is None:
-            run = replace(run, length=_longest(requests))
         mine = requests[world.rank :: world.size]
         turns = self.stream(mine, run)
         if callable(progress):
@@ -433,7 +432,7 @@ class Model:
         config, most = self.config.sample, self.config.length
         steps = config.steps if run.steps is None else run.steps
         size = config.batch_size if run.batch_size is None else run.batch_size
-        length = _longest(requests) if run.length is None else run.length
+        length = most if run.length is None else run.length
         return stream(
             self.parts,
             requests,
@@ -453,7 +452,8 @@ class Model:
         ]
 
 
-def _longest(requests: Sequence[Request]) -> int:
+def longest(requests: Sequence[Request]) -> int:
+    """The positions of the longest of ``requests``: what rows need at least."""
     return max((len(request.tokens) for request in requests), default=1)
 
 
