@@ -40,8 +40,16 @@ TRAIN = {"steps": 3, "batch_size": 8, "micro_batch_size": 4}
 
 
 def machine():
-    """What moves the last bits of a sum: the instructions that torch uses, and its version."""
-    return f"torch {torch.__version__.partition('+')[0]}, {torch.backends.cpu.get_cpu_capability()}"
+    """What moves the last bits of a sum: torch's version, the instructions that it uses, and the
+    processor, by which a product of matrices chooses its blocks."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text(encoding="utf-8").splitlines() if told.exists() else []
+    first = dict(
+        reversed([[part.strip() for part in line.split(":", 1)] for line in lines if line])
+    )
+    processor = " ".join(first.get(key, "") for key in ("vendor_id", "cpu family", "model"))
+    version = torch.__version__.partition("+")[0]
+    return f"torch {version}, {torch.backends.cpu.get_cpu_capability()}, {processor.strip()}"
 
 
 def digest(*tensors):
