@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,6 +40,15 @@ def sampler(
             "--early-exit",
             help="Compare exit rules with the full run, the best fixed exit, a coarser grid of "
             "the same mean evaluations, and the oracle exit; one verdict a rule.",
+        ),
+    ] = False,
+    decoders: Annotated[
+        bool,
+        typer.Option(
+            "--decoders",
+            help="Of masked models: compare every order and quota with random order on a coarser "
+            "grid at equal evaluations; one verdict a rule. --steps are the mean evaluations "
+            "(4,8,16,32); of the other options -n, --batch-size, --seed, --set and --json apply.",
         ),
     ] = False,
     device: options.Device = "auto",
@@ -147,6 +157,19 @@ def sampler(
     documents.check_writable(json_file, html)
     name = model or default_model()
     opened = open_model(name, overrides or (), device=chosen)
+    if decoders:
+        others: dict[str, Any] = {
+            "--sampler": samplers,
+            "--grid": grids,
+            "--exit": exits,
+            "--freeze": freeze,
+        }
+        others |= {"--precision": precision, "--rounds": rounds, "--plots": plots, "--html": html}
+        others |= {"--early-exit": early_exit or None, "--full": full or None}
+        others |= {"--guidance": None if guidance == "none" else guidance}
+        others |= {"--given": None if given == "0" else given}
+        _decoders(opened, name, others, steps, count, batch_size, seed, json_file)
+        return
     lists = {"sampler": samplers, "grid": grids, "steps": steps, "batch_size": batch_size}
     lists |= {
         "guidance": guidance,
@@ -163,6 +186,42 @@ def sampler(
         document.write(content, json_file)
     if plots is not None or html is not None:
         _draw(content, plots, html)
+
+
+def _decoders(
+    model: Model,
+    name: str,
+    others: dict[str, Any],
+    steps: str | None,
+    count: int | None,
+    batch_size: str | None,
+    seed: int,
+    json_file: Path | None,
+) -> None:
+    from dlmkit import documents
+    from dlmkit.bench.cases import numbers
+    from dlmkit.bench.decoders import Plan as Decoders
+    from dlmkit.bench.decoders import lines, run
+    from dlmkit.errors import UsageError
+
+    given = [option for option, value in others.items() if value is not None]
+    if given:
+        raise UsageError(f"{given[0]}: the option does nothing with --decoders; leave it out")
+    plan = Decoders(texts=count or 256, seed=seed)
+    if steps is not None:
+        plan = replace(plan, evaluations=tuple(numbers("--steps", steps)))
+    size = model.config.sample.batch_size
+    if batch_size is not None:
+        sizes = numbers("--batch-size", batch_size)
+        if len(sizes) > 1:
+            raise UsageError(f"--batch-size {batch_size}: expected one number with --decoders")
+        size = sizes[0]
+    content = run(model, name, replace(plan, batch_size=size), say)
+    for line in lines(content):
+        result(line)
+    if json_file is not None:
+        documents.write(json_file, documents.text(content))
+        say(f"wrote {json_file}")
 
 
 def _plan(

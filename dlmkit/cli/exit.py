@@ -117,6 +117,83 @@ def calibrate(
         say(f"{out}: apply it by 'dlmkit sample MODEL --exit-certificate {out}'")
 
 
+@exit_app.command()
+def quota(
+    model: options.Sampled,
+    quota: Annotated[
+        str, typer.Option(help="A quota of masked models: threshold, factor, entropy-bound, ...")
+    ] = "threshold",
+    order: Annotated[str, typer.Option(help="The order that it is used with.")] = "confidence",
+    thresholds: Annotated[
+        str,
+        typer.Option(metavar="A,B,...", help="Candidates for the quota's number."),
+    ] = "0.5,0.6,0.7,0.8,0.9,0.95,0.98,0.99",
+    count: Annotated[
+        int, typer.Option("-n", "--count", min=8, help="Held-out texts whose beginnings are given.")
+    ] = 400,
+    given: Annotated[
+        int, typer.Option(min=1, max=99, help="Percent of each text that is given.")
+    ] = 25,
+    epsilon: Annotated[
+        float, typer.Option(help="The share of texts that may differ from one token a step.")
+    ] = 0.05,
+    delta: Annotated[
+        float, typer.Option(help="The probability, over the texts, that more do all the same.")
+    ] = 0.05,
+    tolerance: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="The share of a text's tokens that may differ.")
+    ] = 0.01,
+    batch_size: options.BatchSize = None,
+    device: options.Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+) -> None:
+    """Find a quota's number whose texts are those of one token a step, within a promise.
+
+    With probability 1 - delta over the texts, at most a share epsilon of further texts, continued
+    from given beginnings, differs from the run of one token a step in more than --tolerance of its
+    tokens, both writing the likeliest tokens. Every candidate is run for real. If none passes, the
+    exit code is 2.
+    """
+    from dataclasses import asdict
+
+    from dlmkit import devices
+    from dlmkit.errors import UsageError
+    from dlmkit.exits.quota import Promise, calibrate_quota, knob_of
+    from dlmkit.model import Run, open_model
+    from dlmkit.plugin import Part
+    from dlmkit.sampling.requests import Request
+
+    opened = open_model(model, device=devices.choose(device))
+    registry = opened.assembly.registry
+    use = registry.find("quota", quota).qualified
+    promise = Promise(epsilon, delta, tolerance)
+    batch = opened.data.validation(count)
+    requests = []
+    for row, (ids, attend) in enumerate(zip(batch.ids, batch.attend, strict=True)):
+        own = ids[attend].tolist()
+        known = max(1, len(own) * given // 100)
+        requests.append(Request.prompt(row, own[:known], len(own)))
+    found = calibrate_quota(
+        opened,
+        requests,
+        Part(use=registry.find("order", order).qualified),
+        use,
+        knob_of(registry, use),
+        _numbers(thresholds),
+        promise,
+        Run(batch_size=batch_size),
+        say=say,
+    )
+    if as_json:
+        about = {"model": model, "order": order, "given": given, **asdict(promise)}
+        result_json({**about, **_entry(found)})
+    else:
+        full = 0 if found.tested is None else found.tested.full_evaluations
+        result(_table([found], full))
+    if found.threshold is None:
+        raise UsageError(_nothing([found], epsilon, delta, count - round(0.25 * count)))
+
+
 def _best(found: Sequence[Calibrated]) -> int | None:
     """Which of the rules that passed takes the fewest evaluations."""
     passed = {

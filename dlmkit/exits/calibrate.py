@@ -166,14 +166,39 @@ def calibrate(
     Only those that save something on ``ordering`` are tested. Raises UsageError if the traces
     lack a statistic that the rule reads.
     """
+    return choose(
+        name,
+        thresholds,
+        lambda t: replay(ordering, family(t)),
+        lambda t: replay(testing, family(t)),
+        epsilon=epsilon,
+        delta=delta,
+        loss=loss,
+        tolerance=tolerance,
+    )
+
+
+def choose(
+    name: str,
+    thresholds: Sequence[float],
+    ordering: Callable[[float], Replay],
+    testing: Callable[[float], Replay],
+    *,
+    epsilon: float,
+    delta: float,
+    loss: str = "row",
+    tolerance: float = TOLERANCE,
+) -> Calibrated:
+    """:func:`calibrate` of whatever gives texts at a threshold: on those that order the
+    thresholds, and on those that test them."""
     kind = LOSSES[loss]
     of = kind.of(tolerance)
-    tried = [(t, replay(ordering, family(t))) for t in thresholds]
+    tried = [(t, ordering(t)) for t in thresholds]
     saving = [(t, r) for t, r in tried if r.saving > 1.0]
     risk = [float(of(r).mean()) for _, r in saving]
     cost = [float(r.evaluations.double().mean()) for _, r in saving]
     order = sequence(risk, cost)
-    tested = {i: replay(testing, family(saving[i][0])) for i in order}
+    tested = {i: testing(saving[i][0]) for i in order}
     p_value = lambda i: kind.p_value(of(tested[i]), epsilon)  # noqa: E731
     passed = passing(order, p_value, delta)
     if not order:

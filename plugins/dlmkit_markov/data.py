@@ -66,6 +66,9 @@ class MarkovStream(Stream):
 class MarkovData(Data):
     """Endless texts of one chain. ``chain`` is over its own tokens: id i + 1 is token i."""
 
+    oracle_quota = "markov:middle"
+    """What `dlmkit bench sampler --decoders` shows as the oracle of these texts."""
+
     def __init__(self, config: MarkovText, context: BuildContext) -> None:
         self.chain = MarkovChain.random(
             config.tokens, config.sharpness, config.chain_seed, config.successors

@@ -64,6 +64,14 @@ def register_components() -> Sequence[Component]:
             requires=CHAIN | {"markov-space"},
         ),
         Component(
+            kind="quota",
+            name="middle",
+            summary="the middle of every gap: of a chain, all that may be written at once",
+            config=configs.ExactNetwork,
+            target="dlmkit_markov.quota:Middle",
+            requires=CHAIN | {"masked"},
+        ),
+        Component(
             kind="metric",
             name="exact",
             summary="exact likelihood and transitions against the chain, with intervals",
