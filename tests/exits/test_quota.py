@@ -57,8 +57,8 @@ def test_what_is_certified_holds_on_other_texts(model: Model):
     assert sum(a != b for a, b in zip(*texts, strict=True)) / len(rows) < 0.2
 
 
-def test_a_reckless_threshold_is_not_certified(model: Model):
-    one = found(model, [1e-6])
+def test_a_reckless_threshold_is_not_certified():
+    one = found(open_model("markov_masked", (*SMALL, "data.with.tokens=16")), [1e-6])
     assert one.threshold is None
     assert one.mean_loss > 0.1
 
