@@ -65,7 +65,7 @@ OWN = {
         ),
         Command(
             "perplexity",
-            "Say how well a model predicts text files.",
+            "Say how well MODEL, masked or continuous, predicts texts that it has not seen.",
             "dlmkit.cli.perplexity:perplexity",
         ),
         Command("recipe", "Recipes: what to train, and how.", "dlmkit.cli.recipe:recipe"),

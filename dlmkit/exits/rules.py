@@ -69,9 +69,14 @@ class OpenRule:
 
     @property
     def example(self) -> float:
-        """A number that the open option takes: its config's example, or its default."""
+        """A number that the open option takes: its config's example, or its default.
+
+        An option that there is not, or that takes no number, gets one all the same: the check of
+        the rule then says what is wrong with it.
+        """
         field = _open_field(self.inner, self.registry)
-        return float(field.examples[0] if field.examples else field.default)
+        value = (field.examples[0] if field.examples else field.default) if field else None
+        return float(value) if isinstance(value, int | float) else 1.0
 
     def at(self, value: float) -> Part:
         """The rule with ``value`` in its open place, resolved: qualified names, every option."""
@@ -104,7 +109,8 @@ class OpenRule:
     def statistic(self) -> str:
         """The statistic that the open number is compared with: as its config marks it, or the
         first that the rule reads."""
-        marks = _open_field(self.inner, self.registry).metadata
+        field = _open_field(self.inner, self.registry)
+        marks = field.metadata if field else []
         part = _filled(self.inner, self._number(self.example))
         needs = self.registry.build("exit", part, self.context).needs
         marked = [mark.statistic for mark in marks if isinstance(mark, ComparedWith)]
@@ -189,11 +195,11 @@ def _replaced(value: Any, number: int | float) -> Any:
     return number if value == TUNED else value
 
 
-def _open_field(part: Part, registry: Registry) -> FieldInfo:
-    """The field of the option of ``part`` at which :data:`TUNED` stands."""
+def _open_field(part: Part, registry: Registry) -> FieldInfo | None:
+    """The field of the option of ``part`` at which :data:`TUNED` stands; None: it has no such."""
     (option,) = (name for name, value in part.options.items() if value == TUNED)
     fields = registry.find("exit", part.use).component.config.model_fields
-    return next(field for name, field in fields.items() if option in (name, field.alias))
+    return next((f for name, f in fields.items() if option in (name, f.alias)), None)
 
 
 def _takes_integers(part: Part, registry: Registry) -> bool:

@@ -30,12 +30,14 @@ class Decoder(Config):
     """Which positions first, how many now, which token, and what goes back."""
 
     order: part_of("order") = Field(
-        Part(use="masked:random"), description="which open positions come first"
+        default_factory=lambda: Part(use="masked:random"),
+        description="which open positions come first",
     )
     quota: part_of("quota") = Field(
-        Part(use="masked:schedule"), description="how many of them are written at a step"
+        default_factory=lambda: Part(use="masked:schedule"),
+        description="how many of them are written at a step",
     )
-    draw: Draw = Field(Draw(), description="which token")
+    draw: Draw = Field(default_factory=Draw, description="which token")
     remask: part_of("remask") | None = Field(
         None, description="which written positions go back; none: what is written stays"
     )

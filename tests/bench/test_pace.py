@@ -49,9 +49,8 @@ def test_a_bench_does_all_the_work_that_its_bar_ends_at(toy, monkeypatch):
     monkeypatch.setattr(pace, "Pace", Kept)
     lists = Lists(["euler"], ["warped"], [4], [4], ["none"], ["fp32"])
     said = []
-    run(
-        toy, Plan(lists, texts=8, calibration=8, rounds=2, rules=("fixed:step=tuned",)), said.append
-    )
+    plan = Plan("toy", lists, texts=8, calibration=8, rounds=2, rules=("fixed:step=tuned",))
+    run(toy, plan, said.append)
     (kept,) = paces
     (task,) = kept._bar.tasks
     assert task.completed == task.total == 4 * 16 + 2 * 3 * 4 * 8

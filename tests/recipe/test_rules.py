@@ -25,7 +25,7 @@ def opened(text):
 def test_a_bare_rule_is_open_at_its_only_required_option():
     assert opened("entropy").at(0.25) == Part(use="samplers:entropy", options={"threshold": 0.25})
     assert opened("samplers:fixed").at(3.2) == Part(use="samplers:fixed", options={"step": 3})
-    assert opened("entropy")(0.25).threshold == 0.25
+    assert opened("entropy")(0.25).value == 0.25
 
 
 def test_the_open_number_may_lie_deep():
