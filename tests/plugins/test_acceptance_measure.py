@@ -98,4 +98,4 @@ def test_bad_words_end_in_one_message(run, tmp_path, capsys):
         assert main([*command, *words, *out]) == code
         assert message in capsys.readouterr().err
     assert not (tmp_path / "b.json").exists()
-    assert main(["acceptance", "show", str(run / "recipe.yaml")]) == 2
+    assert main(["acceptance", "show", str(run / "recipe.yaml")]) == 6

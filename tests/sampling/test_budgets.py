@@ -92,7 +92,7 @@ def test_nor_with_guidance(accelerator):
     free_of_waits(turns(shipped(accelerator, GUIDED)))
 
 
-PLACES = {"fixed": "step=4", "fraction": "fraction=0.5", "level": "sigma=2.0"}
+PLACES = {"fixed": "step=4", "fraction": "fraction=0.5", "level": "sigma=4"}
 
 
 @pytest.mark.parametrize("rule", PLACES)
