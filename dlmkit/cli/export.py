@@ -28,18 +28,19 @@ def export(
             metavar="FILE", help="What dlmkit acceptance measure --out wrote of it, for the card."
         ),
     ] = None,
+    overrides: options.Overrides = None,
     as_json: Annotated[bool, options.json("One JSON object.")] = False,
 ) -> None:
     """Write a model as a folder of the Hugging Face hub.
 
     It holds safetensors, config.json, the tokenizer, the recipe, a model card and a manifest with
     sha256 of every file but the card. dlmkit sample, dlmkit.load and transformers' AutoModel
-    (after import dlmkit.hf) read it.
+    (after import dlmkit.hf) read it. --set gives it another way to be sampled.
     """
     from dlmkit.evaluation.evidence import Evidence
     from dlmkit.model.folder import Export
 
-    exported = Export.of(model, options.held_as(weights), name, licence)
+    exported = Export.of(model, options.held_as(weights), name, licence, overrides or ())
     if record or acceptance:
         measured = Evidence.of(exported.model.merged(), record, acceptance)
         exported = replace(exported, measured=measured)

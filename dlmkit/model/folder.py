@@ -78,9 +78,11 @@ class Export:
         weights: Weights | None = None,
         name: str | None = None,
         licence: str | None = None,
+        overrides: Sequence[str] = (),
     ) -> Export:
-        """The model that ``reference`` means, loaded and verified as for sampling."""
-        model = load_model(reference, weights=weights)
+        """The model that ``reference`` means, loaded and verified as for sampling, sampled as
+        ``overrides`` of its recipe say."""
+        model = load_model(reference, overrides, weights=weights)
         assert model.folder is not None
         return Export(model, name or (run_of(model.folder) or model.folder).name, licence)
 

@@ -57,6 +57,18 @@ def test_the_average_by_default_the_last_weights_if_asked(run, exported, tmp_pat
     assert texts(raw)  # without being told which weights
 
 
+def test_another_way_of_sampling_goes_along(run, tmp_path, capsys):
+    words = ["--set", "sampler.use=samplers:euler", "--set", "sample.steps=3"]
+    assert main(["export", str(run), str(tmp_path / "other"), *words]) == 0
+    found = dlmkit.load(tmp_path / "other")
+    assert found.config.sampler.use == "samplers:euler"
+    assert texts(tmp_path / "other") == [
+        t.text for t in dlmkit.load(run).sample(3, seed=1, sampler="samplers:euler", steps=3)
+    ]
+    assert main(["export", str(run), str(tmp_path / "x"), "--set", "length=3"]) == 2
+    assert "length" in capsys.readouterr().err
+
+
 def test_the_same_texts_as_the_run(run, exported, capsys):
     assert texts(exported) == texts(run)
     assert main(["sample", str(exported), "-n", "2", "--json"]) == 0
