@@ -281,9 +281,15 @@ def register_importers() -> Sequence[Importer]:
     ]
 
 
+def _is(config: Mapping[str, Any], architecture: str, model_type: str) -> bool:
+    """Whether transformers wrote it for this class. Anything may stand in a stranger's file."""
+    written = config.get("architectures")
+    named = isinstance(written, list) and architecture in written
+    return named and config.get("model_type") == model_type
+
+
 def _modernbert(config: Mapping[str, Any]) -> bool:
-    masked = "ModernBertForMaskedLM" in (config.get("architectures") or ())
-    return config.get("model_type") == "modernbert" and masked
+    return _is(config, "ModernBertForMaskedLM", "modernbert")
 
 
 def _sedd(config: Mapping[str, Any]) -> bool:
@@ -299,5 +305,4 @@ def _plaid(config: Mapping[str, Any]) -> bool:
 
 def _roberta(config: Mapping[str, Any]) -> bool:
     """Its config is RoBERTa's own; what RoBERTa lacks lies in files beside the weights."""
-    masked = "RobertaForMaskedLM" in (config.get("architectures") or ())
-    return config.get("model_type") == "roberta" and masked
+    return _is(config, "RobertaForMaskedLM", "roberta")

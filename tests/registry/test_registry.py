@@ -91,7 +91,7 @@ def test_a_name_of_two_plugins_is_refused_only_when_used(registry):
             "mask",
             "first",
             RecipeError,
-            "there is no kind of component 'mask', did you mean 'masking'?",
+            "there is no kind of component 'mask', did you mean 'remask' or 'masking'?",
         ),
         (
             "masking",
