@@ -119,10 +119,11 @@ def test_cat_joins_what_take_parted(value, cut):
 
 def test_none_and_empty_values_pass():
     assert rows.take(None, torch.tensor([0])) is None
+    assert rows.take(3, torch.tensor([0])) == 3  # a size, the same for all rows
     assert rows.where(torch.tensor([True]), (), ()) == ()
 
 
-@pytest.mark.parametrize("value", [3, "text", [torch.zeros(2)]])
+@pytest.mark.parametrize("value", ["text", 0.5, [torch.zeros(2)]])
 def test_other_values_are_refused(value):
     with pytest.raises(TypeError, match="cannot hold"):
         rows.take(value, torch.tensor([0]))

@@ -8,21 +8,19 @@ import sys
 def main() -> int:
     """Run ``lm_eval`` with the words of the command line; errors of dlmkit are one line."""
     from dlmkit.errors import DlmkitError
+    from dlmkit.shown import say
 
     try:
         from lm_eval.__main__ import cli_evaluate
     except ImportError as error:
-        print(
-            f"error: the harness cannot be imported ({error}): pip install 'dlmkit[lm-eval]'",
-            file=sys.stderr,
-        )
+        say(f"error: the harness cannot be imported ({error}): pip install 'dlmkit[lm-eval]'")
         return 4
     import dlmkit_lm_eval.model  # noqa: F401  which tells the harness of its model
 
     try:
         cli_evaluate()
     except DlmkitError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return error.exit_code
     return 0
 

@@ -110,10 +110,14 @@ def convert(file: Path, folder: Path) -> None:
     """
     import transformers
 
-    where: dict[str, Any] = {"gguf_file": file.name, "trust_remote_code": False}
+    where, name = str(file.parent), file.name
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(file.parent), **where)
-        read = transformers.AutoModelForCausalLM.from_pretrained(str(file.parent), **where)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            where, gguf_file=name, trust_remote_code=False
+        )
+        read = transformers.AutoModelForCausalLM.from_pretrained(
+            where, gguf_file=name, trust_remote_code=False
+        )
     except Exception as error:  # the library raises a dozen kinds of error
         words = f"{type(error).__name__}: {error}".splitlines()[0]
         raise DataError(f"transformers cannot read {file.name}: {words}") from error

@@ -9,6 +9,7 @@ import typer
 
 from dlmkit import documents
 from dlmkit.errors import UsageError
+from dlmkit.shown import result
 
 
 def adapters(
@@ -35,4 +36,4 @@ def adapters(
     with documents.writing(out):
         out.mkdir(parents=True, exist_ok=True)
         save(network.model, network.lora, base, out)
-    print(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+    result(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
