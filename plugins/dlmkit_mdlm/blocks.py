@@ -91,7 +91,7 @@ class BlockDenoise(MaskedDenoise):
         prediction = self.carried(ids, self.possible(query), ())
         return _Part(positions, prediction), memory
 
-    def _together(self, x: Ids, parts: list[tuple[Index, _Part]], kept: Kept) -> Prediction:
+    def _together(self, x: Ids, parts: list[tuple[Tensor, _Part]], kept: Kept) -> Prediction:
         """One prediction of whole rows: tokens that are written are certain, and nothing is said
         of masks that no part holds."""
         length, like = x.shape[1], parts[0][1].prediction

@@ -25,8 +25,8 @@ def test_the_cache_changes_no_text(opened, family):
     lengths = [most, most - 1, most - 2 * block + 1]
     requests = model.requests(2, ["w5 w6 " * (block // 2) + "w7", "w3"], length=lengths)
     requests += model.requests(1, infill="___ w8 w9 ___", length=most, offset=4)
-    plain = model.run(requests, Run(3, 6, 2))  # three texts wait for a slot
-    kept = model.with_("sample.cache=exact").run(requests, Run(3, 6, 2))
+    plain = model.run(requests, Run(3, 6, 2, most))  # three texts wait for a slot
+    kept = model.with_("sample.cache=exact").run(requests, Run(3, 6, 2, most))
     assert [(s.row, s.ids, s.evaluations) for s in kept] == [
         (s.row, s.ids, s.evaluations) for s in plain
     ]
@@ -43,7 +43,7 @@ def test_a_step_computes_two_blocks_alone(opened, monkeypatch):
         return extend(x, *more)
 
     monkeypatch.setattr(network, "extend", watched)
-    model.run(model.requests(1, "w5 " * 10, length=24), Run(0, 8, 1))
+    model.run(model.requests(1, "w5 " * 10, length=24), Run(0, 8, 1, 24))
     assert sizes[0] == (1, 24)  # the prompt, once
     assert set(sizes[1:]) == {(1, 8)}
 
@@ -53,7 +53,8 @@ def test_blocks_are_written_one_after_the_other_in_even_shares(opened):
     mask = model.assembly.space.corruption.mask
     request = model.requests(1, "w5 w6 w7 w8 w9", length=16)  # a block and a quarter of the next
     left = [
-        (step.x[0, 5:] == mask).view(-1).tolist() for step in model.stream(request, Run(0, 7, 1))
+        (step.x[0, 5:] == mask).view(-1).tolist()
+        for step in model.stream(request, Run(0, 7, 1, 16))
     ]
     blocks = [[row[:3], row[3:7], row[7:]] for row in left]
     done = [[not any(part) for part in row] for row in blocks]
@@ -89,10 +90,10 @@ def test_where_it_would_change_a_text_it_is_refused(opened, family, overrides, w
 def test_a_row_ends_when_its_end_and_all_before_it_are_settled(opened, cache):
     model = opened("sdar").with_(f"sample.cache={cache}")
     requests = model.requests(4, "w5 w6", length=24)
-    whole = model.run(requests, Run(1, 24, 2))
+    whole = model.run(requests, Run(1, 24, 2, 24))
     stop = {f"w{i}": i for i in range(20, 32)}
     stopping = model.with_(f"sample.stop={list(stop)}")
-    ended = stopping.run(requests, Run(1, 24, 2))
+    ended = stopping.run(requests, Run(1, 24, 2, 24))
     for long, short in zip(whole, ended, strict=True):
         ends = [at for at in range(2, 24) if long.ids[at] in stop.values()]
         assert short.ids == long.ids[: ends[0] + 1 if ends else 24]
@@ -107,7 +108,7 @@ def test_an_end_between_gaps_ends_nothing(opened):
     model = opened("sdar")
     stop = f"sample.stop={[f'w{i}' for i in range(20, 60)]}"
     (sample,) = model.with_(stop).run(
-        model.requests(1, infill="___ w8 w9", length=12), Run(1, 12, 1)
+        model.requests(1, infill="___ w8 w9", length=12), Run(1, 12, 1, 12)
     )
     assert len(sample.ids) == 12
     assert any(20 <= i < 60 for i in sample.ids)
