@@ -9,7 +9,7 @@ leaving out texts, and what the intervals leave open is called undecided.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +27,8 @@ from dlmkit.evaluation.frontier import crossing
 from dlmkit.evaluation.measure import Intervals, Number, number, without
 from dlmkit.evaluation.record import Estimate
 from dlmkit.exact.intervals import left_out
-from dlmkit.report import COLOURS, MARKERS, plain_numbers, themed
+from dlmkit.report import COLOURS, look, plain_numbers, reach, themed
+from dlmkit.report import markdown as table
 
 ACCEPTANCE = documents.Kind(
     "dlmkit-acceptance", "dlmkit acceptance measure MODEL --out FILE", "measure again"
@@ -500,12 +501,6 @@ def between(one: Mapping[str, float | None], digits: int) -> str:
     return f"{value:.{digits}f}{ends}"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown, numbers to the right."""
-    lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def draw(document: Document, theme: str) -> Figure:
     """Left, the gain on the context-free denoiser by noise level; right, the frontiers."""
     with themed(theme):
@@ -544,7 +539,7 @@ def _draw_frontier(axes: Axes, document: Document) -> None:
     human = frontier["human"]
     for rank, (name, points) in enumerate(frontier["writers"].items()):
         x, y = ([point[key]["value"] for point in points] for key in (entropy, quality))
-        bars = [_ends([point[key] for point in points]) for key in (entropy, quality)]
+        bars = [reach([point[key] for point in points]) for key in (entropy, quality)]
         label = name if name == "model" else f"{name} sampler"
         axes.errorbar(x, y, xerr=bars[0], yerr=bars[1], capsize=2, label=label, **_look(rank))
         for place in (0, -1):
@@ -565,13 +560,4 @@ def _draw_frontier(axes: Axes, document: Document) -> None:
 def _look(rank: int) -> dict[str, Any]:
     """Of the line number ``rank``, the model's being the first."""
     style = ("-", "--", "-.", ":")[rank % 4]
-    colour, marker = COLOURS[rank % len(COLOURS)], MARKERS[rank % len(MARKERS)]
-    return {"color": colour, "marker": marker, "ls": style, "ms": 5, "lw": 1.6}
-
-
-def _ends(numbers: Sequence[Mapping[str, Any]]) -> list[list[float]]:
-    """How far each interval reaches below and above its value."""
-    return [
-        [max(one["value"] - one["low"], 0.0) for one in numbers],
-        [max(one["high"] - one["value"], 0.0) for one in numbers],
-    ]
+    return {**look(rank), "ls": style}

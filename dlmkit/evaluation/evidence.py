@@ -20,6 +20,7 @@ from dlmkit.evaluation.record import RECORD, Estimate
 from dlmkit.files import is_png
 from dlmkit.model import Model
 from dlmkit.model.folder import ACCEPTANCE, EVALUATION, carried
+from dlmkit.report import markdown as table
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def _record(record: Mapping[str, Any]) -> str:
         f"## Evaluation record\n\n`{EVALUATION}` pins all that moves these numbers: "
         f"{samples['count']} texts of seed {under['seed']}, {under['steps']} steps of "
         f"`{under['sampler']['use']}` on `{under['grid']['use']}`. Intervals: 95 %, by leaving "
-        "out texts.\n\n" + acceptance.table(("number", "value", "human text"), rows)
+        "out texts.\n\n" + table(("number", "value", "human text"), rows)
     )
 
 

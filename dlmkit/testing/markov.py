@@ -130,21 +130,31 @@ class MarkovSpace(EmbeddingSpace):
         return probabilities @ self.table.to(probabilities.dtype)
 
 
-class MarkovNetwork(ScoreNetwork):
+class ChainNetwork(ScoreNetwork):
+    """One that knows ``chain`` and has nothing to train; ``space`` says what it reads."""
+
+    space: EmbeddingSpace
+    initial: Tensor
+    transition: Tensor
+
+    def __init__(self, chain: MarkovChain, space: EmbeddingSpace) -> None:
+        super().__init__()
+        self.space = space
+        self.register_buffer("initial", chain.initial)
+        self.register_buffer("transition", chain.transition)
+
+    def shard_units(self) -> Sequence[nn.Module]:
+        return ()
+
+
+class MarkovNetwork(ChainNetwork):
     """The exact log-posterior of every token, computed in float64 whatever the dtype of x.
 
     Given positions are known for certain, unless conditioning was dropped: then they, like
     padding, say nothing. Texts begin at position 0, so padding must follow them.
     """
 
-    def __init__(self, chain: MarkovChain, space: MarkovSpace) -> None:
-        super().__init__()
-        self.space = space
-        self.register_buffer("initial", chain.initial)
-        self.register_buffer("transition", chain.transition)
-
-    initial: Tensor
-    transition: Tensor
+    space: MarkovSpace
 
     def forward(
         self, x: Embedded, level: Level, conditioning: Conditioning, previous: Tensor
@@ -168,11 +178,8 @@ class MarkovNetwork(ScoreNetwork):
         certain = torch.where(distance.argmin(dim=-1)[..., None] == tokens, 0.0, -torch.inf)
         return torch.where(clean.abs().sum(dim=-1, keepdim=True) > 0, certain, 0.0)
 
-    def shard_units(self) -> Sequence[nn.Module]:
-        return ()
 
-
-class MaskedMarkovNetwork(ScoreNetwork):
+class MaskedMarkovNetwork(ChainNetwork):
     """The exact log-posterior of every token given the uncovered ones, computed in float64.
 
     It reads nothing but what the space shows of a row: a position that shows a token (as the space
@@ -181,15 +188,6 @@ class MaskedMarkovNetwork(ScoreNetwork):
     """
 
     reads_level = False
-
-    def __init__(self, chain: MarkovChain, space: EmbeddingSpace) -> None:
-        super().__init__()
-        self.space = space
-        self.register_buffer("initial", chain.initial)
-        self.register_buffer("transition", chain.transition)
-
-    initial: Tensor
-    transition: Tensor
 
     def forward(
         self, x: Embedded, level: Level, conditioning: Conditioning, previous: Tensor
@@ -201,9 +199,6 @@ class MaskedMarkovNetwork(ScoreNetwork):
         known = same.any(dim=-1, keepdim=True)
         likelihood = torch.where(known & ~same, -torch.inf, 0.0).to(self.initial)
         return bayes.bigram(likelihood, self.initial, self.transition).to(x.dtype)
-
-    def shard_units(self) -> Sequence[nn.Module]:
-        return ()
 
 
 def markov_denoise(chain: MarkovChain, dim: int = 16, seed: int = 0) -> ModelDenoise:
