@@ -10,7 +10,7 @@ from dlmkit import rows
 from dlmkit.core.context import BuildContext
 from dlmkit.core.embedding import Corruption, EmbeddingSpace
 from dlmkit.core.options import Tokens
-from dlmkit.core.schedule import Level
+from dlmkit.core.schedule import Level, NoiseSchedule
 from dlmkit.noise import Noise
 from dlmkit.types import Embedded, Ids, Logits, Mask, PerPosition, Probabilities, Query
 
@@ -31,6 +31,21 @@ def masked_share(level: Level) -> Tensor:
     return share
 
 
+def masking_rate(schedule: NoiseSchedule, t: Tensor) -> Tensor:
+    """m'(t) / m(t) of the masked share m, by differentiation: MDLM's weight -alpha' / (1 - alpha)
+    (2406.07524, equation 10)."""
+    with torch.enable_grad():
+        t = t.detach().requires_grad_()
+        log_share = masked_share(schedule.level(t)).log()
+        (rate,) = torch.autograd.grad(log_share.sum(), t)
+    return rate
+
+
+def loss_rate(schedule: NoiseSchedule, t: Tensor) -> Tensor:
+    """m'(t) / (1 - m(t)): the rate at which tokens that are left are lost."""
+    return masking_rate(schedule, t) * schedule.level(t).ratio
+
+
 def categorical(log_p: Float[Tensor, "*shape V"], u: Float[Tensor, "*shape V"]) -> Tensor:
     """A draw from ``log_p`` (unnormalised) by uniform ``u``: the Gumbel-max trick, in float64.
 
@@ -39,6 +54,30 @@ def categorical(log_p: Float[Tensor, "*shape V"], u: Float[Tensor, "*shape V"]) 
     """
     gumbel = u.double().log().neg_().log_().neg_()
     return gumbel.add_(log_p).argmax(dim=-1)
+
+
+def score_entropy(log_score: Logits, x: Ids, ids: Ids, spread: Tensor) -> PerPosition:
+    """Sum over y other than x of s_y - r_y log s_y + r_y (log r_y - 1), SEDD's equation 5.
+
+    ``log_score`` is log s, what a model says of q(y) / q(x), of which x's own entry is 0. r is
+    that of q(. | ``ids``): exp(``spread``), (B, 1), from any other token to ``ids``,
+    exp(-``spread``) from it to any other, 1 between others.
+    """
+    size = log_score.shape[-1]
+    right = log_score.gather(-1, ids[..., None])[..., 0]
+    scores, logs = log_score.exp().sum(dim=-1) - 1.0, log_score.sum(dim=-1)
+    up, down = spread.exp(), (-spread).exp()
+    others = logs - right + (size - 2)
+    lost = scores - others - up * (right + 1.0 - spread)
+    kept = scores - down * (logs + (size - 1) * (1.0 + spread))
+    return torch.where(x == ids, kept, lost)
+
+
+def uniformity(share: Tensor, vocab_size: int) -> Tensor:
+    """KL(q(x | x0) || uniform), nats a position, where a ``share`` of tokens became any others."""
+    right, other = 1.0 - share + share / vocab_size, share / vocab_size
+    above: Tensor = (vocab_size - 1) * other * (vocab_size * other).log()
+    return right * (vocab_size * right).log() + above
 
 
 class DiscreteSpace(EmbeddingSpace):

@@ -15,11 +15,10 @@ from dlmkit.core.denoise import Denoise, ModelDenoise, Prediction
 from dlmkit.core.network import BlockCausal, Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
 from dlmkit.core.schedule import Level
-from dlmkit.core.tokens import TokenSpace, masked_share
+from dlmkit.core.tokens import TokenSpace, masked_share, masking_rate
 from dlmkit.types import Ids, Query
 from dlmkit_mdlm import configs
 from dlmkit_mdlm.reuse import Reusing
-from dlmkit_mdlm.schedule import masking_rate
 
 ROLE = 2
 """What a row's draw of its term is forked by: mdlm drops no conditioning."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.schedule import Level, NoiseSchedule
-from dlmkit.core.tokens import masked_share
 from dlmkit_mdlm import configs
 
 
@@ -25,15 +23,3 @@ class LogLinear(NoiseSchedule):
 
     def inverse(self, ratio: Tensor) -> Tensor:
         return ratio / (1.0 + ratio) / self.rate
-
-
-def masking_rate(schedule: NoiseSchedule, t: Tensor) -> Tensor:
-    """m'(t) / m(t) of the masked share m: MDLM's weight -alpha' / (1 - alpha) (equation 10).
-
-    By differentiation, so that any schedule will do; 1 / t for :class:`LogLinear`.
-    """
-    with torch.enable_grad():
-        t = t.detach().requires_grad_()
-        log_share = masked_share(schedule.level(t)).log()
-        (rate,) = torch.autograd.grad(log_share.sum(), t)
-    return rate

@@ -18,8 +18,8 @@ from dlmkit.core.denoise import ModelDenoise, Prediction
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
-from dlmkit.core.schedule import Level, NoiseSchedule
-from dlmkit.core.tokens import masked_share
+from dlmkit.core.schedule import Level
+from dlmkit.core.tokens import loss_rate, masked_share, score_entropy, uniformity
 from dlmkit.exact.bayes import log_likelihood
 from dlmkit.types import Ids, Logits, PerPosition
 from dlmkit_uniform import configs
@@ -59,23 +59,6 @@ class UniformDenoise(ModelDenoise):
         return Prediction(x0, query, lse, x0, previous)
 
 
-def score_entropy(log_score: Logits, x: Ids, ids: Ids, spread: Tensor) -> PerPosition:
-    """Sum over y other than x of s_y - r_y log s_y + r_y (log r_y - 1), SEDD's equation 5.
-
-    ``log_score`` is log s, what a model says of q(y) / q(x), of which x's own entry is 0. r is
-    that of q(. | ``ids``): exp(``spread``), (B, 1), from any other token to ``ids``,
-    exp(-``spread``) from it to any other, 1 between others.
-    """
-    size = log_score.shape[-1]
-    right = log_score.gather(-1, ids[..., None])[..., 0]
-    scores, logs = log_score.exp().sum(dim=-1) - 1.0, log_score.sum(dim=-1)
-    up, down = spread.exp(), (-spread).exp()
-    others = logs - right + (size - 2)
-    lost = scores - others - up * (right + 1.0 - spread)
-    kept = scores - down * (logs + (size - 1) * (1.0 + spread))
-    return torch.where(x == ids, kept, lost)
-
-
 class UniformBound(RecipeObjective):
     """E over t of -alpha'(t) / (V alpha(t)) times the score entropy, over t's density.
 
@@ -108,7 +91,7 @@ class UniformBound(RecipeObjective):
         entropy = F.cross_entropy(said.transpose(1, 2), batch.ids, reduction="none")
         at_least = entropy / least[:, None]
         nats = torch.where(lowest[:, None], at_least, weight[:, None] * between)
-        parts = self.loss(nats + self._at_the_end(most)[:, None], noised)
+        parts = self.loss(nats + uniformity(most, self.space.vocab_size)[:, None], noised)
         return replace(parts, unconditional=parts.unconditional & ~lowest)
 
     def _between(self, query: Logits, x: Ids, ids: Ids, level: Level) -> PerPosition:
@@ -118,18 +101,3 @@ class UniformBound(RecipeObjective):
         risen = F.softplus(query.log_softmax(dim=-1) + odds)
         log_score = risen - risen.gather(-1, x[..., None])
         return score_entropy(log_score, x, ids, F.softplus(odds)[..., 0])
-
-    def _at_the_end(self, share: Tensor) -> Tensor:
-        """KL(q(x | x0) || uniform), nats a position."""
-        size = self.space.vocab_size
-        right, other = 1.0 - share + share / size, share / size
-        return right * (size * right).log() + (size - 1) * other * (size * other).log()
-
-
-def loss_rate(schedule: NoiseSchedule, t: Tensor) -> Tensor:
-    """-alpha'(t) / alpha(t), alpha being 1 - share: the rate at which tokens are lost."""
-    with torch.enable_grad():
-        t = t.detach().requires_grad_()
-        kept = -torch.log1p(-masked_share(schedule.level(t)))
-        (rate,) = torch.autograd.grad(kept.sum(), t)
-    return rate

@@ -12,14 +12,16 @@ from dlmkit.core.objective import CORRUPTION, Batch, Draws
 from dlmkit.core.options import Tokens
 from dlmkit.core.sampler import Step
 from dlmkit.core.schedule import Level
-from dlmkit.core.tokens import TokenSpace, categorical, positions_at_once
+from dlmkit.core.tokens import TokenSpace, categorical, masking_rate, positions_at_once
 from dlmkit.noise import Noise
 from dlmkit.testing import pretend
 from dlmkit.testing.parts import Nothing, Plain
+from dlmkit_cdcd import configs as cdcd
+from dlmkit_cdcd.masking import NoMasking
 from dlmkit_mdlm import configs
 from dlmkit_mdlm.objective import MaskedBound, MaskedDenoise
 from dlmkit_mdlm.sampler import Ancestral
-from dlmkit_mdlm.schedule import LogLinear, masking_rate
+from dlmkit_mdlm.schedule import LogLinear
 
 V, L = 3, 2
 MASK = V
@@ -54,11 +56,6 @@ class Bayes(ScoreNetwork):
         return ()
 
 
-class NothingGiven:
-    def draw(self, attend, noise):
-        return torch.zeros_like(attend)
-
-
 @pytest.fixture(scope="module")
 def context():
     torch.manual_seed(0)
@@ -68,7 +65,7 @@ def context():
         "space": space,
         "network": Bayes(space),
         "schedule": LogLinear(configs.LogLinear(), context),
-        "masking": NothingGiven(),
+        "masking": NoMasking(cdcd.Nothing(), context),
     }
     return BuildContext(length=L, vocab_size=V, parts=parts)
 

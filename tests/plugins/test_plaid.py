@@ -12,7 +12,8 @@ from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws
 from dlmkit.exact import bayes
 from dlmkit.noise import Noise
-from dlmkit_cdcd.configs import Normalised
+from dlmkit_cdcd.configs import Normalised, Nothing
+from dlmkit_cdcd.masking import NoMasking
 from dlmkit_cdcd.space import NormalisedSpace
 from dlmkit_plaid import configs
 from dlmkit_plaid.objective import LikelihoodBound
@@ -35,11 +36,6 @@ class Silent(ScoreNetwork):
         return ()
 
 
-class NothingGiven:
-    def draw(self, attend, noise):
-        return torch.zeros_like(attend)
-
-
 def setting(dtype=torch.float32, **options):
     torch.manual_seed(0)
     context = BuildContext(length=L, vocab_size=V)
@@ -49,7 +45,7 @@ def setting(dtype=torch.float32, **options):
         "space": space,
         "network": Silent(space),
         "schedule": Monotone(ends, context),
-        "masking": NothingGiven(),
+        "masking": NoMasking(Nothing(), context),
     }
     context = BuildContext(length=L, vocab_size=V, parts=parts)
     return LikelihoodBound(configs.Bound(**options), context).to(dtype)

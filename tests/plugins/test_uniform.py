@@ -10,12 +10,14 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.sampler import Step
 from dlmkit.core.schedule import Level
-from dlmkit.core.tokens import masked_share
+from dlmkit.core.tokens import loss_rate, masked_share, score_entropy, uniformity
 from dlmkit.noise import Noise
+from dlmkit_cdcd import configs as cdcd
+from dlmkit_cdcd.masking import NoMasking
 from dlmkit_mdlm.configs import LogLinear as LogLinearConfig
 from dlmkit_mdlm.schedule import LogLinear
 from dlmkit_uniform import configs
-from dlmkit_uniform.objective import UniformBound, UniformDenoise, loss_rate, score_entropy
+from dlmkit_uniform.objective import UniformBound, UniformDenoise
 from dlmkit_uniform.sampler import Ancestral, PredictorCorrector
 from dlmkit_uniform.space import TokenSpace
 
@@ -49,11 +51,6 @@ class LeaveOneOut(ScoreNetwork):
         return ()
 
 
-class NothingGiven:
-    def draw(self, attend, noise):
-        return torch.zeros_like(attend)
-
-
 @pytest.fixture(scope="module")
 def context():
     torch.manual_seed(0)
@@ -63,7 +60,7 @@ def context():
         "space": space,
         "network": LeaveOneOut(space),
         "schedule": LogLinear(LogLinearConfig(), context),
-        "masking": NothingGiven(),
+        "masking": NoMasking(cdcd.Nothing(), context),
     }
     return BuildContext(length=L, vocab_size=V, parts=parts)
 
@@ -112,7 +109,7 @@ def test_bound_of_the_exact_model_is_the_entropy(context):
             said = denoise(x[None], low, denoise.start(x[None]), given).query
             loss = -said.log_softmax(dim=-1)[0, range(L), ids].sum()
             total += float(JOINT[tuple(ids)] * kernel(masked_share(low))[0, ids, x].prod() * loss)
-        total += L * float(objective._at_the_end(masked_share(schedule.level(ends[1:]))))
+        total += L * float(uniformity(masked_share(schedule.level(ends[1:])), V))
     assert total == pytest.approx(-float((JOINT * JOINT.log()).sum()), abs=2e-4)
 
 
