@@ -124,7 +124,7 @@ print(json.dumps([sorted(sys.modules), built, len(below(Config))]))
 def imported_and_built(*arguments: str) -> tuple[set[str], list[str], int]:
     """What a command imports, the options it has pydantic build a validator of, and all there are.
 
-    These two are what a quick command spends its time on; benchmarks/start_up.py says how long.
+    These two are what a quick command spends its time on.
     """
     command = [sys.executable, "-c", LOOK, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
