@@ -780,7 +780,7 @@ def prepare(folder: Path) -> None:
     for name in (
         "torch._dynamo", "dlmkit.cli.app", "dlmkit.training.run", "dlmkit.training.plots",
         "matplotlib.backends.backend_agg", "dlmkit_cdcd.network", "dlmkit_cdcd.objective",
-        "dlmkit_cdcd.space", "dlmkit_cdcd.schedules", "dlmkit_cdcd.masking", "dlmkit_grammar.data",
+        "dlmkit_cdcd.schedules", "dlmkit_cdcd.masking", "dlmkit_grammar.data",
         "dlmkit_samplers.samplers", "dlmkit_samplers.grids", "dlmkit_text.data",
         "dlmkit.evaluation.evaluate",
         "dlmkit.model.folder", "dlmkit.exits.record_run", "dlmkit_text.diversity",

@@ -24,8 +24,8 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.exits import Statistic
-from dlmkit_cdcd.configs import Normalised
-from dlmkit_cdcd.space import NormalisedSpace
+from dlmkit.core.options import Normalised
+from dlmkit.core.points import NormalisedSpace
 from dlmkit_samplers import configs, statistics
 
 LENGTH, LIMIT = 64, 0.1

@@ -22,9 +22,9 @@ from torch.profiler import ProfilerActivity, profile
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.embedding import EmbeddingSpace
+from dlmkit.core.options import Normalised
+from dlmkit.core.points import NormalisedSpace
 from dlmkit.kernels import vocabulary
-from dlmkit_cdcd.configs import Normalised
-from dlmkit_cdcd.space import NormalisedSpace
 from dlmkit_samplers import configs, statistics
 
 LENGTH = 64

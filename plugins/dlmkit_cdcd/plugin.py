@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dlmkit import Component, hookimpl
+from dlmkit.core.options import Normalised
 from dlmkit_cdcd import configs
 
 api = 2
@@ -38,8 +39,8 @@ def register_components() -> Sequence[Component]:
             kind="space",
             name="normalised",
             summary="L2-normalised embeddings of norm sqrt(d), with a tied or untied head",
-            config=configs.Normalised,
-            target="dlmkit_cdcd.space:NormalisedSpace",
+            config=Normalised,
+            target="dlmkit.core.points:NormalisedSpace",
             provides=frozenset({"gaussian", "unit-norm"}),
             example={"dim": 6, "start": "counts", "counts": {"tokens": 5000}},
         ),

@@ -9,12 +9,13 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Denoise, Prediction
 from dlmkit.core.network import Conditioning
 from dlmkit.core.objective import Batch
+from dlmkit.core.options import Normalised
+from dlmkit.core.points import NormalisedSpace
 from dlmkit.core.schedule import Level
 from dlmkit.exact import bayes
 from dlmkit.exact.context_gain import Frequencies, context_gain, sigmas
 from dlmkit_cdcd import configs
 from dlmkit_cdcd.schedules import FixedDensity
-from dlmkit_cdcd.space import NormalisedSpace
 
 V, L, D = 4, 5, 3
 CONTEXT = BuildContext(length=L, vocab_size=V)
@@ -23,7 +24,7 @@ CONTEXT = BuildContext(length=L, vocab_size=V)
 @pytest.fixture
 def setting():
     torch.manual_seed(0)
-    space = NormalisedSpace(configs.Normalised(dim=D, init_std=1.0), CONTEXT).double()
+    space = NormalisedSpace(Normalised(dim=D, init_std=1.0), CONTEXT).double()
     unigram = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
     transition = torch.rand(V, V, dtype=torch.float64)
     transition = transition / transition.sum(1, keepdim=True)

@@ -5,10 +5,10 @@ import torch
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.embedding import PreparedSpace
+from dlmkit.core.options import Normalised
+from dlmkit.core.points import NormalisedSpace
 from dlmkit.kernels import vocabulary
 from dlmkit.kernels.vocabulary import FORMS, Tables, choose, online, plain
-from dlmkit_cdcd.configs import Normalised
-from dlmkit_cdcd.space import NormalisedSpace
 
 V, L, D, B = 1300, 7, 16, 43
 """Neither a multiple of a block of tokens nor of a block of queries."""

@@ -11,6 +11,8 @@ from dlmkit.core.denoise import ModelDenoise
 from dlmkit.core.masking import Masking
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws
+from dlmkit.core.options import Normalised
+from dlmkit.core.points import NormalisedSpace
 from dlmkit.core.schedule import Level
 from dlmkit.noise import Noise
 from dlmkit.plugin import Part
@@ -19,7 +21,6 @@ from dlmkit_cdcd.masking import MixedMasking, NoMasking, PrefixMasking, RandomMa
 from dlmkit_cdcd.network import Transformer
 from dlmkit_cdcd.objective import ScoreInterpolation
 from dlmkit_cdcd.schedules import FixedDensity
-from dlmkit_cdcd.space import NormalisedSpace
 
 V, L, D, B = 11, 9, 6, 8
 CONTEXT = BuildContext(length=L, vocab_size=V, pad_id=0, dtype=torch.float64)
@@ -32,7 +33,7 @@ def _seeded():
 
 def space(**options):
     torch.manual_seed(0)
-    config = configs.Normalised(dim=D, **({"init_std": 1.0} | options))
+    config = Normalised(dim=D, **({"init_std": 1.0} | options))
     return NormalisedSpace(config, CONTEXT).double()
 
 

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlmkit.core.context import BuildContext
+from dlmkit.core.warp import Warped, isotonic
 from dlmkit_cdcd import configs
-from dlmkit_cdcd.schedules import FixedDensity, TimeWarp, TimeWarpTable, Warped, isotonic
+from dlmkit_cdcd.schedules import FixedDensity, TimeWarp, TimeWarpTable
 
 CONTEXT = BuildContext(length=8)
 T_MIN, T_MAX = 0.5, 40.0

@@ -133,7 +133,7 @@ def test_after_the_start_a_run_needs_no_counts(text, tmp_path, monkeypatch, more
     assert main(["train", recipe, "--out", str(straight), *sets]) == 0
     stop = ["--set", "train.stop_after=3"]
     assert main(["train", recipe, "--out", str(stopped), *sets, *stop]) == 0
-    monkeypatch.setattr("dlmkit_cdcd.space.start_from_counts", _refuse)
+    monkeypatch.setattr("dlmkit.core.points.start_from_counts", _refuse)
     assert main(["train", recipe, "--out", str(stopped), *sets, "--resume", "auto"]) == 0
     models = [load_model(run) for run in (straight, stopped)]
     assert not different(*(weights(model.assembly) for model in models))
@@ -177,7 +177,7 @@ def _refuse(*_):
 
 
 def test_a_dry_run_counts_nothing(registry, monkeypatch, capsys):
-    monkeypatch.setattr("dlmkit_cdcd.space.start_from_counts", _refuse)
+    monkeypatch.setattr("dlmkit.core.points.start_from_counts", _refuse)
     sets = [word for change in (*SMALL, *COUNTS) for word in ("--set", change)]
     assert main(["train", "ddlm_grammar", "--dry-run", *sets]) == 0
     capsys.readouterr()

@@ -8,8 +8,8 @@ from torch.distributions import Categorical, kl_divergence
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
-from dlmkit_cdcd.configs import Normalised
-from dlmkit_cdcd.space import NormalisedSpace
+from dlmkit.core.options import Normalised
+from dlmkit.core.points import NormalisedSpace
 from dlmkit_samplers import configs
 from dlmkit_samplers.statistics import Entropy, Jeffreys, KullbackLeibler, Margin, Switches
 

@@ -1,4 +1,4 @@
-"""CDCD's embedding space: points on a sphere of radius sqrt(d), noised by Gaussian noise."""
+"""Embedding spaces whose tokens are points on a sphere of radius sqrt(d)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.counts import start_from_counts
 from dlmkit.core.data import Data
 from dlmkit.core.embedding import EmbeddingSpace, GaussianCorruption
+from dlmkit.core.options import Normalised
 from dlmkit.core.start import TextStart
 from dlmkit.kernels.vocabulary import Tables
 from dlmkit.types import Embedded, Ids, Logits, Probabilities, Query
-from dlmkit_cdcd import configs
 
 
 class NormalisedSpace(EmbeddingSpace, TextStart):
@@ -31,7 +31,7 @@ class NormalisedSpace(EmbeddingSpace, TextStart):
 
     weight: Tensor
 
-    def __init__(self, config: configs.Normalised, context: BuildContext) -> None:
+    def __init__(self, config: Normalised, context: BuildContext) -> None:
         super().__init__()
         self.vocab_size = context.vocab_size
         self.dim = config.dim
