@@ -1,5 +1,6 @@
 """Shape annotations are checked while the tests run, by beartype, as the modules are imported."""
 
+import os
 import signal
 import sys
 import textwrap
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells leave it in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)  # children inherit that it is heeded
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors are tiny; read when torch is imported
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = [
