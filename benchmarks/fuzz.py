@@ -439,7 +439,6 @@ def _of_documents(folder: Path) -> Iterator[Format]:
     from dlmkit.bench import compare as bench
     from dlmkit.bench import document
     from dlmkit.cli import records
-    from dlmkit.evaluation import acceptance, evidence
     from dlmkit.evaluation.conditions import exit_override, require
     from dlmkit.evaluation.record import RECORD, Record, compare
     from dlmkit.exits import replay
@@ -448,6 +447,8 @@ def _of_documents(folder: Path) -> Iterator[Format]:
     from dlmkit.model import load_model
     from dlmkit.recipe.assemble import assemble_sampling
     from dlmkit.recipe.load import load_recipe
+    from dlmkit_acceptance import document as acceptance
+    from dlmkit_hub import evidence
     from dlmkit_viewers.film import film
 
     model, whole = load_model(folder / "run"), Record.load(folder / "record.json")

@@ -25,7 +25,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors are tiny; read when tor
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = [
-    "dlmkit/analysis",
     "dlmkit/core",
     "dlmkit/evaluation",
     "dlmkit/exact",

@@ -32,7 +32,6 @@ ROOMS = [
     {"exits"},
     {"evaluation"},
     {"bench"},
-    {"analysis"},
     {"hf"},
     {"testing"},
     {"cli"},

@@ -36,16 +36,6 @@ OWN = {
             "dlmkit.cli.trace:trace",
         ),
         Command(
-            "analyze",
-            "Look at what a model has learned and does: pictures, an HTML report, data as JSON.",
-            "dlmkit.cli.analyze:analyze",
-        ),
-        Command(
-            "export",
-            "Write a model as a folder of the Hugging Face hub.",
-            "dlmkit.cli.export:export",
-        ),
-        Command(
             "import",
             "Write a model that others released as a folder of dlmkit's own.",
             "dlmkit.cli.importing:import_model",

@@ -77,9 +77,9 @@ def measure(
     Exits 0 whether or not it clears the bar; the last line says which.
     """
     from dlmkit import documents
-    from dlmkit.evaluation import acceptance
     from dlmkit.report import png
     from dlmkit.training.memory import keep_freed
+    from dlmkit_acceptance import document as acceptance
     from dlmkit_acceptance.measure import Acceptance, Plan
 
     own, others = (
@@ -109,7 +109,7 @@ def show(
     file: Annotated[Path, typer.Argument(metavar="FILE.json", help="What `measure --out` wrote.")],
 ) -> None:
     """Print what a file of `measure` says, as tables in Markdown."""
-    from dlmkit.evaluation import acceptance
+    from dlmkit_acceptance import document as acceptance
 
     document = acceptance.load(file)
     result(acceptance.markdown(document))
@@ -117,7 +117,7 @@ def show(
 
 
 def _judgement(document: dict[str, object]) -> None:
-    from dlmkit.evaluation import acceptance
+    from dlmkit_acceptance import document as acceptance
 
     for line in acceptance.shortfalls(document):
         result(line)

@@ -32,8 +32,6 @@ from dlmkit.core.metric import Metric
 from dlmkit.core.objective import Batch
 from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.errors import UsageError
-from dlmkit.evaluation import acceptance
-from dlmkit.evaluation.acceptance import LANGUAGE_MODEL, QUALITY, Point
 from dlmkit.evaluation.conditions import conditions
 from dlmkit.evaluation.measure import Gauge, Intervals, gauges, pinned
 from dlmkit.exact.context_gain import Frequencies, level_scores, sigmas
@@ -41,8 +39,10 @@ from dlmkit.model import Model, Run, open_model
 from dlmkit.plugin import Part
 from dlmkit.sampling.requests import Request, unconditional
 from dlmkit.types import Ids
+from dlmkit_acceptance import document as acceptance
 from dlmkit_acceptance import infilling
 from dlmkit_acceptance.command import SHOWN
+from dlmkit_acceptance.document import LANGUAGE_MODEL, QUALITY, Point
 from dlmkit_acceptance.ngram_texts import NgramSampler
 from dlmkit_text.configs import Tokens
 from dlmkit_text.pieces import train

@@ -1,4 +1,4 @@
-"""What the plugin `hub` provides: the commands `dlmkit push` and `dlmkit pull`."""
+"""What the plugin `hub` provides: the commands `dlmkit export`, `push` and `pull`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ api = 2
 @hookimpl
 def register_commands() -> Sequence[Command]:
     return [
+        Command(
+            "export",
+            "Write a model as a folder of the Hugging Face hub.",
+            "dlmkit_hub.export:export",
+            top=True,
+        ),
         Command(
             "push",
             "Export a model and send it to the Hugging Face hub, with the token of hf auth login.",

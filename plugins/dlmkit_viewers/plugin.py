@@ -1,4 +1,4 @@
-"""What the plugin `viewers` provides: the command `dlmkit view`."""
+"""What the plugin `viewers` provides: the commands `dlmkit view` and `dlmkit analyze`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ def register_commands() -> Sequence[Command]:
             "view",
             "Watch one text of a trace: a line a step, or a page with a player.",
             "dlmkit_viewers.command:view",
+            top=True,
+        ),
+        Command(
+            "analyze",
+            "Look at what a model has learned and does: pictures, an HTML report, data as JSON.",
+            "dlmkit_viewers.analyze:analyze",
             top=True,
         ),
     ]

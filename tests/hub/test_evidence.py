@@ -8,10 +8,10 @@ import pytest
 import dlmkit
 from dlmkit import documents
 from dlmkit.cli.app import main
-from dlmkit.evaluation.acceptance import ACCEPTANCE
-from dlmkit.evaluation.evidence import Evidence
 from dlmkit.evaluation.record import Record
 from dlmkit.training.checkpoint import listed, verify
+from dlmkit_acceptance.document import ACCEPTANCE
+from dlmkit_hub.evidence import Evidence
 
 SAMPLES = ["in the ```beginning```", *(f"text {i}" for i in range(1, 20))]
 

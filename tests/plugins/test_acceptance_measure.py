@@ -6,7 +6,7 @@ import pytest
 
 import dlmkit
 from dlmkit.cli.app import main
-from dlmkit.evaluation import acceptance
+from dlmkit_acceptance import document as acceptance
 from dlmkit_metrics.plugin import EXAMPLE
 
 RECIPE = """

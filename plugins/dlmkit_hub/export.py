@@ -37,8 +37,8 @@ def export(
     sha256 of every file but the card. dlmkit sample, dlmkit.load and transformers' AutoModel
     (after import dlmkit.hf) read it. --set gives it another way to be sampled.
     """
-    from dlmkit.evaluation.evidence import Evidence
     from dlmkit.model.folder import Export
+    from dlmkit_hub.evidence import Evidence
 
     exported = Export.of(model, options.held_as(weights), name, licence, overrides or ())
     if record or acceptance:

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from dlmkit.analysis.trajectory import curves, settled, settling, switches, trajectory
 from dlmkit.exits.replay import oracle
+from dlmkit_viewers.trajectory import curves, settled, settling, switches, trajectory
 
 IDS = [
     [[1, 2, 3], [1, 4, 3], [2, 4, 3], [2, 4, 3]],

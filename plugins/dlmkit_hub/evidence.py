@@ -15,12 +15,12 @@ from typing import Any
 
 from dlmkit import documents
 from dlmkit.errors import UsageError
-from dlmkit.evaluation import acceptance
 from dlmkit.evaluation.record import RECORD, Estimate
 from dlmkit.files import is_png
 from dlmkit.model import Model
 from dlmkit.model.folder import ACCEPTANCE, EVALUATION, carried
 from dlmkit.report import markdown as table
+from dlmkit_acceptance import document as acceptance
 
 
 @dataclass(frozen=True)

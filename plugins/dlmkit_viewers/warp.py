@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from dlmkit import devices
-from dlmkit.analysis.trajectory import numbers
 from dlmkit.core.schedule import NoiseSchedule
+from dlmkit_viewers.trajectory import numbers
 
 POINTS = 200
 

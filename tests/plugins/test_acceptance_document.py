@@ -9,10 +9,10 @@ import torch
 from dlmkit import documents
 from dlmkit.core.metric import Metric
 from dlmkit.errors import CheckpointError, UsageError
-from dlmkit.evaluation import acceptance
-from dlmkit.evaluation.acceptance import Point
 from dlmkit.evaluation.frontier import crossing
 from dlmkit.evaluation.measure import Intervals
+from dlmkit_acceptance import document as acceptance
+from dlmkit_acceptance.document import Point
 
 INTERVALS = Intervals()
 COUNT = 100

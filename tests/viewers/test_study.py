@@ -6,8 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dlmkit.analysis.study import Settings, Text, chosen, measure
-from dlmkit.analysis.sweep import diversity, sweep, with_scale
 from dlmkit.errors import CheckpointError, DataError, UsageError
 from dlmkit.model import Model
 from dlmkit.plugin import Part
@@ -15,6 +13,8 @@ from dlmkit.recipe.assemble import assemble, assemble_sampling
 from dlmkit.recipe.load import load_recipe
 from dlmkit.registry.lookup import Registry
 from dlmkit.training.checkpoint import checkpoint_name, publish
+from dlmkit_viewers.study import Settings, Text, chosen, measure
+from dlmkit_viewers.sweep import diversity, sweep, with_scale
 
 WORDS = [
     "network.with.width=16",

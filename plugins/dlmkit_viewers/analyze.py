@@ -65,13 +65,13 @@ def analyze(
     changed during training.
     """
     from dlmkit import devices, documents
-    from dlmkit.analysis.html import write
-    from dlmkit.analysis.study import Settings, analyse, chosen
     from dlmkit.errors import UsageError
     from dlmkit.evaluation.conditions import names
     from dlmkit.model import model_folder
     from dlmkit.recipe import short
     from dlmkit.registry.lookup import Registry
+    from dlmkit_viewers.html import write
+    from dlmkit_viewers.study import Settings, analyse, chosen
 
     for word in names(overrides or (), "exit", "freeze"):
         raise UsageError(f"--set {word}: full runs are analysed; rules are replayed by 'view'")
@@ -113,6 +113,6 @@ def _scales(text: str) -> list[float]:
 
 
 def _table(content: Mapping[str, Any]) -> str:
-    from dlmkit.analysis.summary import HEAD, rows
+    from dlmkit_viewers.summary import HEAD, rows
 
     return columns([HEAD, *rows(content)])

@@ -8,8 +8,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dlmkit.analysis.summary import name
 from dlmkit.report import MARKERS, faded, legend
+from dlmkit_viewers.summary import name
 
 Entry = Mapping[str, Any]
 Curve = Mapping[str, Sequence[float | None]]

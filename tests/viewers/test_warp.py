@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from dlmkit.analysis.warp import warp
 from dlmkit.core.schedule import Level, NoiseSchedule
+from dlmkit_viewers.warp import warp
 
 
 def test_log_uniform_draws_are_flat_in_ln_sigma(build):

@@ -10,9 +10,6 @@ from typing import Any, Literal
 import torch
 
 from dlmkit import devices
-from dlmkit.analysis.sweep import sweep
-from dlmkit.analysis.trajectory import trajectory
-from dlmkit.analysis.warp import warp
 from dlmkit.core.data import Data
 from dlmkit.core.embedding import GaussianCorruption
 from dlmkit.core.metric import Metric
@@ -25,6 +22,9 @@ from dlmkit.model import Model, load_model
 from dlmkit.sampling.requests import unconditional
 from dlmkit.training.checkpoint import checkpoints, find, step_of
 from dlmkit.version import __version__
+from dlmkit_viewers.sweep import sweep
+from dlmkit_viewers.trajectory import trajectory
+from dlmkit_viewers.warp import warp
 
 FORMAT = 1
 LEVELS = 12

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from dlmkit.analysis import plots
 from dlmkit.report import panel, whole_numbers
+from dlmkit_viewers import plots
 
 
 def test_a_smoothed_density_keeps_its_shape_and_loses_its_ripple():

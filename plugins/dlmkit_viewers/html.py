@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from dlmkit import documents, report
-from dlmkit.analysis import plots
-from dlmkit.analysis.summary import HEAD, UNITS, rows
 from dlmkit.shown import escape
+from dlmkit_viewers import plots
+from dlmkit_viewers.summary import HEAD, UNITS, rows
 
 CAPTIONS: Mapping[str, str] = {
     "training": "How it changed during training.",

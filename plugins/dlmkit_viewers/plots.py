@@ -11,16 +11,6 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from dlmkit.analysis.curves import (
-    SIGMA,
-    aged,
-    band,
-    finished,
-    gaps,
-    numbered,
-    sigmas,
-)
-from dlmkit.analysis.summary import numbers
 from dlmkit.report import (
     COLOURS,
     legend,
@@ -31,6 +21,16 @@ from dlmkit.report import (
     reference,
     whole_numbers,
 )
+from dlmkit_viewers.curves import (
+    SIGMA,
+    aged,
+    band,
+    finished,
+    gaps,
+    numbered,
+    sigmas,
+)
+from dlmkit_viewers.summary import numbers
 
 Content = Mapping[str, Any]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlmkit.analysis.trajectory import mean_of
+from dlmkit_viewers.trajectory import mean_of
 
 Entry = Mapping[str, Any]
 
