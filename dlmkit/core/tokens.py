@@ -19,6 +19,13 @@ NUMBERS = {"cpu": 1 << 18}
 WIDE_NUMBERS = 1 << 26
 """The same on accelerators, where a launch costs more than a miss."""
 
+IMPOSSIBLE = -104.0
+"""The log-probability of what cannot be: the highest whose exponential is 0 in single precision.
+
+It is finite, so that divergences between two steps are, and of the size of other log-probabilities:
+a token that is uncovered moves a symmetric divergence by about a hundred nats, not a million.
+"""
+
 
 def positions_at_once(device: torch.device, vocab_size: int) -> int:
     """Positions of a block in which each takes ``vocab_size`` numbers."""

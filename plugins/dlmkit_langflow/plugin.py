@@ -54,4 +54,5 @@ def register_components() -> list[Component]:
 
 @hookimpl
 def register_recipes() -> list[Recipe]:
-    return [Recipe("langflow_grammar", Path(__file__).with_name("langflow_grammar.yaml"))]
+    here = Path(__file__).parent
+    return [Recipe(name, here / f"{name}.yaml") for name in ("langflow_grammar", "langflow_words")]

@@ -12,8 +12,9 @@ from dlmkit import rows
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.network import BlockCausal, Conditioning
 from dlmkit.core.schedule import Level
+from dlmkit.core.tokens import IMPOSSIBLE
 from dlmkit.types import Ids, Index
-from dlmkit_mdlm.objective import IMPOSSIBLE, MaskedDenoise
+from dlmkit_mdlm.objective import MaskedDenoise
 
 
 class Kept(NamedTuple):

@@ -15,20 +15,13 @@ from dlmkit.core.denoise import Denoise, ModelDenoise, Prediction
 from dlmkit.core.network import BlockCausal, Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
 from dlmkit.core.schedule import Level
-from dlmkit.core.tokens import TokenSpace, masked_share, masking_rate
+from dlmkit.core.tokens import IMPOSSIBLE, TokenSpace, masked_share, masking_rate
 from dlmkit.types import Ids, Query
 from dlmkit_mdlm import configs
 from dlmkit_mdlm.reuse import Reusing
 
 ROLE = 2
 """What a row's draw of its term is forked by: mdlm drops no conditioning."""
-
-IMPOSSIBLE = -104.0
-"""The log-probability of what cannot be: the highest whose exponential is 0 in single precision.
-
-It is finite, so that divergences between two steps are, and of the size of other log-probabilities:
-a token that is uncovered moves a symmetric divergence by about a hundred nats, not a million.
-"""
 
 
 class MaskedDenoise(ModelDenoise):

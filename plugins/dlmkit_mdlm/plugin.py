@@ -56,4 +56,5 @@ def register_components() -> Sequence[Component]:
 
 @hookimpl
 def register_recipes() -> Sequence[Recipe]:
-    return [Recipe("mdlm_grammar", Path(__file__).with_name("mdlm_grammar.yaml"))]
+    here = Path(__file__).parent
+    return [Recipe(name, here / f"{name}.yaml") for name in ("mdlm_grammar", "mdlm_words")]

@@ -38,4 +38,5 @@ def register_components() -> Sequence[Component]:
 
 @hookimpl
 def register_recipes() -> Sequence[Recipe]:
-    return [Recipe("plaid_grammar", Path(__file__).with_name("plaid_grammar.yaml"))]
+    here = Path(__file__).parent
+    return [Recipe(name, here / f"{name}.yaml") for name in ("plaid_grammar", "plaid_words")]

@@ -59,7 +59,8 @@ def register_components() -> Sequence[Component]:
 
 @hookimpl
 def register_recipes() -> Sequence[Recipe]:
-    return [Recipe("ssd_grammar", Path(__file__).with_name("ssd_grammar.yaml"))]
+    here = Path(__file__).parent
+    return [Recipe(name, here / f"{name}.yaml") for name in ("ssd_grammar", "ssd_words")]
 
 
 @hookimpl

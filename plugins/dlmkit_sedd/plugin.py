@@ -1,0 +1,66 @@
+"""What the plugin `sedd` provides. What is published is named; the rest is our choice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, PositiveFloat
+
+from dlmkit import Component, Config, hookimpl
+from dlmkit.plugin import Recipe
+
+api = 2
+
+SCORES = frozenset({"concrete-score"})
+
+
+class Nothing(Config):
+    """No options."""
+
+
+class Geometric(Config):
+    """The total noise, -log of the share of tokens that are left, rises geometrically."""
+
+    low: PositiveFloat = Field(1e-4, description="total noise at t = 0 (SEDD's code)")
+    high: PositiveFloat = Field(20.0, description="total noise at t = 1 (SEDD's code)")
+
+
+@hookimpl
+def register_components() -> list[Component]:
+    return [
+        Component(
+            "schedule",
+            "geometric",
+            "the total noise rises geometrically in time",
+            Geometric,
+            "dlmkit_sedd.parts:GeometricNoise",
+        ),
+        Component(
+            "objective",
+            "score-entropy",
+            "ratios of probabilities by SEDD's score entropy, under masks or the uniform state",
+            Nothing,
+            "dlmkit_sedd.parts:ScoreEntropy",
+            provides=SCORES | {"likelihood-bound"},
+            requires=frozenset({"token-ids"}),
+            expected_failures={
+                "oracle-has-no-loss": "the kit's answers are not scaled, and scores are",
+                "given-does-not-count": "the kit's answers are not scaled, and scores are",
+            },
+        ),
+        *(
+            Component(
+                "sampler", name, summary, Nothing, f"dlmkit_sedd.sampler:{target}", requires=SCORES
+            )
+            for name, summary, target in (
+                ("tweedie", "the optimal step of all positions apart, in closed form", "Tweedie"),
+                ("euler", "rates as they are at the start of the step", "Euler"),
+            )
+        ),
+    ]
+
+
+@hookimpl
+def register_recipes() -> list[Recipe]:
+    here = Path(__file__).parent
+    return [Recipe(name, here / f"{name}.yaml") for name in ("sedd_grammar", "sedd_words")]
