@@ -54,7 +54,7 @@ def register_components() -> list[Component]:
             )
             for name, summary, target in (
                 ("tweedie", "the optimal step of all positions apart, in closed form", "Tweedie"),
-                ("euler", "rates as they are at the start of the step", "Euler"),
+                ("tau-leaping", "Euler: rates as they are at the start of the step", "TauLeaping"),
             )
         ),
     ]

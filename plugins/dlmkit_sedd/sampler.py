@@ -49,9 +49,9 @@ class Tweedie(Sampler):
         return step.next, 1.0 - left / after
 
 
-class Euler(Tweedie):
-    """Equation 17's rates at the start of the step, for as long as it takes; where two positions
-    never move at once, tau-leaping is the same. The step that ends clean is Tweedie's, as theirs.
+class TauLeaping(Tweedie):
+    """Euler's step by the rates at its start (equation 17), all positions at once. The step that
+    ends clean is Tweedie's, as in their code.
     """
 
     def jump(self, step: Step) -> tuple[Level, Tensor]:

@@ -21,7 +21,7 @@ from dlmkit_mdlm.objective import MaskedBound
 from dlmkit_mdlm.schedule import LogLinear
 from dlmkit_sedd.parts import GeometricNoise, ScoreEntropy
 from dlmkit_sedd.plugin import Geometric, Nothing
-from dlmkit_sedd.sampler import Euler, Tweedie
+from dlmkit_sedd.sampler import TauLeaping, Tweedie
 from dlmkit_uniform import configs as uniform
 from dlmkit_uniform.objective import UniformBound
 from dlmkit_uniform.space import TokenSpace as States
@@ -156,7 +156,7 @@ def test_euler_and_tweedie_agree_on_short_steps(masked):
     for after in (0.69, 0.699):
         exact, euler = (
             chances(kind(Nothing(), context), context, masked, 0.7, after, x)
-            for kind in (Tweedie, Euler)
+            for kind in (Tweedie, TauLeaping)
         )
         gaps.append((euler - exact).abs().max() / exact.max())
     if masked:  # at a share of masks that is linear in time they are one
@@ -217,7 +217,7 @@ def test_geometric_noise_is_its_formula_to_the_highest_level():
     torch.testing.assert_close(loss_rate(schedule, t), rate, rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize("sampler", [Tweedie, Euler])
+@pytest.mark.parametrize("sampler", [Tweedie, TauLeaping])
 @pytest.mark.parametrize("masked", [True, False])
 def test_texts_in_small_steps_have_the_law_of_the_chain(masked, sampler):
     n, steps = 2000, 16
