@@ -39,6 +39,9 @@ MODELS: Mapping[str, tuple[str, ...]] = {
     "ssd": ("ssd_grammar",),
     "langflow": ("langflow_grammar",),
     "mdlm": ("mdlm_grammar",),
+    "flm": ("flm_grammar",),
+    "flm-posterior": ("flm_grammar", "space.with.reads=posterior"),
+    "sflm": ("sflm_grammar",),
     "cdcd": (
         "ddlm_grammar",
         "schedule.use=cdcd:time-warp",

@@ -113,7 +113,7 @@ def test_commands_of_plugins_take_options_and_output_alone_from_the_command_line
         assert all(name.rpartition(".")[0] in shared or name in shared for name in taken), file
 
 
-MODELS = {"cdcd", "ddlm", "plaid", "ssd", "langflow", "mdlm", "uniform", "sedd", "hf"}
+MODELS = {"flow", "cdcd", "ddlm", "plaid", "ssd", "langflow", "mdlm", "uniform", "sedd", "hf"}
 """Plugins that are a model's parts; the others may take what a page lists."""
 
 LENT = ROOT / "plugins" / "README.md"

@@ -165,6 +165,18 @@ class ModelDenoise(Denoise):
         return other
 
 
+class WithoutFeedback(ModelDenoise):
+    """Reads no previous prediction, and predicts what is given like anything else: for spaces whose
+    x0 is not what the network reads of a known token, such as a simplex."""
+
+    def __call__(
+        self, x: Tensor, level: Level, previous: Tensor, conditioning: Conditioning
+    ) -> Prediction:
+        query = self.query(x, level, previous, conditioning).to(x.dtype)
+        x0, lse = self.space.read(query)
+        return Prediction(x0, query, lse, x0, previous)
+
+
 class OutputPrior(ModelDenoise):
     """Adds ``strength`` times (alpha / sigma^2) x . e_v to the logits of a tied space (Plaid,
     2305.18619, section 3).

@@ -6,28 +6,14 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from dlmkit.core.context import BuildContext
-from dlmkit.core.denoise import ModelDenoise, Prediction
-from dlmkit.core.network import Conditioning
+from dlmkit.core.denoise import WithoutFeedback
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
-from dlmkit.core.schedule import Level
 from dlmkit_ssd import configs
 
 BLOCK = 2
 """What a row's draw of its block is forked by: ssd drops no conditioning."""
-
-
-class SimplexDenoise(ModelDenoise):
-    """The mean of the simplex under the prediction. It reads no previous prediction."""
-
-    def __call__(
-        self, x: Tensor, level: Level, previous: Tensor, conditioning: Conditioning
-    ) -> Prediction:
-        query = self.query(x, level, previous, conditioning).to(x.dtype)
-        x0, lse = self.space.read(query)
-        return Prediction(x0, query, lse, x0, previous)
 
 
 class CrossEntropy(RecipeObjective):
@@ -41,8 +27,8 @@ class CrossEntropy(RecipeObjective):
         super().__init__(context)
         self.config = config
 
-    def denoise(self) -> SimplexDenoise:
-        return SimplexDenoise(self.space, self.network)
+    def denoise(self) -> WithoutFeedback:
+        return WithoutFeedback(self.space, self.network)
 
     def forward(self, batch: Batch, draws: Draws) -> LossParts:
         noised = self.noised(self._block(batch, draws), draws)

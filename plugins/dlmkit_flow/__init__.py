@@ -1,0 +1,1 @@
+"""Flow language models, on one-hot vectors (FLM) and on a sphere (S-FLM), as parts."""
