@@ -113,7 +113,8 @@ def test_commands_of_plugins_take_options_and_output_alone_from_the_command_line
         assert all(name.rpartition(".")[0] in shared or name in shared for name in taken), file
 
 
-MODELS = {"flow", "cdcd", "ddlm", "plaid", "ssd", "langflow", "mdlm", "uniform", "sedd", "hf"}
+MODELS = {"cdcd", "ddlm", "plaid", "ssd", "langflow", "flow", "mdlm", "uniform", "sedd", "candi"}
+MODELS |= {"hf"}
 """Plugins that are a model's parts; the others may take what a page lists."""
 
 LENT = ROOT / "plugins" / "README.md"
