@@ -44,7 +44,8 @@ class HybridNoise(Corruption):
         """
         size = self.table.num_embeddings - 1
         rank = self.low + (self.high - self.low) * masked_share(level).double()
-        return -math.sqrt(0.5) / torch.special.ndtri(rank * size / (size - 1))
+        quantile: Tensor = torch.special.ndtri(rank * size / (size - 1))
+        return -math.sqrt(0.5) / quantile
 
     def corrupt(self, x0: Tensor, level: Level, noise: Noise) -> Tensor:
         u = noise.uniform(LOST, x0.shape[1:-1])
