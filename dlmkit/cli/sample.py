@@ -166,11 +166,12 @@ def _conversations(file: Path | None) -> list[Any]:
 def _tell(model: Model, name: str, requests: Sequence[Request], steps: int | None) -> None:
     """Say what is about to be drawn."""
     config = model.config
+    cache = "" if config.sample.cache == "none" else f", cache {config.sample.kept}"
     sizes = sorted({len(request.tokens) for request in requests})
     say(
         f"{model.folder or name}: {len(requests)} texts of "
         f"{' or '.join(map(str, sizes))} tokens, {steps or config.sample.steps} steps, "
-        f"{config.sampler.use} on {config.grid.use}, vocabulary step by {model.parts.kernel}"
+        f"{config.sampler.use} on {config.grid.use}, vocabulary step by {model.parts.kernel}{cache}"
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from dlmkit.core.cache import Cache
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.schedule import Level
@@ -91,16 +92,16 @@ class Denoise(ABC):
         """
         return self
 
-    def keeping(self) -> Denoise:
-        """This denoiser for a run that writes block after block of its network's: it computes the
-        block that is being written, and keeps keys and values of those before it.
+    def keeping(self, cache: Cache) -> Denoise:
+        """This denoiser with keys and values kept between calls, as ``cache`` says.
 
-        Of later blocks it says nothing: all tokens are alike there. Raises RecipeError if the
-        network does not attend by blocks.
+        Of masks that it does not compute it says nothing: all tokens are alike there. Raises
+        RecipeError if the network cannot do that.
         """
+        blocks = "attends block by block, " if cache.kind == "exact" else ""
         raise RecipeError(
-            "sample.cache: exact needs a masked model whose network attends block by block; leave "
-            "the key out"
+            f"sample.cache: {cache.kind} needs a masked model whose network {blocks}can keep keys "
+            "and values and reads no noise level; leave the key out"
         )
 
     def reusing(self, counted: Denoise) -> Denoise:

@@ -69,8 +69,11 @@ def streams(x: Embedded, conditioning: Conditioning, previous: Tensor) -> Tensor
     return torch.cat(parts, dim=-1)
 
 
-def extended(seen: Mask, positions: Tensor, block: int) -> Bool[Tensor, "B 1 M L"]:
-    """What queries at ``positions`` (B, M) see of all keys: their own block and those before it."""
+def extended(seen: Mask, positions: Tensor, block: int | None) -> Bool[Tensor, "B 1 #M L"]:
+    """What queries at ``positions`` (B, M) see of all keys: all, or with blocks their own block
+    and those before it."""
+    if not block:
+        return seen[:, None, None]
     number = torch.arange(seen.shape[1], device=seen.device) // block
     return ((positions // block)[..., None] >= number)[:, None] & seen[:, None, None]
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor, nn
 
 from dlmkit.core.schedule import Level
-from dlmkit.types import Embedded, Ids, Index, Mask, Query
+from dlmkit.types import Embedded, Ids, Mask, Query
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,13 @@ class Conditioning:
     def of(x0: Embedded, given: Mask, attend: Mask, segments: Ids | None = None) -> Conditioning:
         """Conditioning on ``x0`` at the ``given`` positions."""
         return Conditioning(given, torch.where(given[..., None], x0, 0.0), attend, segments)
+
+    def at(self, positions: Ids) -> Conditioning:
+        """What is known of the ``positions`` (B, M)."""
+        clean = self.clean.gather(1, positions[..., None].expand(-1, -1, self.clean.shape[2]))
+        return Conditioning(
+            self.given.gather(1, positions), clean, self.attend.gather(1, positions)
+        )
 
     def dropped(self) -> Conditioning:
         """The same rows without their clean embeddings, as classifier-free guidance needs."""
@@ -91,14 +97,16 @@ class ScoreNetwork(nn.Module, ABC):
         """
 
 
-class BlockCausal(ScoreNetwork):
-    """One in which a position sees its own block and those before it, so that keys and values of
-    finished blocks can be kept. It reads no level and no previous prediction.
+class Incremental(ScoreNetwork):
+    """One that can compute some positions of a row from kept keys and values of the others.
 
-    ``block`` is the positions of a block; None or 0: a position sees all, and nothing can be kept.
+    Where it ``reads_level``, it cannot. ``block`` is the positions of a block if a position sees
+    its own block and those before it alone: keys and values of finished blocks are final then.
     """
 
     block: int | None = None
+    shift: bool = False
+    """Whether a position's query is put out by the position before it."""
 
     @abstractmethod
     def memory(self, count: int, length: int) -> Tensor:
@@ -107,11 +115,11 @@ class BlockCausal(ScoreNetwork):
 
     @abstractmethod
     def extend(
-        self, x: Embedded, start: Index, seen: Bool[Tensor, "B K"], memory: Tensor
+        self, x: Embedded, conditioning: Conditioning, positions: Ids, memory: Tensor
     ) -> tuple[Query, Tensor]:
-        """The queries of ``x`` (B, M, D), whole blocks of each row from its position ``start`` on,
-        which see what ``memory`` holds of earlier ones; and ``memory`` with theirs.
+        """The queries of ``x`` (B, M, D) at ``positions`` (B, M), ascending, which see each other
+        and what ``memory`` holds of the rest; and ``memory`` with their keys and values.
 
-        ``seen`` (B, length) is False at padding. What a block's queries are is what
-        :meth:`forward` says, to rounding, if ``memory`` holds all blocks before ``start``.
+        ``conditioning`` is that of whole rows. Queries are those of :meth:`forward`, to rounding,
+        if ``memory`` holds what that would compute.
         """

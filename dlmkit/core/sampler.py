@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dlmkit import rows
+from dlmkit.core.cache import Window
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.schedule import Level
 from dlmkit.noise import Noise
@@ -95,9 +96,8 @@ class Sampler(ABC):
         """Built of its options and a ``BuildContext``; a sampler with options overrides it."""
         super().__init__()
 
-    window: int | None = None
-    """Positions, counted from a row's first, that are written before any behind them is; None: in
-    any order."""
+    window: Window | None = None
+    """What is written before anything behind it is; None: all at once."""
 
     def init(self, x: Tensor) -> Any:
         """The state of rows that have taken no step yet: row-first, by default empty."""

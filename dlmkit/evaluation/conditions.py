@@ -19,8 +19,9 @@ from dlmkit.training.environment import attention_used
 from dlmkit.version import __version__
 
 UNCONDITIONAL = "unconditional"
-_FREE = {"count", "measured", "batch_size"}
-"""Keys of the recipe's ``sample`` that change no text: it depends on seed and index alone."""
+_FREE = {"count", "measured", "batch_size", "refresh"}
+"""Keys of the recipe's ``sample`` that change no text, which depends on seed and index alone, or
+are in the words of another."""
 
 
 def conditions(model: Model, requests: Iterable[Request], steps: int | None) -> dict[str, Any]:
@@ -30,6 +31,7 @@ def conditions(model: Model, requests: Iterable[Request], steps: int | None) -> 
     return {
         "model": model.digest(),
         **sample,
+        "cache": config.sample.kept,
         "steps": sample["steps"] if steps is None else steps,
         **{kind: _plain(getattr(config, kind)) for kind in ("sampler", "grid")},
         "guidance": [_plain(part) for part in config.guidance],

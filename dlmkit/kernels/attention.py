@@ -94,8 +94,9 @@ class Xformers(Attention):
     @staticmethod
     def _bias(q: Tensor, attend: Mask) -> Tensor:
         rows, length, heads, _ = q.shape
-        padded = (length + 7) // 8 * 8  # its kernels want rows of the bias aligned
-        bias = q.new_zeros(rows, heads, length, padded)[..., :length]
+        keys = attend.shape[1]
+        padded = (keys + 7) // 8 * 8  # its kernels want rows of the bias aligned
+        bias = q.new_zeros(rows, heads, length, padded)[..., :keys]
         return bias.masked_fill_(~attend[:, None, None, :], -torch.inf)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from dlmkit import files
+from dlmkit.core.cache import Cache, Kind
 from dlmkit.core.context import BuildContext
 from dlmkit.core.data import Data
 from dlmkit.core.denoise import Denoise
@@ -154,8 +155,8 @@ def assemble_sampling(assembly: Assembly, config: RecipeConfig | None = None) ->
     for rule in rules:
         refuse_noise(rule, statistics, inference.dtype or assembly.context.dtype)
     sampler, denoise = assembly.build("sampler", config.sampler), assembly.objective.denoise()
-    if config.sample.cache == "exact":
-        denoise = _keeping(denoise, sampler, assembly.network, config)
+    if config.sample.cache != "none":
+        denoise = _keeping(config.sample.cache, denoise, sampler, assembly.network, config)
     return SamplingParts(
         space=assembly.space,
         schedule=assembly.schedule,
@@ -172,22 +173,31 @@ def assemble_sampling(assembly: Assembly, config: RecipeConfig | None = None) ->
 
 
 def _keeping(
-    denoise: Denoise, sampler: Sampler, network: ScoreNetwork, config: RecipeConfig
+    kind: Kind, denoise: Denoise, sampler: Sampler, network: ScoreNetwork, config: RecipeConfig
 ) -> Denoise:
-    """``denoise`` with the exact cache. Raises RecipeError where its results would be others."""
-    kept, block = denoise.keeping(), getattr(network, "block", None) or 1
-    if sampler.window is None or sampler.window % block:
+    """``denoise`` with the cache ``kind``. Raises RecipeError where it could not give texts, or an
+    exact one others than without."""
+    window = sampler.window
+    block, exact = getattr(network, "block", None), kind == "exact"
+    if exact and block and (window is None or not window.aligned or window.size % block):
         raise RecipeError(
             f"sample.cache: exact needs a sampler that writes block after block, counted from a "
             f"row's first position, and {config.sampler.use} does not: take mdlm:unmasking with "
-            f"window: {block} or a multiple of it"
+            f"window: {block} or a multiple of it, or masked:decoder with that and window_from: row"
         )
-    if config.exit or config.freeze or config.guidance or config.statistic:
+    if kind in ("prefix", "dual") and window is None:
         raise RecipeError(
-            "sample.cache: exact predicts the block that is being written alone, and exit, freeze, "
+            f"sample.cache: {kind} is computed anew window after window, and {config.sampler.use} "
+            "has none: take masked:decoder with window: 32, say"
+        )
+    if kind in ("exact", "dual") and (
+        config.exit or config.freeze or config.guidance or config.statistic
+    ):
+        raise RecipeError(
+            f"sample.cache: {kind} predicts what is being written alone, and exit, freeze, "
             "statistic and guidance read whole rows: leave them out, or sample.cache"
         )
-    return kept
+    return denoise.keeping(Cache(kind, window, config.sample.refresh))
 
 
 def _token(tokenizer: Tokenizer, token: str) -> int:

@@ -53,6 +53,10 @@ class TrainConfig(Config):
     log_every: PositiveInt = Field(10, description="steps between log lines")
 
 
+EXACT = ("none", "exact")
+"""The values of ``sample.cache`` that change no text."""
+
+
 class SampleConfig(Config):
     """How this model is sampled unless the command says otherwise."""
 
@@ -69,19 +73,32 @@ class SampleConfig(Config):
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="the network and the vocabulary step; fp32: as the weights are"
     )
-    cache: Literal["none", "exact"] = Field(
+    cache: Literal["none", "exact", "prefix", "dual", "delayed"] = Field(
         "none",
-        description="exact: of a network that attends block by block, keys and values of finished "
-        "blocks are kept; texts are those without, to rounding",
+        description="keys and values that are kept. exact: of finished blocks, where attention is "
+        "by blocks; texts are those without, to rounding. The others change texts: prefix, of what "
+        "stands before the window (Fast-dLLM); dual, of what stands behind it too; delayed, of "
+        "tokens since the second step that they are written (dKV-Cache)",
+    )
+    refresh: Size = Field(
+        8, description="of delayed: steps from one computation of whole rows to the next"
     )
     compile: bool = Field(False, description="torch.compile the network's blocks")
     cuda_graphs: bool = Field(False, description="record a step's kernels once per batch shape")
     int8: bool = Field(False, description="the blocks' linear layers in int8, on the CPU")
 
+    @property
+    def kept(self) -> str:
+        """The cache in words, for records: which, and whether it changes texts."""
+        refresh = f" every {self.refresh} steps" if self.cache == "delayed" else ""
+        return self.cache if self.cache in EXACT else f"{self.cache}{refresh}, approximate"
+
     @model_validator(mode="after")
     def _int8(self) -> Self:
-        if self.cache == "exact" and (self.precision != "fp32" or self.cuda_graphs):
-            raise ValueError("cache: exact goes with precision: fp32 and without cuda_graphs")
+        if self.cache != "none" and (self.precision != "fp32" or self.cuda_graphs):
+            raise ValueError(
+                f"cache: {self.cache} goes with precision: fp32 and without cuda_graphs"
+            )
         if self.int8 and (self.precision != "fp32" or self.compile):
             raise ValueError("int8 goes with precision: fp32 and without compile")
         return self

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from dlmkit import rows
+from dlmkit.core.cache import Window
 from dlmkit.core.denoise import Denoise
 from dlmkit.core.exits import ExitCriterion
 from dlmkit.errors import UsageError
@@ -71,12 +72,13 @@ class Opening:
             return () if rule is None else rule.init(count)
 
 
-def _check_windows(requests: list[Request], window: int, steps: int) -> None:
+def _check_windows(requests: list[Request], window: Window, steps: int) -> None:
     """Raise UsageError for a text of more windows to write than the grid has steps."""
     for request in requests:
-        wanted = {at // window for at, token in enumerate(request.tokens) if token is None}
+        generated = torch.tensor([[token is None for token in request.tokens]])
+        wanted = set(window.numbers(generated)[generated].tolist())
         if len(wanted) > steps:
             raise UsageError(
-                f"text {request.row} is written in {len(wanted)} windows of {window} positions, "
-                f"and the grid has {steps} steps: ask for {len(wanted)} or more"
+                f"text {request.row} is written in {len(wanted)} windows of {window.size} "
+                f"positions, and the grid has {steps} steps: ask for {len(wanted)} or more"
             )

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlmkit.core.context import BuildContext
-from dlmkit.core.layers import TimeFeatures, rotate, rotation_table, streams
-from dlmkit.core.network import Conditioning, ScoreNetwork
+from dlmkit.core.layers import Keep, TimeFeatures, keeper, rotate, rotation_table, streams
+from dlmkit.core.network import Conditioning, Incremental
 from dlmkit.core.schedule import Level
 from dlmkit.kernels.attention import Attention, resolve_attention
-from dlmkit.types import Embedded, Mask, Query
+from dlmkit.types import Embedded, Ids, Mask, Query
 from dlmkit_cdcd import configs
 
 
@@ -56,10 +56,14 @@ class Block(nn.Module):
             nn.init.normal_(self.qkv.bias[: 2 * width])
             nn.init.zeros_(self.qkv.bias[2 * width :])
 
-    def forward(self, h: Tensor, time: Tensor, rotation: Tensor, attend: Mask) -> Tensor:
+    def forward(
+        self, h: Tensor, time: Tensor, rotation: Tensor, attend: Mask, keep: Keep | None = None
+    ) -> Tensor:
         qkv = self.qkv(self.norm_1(h, time))
         q, k, v = qkv.view(*h.shape[:2], 3, self.heads, -1).unbind(dim=2)
         q, k = rotate(self.norm_q(q), rotation), rotate(self.norm_k(k), rotation)
+        if keep is not None:
+            k, v = keep(k, v)
         mixed = self.attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attend)
         h = h + self.out(mixed.transpose(1, 2).reshape(h.shape))
         out: Tensor = h + self.down(F.gelu(self.up(self.norm_2(h, time))))
@@ -69,7 +73,7 @@ class Block(nn.Module):
         return self.qkv, self.out, self.up, self.down
 
 
-class Transformer(ScoreNetwork):
+class Transformer(Incremental):
     """Reads the four :func:`dlmkit.core.layers.streams`.
 
     The output starts at zero, so that a fresh model predicts the uniform distribution.
@@ -103,6 +107,24 @@ class Transformer(ScoreNetwork):
             h = block(h, time, self.rotation, conditioning.attend)
         query: Tensor = self.query(self.norm(h, time))
         return query
+
+    def memory(self, count: int, length: int) -> Tensor:
+        first = self.blocks[0]
+        assert isinstance(first, Block)
+        width, heads = self.query.in_features, first.heads
+        shape = (count, len(self.blocks), 2, length, heads, width // heads)
+        return self.query.weight.new_zeros(shape)
+
+    def extend(
+        self, x: Embedded, conditioning: Conditioning, positions: Ids, memory: Tensor
+    ) -> tuple[Query, Tensor]:
+        memory, rotation, one = memory.clone(), self.rotation[:, positions], x.new_ones(len(x))
+        h = self.inputs(streams(x, conditioning.at(positions), torch.zeros_like(x)))
+        time = self.time(Level(one, one))
+        for at, block in enumerate(self.blocks):
+            h = block(h, time, rotation, conditioning.attend, keeper(memory, at, positions))
+        query: Tensor = self.query(self.norm(h, time))
+        return query, memory
 
     def shard_units(self) -> Sequence[nn.Module]:
         return list(self.blocks)

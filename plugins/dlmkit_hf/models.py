@@ -15,11 +15,11 @@ from transformers.cache_utils import Cache, DynamicLayer
 from dlmkit.core.context import BuildContext
 from dlmkit.core.importer import shifted
 from dlmkit.core.layers import extended, keeper
-from dlmkit.core.network import BlockCausal, Conditioning, ScoreNetwork
+from dlmkit.core.network import Conditioning, Incremental, ScoreNetwork
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import TokenSpace
 from dlmkit.errors import RecipeError
-from dlmkit.types import Embedded, Index, Logits, Mask, Query
+from dlmkit.types import Embedded, Ids, Logits, Mask, Query
 from dlmkit_hf import configs, encoders, lora, pretrained
 from dlmkit_hf.blocks import blocks_of
 
@@ -160,7 +160,7 @@ class Keeping(Cache):
         return 0
 
 
-class HfDecoder(HfModel, BlockCausal):
+class HfDecoder(HfModel, Incremental):
     """A decoder, whose attention is what its options say and not what it was made for."""
 
     head: encoders.Head = "causal"
@@ -229,13 +229,16 @@ class HfDecoder(HfModel, BlockCausal):
         return weight.new_zeros((count, layers, 2, length, groups, channels))
 
     def extend(
-        self, x: Embedded, start: Index, seen: Bool[Tensor, "B K"], memory: Tensor
+        self, x: Embedded, conditioning: Conditioning, positions: Ids, memory: Tensor
     ) -> tuple[Query, Tensor]:
         memory = memory.clone()
-        positions = start[:, None] + torch.arange(x.shape[1], device=x.device)
+        there = conditioning.at(positions)
+        x = torch.where(there.given[..., None], there.clean.to(x.dtype), x)
+        block = None if self.attention == "full" else self.block or 1
+        seen = extended(conditioning.attend, positions, block).expand(-1, -1, x.shape[1], -1)
         out: Tensor = self.model(
             inputs_embeds=x * self.scale,
-            attention_mask=self.mask(extended(seen, positions, self.block), x.dtype),
+            attention_mask=self.mask(seen, x.dtype),
             position_ids=positions,
             past_key_values=Keeping(memory, positions),
             use_cache=True,

@@ -46,6 +46,11 @@ class Decoder(Config):
         description="write in stretches of this many positions, left to right (LLaDA's "
         "block_length); attention still sees all",
     )
+    window_from: Literal["text", "row"] = Field(
+        "text",
+        description="windows are counted from the first position that is written (LLaDA), or from "
+        "a row's first, as an exact cache of blocks needs (SDAR)",
+    )
 
 
 class Schedule(Config):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from dlmkit.core.cache import Window
 from dlmkit.core.candidates import Candidates, ranks
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
@@ -34,7 +35,8 @@ class Decoder(Sampler):
     """Uncovers masked tokens by the parts of a recipe.
 
     Which positions are written is decided on the prediction; then their tokens are drawn. At the
-    grid's last step all that is masked is written.
+    grid's last step all that is masked is written, and with windows at the last step of each of
+    their shares of the grid all that is masked in it.
     """
 
     def __init__(self, config: configs.Decoder, context: BuildContext) -> None:
@@ -45,7 +47,11 @@ class Decoder(Sampler):
         self.remask: Remask | None = (
             None if config.remask is None else context.build("remask", config.remask)
         )
-        self.config = config
+        self.draw, self.stretch = config.draw, None
+        if config.window is not None:
+            self.stretch = Window(config.window, config.window_from == "row")
+            if self.remask is None:  # else what was written before the window may go back
+                self.window = self.stretch
         schedule = context.part("schedule")
         ends = torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64)
         with torch.no_grad():
@@ -66,8 +72,9 @@ class Decoder(Sampler):
         rank = ranks(self.order.scores(candidates), open, step.noise)
         accepted, quota = self.quota.accept(rank, candidates, state.quota)
         accepted, back, remask = self._remask(candidates, rank, accepted & open, state.remask)
-        accepted = torch.where(step.last[:, None], masked, accepted)
-        token, log_p = draw(self.space, prediction.query, accepted, step.noise, self.config.draw)
+        ends = step.last if self.stretch is None else candidates.left == 1
+        accepted = torch.where(ends[:, None], masked if self.stretch is None else open, accepted)
+        token, log_p = draw(self.space, prediction.query, accepted, step.noise, self.draw)
         x = torch.where(accepted, token, torch.where(back, self.mask, x))
         written = torch.where(accepted, log_p, state.written)
         return x, prediction, Memory(written, quota, remask)
@@ -110,22 +117,21 @@ class Decoder(Sampler):
         Stretches of the window share the grid's steps evenly.
         """
         whole = torch.full_like(step.index, step.steps)
-        if self.config.window is None:
+        if self.stretch is None:
             return masked, whole - step.index, whole
-        generated, window, length = step.generated, self.config.window, masked.shape[1]
-        place = torch.arange(length, device=masked.device).expand_as(masked)
-        start = torch.where(generated, place, length).amin(dim=1, keepdim=True)
-        end = torch.where(generated, place + 1, 0).amax(dim=1, keepdim=True)
-        stretch = (place - start).div(window, rounding_mode="floor")
-        count = (end - start).clamp(min=1).add(window - 1).div(window, rounding_mode="floor")[:, 0]
-        now = torch.where(masked, stretch, length).amin(dim=1)
-        now = torch.minimum(now, count - 1)
+        number = self.stretch.numbers(step.generated)
+        open = masked & self.stretch.now(masked, step.generated)
+        now = torch.where(open, number, 0).amax(dim=1, keepdim=True)
+        wanted = step.generated.long()
+        some = torch.zeros_like(number).scatter_add(1, number.clamp(min=0), wanted) > 0
+        count = some.sum(dim=1).clamp(min=1)
+        done = (some.cumsum(dim=1).gather(1, now)[:, 0] - 1).clamp(min=0)
         before, after = (
-            (whole * number + count - 1).div(count, rounding_mode="floor")
-            for number in (now, now + 1)
+            (whole * windows + count - 1).div(count, rounding_mode="floor")
+            for windows in (done, done + 1)
         )
         left = (after - step.index).clamp(min=1)
-        return masked & (stretch == now[:, None]), left, torch.maximum(after - before, left)
+        return open, left, torch.maximum(after - before, left)
 
     def _remask(
         self, candidates: Candidates, rank: Tensor, accepted: Mask, memory: Any

@@ -52,7 +52,8 @@ def own(candidates: Candidates) -> PerPosition:
     if candidates.prediction.own is None:
         raise RecipeError(
             "sampler: this remasking asks what the network says of tokens that are written, which "
-            "the recipe's objective does not tell; mdlm:nelbo does"
+            "the recipe's objective does not tell, or is not computed with sample.cache; "
+            "mdlm:nelbo without it does"
         )
     return candidates.prediction.own
 

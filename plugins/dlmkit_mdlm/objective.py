@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlmkit import rows
+from dlmkit.core.cache import Cache
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Denoise, ModelDenoise, Prediction
-from dlmkit.core.network import BlockCausal, Conditioning, ScoreNetwork
+from dlmkit.core.network import Conditioning, Incremental, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import IMPOSSIBLE, TokenSpace, masked_share, masking_rate
@@ -70,14 +71,16 @@ class MaskedDenoise(ModelDenoise):
         x0, lse = torch.where(settled, x, likeliest), torch.where(settled, 0.0, lse)
         return Prediction(x0, query, lse, x0, feedback, own=own)
 
-    def keeping(self) -> Denoise:
-        from dlmkit_mdlm.blocks import BlockDenoise
+    def keeping(self, cache: Cache) -> Denoise:
+        from dlmkit_mdlm.cache import CachedDenoise, rule_of
 
         space, network = self.space, self.network
         assert isinstance(space, TokenSpace)
-        if not isinstance(network, BlockCausal) or not network.block:
-            return super().keeping()
-        return BlockDenoise(space, network)
+        if not isinstance(network, Incremental) or network.reads_level:
+            return super().keeping(cache)
+        if cache.kind == "exact" and not network.block:
+            return super().keeping(cache)
+        return CachedDenoise(space, network, rule_of(cache, network.block))
 
     def reusing(self, counted: Denoise) -> Denoise:
         """Asks again only where a token changed, if the network does not read the level."""

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dlmkit.core.cache import Window
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.sampler import BoundDenoise, Sampler, Step
@@ -29,8 +30,9 @@ class Ancestral(Sampler):
     """
 
     def __init__(self, config: configs.Unmasking, context: BuildContext) -> None:
-        self.space, self.window = context.part("space"), config.window
+        self.space = context.part("space")
         if config.window is not None:
+            self.window = Window(config.window, aligned=True)
             schedule = context.part("schedule")
             with torch.no_grad():
                 most = masked_share(schedule.level(torch.tensor(schedule.t_max).double()))
@@ -42,7 +44,7 @@ class Ancestral(Sampler):
         masked = x == self.space.corruption.mask
         here, allowed, stays = step.here, masked, None
         if self.window is not None:
-            allowed, stays = _stretch(step, self.window)
+            allowed, stays = _stretch(step, self.window.size)
             share = (masked & step.generated).sum(dim=1) / step.generated.sum(dim=1).clamp(min=1)
             share = share.to(here.sigma.dtype).clamp(max=self.most)
             here = Level(1.0 - share, share)  # as many tokens are masked as are

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.layers import Keep, extended, keeper, rotate, rotation_table
-from dlmkit.core.network import BlockCausal, Conditioning
+from dlmkit.core.network import Conditioning, Incremental
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import TokenSpace
 from dlmkit.errors import RecipeError
-from dlmkit.types import Embedded, Index, Logits, Query
+from dlmkit.types import Embedded, Ids, Logits, Query
 from dlmkit_released import configs
 from dlmkit_released.attention import Seen, attended, block_causal
 
@@ -157,7 +157,7 @@ class Layer(nn.Module):
         return out
 
 
-class Bailing(BlockCausal):
+class Bailing(Incremental):
     """Logits of every row of the table; a position sees its own block and those before it.
 
     It reads no level and no previous prediction, and at given positions the clean token.
@@ -203,13 +203,12 @@ class Bailing(BlockCausal):
         return self.lm_head.weight.new_zeros(shape)
 
     def extend(
-        self, x: Embedded, start: Index, seen: Bool[Tensor, "B K"], memory: Tensor
+        self, x: Embedded, conditioning: Conditioning, positions: Ids, memory: Tensor
     ) -> tuple[Query, Tensor]:
-        assert self.block is not None
-        memory, longest = memory.clone(), self.rotation.shape[1] - 1
-        positions = start[:, None] + torch.arange(x.shape[1], device=x.device)
-        rotation = self.rotation[:, positions.clamp(max=longest)]
-        mask = extended(seen, positions, self.block)
+        memory, rotation = memory.clone(), self.rotation[:, positions]
+        there = conditioning.at(positions)
+        x = torch.where(there.given[..., None], there.clean.to(x.dtype), x)
+        mask = extended(conditioning.attend, positions, self.block)
         for at, layer in enumerate(self.layers):
             x = layer(x, rotation, mask, keeper(memory, at, positions))
         query: Tensor = self.lm_head(self.norm(x))

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.layers import Keep, extended, keeper, rotate, rotation_table
-from dlmkit.core.network import BlockCausal, Conditioning
+from dlmkit.core.network import Conditioning, Incremental
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import DiscreteSpace, masked_share
 from dlmkit.errors import RecipeError
-from dlmkit.types import Embedded, Index, Logits, PerRow, Query
+from dlmkit.types import Embedded, Ids, Logits, PerRow, Query
 from dlmkit_released import configs
 from dlmkit_released.attention import Seen, attended, block_causal
 
@@ -114,7 +114,7 @@ def _modulation(features: int, width: int) -> nn.Linear:
     return layer
 
 
-class Dit(BlockCausal):
+class Dit(Incremental):
     """Logits of every row of the table. At given positions it reads the clean token.
 
     Time is the total noise -log(1 - m) of the masked share m, or zero in a network that does not
@@ -182,13 +182,12 @@ class Dit(BlockCausal):
         return first.attn_out.weight.new_zeros(shape)
 
     def extend(
-        self, x: Embedded, start: Index, seen: Bool[Tensor, "B K"], memory: Tensor
+        self, x: Embedded, conditioning: Conditioning, positions: Ids, memory: Tensor
     ) -> tuple[Query, Tensor]:
-        assert self.block is not None
-        memory, longest = memory.clone(), self.rotation.shape[1] - 1
-        positions = start[:, None] + torch.arange(x.shape[1], device=x.device)
-        rotation = self.rotation[:, positions.clamp(max=longest)]
-        mask = extended(seen, positions, self.block)
+        memory, rotation = memory.clone(), self.rotation[:, positions]
+        there = conditioning.at(positions)
+        x = torch.where(there.given[..., None], there.clean.to(x.dtype), x)
+        mask = extended(conditioning.attend, positions, self.block)
         time = self.sigma_map(torch.zeros(len(x), device=x.device))
         for at, block in enumerate(self.blocks):
             x = block(x, time, rotation, mask, keeper(memory, at, positions))

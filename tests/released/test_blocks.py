@@ -20,7 +20,7 @@ def opened(golden):
 @pytest.mark.parametrize("family", sorted(BLOCKS))
 def test_the_cache_changes_no_text(opened, family):
     model, block = opened(family), BLOCKS[family]
-    assert model.parts.sampler.window == block
+    assert model.parts.sampler.window.size == block
     most = min(model.config.length, 4 * block)
     lengths = [most, most - 1, most - 2 * block + 1]
     requests = model.requests(2, ["w5 w6 " * (block // 2) + "w7", "w3"], length=lengths)
@@ -74,7 +74,8 @@ def test_fewer_steps_than_blocks_are_refused(golden, capsys):
 @pytest.mark.parametrize(
     ("family", "overrides", "why"),
     [
-        ("llada", [], "a masked model whose network attends block by block"),
+        ("llada", [], "a masked model whose network attends block by block, can keep"),
+        ("sdar", ["sampler.use=masked:decoder", "sampler.with.window=4"], "window_from: row"),
         ("sdar", ["sampler.with.window=6"], "window: 4 or a multiple of it"),
         ("sdar", ["sampler.with.window=null"], "window: 4 or a multiple of it"),
         ("sdar", ["exit.use=entropy", "exit.with.threshold=0.1"], "read whole rows"),
