@@ -13,7 +13,7 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.data import Data
 from dlmkit.core.objective import Batch
 from dlmkit.errors import DataError
-from dlmkit_text import corpus, packing, sources, vocabulary
+from dlmkit_text import sources, vocabulary
 from dlmkit_text.codec import Codec, Ids, encoded
 from dlmkit_text.configs import C4, Dataset, KingJames, Reviews, Sharded, Source, TextFiles
 from dlmkit_text.hub import HubShards
@@ -22,45 +22,10 @@ from dlmkit_text.prepared import PreparedStream, Table, tables
 from dlmkit_text.shards import Listed, Shards, hold_out, json_shards
 from dlmkit_text.stream import Deal, LaneStream
 
+SPLITS = ("train", "validation")
 _TEXTS = 20_000
 _HELD_OUT = 10_000
 """Held-out documents that are prepared, at most."""
-
-
-class PackedText(Data):
-    """Documents packed end to end, a newline after each, cut into full rows.
-
-    A row starts anywhere in a document. :meth:`texts` gives documents as the tokenizer sees
-    them, so that ``tokenizer.decode(tokenizer.encode(text)) == text``.
-    """
-
-    def __init__(
-        self, documents: Sequence[str], options: Source, context: BuildContext, name: str
-    ) -> None:
-        self.corpus = corpus.build(documents, options, name, context.folder)
-        self.tokenizer = self.corpus.tokenizer
-        self.length, self.name = context.length, name
-        for split, needed in (("train", 2 * self.length - 1), ("validation", self.length)):
-            if (held := len(self.corpus.ids[split])) < needed:
-                raise DataError(
-                    f"{name}: the {split} split has {held} tokens, and rows of {self.length} "
-                    f"need at least {needed}; give more text or lower length"
-                )
-
-    def stream(self, seed: int, batch_size: int) -> packing.PackedStream:
-        return packing.PackedStream(self.corpus.ids["train"], self.length, seed, batch_size)
-
-    def validation(self, count: int) -> Batch:
-        ids = self.corpus.ids["validation"]
-        return packing.batch(ids, packing.spread(ids, self.length, count), self.length)
-
-    def texts(self, split: str) -> Iterator[str]:
-        if split not in self.corpus.text:
-            raise DataError(f"there is no split {split!r}; there are {list(self.corpus.text)}")
-        return iter(self.corpus.text[split].split("\n"))
-
-    def describe(self) -> str:
-        return f"{self.name}: {len(self.corpus.ids['train']):,} tokens, packed; resumes exactly"
 
 
 class Sourced(Data):
@@ -77,8 +42,8 @@ class Sourced(Data):
 
     def texts(self, split: str) -> Iterator[str]:
         """The first 20,000 documents of ``split``, as they read after decoding."""
-        if split not in corpus.SPLITS:
-            raise DataError(f"there is no split {split!r}; there are {list(corpus.SPLITS)}")
+        if split not in SPLITS:
+            raise DataError(f"there is no split {split!r}; there are {list(SPLITS)}")
         documents = itertools.islice(self._documents(split), _TEXTS)
         return (self.tokenizer.decode(ids[:-1].tolist()) for ids in documents)
 
@@ -113,9 +78,12 @@ class Prepared(Sourced):
         """The rows of both splits. Raises DataError if one has none."""
         splits = {"train": (self.train, self.documents), "validation": (self.held_out, _HELD_OUT)}
         made = tables(splits, self.tokenizer, self.layout)
-        for split, table in made.items():
-            if not table.count:
-                raise self._too_few(split, table.count)
+        for split, rows in (
+            ("train", made["train"].count),
+            ("validation", made["validation"].fixed),
+        ):
+            if not rows:
+                raise self._too_few(split, rows)
         return made
 
     def stream(self, seed: int, batch_size: int) -> PreparedStream:
@@ -123,18 +91,15 @@ class Prepared(Sourced):
 
     def validation(self, count: int) -> Batch:
         table = self.tables["validation"]
-        count = min(count, table.count)
-        return table.read(np.arange(count, dtype=np.int64) * table.count // count, 0.0)
+        count = min(count, table.fixed)
+        return table.read(np.arange(count, dtype=np.int64) * table.fixed // count, 0.0)
 
     def _documents(self, split: str) -> Iterator[Ids]:
         return self.tables[split].documents()
 
     def describe(self) -> str:
         table = self.tables["train"]
-        return (
-            f"{self.train.name}: {len(table.ids):,} tokens of {len(table.ends):,} documents "
-            f"prepared in {table.folder}, {table.count:,} {self.layout} rows; resumes exactly"
-        )
+        return f"{self.train.name}: {len(table.ids):,} tokens, {self.layout}; resumes exactly"
 
 
 class Streamed(Sourced):
@@ -210,11 +175,8 @@ def hf(config: Dataset, context: BuildContext) -> Data:
 
 def _listed(
     documents: Sequence[str], options: Source, context: BuildContext, name: str
-) -> PackedText | Prepared:
-    """Documents in memory. Packed rows of lines have a form of their own, which came first."""
-    if options.rows == "packed" and options.tokenizer.kind in ("characters", "pieces"):
-        return PackedText(documents, options, context, name)
-    train, held_out = (Listed(part, name) for part in corpus.split(documents, options.validation))
+) -> Prepared:
+    train, held_out = (Listed(part, name) for part in sources.split(documents, options.validation))
     return Prepared(train, held_out, options, context)
 
 

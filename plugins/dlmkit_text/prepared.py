@@ -41,7 +41,12 @@ class Table(ABC):
     """The rows of one split. ``ends`` is where each document ends in ``ids``."""
 
     count: int
-    """How many rows there are."""
+    """How many rows there are at any phase."""
+
+    @property
+    def fixed(self) -> int:
+        """How many rows there are at phase 0, as validation rows are cut."""
+        return self.count
 
     def __init__(self, folder: Path, split: str, dtype: str, length: int, tokenizer: Tokenizer):
         self.sums, self.split = _meta(folder).sums, split
@@ -77,6 +82,10 @@ class Packed(Table):
     @property
     def count(self) -> int:  # type: ignore[override]
         return max(0, (len(self.ids) - self.length + 1) // self.length)
+
+    @property
+    def fixed(self) -> int:
+        return len(self.ids) // self.length
 
     def read(self, rows: NDArray[np.int64], phase: float) -> Batch:
         starts = rows * self.length + int(phase * self.length)

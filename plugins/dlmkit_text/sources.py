@@ -19,6 +19,7 @@ from dlmkit.errors import DataError, Notice
 _SENTENCE_END = re.compile(r"(?<=[.?!]) +")
 _BRACKETS = str.maketrans("", "", "[]")
 _LONGEST = 2000
+_FEW = 20
 
 
 def package_file(package: str, name: str) -> Path:
@@ -155,3 +156,22 @@ def digest(text: str) -> bytes:
 def held_out(text: str, share: float) -> bool:
     """Whether a document belongs to the validation split: by its hash, so twins stay together."""
     return int.from_bytes(digest(text)[:8], "big") < share * 2**64
+
+
+def split(documents: Sequence[str], share: float) -> tuple[list[str], list[str]]:
+    """(train, validation) by the hash of each document.
+
+    Fewer than 20 documents are too few to draw from: there the end of each is held out.
+    """
+    if len(documents) >= _FEW:
+        return (
+            [text for text in documents if not held_out(text, share)],
+            [text for text in documents if held_out(text, share)],
+        )
+    ends = [_last_space(text, round(len(text) * (1.0 - share))) for text in documents]
+    pairs = list(zip(documents, ends, strict=True))
+    return [text[:end] for text, end in pairs], [text[end:] for text, end in pairs]
+
+
+def _last_space(text: str, end: int) -> int:
+    return max(text.rfind(" ", 0, end), text.rfind("\n", 0, end)) + 1 or end

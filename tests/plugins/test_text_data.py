@@ -11,15 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dlmkit import folders
 from dlmkit.core.context import BuildContext
-from dlmkit.errors import DataError, Notice, UsageError
+from dlmkit.errors import DataError, Notice
 from dlmkit.recipe.load import load_recipe
 from dlmkit.registry.lookup import Registry
-from dlmkit_text import cache, corpus, sources
+from dlmkit_text import sources
 from dlmkit_text.configs import KingJames, Reviews, TextFiles, Tokens
-from dlmkit_text.data import PackedText, kjv, reviews, text
-from dlmkit_text.packing import PackedStream, order
+from dlmkit_text.data import Prepared, kjv, reviews, text
 
 WORDS = ("the", "old", "harbour", "kept", "its", "lamps", "alight", "for", "Anna's", "boats")
 LINES = [
@@ -41,7 +39,7 @@ def lines(tmp_path: Path) -> Path:
     return path
 
 
-def build(path: Path, length: int = 16, **options: object) -> PackedText:
+def build(path: Path, length: int = 16, **options: object) -> Prepared:
     config = TextFiles.model_validate(
         {"paths": [path], "document": "line", "validation": 0.2, **options}
     )
@@ -125,8 +123,8 @@ def test_what_cannot_be_read_is_named(tmp_path: Path):
 @pytest.mark.parametrize("length", [40, 500])
 def test_too_little_text_says_what_is_needed(lines: Path, length: int):
     lines.write_text("\n".join(LINES[:30]))
-    with pytest.raises(DataError, match=r"lines.txt: the (train|validation) split has \d+ tokens"):
-        build(lines, length * 10)
+    with pytest.raises(DataError, match=r"lines.txt: the (train|validation) split has text for 0"):
+        _ = build(lines, length * 10).tables
 
 
 def test_text_of_which_nothing_is_left(lines: Path):
@@ -204,18 +202,18 @@ def test_splits_are_disjoint_and_complete(lines: Path):
 
 
 def test_a_document_keeps_its_split_whatever_surrounds_it():
-    first = set(corpus.split(LINES, 0.2)[1])
-    second = set(corpus.split([*LINES[::2], "another"], 0.2)[1])
+    first = set(sources.split(LINES, 0.2)[1])
+    second = set(sources.split([*LINES[::2], "another"], 0.2)[1])
     assert second & set(LINES) == first & set(LINES[::2])
 
 
 def test_twins_are_held_out_together():
-    train, validation = corpus.split(LINES * 2, 0.2)
+    train, validation = sources.split(LINES * 2, 0.2)
     assert not set(train) & set(validation)
 
 
 def test_of_few_documents_the_ends_are_held_out():
-    train, validation = corpus.split(["one two three four five", "six seven eight nine ten"], 0.4)
+    train, validation = sources.split(["one two three four five", "six seven eight nine ten"], 0.4)
     assert train == ["one two three ", "six seven "]
     assert validation == ["four five", "eight nine ten"]
 
@@ -256,7 +254,7 @@ def test_normalisation_is_what_it_says(lines: Path):
 def test_every_id_occurs_in_the_training_text_but_the_special_ones(lines: Path, size: int | None):
     tokenizer = {} if size is None else {"kind": "pieces", "size": size}
     data = build(lines, tokenizer=tokenizer)
-    counts = np.bincount(data.corpus.ids["train"], minlength=data.tokenizer.vocab_size)
+    counts = np.bincount(data.tables["train"].ids.items, minlength=data.tokenizer.vocab_size)
     unused = {data.tokenizer.pieces()[i] for i in np.flatnonzero(counts == 0)}
     assert {piece for piece in unused if len(piece) > 1} == {"<pad>", "<unk>"}
     assert size is None or data.tokenizer.vocab_size <= size
@@ -314,45 +312,6 @@ def test_a_saved_tokenizer_is_used_instead_of_a_new_one(lines: Path, tmp_path: P
 # --- packing
 
 
-def test_an_epoch_visits_every_row_once():
-    ids = np.arange(1000, dtype=np.int32)
-    stream = PackedStream(ids, 16, seed=3, batch_size=8)
-    rows = torch.cat(
-        [stream.read(step, torch.arange(8)).ids for step in range(-(-stream.rows // 8))]
-    )
-    rows = rows[: stream.rows]
-    assert torch.equal(rows - rows[:, :1], torch.arange(16).expand_as(rows))
-    seen = rows.flatten().tolist()
-    assert len(set(seen)) == len(seen) > 1000 - 2 * 16
-
-
-def test_epochs_differ_in_order_and_phase():
-    orders = [order(3, epoch, 60, 16) for epoch in range(6)]
-    assert len({tuple(permutation.tolist()) for permutation, _ in orders}) == 6
-    assert len({phase for _, phase in orders}) > 2
-    assert all(sorted(permutation) == list(range(60)) for permutation, _ in orders)
-
-
-def test_the_order_is_pinned():
-    permutation, phase = order(0, 0, 8, 16)
-    assert (permutation.tolist(), phase) == ([3, 5, 1, 2, 6, 4, 0, 7], 11)
-
-
-def test_any_slots_of_any_step(lines: Path):
-    data = build(lines)
-    whole = data.stream(5, 32)
-    batches = [whole.read(step, torch.arange(32)).ids for step in range(40)]
-    assert 2 * whole.rows < 40 * 32
-    slots = torch.tensor([31, 0, 7])
-    other = data.stream(5, 32)
-    for step in (39, 0, 17):
-        assert torch.equal(other.read(step, slots).ids, batches[step][slots])
-    assert not torch.equal(data.stream(6, 32).read(0, slots).ids, batches[0][slots])
-    whole.restore(whole.state())
-    with pytest.raises(UsageError, match="position"):
-        whole.restore({"position": 3})
-
-
 def test_rows_are_stretches_of_the_packed_documents(lines: Path):
     data = build(lines, tokenizer=PIECES)
     packed = "\n".join(data.texts("train")) + "\n"
@@ -367,7 +326,7 @@ def test_validation_rows_are_disjoint_fixed_and_held_out(lines: Path):
     assert batch.attend.all()
     assert torch.equal(batch.ids, data.validation(7).ids)
     everything = data.validation(10**6).ids
-    assert len(everything) == len(data.corpus.ids["validation"]) // 16
+    assert len(everything) == len(data.tables["validation"].ids) // 16
     packed = "\n".join(data.texts("validation")) + "\n"
     assert packed.startswith("".join(map(data.tokenizer.decode, everything.tolist())))
 
@@ -375,48 +334,13 @@ def test_validation_rows_are_disjoint_fixed_and_held_out(lines: Path):
 # --- cache
 
 
-def same(a: PackedText, b: PackedText) -> bool:
-    return (
-        a.tokenizer.pieces() == b.tokenizer.pieces()
-        and a.corpus.text == b.corpus.text
-        and all(np.array_equal(a.corpus.ids[split], b.corpus.ids[split]) for split in a.corpus.ids)
-    )
+def test_a_preparation_is_keyed_by_text_and_options(lines: Path):
+    def prepared(**options: object) -> Path:
+        return build(lines, **options).tables["train"].folder
 
-
-def test_the_cache_is_used_and_keyed_by_text_and_options(
-    lines: Path, monkeypatch: pytest.MonkeyPatch
-):
-    first = build(lines, tokenizer=PIECES)
-    with monkeypatch.context() as patch:
-        patch.setattr(corpus, "split", None)
-        assert same(build(lines, tokenizer=PIECES), first)
-    assert not same(build(lines), first)
-    assert not same(build(lines, tokenizer=PIECES, validation=0.3), first)
+    first = prepared(tokenizer=PIECES)
+    assert prepared(tokenizer=PIECES) == first
+    others = [prepared(), prepared(tokenizer=PIECES, validation=0.3)]
     lines.write_text(lines.read_text() + "\nlamps lamps lamps")
-    assert not same(build(lines, tokenizer=PIECES), first)
-    assert len(list(folders.cache().iterdir())) == 4
-
-
-@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "folder"])
-def test_a_broken_cache_file_is_rebuilt(lines: Path, damage: str):
-    first = build(lines)
-    (path,) = folders.cache().iterdir()
-    content = path.read_bytes()
-    if damage == "flip":
-        content = content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
-    path.write_bytes({"truncate": content[:-20], "empty": b""}.get(damage, content))
-    if damage == "folder":
-        path.unlink()
-        path.mkdir()
-    assert same(build(lines), first)
-    if damage != "folder":
-        assert cache.load(path.stem) is not None
-
-
-def test_an_unwritable_cache_is_no_obstacle(
-    lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("DLMKIT_CACHE", str(tmp_path / "file" / "below"))
-    build(lines)
-    assert (tmp_path / "file").read_text() == ""
+    others.append(prepared(tokenizer=PIECES))
+    assert len({first, *others}) == 4
