@@ -128,6 +128,35 @@ def test_a_recipe_trains_validates_samples_and_resumes_as_on_the_cpu(recipe: str
     }
 
 
+CPUS_CASTS = """addmm baddbmm bmm cat kl_div linear matmul mm mse_loss nll_loss prod
+scaled_dot_product_attention stack"""
+"""Those of CUDA's that the CPU's autocast has too, of the operations that are met here."""
+
+
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(r, marks=() if r in FAST else pytest.mark.slow) for r in RECIPES]
+)
+def test_in_bf16_nothing_but_cudas_casts_sets_it_apart(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    bf16 = ["train.precision=bf16", "train.sample_every=99", "train.activation_checkpointing=true"]
+    words = _sets([*SHRINK, *OWN.get(recipe, []), *bf16, "train.steps=2"])
+    casts = {name: rule for name, rule in pretend.CASTS.items() if name[6:] in CPUS_CASTS.split()}
+
+    def run(name: str) -> dict[str, Any]:
+        assert main(["train", recipe, "--out", str(tmp_path / name), *words]) == 0
+        return {"metrics": metrics(tmp_path / name), **state(tmp_path / name, 2)}
+
+    expected = run("cpu")
+    with pretend.accelerator():
+        there = run("there")
+        assert there["metrics"] != expected["metrics"]
+        monkeypatch.setattr(pretend, "CASTS", casts)
+        assert run("with the CPU's casts") == expected
+    losses = ([line["loss"] for line in r["metrics"] if "loss" in line] for r in (expected, there))
+    assert next(losses) == pytest.approx(next(losses), rel=0.02)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of four steps on the CPU."""

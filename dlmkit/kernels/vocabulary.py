@@ -158,22 +158,27 @@ class Kernel:
 def choose(tables: Tables) -> Kernel:
     """The best form for ``tables``, found by calling it once on their device, dtype and shape."""
     keys, values = tables
-    return _chosen(keys.device, keys.dtype, keys.shape, values.shape)
+    fused = tuple((name, FORMS[name]) for name in FUSED.get(keys.device.type, ()))
+    return _chosen(fused, keys.device, keys.dtype, keys.shape, values.shape)
 
 
 @lru_cache
 def _chosen(
-    device: torch.device, dtype: torch.dtype, keys: torch.Size, values: torch.Size
+    fused: tuple[tuple[str, Form], ...],
+    device: torch.device,
+    dtype: torch.dtype,
+    keys: torch.Size,
+    values: torch.Size,
 ) -> Kernel:
     refused: dict[str, str] = {}
-    for name in FUSED.get(device.type, ()):
+    for name, form in fused:
         if keys != values:
             refused[name] = f"{keys[1]} channels are scored and {values[1]} averaged"
         elif keys[1] > FUSED_CHANNELS:
             refused[name] = f"{keys[1]} channels, at most {FUSED_CHANNELS}"
         else:
             try:
-                _probe(FORMS[name], device, dtype, keys)
+                _probe(form, device, dtype, keys)
             except Exception as error:
                 refused[name] = describe(error)
             else:

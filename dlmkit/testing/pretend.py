@@ -1,9 +1,10 @@
 """A pretend accelerator for machines without one: torch device ``pretend``.
 
 Its tensors live in host memory and compute by the CPU's own kernels, so results are the CPU's bit
-for bit. But they say ``pretend:0`` and refuse to meet a CPU tensor in one operation, as a GPU's do:
-a forgotten ``device=`` fails here as it would there. And what makes a GPU slow is counted exactly:
-kernel launches, waits of the host for the device, and copies between the two.
+for bit, and under autocast those of the CPU's kernels behind CUDA's casts. But they say
+``pretend:0`` and refuse to meet a CPU tensor in one operation, as a GPU's do: a forgotten
+``device=`` fails here as it would there. And what makes a GPU slow is counted exactly: kernel
+launches, waits of the host for the device, and copies between the two.
 
     with pretend.accelerator() as device, pretend.counted(sites=True) as seen:
         model.sample(...)
@@ -628,11 +629,31 @@ _SINGLE = _named(
 _WIDEST = _named("addcdiv addcmul atan2 bilinear cat cross dot index_put scatter_add stack vdot")
 
 
+def _lower(tensors: Sequence[torch.Tensor]) -> torch.dtype:
+    return torch.get_autocast_dtype(NAME)
+
+
+def _single(tensors: Sequence[torch.Tensor]) -> torch.dtype:
+    return torch.float32
+
+
+def _widest(tensors: Sequence[torch.Tensor]) -> torch.dtype:
+    wide = any(t.dtype == torch.float32 for t in tensors)
+    return torch.float32 if wide else torch.get_autocast_dtype(NAME)
+
+
+CASTS = {
+    **dict.fromkeys(_LOWER, _lower),
+    **dict.fromkeys(_SINGLE, _single),
+    **dict.fromkeys(_WIDEST, _widest),
+}
+"""What autocast makes of an operation's tensors; read whenever one runs."""
+
+
 def _register_autocast(aten: torch.library.Library) -> None:
-    for names, dtype_of in ((_LOWER, _lower), (_SINGLE, _single), (_WIDEST, _widest)):
-        for name in names:
-            for func in _overloads(name.removeprefix("aten::")):
-                aten.impl(name + _dotted(func), _casting(func, dtype_of), "AutocastPrivateUse1")
+    for name in CASTS:
+        for func in _overloads(name.removeprefix("aten::")):
+            aten.impl(name + _dotted(func), _casting(func), "AutocastPrivateUse1")
 
 
 def _overloads(name: str) -> Iterator[Any]:
@@ -654,31 +675,19 @@ def _make(func: Any, *args: Any, **kwargs: Any) -> Any:
     return _run(func, args, kwargs)
 
 
-def _lower(tensors: Sequence[torch.Tensor]) -> torch.dtype:
-    return torch.get_autocast_dtype(NAME)
-
-
-def _single(tensors: Sequence[torch.Tensor]) -> torch.dtype:
-    return torch.float32
-
-
-def _widest(tensors: Sequence[torch.Tensor]) -> torch.dtype:
-    wide = any(t.dtype == torch.float32 for t in tensors)
-    return torch.float32 if wide else torch.get_autocast_dtype(NAME)
-
-
-def _casting(func: Any, dtype_of: Callable[..., torch.dtype]) -> Callable[..., Any]:
+def _casting(func: Any) -> Callable[..., Any]:
     autocast = torch._C.DispatchKeySet(
         torch._C.DispatchKey.AutocastPrivateUse1  # type: ignore[attr-defined]
     )
 
     def run(*args: Any, **kwargs: Any) -> Any:
         with torch._C._ExcludeDispatchKeyGuard(autocast):
-            tensors = _tensors(args, kwargs)
-            floating = [t for t in tensors if isinstance(t, Pretend) and _narrow(t)]
-            dtype = dtype_of(floating)
-            args = tuple(_cast(value, dtype) for value in args)
-            return func(*args, **{key: _cast(value, dtype) for key, value in kwargs.items()})
+            if rule := CASTS.get(func._schema.name):
+                tensors = _tensors(args, kwargs)
+                dtype = rule([t for t in tensors if isinstance(t, Pretend) and _narrow(t)])
+                args = tuple(_cast(value, dtype) for value in args)
+                kwargs = {key: _cast(value, dtype) for key, value in kwargs.items()}
+            return func(*args, **kwargs)
 
     return run
 

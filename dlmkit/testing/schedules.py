@@ -154,16 +154,21 @@ def pdf_is_the_derivative(subject: Subject) -> None:
 @check(KIND)
 @torch.no_grad()
 def any_shape_and_dtype(subject: Subject) -> None:
-    """Times of any shape and float dtype give values of the same shape and dtype"""
+    """Times of any shape and float dtype give values of theirs, and under autocast the same"""
     schedule = subject.built
     for dtype in (torch.float32, torch.float64):
         t = times(schedule, 12).to(dtype).clamp(schedule.t_min, schedule.t_max).view(3, 4)
         u = torch.linspace(0.1, 0.9, 12, dtype=dtype).view(3, 4)
-        level = schedule.level(t)
-        values = (*level, schedule.inverse(level.ratio), schedule.cdf(t), schedule.pdf(t))
-        for value in (*values, schedule.quantile(u)):
-            require(value.shape == (3, 4), f"the shape (3, 4) became {tuple(value.shape)}")
-            require(value.dtype == dtype, f"{dtype} became {value.dtype}")
+        for lower in (False, True):
+            with torch.autocast("cpu", torch.bfloat16, lower):
+                level = schedule.level(t)
+                values = (*level, schedule.inverse(level.ratio), schedule.cdf(t), schedule.pdf(t))
+                values = (*values, schedule.quantile(u))
+            where = " under autocast to bf16" * lower
+            for value in values:
+                shape = tuple(value.shape)
+                require(shape == (3, 4), f"the shape (3, 4) became {shape}")
+                require(value.dtype == dtype, f"{dtype} became {value.dtype}{where}")
 
 
 @check(KIND)

@@ -36,10 +36,12 @@ class Monotone(NoiseSchedule):
         def units(t: Tensor) -> Tensor:
             return torch.tanh(inner * (2.0 * t[..., None] - 1.0) + bias)
 
-        low, high = units(torch.linspace(0.0, 1.0, 2, dtype=t.dtype, device=t.device)) @ outer
         here = units(t)
-        slope = (1.0 - here.square()) @ (2.0 * inner * outer)
-        return (here @ outer - low) / (high - low), slope / (high - low)
+        with torch.autocast(t.device.type, enabled=False):
+            low, high = units(torch.linspace(0.0, 1.0, 2, dtype=t.dtype, device=t.device)) @ outer
+            slope = (1.0 - here.square()) @ (2.0 * inner * outer)
+            share = here @ outer
+        return (share - low) / (high - low), slope / (high - low)
 
     def level(self, t: Tensor) -> Level:
         low, high = self.ends.to(t.dtype)

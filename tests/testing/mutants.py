@@ -135,6 +135,14 @@ class AlwaysDouble(parts.Plain):
         return Level(torch.ones_like(t).double(), t.double())
 
 
+@mutant("schedule", "any-shape-and-dtype")
+class ScheduleMultiplies(parts.Plain):
+    """A matrix product, which autocast rounds to bf16."""
+
+    def level(self, t):
+        return Level(torch.ones_like(t), (t[..., None] @ t.new_ones(1, 1))[..., 0])
+
+
 @mutant("schedule", "deterministic", "no-global-randomness", "rows-independent")
 class ScheduleRemembers(parts.Plain):
     """Every call adds to a count that is part of the level."""
