@@ -7,7 +7,7 @@ import textwrap
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -53,6 +53,15 @@ install_import_hook(checked_modules(), "beartype.beartype")
 
 settings.register_profile("dlmkit", deadline=None)  # a busy machine is not a failure
 settings.load_profile("dlmkit")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A process that is done takes from what another has left. No option, for with one
+    pytest-benchmark times nothing."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
 
 
 @pytest.fixture
