@@ -42,6 +42,7 @@ MODELS: Mapping[str, tuple[str, ...]] = {
     "flm": ("flm_grammar",),
     "flm-posterior": ("flm_grammar", "space.with.reads=posterior"),
     "sflm": ("sflm_grammar",),
+    "elf": ("elf_grammar",),
     "cdcd": (
         "ddlm_grammar",
         "schedule.use=cdcd:time-warp",

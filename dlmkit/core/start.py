@@ -27,5 +27,5 @@ class TextStart(nn.Module, ABC):
 
 
 def text_starts(model: nn.Module) -> list[TextStart]:
-    """The parts of ``model`` that start from the text."""
-    return [module for module in model.modules() if isinstance(module, TextStart)]
+    """The parts of ``model`` that start from the text, each before what it is a part of."""
+    return [module for module in reversed([*model.modules()]) if isinstance(module, TextStart)]

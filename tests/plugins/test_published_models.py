@@ -10,7 +10,7 @@ from dlmkit.exact.context_gain import Frequencies, context_gain
 from dlmkit.model import Run, compose
 from dlmkit.recipe.load import load_recipe
 
-NAMES = ("plaid", "ssd", "langflow", "mdlm", "duo", "sedd", "candi", "flm", "sflm")
+NAMES = ("plaid", "ssd", "langflow", "mdlm", "duo", "sedd", "candi", "flm", "sflm", "elf")
 SMALL = (
     "network.with.width=16",
     "network.with.heads=2",

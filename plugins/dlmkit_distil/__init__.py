@@ -1,0 +1,1 @@
+"""Distillation of continuous models to few steps, as parts."""

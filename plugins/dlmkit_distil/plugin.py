@@ -1,0 +1,70 @@
+"""What the plugin `distil` provides. What is published is named; the rest is our choice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
+from dlmkit import Component, Config, hookimpl
+from dlmkit.plugin import Part, PartOf, Recipe, Size
+
+api = 2
+
+
+class Consistency(Config):
+    """Whose path is learned, and by which steps."""
+
+    teacher: str | None = Field(
+        None,
+        min_length=1,
+        description="the model whose path is learned: a run, a folder of weights or a model that a "
+        "plugin ships; default: none, and the straight path to the text's own embeddings is "
+        "(consistency training)",
+    )
+    start: Literal["teacher", "random"] = Field(
+        "teacher", description="with a teacher: where the network's weights begin"
+    )
+    steps: PositiveInt = Field(32, description="a path's steps, which neighbours are apart by")
+    passes: Size = Field(
+        2, description="of the teacher at a step; the second sees the first prediction, and so on"
+    )
+    solver: Annotated[Part, PartOf("sampler")] = Field(
+        Part(use="samplers:euler"), description="what takes the teacher's step"
+    )
+
+
+class Nothing(Config):
+    """No options."""
+
+
+@hookimpl
+def register_components() -> Sequence[Component]:
+    return [
+        Component(
+            "objective",
+            "consistency",
+            "one prediction all along a teacher's path, that of its end",
+            Consistency,
+            "dlmkit_distil.objective:Consistency",
+        ),
+        Component(
+            "sampler",
+            "multistep-consistency",
+            "the predicted end of the path, noised afresh at every step",
+            Nothing,
+            "dlmkit_distil.sampler:MultistepConsistency",
+            requires=frozenset({"gaussian"}),
+            expected_failures={
+                "reaches-the-distribution": "it takes predictions for ends of paths, not for means"
+            },
+        ),
+    ]
+
+
+@hookimpl
+def register_recipes() -> Sequence[Recipe]:
+    path = Path(__file__).with_name("consistency_grammar.yaml")
+    return [Recipe("consistency_grammar", path)]

@@ -1,0 +1,1 @@
+"""ELF: flow matching on frozen embeddings, with the network as its own decoder, as parts."""

@@ -1,0 +1,232 @@
+"""Distillation to few steps: an exact consistency function, and a teacher beside a run."""
+
+import types
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import dlmkit.model
+from dlmkit.cli.app import main
+from dlmkit.core.context import BuildContext
+from dlmkit.core.network import ScoreNetwork
+from dlmkit.core.objective import Batch, Draws
+from dlmkit.core.options import Normalised
+from dlmkit.core.points import NormalisedSpace
+from dlmkit.errors import RecipeError
+from dlmkit.model import compose, load_model
+from dlmkit.noise import Noise
+from dlmkit.recipe.load import load_recipe
+from dlmkit.testing import pretend
+from dlmkit_cdcd.configs import Nothing, VarianceExploding
+from dlmkit_cdcd.masking import NoMasking
+from dlmkit_cdcd.objective import ScoreInterpolation
+from dlmkit_cdcd.schedules import FixedDensity
+from dlmkit_distil import plugin
+from dlmkit_distil.objective import Consistency, points
+from dlmkit_samplers.samplers import Euler
+
+ROWS = 2000
+
+
+class Says(ScoreNetwork):
+    """A query by the noisy x, of channel 1, and its ratio."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones((), dtype=torch.float64))
+        self.function = function
+
+    def forward(self, x, level, conditioning, previous):
+        ratio = level.like(x).ratio
+        return self.scale * self.function(x * torch.sqrt(1.0 + ratio**2), ratio)
+
+    def shard_units(self):
+        return ()
+
+
+def exact(x, s):
+    """Of the two tokens at 1 and -1: the posterior's logits are x / s^2 and its negative."""
+    return x / s**2
+
+
+def end(x, s):
+    """Where the path of that posterior leads: to the token of x's sign."""
+    return 1e3 * torch.sign(x)
+
+
+def two_tokens(function, objective=None, **options):
+    context = BuildContext(length=1, vocab_size=2)
+    space = NormalisedSpace(Normalised(dim=1), context).double()
+    with torch.no_grad():
+        space.weight.copy_(torch.tensor([[1.0], [-1.0]]))
+    parts = {
+        "space": space,
+        "network": Says(function),
+        "schedule": FixedDensity(
+            VarianceExploding(t_min=0.05, t_max=20.0, density="log-uniform"), context
+        ),
+        "masking": NoMasking(Nothing(), context),
+    }
+    build = lambda kind, part: Euler()  # noqa: E731
+    context = BuildContext(length=1, vocab_size=2, parts=parts, build=build)
+    if objective is not None:
+        return objective(context)
+    return Consistency(plugin.Consistency(passes=1, **options), context)
+
+
+def loss(function, teacher, steps=64):
+    student = two_tokens(function, steps=steps)
+    if teacher:
+        theirs = two_tokens(exact, lambda c: ScoreInterpolation(_options(), c)).eval()
+        student.teacher = types.SimpleNamespace(on=lambda device: theirs)
+    slots = torch.arange(ROWS)
+    ids = (slots % 2)[:, None]
+    draws = Draws((slots.double() + 0.5) / ROWS, Noise.keyed(1, slots, 0))
+    parts = student(Batch(ids, torch.ones_like(ids, dtype=torch.bool)), draws)
+    return float(parts.loss_sum.detach() / parts.count)
+
+
+def _options():
+    from dlmkit_cdcd.configs import ScoreInterpolation as Options
+
+    return Options(self_conditioning=0.0, conditioning_dropout=0.0)
+
+
+def test_the_end_of_every_path_costs_nothing_and_what_the_teacher_says_does():
+    """Given tokens of one teacher's paths, the sign of x is the fixed point; the posterior, which
+    is the teacher itself, is none: a step changes it."""
+    assert loss(end, teacher=True) < 1e-3
+    assert loss(exact, teacher=True) > 3 * loss(end, teacher=True)
+    assert loss(lambda x, s: 0.0 * x, teacher=True) > 1e-3
+
+
+def test_steps_that_do_not_cross_zero_leave_the_end_where_it_is():
+    """A coarse teacher's Euler steps never change the sign either: x0 lies on x's side."""
+    assert loss(end, teacher=True, steps=4) < 5e-3
+
+
+def test_without_a_teacher_the_loss_of_the_posterior_is_what_one_step_tells():
+    """Consistency training: the path ends at the text, so that the sign, which paths of the noise
+    do not keep, costs something at every level where it may be wrong."""
+    assert loss(end, teacher=False) > 0.1
+
+
+def test_what_places_tokens_is_told_from_what_reads_them_out():
+    context = BuildContext(length=1, vocab_size=5)
+    tied = NormalisedSpace(Normalised(dim=4), context)
+    untied = NormalisedSpace(Normalised(dim=4, head="untied", head_width=3), context)
+    assert [p.shape for p in points(tied)] == [(5, 4)]
+    assert points(untied) == [untied.weight]
+    assert points(NormalisedSpace(Normalised(dim=4, trained=False), context)) == []
+
+
+SMALL = (
+    "length=12",
+    "space.with.dim=8",
+    "network.with.width=16",
+    "network.with.heads=2",
+    "network.with.blocks=1",
+    "train.steps=4",
+    "train.warmup_steps=1",
+    "train.batch_size=4",
+    "train.checkpoint_every=2",
+    "train.validate_every=4",
+    "train.validation_rows=3",
+    "train.sample_every=4",
+    "train.threads=1",
+    "sample.count=1",
+    "sample.measured=1",
+    "sample.steps=2",
+    "metric=[]",
+)
+
+
+def config(name, *more):
+    return load_recipe(name, [*SMALL, *more]).config.model_dump(mode="json", by_alias=True)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("distil") / "teacher"
+    sets = [word for item in SMALL for word in ("--set", item)]
+    assert main(["train", "ddlm_grammar", "--out", str(folder), *sets]) == 0
+    return folder
+
+
+def weights(objective):
+    return {name: tensor.clone() for name, tensor in objective.state_dict().items()}
+
+
+def test_a_student_begins_as_its_teacher_and_keeps_its_points(teacher, monkeypatch):
+    opened, load = [], load_model
+    monkeypatch.setattr(dlmkit.model, "load_model", lambda *a: opened.append(a) or load(*a))
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    student = compose(**config("consistency_grammar", f"objective.with.teacher={teacher}"))
+    theirs = weights(load(teacher).assembly.objective)
+    objective = student.assembly.objective
+    assert weights(objective).keys() == theirs.keys(), "nothing of the teacher is in the state"
+    list(student.train())
+    after = weights(student.assembly.objective)
+    kept = {name for name in theirs if torch.equal(after[name], theirs[name])}
+    assert {"space.weight", "schedule.means", "schedule.u_edges"} <= kept
+    assert not any(name.startswith("network.query") for name in kept)
+    assert opened == [(str(teacher),)], "opened once, whoever asks"
+    held = student.assembly.objective.teacher.objective
+    assert all(not p.requires_grad for p in held.parameters())
+    for name, tensor in weights(held).items():
+        assert torch.equal(tensor, theirs[name]), name
+    torch.set_rng_state(before)
+    assert student.sample(1, steps=1)[0].evaluations == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("space.with.dim=6", "another space"),
+        ("network.with.width=24", "another network"),
+        ("schedule.with.bins=9", "another schedule"),
+        ("schedule.with.t_max=40.0", "t_min or t_max"),
+    ],
+)
+def test_a_teacher_of_other_parts_is_refused(teacher, change, words):
+    with pytest.raises(RecipeError, match=words):
+        compose(**config("consistency_grammar", f"objective.with.teacher={teacher}", change))
+
+
+def test_a_smaller_student_begins_at_random(teacher):
+    smaller = ("network.with.width=8", "objective.with.start=random")
+    student = compose(
+        **config("consistency_grammar", f"objective.with.teacher={teacher}", *smaller)
+    )
+    list(student.train())
+
+
+def test_no_such_teacher_is_one_message(tmp_path, capsys):
+    sets = [w for s in (*SMALL, "objective.with.teacher=nobody") for w in ("--set", s)]
+    code = main(["train", "consistency_grammar", "--out", str(tmp_path / "run"), *sets])
+    assert code == 3
+    assert "nobody" in capsys.readouterr().err
+
+
+def _state(run):
+    return load_file(run / "checkpoints" / "step-00000004" / "model.safetensors")
+
+
+def test_a_run_resumes_to_the_same_weights_with_its_teacher_on_its_device(teacher, tmp_path):
+    sets = [w for s in (*SMALL, f"objective.with.teacher={teacher}") for w in ("--set", s)]
+
+    def run(out, *more):
+        words = ["train", "consistency_grammar", "--out", str(tmp_path / out), *sets, *more]
+        return main(words)
+
+    pretend.set_up()
+    assert run("straight") == 0
+    assert run("halves", "--set", "train.stop_after=2") == 0
+    assert run("halves", "--resume", "auto") == 0
+    with pretend.accelerator():
+        assert run("there") == 0
+    expected, halves, there = (_state(tmp_path / out) for out in ("straight", "halves", "there"))
+    assert all(torch.equal(halves[name], tensor) for name, tensor in expected.items())
+    torch.testing.assert_close(there, expected)
