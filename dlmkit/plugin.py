@@ -29,7 +29,10 @@ MOST = 2**20
 
 Size = Annotated[int, Field(gt=0, le=MOST)]
 """The type of an option that says how many of something are held in memory at once: rows,
-positions, channels, blocks. What several sizes take together is reckoned before it is allocated."""
+positions, channels. What several sizes take together is reckoned before it is allocated."""
+
+Depth = Annotated[int, Field(gt=0, le=2**12)]
+"""The type of a number of blocks or layers, each of which takes time to build as well."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 """The type of an option that is a share of something, or a chance."""

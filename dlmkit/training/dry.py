@@ -16,7 +16,7 @@ from dlmkit.recipe.load import Resolved
 from dlmkit.registry.lookup import Registry
 from dlmkit.training.draws import micro_batches
 from dlmkit.training.environment import attention_used
-from dlmkit.training.needs import Item, needed
+from dlmkit.training.needs import Item, needed, refuse_too_large
 from dlmkit.training.parallel import World, world
 
 
@@ -89,9 +89,10 @@ def run(resolved: Resolved, registry: Registry) -> Report | None:
 
 
 def report(resolved: Resolved, registry: Registry, processes: World) -> Report:
-    """The report of ``processes``. Not collective."""
+    """The report of ``processes``. Not collective. Raises TooLargeError where a run would."""
     config, train = resolved.config, resolved.config.train
     assembly = assemble(config, registry, device=processes.device, start=False)
+    refuse_too_large(assembly, train, processes)
     passes = micro_batches(train.batch_size, train.micro_batch_size, processes.size, 0)
     if train.compile:
         probe_compile(processes.device)

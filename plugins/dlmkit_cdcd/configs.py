@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from dlmkit import Config, part_of
 from dlmkit.core.options import LossTable
-from dlmkit.plugin import Size
+from dlmkit.plugin import Depth, Size
 
 
 class Times(Config):
@@ -57,7 +57,7 @@ class Transformer(Config):
     """CDCD states 8 blocks of 1024 units with RoPE; heads and feed-forward are our choice."""
 
     width: Size = Field(1024, description="channels of a block (CDCD base: 1024)")
-    blocks: Size = Field(8, description="transformer blocks (CDCD base: 8)")
+    blocks: Depth = Field(8, description="transformer blocks (CDCD base: 8)")
     heads: Size = Field(16, description="attention heads (our choice)")
     feed_forward: Size = Field(4, description="hidden width as a multiple of width")
     normalise_queries: bool = Field(

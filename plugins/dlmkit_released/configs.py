@@ -7,13 +7,13 @@ from typing import Self
 from pydantic import Field, PositiveFloat, model_validator
 
 from dlmkit import Config
-from dlmkit.plugin import Size
+from dlmkit.plugin import Depth, Size
 
 
 class Dit(Config):
     """The transformer of SEDD, MDLM, DUO and BD3-LM; its width is the space's."""
 
-    blocks: Size = Field(12, description="transformer blocks (MDLM: 12)")
+    blocks: Depth = Field(12, description="transformer blocks (MDLM: 12)")
     heads: Size = Field(12, description="attention heads (MDLM: 12)")
     features: Size = Field(128, description="channels of the time embedding (MDLM: 128)")
     time: bool = Field(False, description="reads the noise level; without, zero (MDLM: false)")
@@ -35,7 +35,7 @@ class PlaidNetwork(Config):
     """Plaid's transformer."""
 
     width: Size = Field(2048, description="channels (Plaid 1B: 2048)")
-    blocks: Size = Field(24, description="transformer blocks (Plaid 1B: 24)")
+    blocks: Depth = Field(24, description="transformer blocks (Plaid 1B: 24)")
     heads: Size = Field(32, description="attention heads (Plaid 1B: 32)")
 
     @model_validator(mode="after")
@@ -61,7 +61,7 @@ class WordSimplex(Config):
 class Roberta(Config):
     """RoBERTa of SSD-LM's size; its width is that of the space's words."""
 
-    blocks: Size = Field(24, description="transformer blocks (SSD-LM: 24)")
+    blocks: Depth = Field(24, description="transformer blocks (SSD-LM: 24)")
     heads: Size = Field(16, description="attention heads (SSD-LM: 16)")
     hidden: Size = Field(4096, description="channels inside a block's feed-forward layer")
     positions: Size = Field(514, description="rows of the position table, some before the first")
@@ -72,7 +72,7 @@ class Roberta(Config):
 class Bailing(Config):
     """Bailing's mixture of experts, as LLaDA2 mini has it; its width is the space's."""
 
-    blocks: Size = Field(20, description="layers (LLaDA2 mini: 20)")
+    blocks: Depth = Field(20, description="layers (LLaDA2 mini: 20)")
     dense: int = Field(1, ge=0, description="first layers without experts (LLaDA2 mini: 1)")
     hidden: Size = Field(5120, description="channels inside a layer without experts")
     heads: Size = Field(16, description="attention heads")

@@ -18,7 +18,7 @@ from dlmkit import documents
 from dlmkit.core.importer import Case, Conversion, Family
 from dlmkit.core.objective import Objective
 from dlmkit.core.tokens import DiscreteSpace, TokenSpace
-from dlmkit.plugin import Size
+from dlmkit.plugin import Depth, Size
 from dlmkit.types import Logits
 from dlmkit_released.dit import ROTARY_BASE, Dit
 from dlmkit_released.family import recipe
@@ -38,7 +38,7 @@ class Keys(documents.Shape):
 
     vocab_size: Size
     hidden_dim: Size
-    n_blocks: Size
+    n_blocks: Depth
     n_heads: Size
     cond_dim: Size
     model_length: Size
@@ -222,7 +222,7 @@ class Duo(DitFamily):
 
 class _Model(documents.Shape):
     hidden_size: Size
-    n_blocks: Size
+    n_blocks: Depth
     n_heads: Size
     cond_dim: Size
     length: Size

@@ -10,7 +10,7 @@ from pydantic import Field
 from dlmkit import documents
 from dlmkit.core.importer import Conversion, Decoded, ends_of, mask_of
 from dlmkit.core.objective import Objective
-from dlmkit.plugin import Size
+from dlmkit.plugin import Depth, Size
 from dlmkit_released import decoding
 from dlmkit_released.family import Run, TokenFamily, predictor, recipe
 
@@ -22,7 +22,7 @@ class Keys(documents.Shape):
     n_heads: Size
     n_kv_heads: Size | None = None
     multi_query_attention: bool | None = None
-    n_layers: Size
+    n_layers: Depth
     mlp_hidden_size: Size | None = None
     mlp_ratio: Size = 4
     max_sequence_length: int = Field(gt=0)

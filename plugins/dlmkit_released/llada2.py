@@ -13,7 +13,7 @@ from dlmkit import documents
 from dlmkit.core.importer import Case, Conversion, Family, Place, Slot, Split, ends_of, mask_of
 from dlmkit.core.objective import Objective
 from dlmkit.core.tokens import TokenSpace
-from dlmkit.plugin import Size
+from dlmkit.plugin import Depth, Size
 from dlmkit_released.bailing import Bailing
 from dlmkit_released.family import recipe
 
@@ -27,7 +27,7 @@ class Keys(documents.Shape):
     vocab_size: Size
     hidden_size: Size
     intermediate_size: Size
-    num_hidden_layers: Size
+    num_hidden_layers: Depth
     first_k_dense_replace: int = Field(0, ge=0)
     num_attention_heads: Size
     num_key_value_heads: Size

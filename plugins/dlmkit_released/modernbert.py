@@ -9,7 +9,7 @@ from pydantic import Field
 
 from dlmkit import documents
 from dlmkit.core.importer import Conversion, ends_of, mask_of
-from dlmkit.plugin import Size
+from dlmkit.plugin import Depth, Size
 from dlmkit_released.family import TokenFamily, recipe
 
 
@@ -19,7 +19,7 @@ class Keys(documents.Shape):
     vocab_size: Size
     hidden_size: Size
     intermediate_size: Size
-    num_hidden_layers: Size
+    num_hidden_layers: Depth
     num_attention_heads: Size
     max_position_embeddings: int = Field(gt=0)
     norm_eps: float = 1e-5

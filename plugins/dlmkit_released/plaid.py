@@ -21,7 +21,7 @@ from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Objective
 from dlmkit.core.schedule import Level
 from dlmkit.errors import RecipeError
-from dlmkit.plugin import Size
+from dlmkit.plugin import Depth, Size
 from dlmkit.types import Embedded, Ids, Logits, Probabilities, Query
 from dlmkit_plaid.objective import LikelihoodBound
 from dlmkit_plaid.schedule import Monotone
@@ -180,7 +180,7 @@ class Keys(documents.Shape):
     vocab_size: Size
     dim: Size
     embed_dim: Size
-    n_blocks: Size
+    n_blocks: Depth
     n_heads: Size
     gamma_0: float = Field(allow_inf_nan=False)
     gamma_1: float = Field(allow_inf_nan=False)

@@ -16,7 +16,7 @@ from pydantic import Field
 from dlmkit import documents
 from dlmkit.core.importer import Conversion, Decoded, ends_of, mask_of
 from dlmkit.core.objective import Objective
-from dlmkit.plugin import Size
+from dlmkit.plugin import Depth, Size
 from dlmkit_released import decoding
 from dlmkit_released.family import Run, TokenFamily, predictor, recipe
 
@@ -32,7 +32,7 @@ class Keys(documents.Shape):
     vocab_size: Size
     hidden_size: Size
     intermediate_size: Size
-    num_hidden_layers: Size
+    num_hidden_layers: Depth
     num_attention_heads: Size
     num_key_value_heads: Size
     head_dim: Size | None = None

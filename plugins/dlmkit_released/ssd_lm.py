@@ -16,7 +16,7 @@ from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Objective
 from dlmkit.core.schedule import Level
 from dlmkit.errors import RecipeError
-from dlmkit.plugin import Size
+from dlmkit.plugin import Depth, Size
 from dlmkit.types import Embedded, Query
 from dlmkit_hf.blocks import blocks_of
 from dlmkit_released import configs
@@ -124,7 +124,7 @@ class Keys(documents.Shape):
     vocab_size: Size
     hidden_size: Size
     intermediate_size: Size
-    num_hidden_layers: Size
+    num_hidden_layers: Depth
     num_attention_heads: Size
     max_position_embeddings: Size
     pad_token_id: int = 1

@@ -67,7 +67,7 @@ def test_decays_of_moments_lie_in_0_to_1(registry, betas):
         ("sample.steps", MOST),
         ("space.with.dim", MOST),
         ("network.with.width", MOST),
-        ("network.with.blocks", MOST),
+        ("network.with.blocks", 4096),
         ("network.with.heads", MOST),
         ("network.with.feed_forward", MOST),
         ("schedule.with.bins", MOST),

@@ -100,6 +100,12 @@ def test_a_dry_run_says_the_same_and_computes_nothing(tiny, capsys, monkeypatch)
     assert report["memory_bytes"] == sum(said.values())
 
 
+def test_a_dry_run_refuses_with_arithmetic_what_a_run_would(tiny, capsys):
+    sizes = [word for size in ("length=1e6", "train.batch_size=1e3") for word in ("--set", size)]
+    assert dlmkit("train", tiny, "--dry-run", *sizes) == 3
+    assert "activations of a pass are at least 1,000 rows x 1,000,000" in capsys.readouterr().err
+
+
 def kept_by_a_pass(assembly, config):
     """Bytes of all tensors that one pass keeps for its gradients, the weights' apart."""
     learner = Learner.begin(assembly.objective, config, Single(CPU))
