@@ -51,6 +51,15 @@ def sampler(
             "(4,8,16,32); of the other options -n, --batch-size, --seed, --set and --json apply.",
         ),
     ] = False,
+    cache: Annotated[
+        bool,
+        typer.Option(
+            "--cache",
+            help="Of masked models: seconds with and without every cache, and the share of tokens "
+            "that it leaves as they are. At --batch-size 1,8,32, --given 50 and the recipe's "
+            "--steps; of the other options --rounds, --seed, --set and --json apply.",
+        ),
+    ] = False,
     device: options.Device = "auto",
     full: Annotated[
         bool,
@@ -157,18 +166,27 @@ def sampler(
     documents.check_writable(json_file, html)
     name = model or default_model()
     opened = open_model(name, overrides or (), device=chosen)
-    if decoders:
+    if decoders or cache:
         others: dict[str, Any] = {
             "--sampler": samplers,
             "--grid": grids,
             "--exit": exits,
             "--freeze": freeze,
         }
-        others |= {"--precision": precision, "--rounds": rounds, "--plots": plots, "--html": html}
+        others |= {"--precision": precision, "--plots": plots, "--html": html}
         others |= {"--early-exit": early_exit or None, "--full": full or None}
         others |= {"--guidance": None if guidance == "none" else guidance}
-        others |= {"--given": None if given == "0" else given}
-        _decoders(opened, name, others, steps, count, batch_size, seed, json_file)
+        if cache:
+            others |= {"--decoders": decoders or None, "-n": count}
+            _unused(others, "--cache")
+            found = _cached(opened, name, steps, batch_size, given, rounds, seed)
+        else:
+            others |= {"--rounds": rounds, "--given": None if given == "0" else given}
+            _unused(others, "--decoders")
+            found = _compared(opened, name, steps, count, batch_size, seed)
+        if json_file is not None:
+            documents.write(json_file, documents.text(found))
+            say(f"wrote {json_file}")
         return
     lists = {"sampler": samplers, "grid": grids, "steps": steps, "batch_size": batch_size}
     lists |= {
@@ -188,25 +206,59 @@ def sampler(
         _draw(content, plots, html)
 
 
-def _decoders(
+def _unused(others: dict[str, Any], option: str) -> None:
+    """Raise UsageError if one of ``others`` is given, which do nothing with ``option``."""
+    from dlmkit.errors import UsageError
+
+    for other, value in others.items():
+        if value is not None:
+            raise UsageError(f"{other}: the option does nothing with {option}; leave it out")
+
+
+def _cached(
     model: Model,
     name: str,
-    others: dict[str, Any],
+    steps: str | None,
+    batch_size: str | None,
+    given: str,
+    rounds: int | None,
+    seed: int,
+) -> dict[str, Any]:
+    from dlmkit.bench.caches import Plan as Caches
+    from dlmkit.bench.caches import lines, run
+    from dlmkit.bench.cases import numbers
+    from dlmkit.bench.defaults import percentages
+    from dlmkit.errors import UsageError
+
+    plan = Caches(seed=seed, rounds=rounds or 3)
+    if steps is not None:
+        plan = replace(plan, steps=numbers("--steps", steps)[0])
+    if batch_size is not None:
+        plan = replace(plan, batches=tuple(numbers("--batch-size", batch_size)))
+    if given != "0":
+        plan = replace(plan, given=percentages("--given", given)[0])
+    for option, text in (("--steps", steps), ("--given", given)):
+        if text is not None and "," in text:
+            raise UsageError(f"{option} {text}: expected one number with --cache")
+    content = run(model, name, plan, say)
+    for line in lines(content):
+        result(line)
+    return content
+
+
+def _compared(
+    model: Model,
+    name: str,
     steps: str | None,
     count: int | None,
     batch_size: str | None,
     seed: int,
-    json_file: Path | None,
-) -> None:
-    from dlmkit import documents
+) -> dict[str, Any]:
     from dlmkit.bench.cases import numbers
     from dlmkit.bench.decoders import Plan as Decoders
     from dlmkit.bench.decoders import lines, run
     from dlmkit.errors import UsageError
 
-    given = [option for option, value in others.items() if value is not None]
-    if given:
-        raise UsageError(f"{given[0]}: the option does nothing with --decoders; leave it out")
     plan = Decoders(texts=count or 256, seed=seed)
     if steps is not None:
         plan = replace(plan, evaluations=tuple(numbers("--steps", steps)))
@@ -219,9 +271,7 @@ def _decoders(
     content = run(model, name, replace(plan, batch_size=size), say)
     for line in lines(content):
         result(line)
-    if json_file is not None:
-        documents.write(json_file, documents.text(content))
-        say(f"wrote {json_file}")
+    return content
 
 
 def _plan(

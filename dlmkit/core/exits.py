@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
+from dlmkit import rows
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.errors import RecipeError
@@ -80,6 +81,15 @@ class ExitCriterion(ABC):
         the statistic's ``floor``. A rule made of rules gives :func:`lowest` of theirs.
         """
         return {}
+
+
+def at_positions(
+    rule: ExitCriterion, values: Mapping[str, PerPosition], memory: Any
+) -> tuple[Mask, Any]:
+    """(where ``rule`` holds, its new (B, L, ...) memory): every position is asked as a row."""
+    length = values[rule.needs[0]].shape[1]
+    holds, memory = rule(rows.merge(values), rows.merge(memory))
+    return holds.view(-1, length), rows.part(memory, length)
 
 
 class Comparison(ExitCriterion):

@@ -99,6 +99,10 @@ class Sampler(ABC):
     window: Window | None = None
     """What is written before anything behind it is; None: all at once."""
 
+    accepts: str | None = None
+    """The option by which it says itself which positions settle, so that `freeze` does not; None:
+    it leaves that to `freeze`."""
+
     def init(self, x: Tensor) -> Any:
         """The state of rows that have taken no step yet: row-first, by default empty."""
         return ()

@@ -147,7 +147,7 @@ class Model:
         what :meth:`with_` makes of it afterwards does not read it again."""
         if self.assembly.data is None:
             read = self.assembly.build("data", self.config.data)
-            self.assembly = replace(self.assembly, data=read)
+            self.assembly = self.assembly.with_data(read)
         assert self.assembly.data is not None
         return self.assembly.data
 

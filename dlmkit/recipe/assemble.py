@@ -55,6 +55,10 @@ class Assembly:
     masking: Masking
     objective: Objective
 
+    def with_data(self, data: Data) -> Assembly:
+        """This assembly once its recipe's text has been read."""
+        return replace(self, data=data, context=_extended(self.context, "data", data))
+
     def build(self, kind: str, part: Part) -> Any:
         """A further part of this recipe."""
         return self.registry.build(kind, part, self.context)
@@ -155,6 +159,11 @@ def assemble_sampling(assembly: Assembly, config: RecipeConfig | None = None) ->
     for rule in rules:
         refuse_noise(rule, statistics, inference.dtype or assembly.context.dtype)
     sampler, denoise = assembly.build("sampler", config.sampler), assembly.objective.denoise()
+    if config.freeze is not None and sampler.accepts is not None:
+        raise RecipeError(
+            f"freeze: {config.sampler.use} says itself which positions settle; write the rule as "
+            f"sampler.with.{sampler.accepts}"
+        )
     if config.sample.cache != "none":
         denoise = _keeping(config.sample.cache, denoise, sampler, assembly.network, config)
     return SamplingParts(

@@ -10,7 +10,7 @@ import torch
 
 from dlmkit import rows
 from dlmkit.core.denoise import Prediction
-from dlmkit.core.exits import ExitCriterion
+from dlmkit.core.exits import ExitCriterion, at_positions
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.slots import State
 from dlmkit.types import Mask, PerPosition, PerRow, Query
@@ -26,17 +26,14 @@ def settled(
     prediction: Prediction,
     statistics: Mapping[str, PerRow],
 ) -> tuple[Mask, Any]:
-    """(open positions at which ``rule`` holds now, its new memory).
-
-    To the rule every position is a row of its own: B L of them, with the position's statistics.
-    """
+    """(open positions at which ``rule`` holds now, its new memory)."""
     length = state.asked.ids.shape[1]
     values = {
         name: _by_position(name, parts, state, prediction, statistics, length)
         for name in rule.needs
     }
-    holds, memory = rule(rows.merge(values), rows.merge(state.settling))
-    return holds.view(-1, length) & state.generated, rows.part(memory, length)
+    holds, memory = at_positions(rule, values, state.settling)
+    return holds & state.generated, memory
 
 
 def settle(parts: SamplingParts, state: State, settles: Mask, query: Query) -> State:

@@ -53,6 +53,19 @@ class Decoder(Config):
     )
 
 
+class Corpus(Config):
+    """Confidence times how rare the token is in the training text."""
+
+    data: part_of("data") | None = Field(
+        None, description="the text that is counted (default: the recipe's, if it has been read)"
+    )
+    tokens: Size = Field(1_000_000, description="tokens of it that are counted (our choice)")
+    most: PositiveFloat = Field(10.0, description="the highest score (PC-Sampler: 10)")
+    decay: float = Field(
+        0.0, ge=0.0, description="lambda: a score falls by exp(-lambda) a position (0: no prior)"
+    )
+
+
 class Schedule(Config):
     """A share of what is open, fixed beforehand."""
 
@@ -113,6 +126,15 @@ class Stable(Config):
         0.01, description="epsilon: nats that a prediction may move at a step (KLASS: 0.01)"
     )
     steps: Size = Field(2, description="steps in a row that it must not (KLASS: 2)")
+
+
+class ByRule(Config):
+    """Positions at which an exit rule holds."""
+
+    rule: part_of("exit") = Field(
+        description="asked of every position, as a recipe's `freeze` is",
+        examples=[{"use": "samplers:margin", "with": {"threshold": 0.9}}],
+    )
 
 
 class Tokens(Config):

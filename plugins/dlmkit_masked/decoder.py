@@ -39,6 +39,8 @@ class Decoder(Sampler):
     their shares of the grid all that is masked in it.
     """
 
+    accepts = "quota: {use: masked:rule, with: {rule: ...}}"
+
     def __init__(self, config: configs.Decoder, context: BuildContext) -> None:
         self.space: TokenSpace = context.part("space")
         self.mask = self.space.corruption.mask

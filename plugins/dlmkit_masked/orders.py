@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from dlmkit.core.candidates import CHANCE, Candidates
 from dlmkit.core.context import BuildContext
 from dlmkit.core.order import Order
+from dlmkit.errors import RecipeError
 from dlmkit.types import PerPosition
 from dlmkit_masked import configs
 
@@ -57,3 +60,35 @@ class Entropy(_Plain):
 
     def scores(self, candidates: Candidates) -> PerPosition:
         return -candidates.certainty.entropy
+
+
+class Corpus(Order):
+    """By -p log f of the likeliest token, f its share of the training text, and by place
+    (PC-Sampler, 2508.13021): what is likely everywhere says little.
+
+    Tokens are counted once more than they occur (our choice), so that none has f = 0.
+    """
+
+    def __init__(self, config: configs.Corpus, context: BuildContext) -> None:
+        data = context.parts.get("data") if config.data is None else None
+        if config.data is not None:
+            data = context.build("data", config.data)
+        if data is None:
+            raise RecipeError(
+                "order masked:corpus counts the tokens of a text, and a model that is loaded has "
+                "read none: name it, order: {use: masked:corpus, with: {data: ...}}, as the "
+                "recipe's own key data does"
+            )
+        size = context.part("space").vocab_size
+        counts = torch.ones(size, dtype=torch.float64)
+        for batch in data.excerpt(config.tokens):
+            counts += batch.ids[batch.attend].bincount(minlength=size)[:size]
+        self.rare = (counts.sum() / counts).log().log().to(context.device)
+        self.config = config
+
+    def scores(self, candidates: Candidates) -> PerPosition:
+        likeliest, first = candidates.certainty[:2]
+        # in logs, whose order is the same: 1 - 1e-9 and 1 - 1e-12 stay apart
+        score = (first.double() + self.rare[likeliest]).clamp(max=math.log(self.config.most))
+        place = torch.arange(score.shape[1], device=score.device)
+        return score - self.config.decay * place

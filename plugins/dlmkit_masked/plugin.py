@@ -65,6 +65,20 @@ def register_components() -> Sequence[Component]:
             "order", "entropy", "by the lowest entropy (Dream)", configs.Nothing, "orders:Entropy"
         ),
         _component(
+            "order",
+            "corpus",
+            "by confidence in what is rare in the training text (PC-Sampler)",
+            configs.Corpus,
+            "orders:Corpus",
+        ),
+        _component(
+            "quota",
+            "rule",
+            "all at which an exit rule holds, as freeze is of continuous models",
+            configs.ByRule,
+            "quotas:ByRule",
+        ),
+        _component(
             "quota",
             "schedule",
             "a share of what is masked, by the step",

@@ -11,11 +11,14 @@ from torch import Tensor
 from dlmkit import rows
 from dlmkit.core.candidates import CHANCE, Candidates, by_rank, first
 from dlmkit.core.context import BuildContext
+from dlmkit.core.denoise import Prediction
 from dlmkit.core.embedding import EmbeddingSpace
+from dlmkit.core.exits import BUILT_IN, ExitCriterion, Statistic, at_positions
 from dlmkit.core.quota import Quota
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import masked_share, positions_at_once
-from dlmkit.types import Ids, Index, Mask, PerRow, Query
+from dlmkit.plugin import Part
+from dlmkit.types import Ids, Index, Mask, PerPosition, PerRow, Query
 from dlmkit_masked import configs
 
 _ROUNDING = 1e-9
@@ -198,3 +201,70 @@ class Stable(Quota):
             weight = p.exp()
             result[at] = torch.where(weight == 0, 0.0, weight * (p - r)).sum(dim=-1)
         return result
+
+
+class _Before(NamedTuple):
+    """The rule's memory by position, and the query and log-normaliser of the step before."""
+
+    rule: Any
+    query: Query
+    lse: PerPosition
+    x0: Tensor
+
+
+class ByRule(Quota):
+    """The positions at which an exit rule holds, else the first: what `freeze` is to continuous
+    models."""
+
+    def __init__(self, config: configs.ByRule, context: BuildContext) -> None:
+        self.space: EmbeddingSpace = context.part("space")
+        self.rule: ExitCriterion = context.build("exit", config.rule)
+        self.statistics: dict[str, Statistic] = {
+            name: context.build("statistic", Part(use=name))
+            for name in self.rule.needs
+            if name not in BUILT_IN
+        }
+
+    def init(self, x: Tensor) -> _Before:
+        with x.device:
+            memory = rows.part(self.rule.init(x.numel()), x.shape[1])
+        query = torch.zeros((*x.shape, self.space.query_dim), device=x.device)
+        return _Before(memory, query, query[..., 0], torch.zeros_like(x))
+
+    def accept(self, rank: Ids, candidates: Candidates, memory: _Before) -> tuple[Mask, _Before]:
+        now, step = candidates.prediction, candidates.step
+        values = {
+            "step": step.index + 1.0,
+            "fraction": (step.index + 1.0) / step.steps,
+            "sigma": step.ratio.flatten(),
+        }
+        by_position = {name: v[:, None].expand(rank.shape) for name, v in values.items()}
+        before = Prediction(memory.x0, memory.query, memory.lse, memory.x0, ())
+        by_position |= {
+            name: self._value(statistic, now, before, candidates)
+            for name, statistic in self.statistics.items()
+        }
+        asked = {name: by_position[name] for name in self.rule.needs}
+        holds, rule = at_positions(self.rule, asked, memory.rule)
+        kept = _Before(rule, now.query, now.lse, now.x0_mean)
+        return (holds | (rank == 0)) & candidates.open, kept
+
+    def _value(
+        self, statistic: Statistic, now: Prediction, before: Prediction, candidates: Candidates
+    ) -> PerPosition:
+        """``statistic`` at the open positions, block by block; elsewhere 0."""
+        result = torch.zeros_like(now.lse)
+        block = positions_at_once(now.query.device, self.space.vocab_size)
+        index = rows.places(candidates.open)
+        for at in zip(*(part.split(block) for part in index), strict=True):
+            here, there = (_part(prediction, at) for prediction in (now, before))
+            result[at] = statistic.per_position(self.space, here, there)[0].to(result.dtype)
+        if statistic.needs_before:
+            result = torch.where(candidates.step.index[:, None] > 0, result, torch.inf)
+        return result
+
+
+def _part(prediction: Prediction, at: tuple[Tensor, Tensor]) -> Prediction:
+    """What ``prediction`` says at some positions, as of one row."""
+    x0, query = prediction.x0_mean[at][None], prediction.query[at][None]
+    return Prediction(x0, query, prediction.lse[at][None], x0, ())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat
 
@@ -120,6 +120,22 @@ class Margin(Config):
         description="mean lead of the likeliest token, in probability",
         examples=[0.9],
     )
+
+
+class Falling(Config):
+    """Halts a row whose likeliest tokens lead by a threshold that falls with its progress."""
+
+    threshold: PositiveFloat = Field(
+        description="at the row's first step (Prophet: a gap of 7.5 nats)", examples=[7.5]
+    )
+    end: float = Field(
+        1 / 3, ge=0.0, le=1.0, description="share of it that is enough at the last (Prophet: 1/3)"
+    )
+    shape: Literal["thirds", "linear", "cosine"] = Field(
+        "thirds",
+        description="in three steps (Prophet), or smoothly (SchED)",
+    )
+    statistic: Literal["gap", "margin"] = Field("gap", description="what must reach it")
 
 
 class TokenSwitches(Config):

@@ -9,6 +9,7 @@ statistics and settles that position alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -55,6 +56,33 @@ def jeffreys(config: configs.Jeffreys, context: BuildContext) -> Comparison:
 def margin(config: configs.Margin, context: BuildContext) -> Comparison:
     """Confident: the mean lead of the likeliest token is high (Prophet's gap, 2508.19982)."""
     return Comparison("margin", ">=", config.threshold)
+
+
+class Falling(ExitCriterion):
+    """Confident enough for how far the row is: early a clear lead is asked for, late a small one.
+
+    Prophet (2508.19982) asks for a mean gap of logits of 7.5, 5.0 and 2.5 in the thirds of the
+    grid, and commits to all tokens; SchED (2512.02892) lets the threshold fall smoothly.
+    """
+
+    def __init__(self, config: configs.Falling, context: BuildContext) -> None:
+        self.config, self.needs = config, (config.statistic, "fraction")
+
+    def init(self, rows: int) -> Any:
+        return ()
+
+    def __call__(self, statistics: Mapping[str, PerRow], memory: Any) -> tuple[Rows, Any]:
+        config, done = self.config, statistics["fraction"]
+        if config.shape == "thirds":
+            fallen = (3.0 * done).floor().clamp(max=2.0) / 2.0
+        else:
+            fallen = done if config.shape == "linear" else 0.5 - 0.5 * torch.cos(math.pi * done)
+        threshold = config.threshold * (1.0 - (1.0 - config.end) * fallen)
+        return statistics[config.statistic] >= threshold, memory
+
+    def reason(self, memory: Any) -> str:
+        first, last = self.config.threshold, self.config.threshold * self.config.end
+        return f"{self.config.statistic} >= {first:g} falling to {last:g}"
 
 
 class TokenSwitches(ExitCriterion):

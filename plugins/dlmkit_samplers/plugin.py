@@ -179,6 +179,13 @@ def register_components() -> Sequence[Component]:
             "statistics:Margin",
         ),
         _component(
+            "statistic",
+            "gap",
+            "gap of the two largest logits, nats, mean over positions that are not certain",
+            configs.Nothing,
+            "statistics:Gap",
+        ),
+        _component(
             "exit", "fixed", "after the same number of steps", configs.FixedStep, "exits:fixed"
         ),
         *(
@@ -213,6 +220,13 @@ def register_components() -> Sequence[Component]:
             "once the likeliest tokens lead by a mean margin",
             configs.Margin,
             "exits:margin",
+        ),
+        _component(
+            "exit",
+            "falling",
+            "once the likeliest tokens lead enough for its progress (Prophet, SchED)",
+            configs.Falling,
+            "exits:Falling",
         ),
         _component(
             "exit",

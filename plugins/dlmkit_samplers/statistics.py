@@ -17,6 +17,7 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.exits import Statistic
+from dlmkit.core.tokens import IMPOSSIBLE
 from dlmkit.kernels.vocabulary import Top
 from dlmkit.types import Mask, PerPosition, PerRow
 from dlmkit_samplers import configs
@@ -132,3 +133,28 @@ class Margin(Statistic):
     ) -> PerPosition:
         top = _top(space, now)
         return (top.first - now.lse).exp() - (top.second - now.lse).exp()
+
+
+class Gap(Statistic):
+    """log p of the likeliest token minus log p of the runner-up: the gap of their logits, in nats.
+
+    A row's value is the mean over positions that are not certain: a written token of a masked
+    model has a gap of a hundred nats, whatever the rest is like. A row of certain ones is infinite.
+    """
+
+    needs_top = True
+    settles_at: ClassVar = -IMPOSSIBLE
+
+    def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
+        pass
+
+    def per_position(
+        self, space: EmbeddingSpace, now: Prediction, before: Prediction
+    ) -> PerPosition:
+        top = _top(space, now)
+        return (top.first - top.second).clamp(max=-IMPOSSIBLE)
+
+    def of_row(self, values: PerPosition, generated: Mask) -> PerRow:
+        open = generated & (values < 0.99 * -IMPOSSIBLE)
+        mean = super().of_row(values, open)
+        return torch.where(open.any(dim=1), mean, torch.inf)

@@ -18,6 +18,7 @@ from dlmkit.core.options import Tokens
 from dlmkit.core.sampler import Step
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import TokenSpace
+from dlmkit.errors import RecipeError
 from dlmkit.kernels.vocabulary import certainty
 from dlmkit.noise import Noise
 from dlmkit.plugin import Part
@@ -225,6 +226,58 @@ def test_stable_waits_until_a_prediction_has_stood_still():
     found, memory = accepted(quota, moving, memory=memory)
     assert found == [True, True, False]
     assert accepted(quota, logits(0.5, 0.6, 0.81), memory=memory)[0] == [False, False, True]
+
+
+def test_a_rule_of_exits_accepts_positions_as_the_quotas_made_for_it_do():
+    margin = {"use": "samplers:margin", "with": {"threshold": 0.85}}
+    quota = build("quota", "masked:rule", rule=margin)
+    # p1 - p2 of three tokens: 1.5 p1 - 0.5
+    assert accepted(quota, logits(0.95, 0.5, 0.91, 0.89))[0] == [True, False, True, False]
+    assert accepted(quota, logits(0.6, 0.8, 0.7))[0] == [False, True, False]
+    still = {
+        "use": "samplers:patience",
+        "with": {"rule": {"use": "kl", "with": {"threshold": 0.01}}},
+    }
+    rules = [{"use": "samplers:margin", "with": {"threshold": 0.7}}, still]
+    both = build("quota", "masked:rule", rule={"use": "samplers:all", "with": {"rules": rules}})
+    guess, moving = logits(0.9, 0.85, 0.95), logits(0.9, 0.85, 0.81)
+    course, memory = [], both.init(torch.full((1, 3), MASK))
+    for index, now in enumerate((guess, guess, guess, moving)):
+        c = candidates(now, torch.ones(1, 3, dtype=torch.bool), index)
+        mask, memory = both.accept(torch.tensor([[1, 2, 0]]), c, memory)
+        course.append(mask[0].tolist())
+    first, all_, two = [False, False, True], [True, True, True], [True, True, True]
+    assert course == [first, first, all_, two]  # the last one's first is written whatever it is
+
+
+def test_what_is_common_comes_later_and_so_does_what_stands_behind():
+    model = dlmkit.compose(extends="mdlm_grammar", length=12)
+    batch = next(model.data.excerpt(1))
+    counts = batch.ids[batch.attend].bincount()
+    common, rare = int(counts.argmax()), int((counts == 0).nonzero()[-1])
+    config, size = {"tokens": 1}, model.assembly.space.vocab_size
+    order = model.assembly.build("order", Part(use="masked:corpus", options=config))
+    guess = torch.zeros(1, 3, size).double()
+    for position, (token, gap) in enumerate([(common, 4.0), (rare, 4.0), (rare, 3.0)]):
+        guess[0, position, token] = gap
+    c = replace(candidates(guess, torch.ones(1, 3, dtype=torch.bool)), space=model.assembly.space)
+    first, second, third = order.scores(c)[0].tolist()
+    p = guess.softmax(-1).amax(-1)[0]
+    share = (counts[common] + 1).double() / (counts.sum() + size)
+    assert first == pytest.approx(math.log(-float(p[0] * share.log())))
+    assert second > third > first
+    late = model.assembly.build(
+        "order", Part(use="masked:corpus", options={**config, "decay": 2.0, "most": 1e-3})
+    )
+    assert late.scores(c)[0].tolist() == pytest.approx([math.log(1e-3) - 2.0 * i for i in range(3)])
+    with pytest.raises(RecipeError, match="counts the tokens of a text"):
+        build("order", "masked:corpus")
+
+
+def test_freeze_has_no_place_beside_a_quota():
+    frozen = {"use": "samplers:margin", "with": {"threshold": 0.9}}
+    with pytest.raises(RecipeError, match=r"freeze: .*sampler\.with\.quota: \{use: masked:rule"):
+        dlmkit.compose(extends="mdlm_grammar", sampler="masked:decoder", freeze=frozen)
 
 
 def test_the_step_that_a_position_is_certain_at_does_not_depend_on_rounding():

@@ -52,6 +52,27 @@ def test_fixed_halts_every_row_at_its_step():
     assert reason(fixed, memory) == "step >= 2"
 
 
+@pytest.mark.parametrize(
+    ("shape", "thresholds"),
+    [
+        ("thirds", [7.5, 7.5, 5.0, 5.0, 2.5, 2.5]),
+        ("linear", [6.67, 5.83, 5.0, 4.17, 3.33, 2.5]),
+        ("cosine", [7.17, 6.25, 5.0, 3.75, 2.83, 2.5]),
+    ],
+)
+def test_a_threshold_falls_with_progress(shape, thresholds):
+    falling = rule("falling", threshold=7.5, shape=shape)
+    done = [(i + 1) / 6 for i in range(6)]
+    if shape == "thirds":  # a step that ends a third is of the next one
+        done = [share - 0.05 for share in done]
+    above = [[[t + 0.01] for t in thresholds], [[t - 0.01] for t in thresholds]]
+    for values, holds in zip(above, (True, False), strict=True):
+        halts, memory = run(falling, gap=values, fraction=[[share] for share in done])
+        assert halts == [[holds]] * 6
+    assert reason(falling, memory) == "gap >= 7.5 falling to 2.5"
+    assert rule("falling", threshold=0.9, statistic="margin").needs == ("margin", "fraction")
+
+
 @pytest.mark.parametrize("name", ["entropy", "kl", "jeffreys"])
 def test_thresholds_are_strict_and_nan_goes_on(name):
     below = rule(name, threshold=0.5)

@@ -8,10 +8,11 @@ from torch.distributions import Categorical, kl_divergence
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
-from dlmkit.core.options import Normalised
+from dlmkit.core.options import Normalised, Tokens
 from dlmkit.core.points import NormalisedSpace
+from dlmkit.core.tokens import TokenSpace
 from dlmkit_samplers import configs
-from dlmkit_samplers.statistics import Entropy, Jeffreys, KullbackLeibler, Margin, Switches
+from dlmkit_samplers.statistics import Entropy, Gap, Jeffreys, KullbackLeibler, Margin, Switches
 
 V, L, D, B = 50, 6, 8, 5
 CONTEXT = BuildContext(length=L, vocab_size=V)
@@ -45,6 +46,18 @@ def predictions(space, scale=1.0, move=1.0):
         x0, lse = space.read(query)
         result.append(Prediction(x0, query, lse, x0, x0))
     return result
+
+
+def test_the_gap_is_that_of_the_two_largest_logits_where_nothing_is_certain():
+    logits = torch.tensor([[[3.0, 1.0, 0.0], [0.0, -104.0, -104.0], [0.0, 0.5, 4.5]]])
+    spot = TokenSpace(Tokens(dim=2), BuildContext(length=3, vocab_size=3))
+    ids, lse = spot.read(logits)
+    now, gap = Prediction(ids, logits, lse, ids, ()), Gap(configs.Nothing(), CONTEXT)
+    values = gap.per_position(spot, now, now)
+    assert values.tolist() == [[2.0, 104.0, 4.0]]
+    every = torch.ones(1, 3, dtype=torch.bool)
+    assert gap.of_row(values, every).tolist() == [3.0]
+    assert gap.of_row(values, values > 50).tolist() == [torch.inf]
 
 
 @pytest.mark.parametrize("head", ["tied", "untied"])
