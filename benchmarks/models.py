@@ -1,14 +1,25 @@
-"""Published models on the toy grammar at equal parameters and tokens: quality by evaluations.
+"""Published models on the King James Bible at equal parameters and FLOPs: quality by evaluations.
 
-    python benchmarks/models.py --out runs/models              # the table of plugins/README.md
-    python benchmarks/models.py --out runs/models --models mdlm,cdcd --tokens 200000
+    python benchmarks/models.py --out runs/models --judge FOLDER    # the table and the picture
+    python benchmarks/models.py --out runs/models --models mdlm,ar --seeds 0 --tokens 50000
+    python benchmarks/models.py --out runs/models --table           # of what is there already
 
-Every model is trained by `dlmkit train`, its recipe's network made equal to the others', and its
-moving average is sampled by its recipe's own sampler. What is in ``--out`` already is not done
-again, and training goes on where it was stopped. One thread. Of each cell: nats a word under a
-4-gram judge of the training text (`text:ngram-judge`), and the share of sentences that fit a
-pattern of the grammar, agreement ignored (`grammar:grammar`). For plaid and mdlm the bound on the
-negative log-likelihood is that of held-out rows, in nats a token.
+The models are all recipes `*_words`, CDCD and DDLM, and an autoregressive transformer of the same
+blocks (`benchmarks/causal.py`). Each is trained by `dlmkit train`: its blocks made as wide as
+brings it to the parameters of `ddlm_small`, for as many steps as take the FLOPs that `ddlm_small`
+needs for ``--tokens``; all see the same maskings. With the first seed every rate is tried, and the
+one kept that best fills in held-out rows of which half is given: nats of the rest at the highest
+noise, in one evaluation (of the autoregressive model, its likelihood). Then, of every seed:
+
+- nats a character of its texts under the judge (``--judge``: a causal model of transformers; else
+  a 6-gram model of the training text) and entropy of their pooled words, by evaluations;
+- the same over temperatures at one number of evaluations: of the score where noise is Gaussian,
+  else of the predicted distribution;
+- the share of open tokens that it fills in as the text has them; its bound, if it has one, on
+  unconditional held-out rows; seconds a text.
+
+One thread. A file in ``--out`` keeps each result; what is there is not done again, and training
+goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -17,162 +28,427 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from itertools import islice
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
+import matplotlib
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from dlmkit.core.context import BuildContext
+import dlmkit
+from dlmkit import report
+from dlmkit.bench.flops import plain_attention
+from dlmkit.core.denoise import Denoise
+from dlmkit.core.embedding import GaussianCorruption
+from dlmkit.core.metric import Metric
+from dlmkit.core.network import Conditioning
 from dlmkit.core.objective import Batch, Draws
-from dlmkit.model import Model, load_model
+from dlmkit.model import Model, Run, compose, load_model
 from dlmkit.noise import Noise
 from dlmkit.plugin import Part
+from dlmkit.recipe.load import load_recipe
+from dlmkit.recipe.shelf import shipped
 from dlmkit.registry.lookup import Registry
+from dlmkit.sampling.requests import Request
 from dlmkit.training.draws import stratified
+from dlmkit_acceptance.infilling import half_given
+from dlmkit_cdcd.configs import Nothing
+from dlmkit_cdcd.masking import NoMasking
 
-BATCH, LENGTH = 32, 32
-NETWORK = ("network.with.width=64", "network.with.blocks=3", "network.with.heads=2")
-MODELS: Mapping[str, tuple[str, ...]] = {
-    "plaid": ("plaid_grammar",),
-    "ssd": ("ssd_grammar",),
-    "langflow": ("langflow_grammar",),
-    "mdlm": ("mdlm_grammar",),
-    "flm": ("flm_grammar",),
-    "flm-posterior": ("flm_grammar", "space.with.reads=posterior"),
-    "sflm": ("sflm_grammar",),
-    "elf": ("elf_grammar",),
+CAUSAL = Path(__file__).with_name("causal.py")
+REFERENCE = "ddlm"
+MASKING = (
+    "masking={use: cdcd:mix, with: {parts: [{use: cdcd:none}, {use: cdcd:prefix}, "
+    "{use: cdcd:random}], weights: [2, 1, 1]}}"
+)
+OTHERS: Mapping[str, tuple[str, ...]] = {
     "cdcd": (
-        "ddlm_grammar",
-        "schedule.use=cdcd:time-warp",
-        "schedule.with.t_min=0.4",
-        "schedule.with.t_max=50.0",
-        "masking.use=cdcd:none",
+        "ddlm_small",
+        MASKING,
+        "schedule={use: cdcd:time-warp, with: {t_min: 0.5, t_max: 30.0}}",
         "sampler.use=samplers:euler",
     ),
-    "ddlm": ("ddlm_grammar",),
+    REFERENCE: ("ddlm_small", MASKING),
+    "ar": (
+        "mdlm_words",
+        "masking={use: cdcd:none}",
+        "network={use: causal:transformer, with: {width: 128, blocks: 5, heads: 4, "
+        "query_bias: true, rotary_base: 100.0}}",
+        "objective={use: causal:next-token}",
+        "sampler={use: mdlm:unmasking, with: {window: 1}}",
+        "grid={use: samplers:linear}",
+    ),
 }
-"""Of each model its recipe, and what else is set."""
-BOUNDS = ("plaid", "mdlm")
-HELD_OUT = 512
-METRICS = (
-    Part(use="grammar:grammar", options={"floor": 0.01}),
-    Part(use="text:ngram-judge", options={"order": 4, "unit": "tokens"}),
-)
+"""Of each model that is not a recipe's alone: its recipe, and what else is set."""
+NEAR = 0.05
+"""How far parameters may be from the reference's."""
 
 
-def train(name: str, tokens: int, folder: Path) -> None:
-    """Train ``name`` in ``folder`` as a user would, or go on."""
-    recipe, *own = MODELS[name]
-    steps = max(1, tokens // (BATCH * LENGTH))
-    never = [f"train.{what}_every={steps}" for what in ("validate", "sample")]
+def models(registry: Registry) -> dict[str, tuple[str, ...]]:
+    """Every model by name."""
+    words = [recipe.name for recipe in shipped(registry) if recipe.name.endswith("_words")]
+    return {**{name.removesuffix("_words"): (name, MASKING) for name in words}, **OTHERS}
+
+
+class Kept:
+    """Results by name, a file each in ``folder``; what is there is not computed again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def find(self, name: str) -> Any:
+        file = self.folder / f"{name}.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+    def get(self, name: str, make: Callable[[], Any]) -> Any:
+        known = self.find(name)
+        if known is None:
+            known = make()
+            new = self.folder / f"{name}.json.new"
+            new.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+            new.replace(self.folder / f"{name}.json")
+        return known
+
+
+def composed(words: Sequence[str]) -> Model:
+    """The untrained model of a recipe and what is set."""
+    recipe = load_recipe(words[0], list(words[1:])).config
+    return compose(**recipe.model_dump(mode="json", by_alias=True))
+
+
+def parameters(model: Model) -> int:
+    return sum(p.numel() for p in model.assembly.objective.parameters())
+
+
+def step_flops(model: Model) -> int:
+    """FLOPs of one training step, forward and backward, by the shapes of its matrix products."""
+    size, objective = model.config.train.batch_size, model.assembly.objective.train()
+    slots = torch.arange(size)
+    batch = model.assembly.data.stream(0, size).read(0, slots)
+    u = stratified(0, 0, size, torch.device("cpu"))
+    draws = Draws(u, Noise.keyed(0, slots, 0), torch.zeros(size, dtype=torch.int64))
+    counter = FlopCounterMode(display=False)
+    with plain_attention(objective.network), counter:
+        objective(batch, draws).loss_sum.backward()
+    return int(counter.get_total_flops())
+
+
+def sized(words: Sequence[str], wanted: int | None) -> dict[str, Any]:
+    """The width of the blocks that comes nearest to ``wanted`` parameters, and what follows."""
+    config = load_recipe(words[0], list(words[1:])).config
+    width, heads = (int(config.network.options[key]) for key in ("width", "heads"))
+    tried: dict[int, Model] = {}
+
+    def at(size: int) -> Model:
+        if size not in tried:
+            tried[size] = composed([*words, f"network.with.width={size}"])
+        return tried[size]
+
+    while wanted is not None:
+        here = abs(parameters(at(width)) - wanted)
+        step = 2 * heads if parameters(at(width)) < wanted else -2 * heads
+        if abs(parameters(at(width + step)) - wanted) >= here:
+            break
+        width += step
+    model = at(width)
+    return {"width": width, "parameters": parameters(model), "flops": step_flops(model)}
+
+
+def train(words: Sequence[str], steps: int, rate: float, seed: int, folder: Path) -> Model:
+    """The model trained in ``folder`` as a user would, or as far as it is still to go."""
     sets = [
-        *own,
-        *NETWORK,
-        *never,
+        *words[1:],
+        *(f"train.{what}_every={steps}" for what in ("validate", "sample")),
         f"train.steps={steps}",
-        f"train.batch_size={BATCH}",
-        f"length={LENGTH}",
+        f"train.warmup_steps={min(200, steps // 10)}",
+        f"train.learning_rate={rate}",
+        f"seed={seed}",
         "train.threads=1",
-        "train.checkpoint_every=100",
+        "train.checkpoint_every=250",
         "metric=[]",
         "sample.count=1",
         "sample.steps=8",
     ]
     options = [part for item in sets for part in ("--set", item)]
-    command = ["dlmkit", "train", recipe, "--out", str(folder), "--resume", "auto", *options]
-    subprocess.run([sys.executable, "-m", *command], check=True, stdout=subprocess.DEVNULL)
+    command = ["--plugin", str(CAUSAL), "train", words[0], "--out", str(folder)]
+    command = [sys.executable, "-m", "dlmkit", *command, "--resume", "auto", *options]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return load_model(folder)
 
 
 @torch.no_grad()
-def bound(model: Model, batch: Batch) -> float:
-    """The objective of ``batch`` in nats a token: of plaid and mdlm, a bound on its own."""
-    slots = torch.arange(len(batch.ids))
-    u = stratified(0, 0, len(slots), torch.device("cpu"))
-    parts = model.assembly.objective(batch, Draws(u, Noise.keyed(1, slots, 0)))
-    return float(parts.loss_sum / parts.count)
+def loss(model: Model, batch: Batch, repeats: int = 4) -> float:
+    """Nats a token of unconditional rows, by the model's own objective."""
+    objective, rows = model.assembly.objective.eval(), len(batch.ids)
+    masking = getattr(objective, "masking", None)
+    objective.masking = NoMasking(Nothing(), model.assembly.context)  # type: ignore[assignment]
+    u = stratified(0, 0, rows * repeats, torch.device("cpu")).view(repeats, rows)
+    noise = (Noise.keyed(1, torch.arange(rows), turn) for turn in range(repeats))
+    parts = [objective(batch, Draws(one, keys)) for one, keys in zip(u, noise, strict=True)]
+    objective.masking = masking  # type: ignore[assignment]
+    return float(sum(p.loss_sum for p in parts) / sum(p.count for p in parts))
 
 
-def draw(name: str, folder: Path, texts: int, evaluations: Sequence[int]) -> dict[str, Any]:
-    """Texts of one model by the evaluations asked for, and what else is known of it."""
-    model = load_model(folder)
-    assembly = model.assembly
-    found: dict[str, Any] = {
-        "parameters": sum(p.numel() for p in assembly.objective.parameters()),
-        "sampler": model.config.sampler.use,
-        "points": {},
-    }
-    if name in BOUNDS:
-        data = assembly.build("data", model.config.data)
-        found["bound"] = bound(model, data.validation(HELD_OUT))
-    for steps in evaluations:
-        drawn = model.sample(texts, steps=steps, batch_size=min(texts, 64))
-        spent = sorted({text.evaluations for text in drawn})
-        found["points"][str(steps)] = {"evaluations": spent, "texts": [t.text for t in drawn]}
+@torch.no_grad()
+def filling(model: Model, batch: Batch) -> float:
+    """Nats of the open half of the tokens, the others given, in one evaluation of pure noise."""
+    assembly, rows = model.assembly, len(batch.ids)
+    space, schedule = assembly.objective.space, assembly.objective.schedule
+    given, x0 = half_given(batch, 0), space.embed(batch.ids)
+    level = schedule.level(schedule.quantile(torch.ones(rows)))
+    x = space.corruption.prior(x0, level, Noise.keyed(2, torch.arange(rows), 0))
+    known = Conditioning.of(space.corruption.clean(x0), given, batch.attend)
+    denoise: Denoise = assembly.objective.eval().denoise()
+    said = denoise(x, level, denoise.start(x), known).query
+    nats = -space.logits(said).log_softmax(dim=-1).gather(-1, batch.ids[..., None])[..., 0]
+    return float(nats[batch.attend & ~given].mean())
+
+
+def infilled(model: Model, batch: Batch, steps: int, size: int) -> float:
+    """The share of the open tokens that are filled in as the text has them."""
+    given = half_given(batch, 0)
+    asked = [
+        Request(row, tuple(i if known else None for i, known in zip(ids, there, strict=True)))
+        for row, (ids, there) in enumerate(zip(batch.ids.tolist(), given.tolist(), strict=True))
+    ]
+    found = torch.tensor([s.ids for s in model.run(asked, Run(0, steps, size))])
+    return float((found == batch.ids)[~given].double().mean())
+
+
+def softened(model: Model, temperature: float) -> Model:
+    """``model`` at a temperature."""
+    gaussian = isinstance(model.assembly.objective.space.corruption, GaussianCorruption)
+    name = "samplers:score-temperature" if gaussian else "causal:softmax-temperature"
+    return model.with_(f"guidance=[{{use: {name}, with: {{temperature: {temperature}}}}}]")
+
+
+class Judges:
+    """What texts are scored by, fitted once."""
+
+    def __init__(self, data: Any, context: Any, registry: Registry, folder: Path | None) -> None:
+        judge = (
+            Part(use="text:ngram-judge")
+            if folder is None
+            else Part(use="metrics:ar-nll", options={"judge": str(folder)})
+        )
+        self.metrics: list[Metric] = [
+            registry.build("metric", part, context)
+            for part in (judge, Part(use="text:ngram-entropy"))
+        ]
+        for metric in self.metrics:
+            metric.fit(data)
+
+    def score(self, texts: Sequence[str]) -> dict[str, float]:
+        judge, entropies = self.metrics
+        alone = getattr(judge, "alone", None)  # without human text beside it every time
+        nats = (alone(texts).numbers if alone else judge.measure(texts))["nll_per_character"]
+        return {"nats": nats, "entropy": entropies.measure(texts)["entropy_1"]}
+
+
+def measured(model: Model, judges: Judges, asked: argparse.Namespace, name: str) -> dict[str, Any]:
+    """Everything that the table and the picture show of one trained model."""
+    batch = model.assembly.data.validation(asked.rows)
+    objective = model.assembly.registry.find("objective", model.config.objective.use)
+    found: dict[str, Any] = {"sampler": model.config.sampler.use, "points": {}, "frontier": {}}
+    if "likelihood-bound" in objective.component.provides:
+        found["bound"] = loss(model, batch)
+    causal = name == "ar"
+    if not causal:
+        found["infilled"] = infilled(model, batch, asked.steps, asked.batch)
+    for steps in [model.config.length] if causal else asked.evaluations:
+        start = time.perf_counter()
+        drawn = model.sample(asked.texts, steps=steps, batch_size=asked.batch)
+        spent = (time.perf_counter() - start) / asked.texts
+        texts = [text.text for text in drawn]
+        count = mean(text.evaluations for text in drawn)
+        found["points"][str(steps)] = {
+            "evaluations": count,
+            "seconds": spent,
+            **judges.score(texts),
+        }
+        found["texts"] = texts[:3]
+    for temperature in asked.temperatures:
+        steps = model.config.length if causal else asked.steps
+        drawn = softened(model, temperature).sample(
+            asked.texts, steps=steps, batch_size=asked.batch
+        )
+        found["frontier"][str(temperature)] = judges.score([text.text for text in drawn])
     return found
 
 
-def score(results: Mapping[str, Any], rows: int) -> dict[str, float]:
-    """Add both metrics to every point of ``results``; returns those of held-out rows."""
-    registry = Registry.load()
-    context = BuildContext(length=LENGTH)
-    data = registry.build("data", Part(use="grammar:grammar"), context)
-    metrics = [registry.build("metric", part, context) for part in METRICS]
-    for metric in metrics:
-        metric.fit(data)
-    for found in results.values():
-        for point in found["points"].values():
-            for metric in metrics:
-                point.update(metric.measure(point["texts"]))
-    held_out = list(islice(data.texts("validation"), rows))
-    return {name: value for m in metrics for name, value in m.measure(held_out).items()}
+def trained(name: str, words: tuple[str, ...], asked: argparse.Namespace, judges: Judges) -> None:
+    """Train and measure one model, as far as it is not done."""
+    kept = Kept(asked.results)
+    reference = kept.get(f"size-{REFERENCE}", lambda: sized(OTHERS[REFERENCE], None))
+    size = kept.get(f"size-{name}", lambda: sized(words, reference["parameters"]))
+    off = size["parameters"] / reference["parameters"] - 1.0
+    print(
+        f"{name}: width {size['width']}, {size['parameters']:,} parameters ({off:+.1%})", flush=True
+    )
+    if abs(off) > NEAR:
+        raise SystemExit(
+            f"{name}: no width brings it within {NEAR:.0%} of {REFERENCE}'s parameters"
+        )
+    config = load_recipe(words[0], list(words[1:])).config
+    tokens = config.train.batch_size * config.length
+    steps = max(1, round(asked.tokens / tokens * reference["flops"] / size["flops"]))
+    words = (*words, f"network.with.width={size['width']}")
+
+    def run(rate: float, seed: int) -> Model:
+        folder = asked.out / "runs" / f"{name}-{asked.tokens}-{rate:g}-{seed}"
+        return train(words, steps, rate, seed, folder)
+
+    def tried(rate: float) -> dict[str, float]:
+        model = run(rate, asked.seeds[0])
+        batch = model.assembly.data.validation(asked.rows)
+        return {"rate": rate, "nats": (loss if name == "ar" else filling)(model, batch)}
+
+    rates = [
+        kept.get(f"rate-{name}-{asked.tokens}-{rate:g}", lambda rate=rate: tried(rate))
+        for rate in asked.rates
+    ]
+    best = min(rates, key=lambda found: found["nats"])["rate"]
+    for seed in asked.seeds:
+        about = {"steps": steps, "rate": best, "rates": rates, **size}
+        point = f"{name}-{asked.tokens}-{seed}"
+        kept.get(point, lambda: {**about, **measured(run(best, seed), judges, asked, name)})  # noqa: B023
+        print(f"{point}: {kept.find(point)['texts'][0]!r}", flush=True)
 
 
-def table(results: Mapping[str, Any], evaluations: Sequence[int], truth: float) -> str:
-    """Rows of models, columns of evaluations: nats a word by the judge, and valid sentences."""
-    titles = ["model", "parameters", *(f"{n} evaluations" for n in evaluations), "bound"]
-    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    for name, found in results.items():
-        points = [found["points"][str(n)] for n in evaluations]
-        cells = [f"{p['nll_per_token']:.2f} / {100.0 * p['valid']:.0f} %" for p in points]
-        own = f"{found['bound']:.2f}" if "bound" in found else ""
-        lines.append(f"| {name} | {found['parameters']:,} | {' | '.join(cells)} | {own} |")
-    return "\n".join([*lines, "", f"the grammar itself: {truth:.2f} / 100 %"])
+Found = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def results(names: Sequence[str], asked: argparse.Namespace) -> Found:
+    """By model, what is known of every seed."""
+    kept = Kept(asked.results)
+    found = {n: [kept.find(f"{n}-{asked.tokens}-{seed}") for seed in asked.seeds] for n in names}
+    return {name: [one for one in seeds if one] for name, seeds in found.items() if any(seeds)}
+
+
+def over(seeds: Sequence[Mapping[str, Any]], *path: str, form: str = ".3f") -> str:
+    """The mean of one number over seeds, and how far the seeds lie from it."""
+    values = []
+    for found in seeds:
+        for key in path:
+            found = found.get(key) if found else None  # type: ignore[assignment]
+        if found is not None:
+            values.append(float(found))  # type: ignore[arg-type]
+    if not values:
+        return ""
+    reach = (max(values) - min(values)) / 2.0
+    return f"{mean(values):{form}}" + (f" ± {reach:{form}}" if len(values) > 1 else "")
+
+
+def table(found: Found, human: Mapping[str, float], evaluations: Sequence[int], at: int) -> str:
+    """Rows of models, columns of evaluations."""
+    cells = [str(n) for n in evaluations]
+    head = ["model", "parameters", "steps", "rate", *cells, f"entropy at {at}", "bound", "infilled"]
+    rows = [[*head, f"seconds a text at {at}"], ["---"] * (len(head) + 1)]
+    for name, seeds in found.items():
+        first, last = (
+            seeds[0],
+            str(at) if str(at) in seeds[0]["points"] else max(seeds[0]["points"]),
+        )
+        nats = [over(seeds, "points", n, "nats") for n in cells]
+        if last not in cells:
+            nats[-1] = f"{over(seeds, 'points', last, 'nats')} (at {last})"
+        rows.append(
+            [
+                f"`{name}`",
+                f"{first['parameters']:,}",
+                f"{first['steps']:,}",
+                f"{first['rate']:g}",
+                *nats,
+                over(seeds, "points", last, "entropy", form=".2f"),
+                over(seeds, "bound", form=".2f"),
+                over(seeds, "infilled"),
+                over(seeds, "points", last, "seconds"),
+            ]
+        )
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    text = f"held-out text: {human['nats']:.3f} nats a character, entropy {human['entropy']:.2f}"
+    return "\n".join([*lines, "", text])
+
+
+def picture(found: Found, human: Mapping[str, float], at: int, file: Path) -> None:
+    """Quality against evaluations, and against entropy over temperatures; for any background."""
+    ink = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    with matplotlib.rc_context({**dict.fromkeys(ink, report.GREY), "svg.hashsalt": "dlmkit"}):
+        figure, (left, right) = report.panels(2, (10.5, 4.8))
+        for place, (name, seeds) in enumerate(found.items()):
+            look = report.look(place)
+            steps = sorted(seeds[0]["points"], key=int)
+            nats = [mean(s["points"][n]["nats"] for s in seeds) for n in steps]
+            left.plot(
+                [seeds[0]["points"][n]["evaluations"] for n in steps], nats, label=name, **look
+            )
+            heats = sorted(seeds[0]["frontier"], key=float)
+            here = str(at) if str(at) in steps else steps[-1]
+            both = [*(("frontier", t) for t in heats), ("points", here)]
+            line = [
+                tuple(mean(s[k][n][w] for s in seeds) for w in ("entropy", "nats")) for k, n in both
+            ]
+            right.plot(*zip(*line, strict=True), label=name, **look)
+        report.reference(left, human["nats"], "held-out text")
+        report.real(right, human["entropy"], human["nats"], "held-out text")
+        left.set_xscale("log", base=2)
+        report.plain_numbers(left.xaxis)
+        left.set(xlabel="evaluations of the network", ylabel="nats a character under the judge")
+        right.set(xlabel=f"entropy of pooled words, nats; over temperature at {at} evaluations")
+        report.legend(figure, [left, right])
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+
+
+def listed(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    return lambda text: [kind(part) for part in text.split(",") if part]
 
 
 def main() -> None:
+    dlmkit.load_plugin(CAUSAL)
+    registry = Registry.load()
+    every = models(registry)
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of runs and results")
-    parser.add_argument("--models", default=",".join(MODELS), help="names, separated by commas")
-    parser.add_argument("--tokens", type=int, default=1_024_000, help="tokens of training")
-    parser.add_argument("--texts", type=int, default=128, help="texts a cell")
-    parser.add_argument("--evaluations", default="8,16,32,64", help="of the network, a text")
-    parser.add_argument("--json", type=Path, help="write all figures to this file")
-    options = parser.parse_args()
+    parser.add_argument("--models", type=listed(str), default=list(every), help="some of all")
+    parser.add_argument("--seeds", type=listed(int), default=[0, 1])
+    parser.add_argument("--rates", type=listed(float), default=[1e-3, 3e-3])
+    parser.add_argument("--tokens", type=int, default=7_000_000, help="of ddlm_small's training")
+    parser.add_argument("--texts", type=int, default=256, help="texts a point")
+    parser.add_argument("--rows", type=int, default=256, help="held-out rows of the other numbers")
+    parser.add_argument("--batch", type=int, default=64, help="texts side by side")
+    parser.add_argument("--evaluations", type=listed(int), default=[8, 16, 32, 64, 128])
+    parser.add_argument("--temperatures", type=listed(float), default=[0.7, 0.8, 0.9])
+    parser.add_argument("--steps", type=int, default=64, help="evaluations of the frontier")
+    parser.add_argument("--judge", type=Path, help="from_pretrained folder of a causal model")
+    parser.add_argument("--table", action="store_true", help="only show what is known")
+    asked = parser.parse_args()
+    judge = "6-gram" if asked.judge is None else asked.judge.name
+    asked.results = asked.out / f"results-{judge}"
     torch.set_num_threads(1)
-    names = options.models.split(",")
-    unknown = sorted(set(names) - set(MODELS))
+    unknown = sorted(set(asked.models) - set(every))
     if unknown:
-        parser.error(f"unknown models {unknown}; there are {', '.join(MODELS)}")
-    evaluations = [int(n) for n in options.evaluations.split(",")]
-    results = {}
-    for name in names:
-        asked = [options.tokens, options.texts, evaluations]
-        folder, file = options.out / name, options.out / f"{name}.json"
-        known = json.loads(file.read_text()) if file.is_file() else {}
-        if known.get("asked") != asked:
-            train(name, options.tokens, folder)
-            known = {"asked": asked, **draw(name, folder, options.texts, evaluations)}
-            file.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
-        results[name] = known
-        last = known["points"][str(evaluations[-1])]["texts"]
-        print("\n".join([f"{name}:", *last[:3]]), file=sys.stderr, flush=True)
-    truth = score(results, options.texts)
-    print(table(results, evaluations, truth["nll_per_token"]))
-    if options.json:
-        about = {"tokens": options.tokens, "texts": options.texts, "models": results}
-        options.json.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        parser.error(f"unknown models {unknown}; there are {', '.join(every)}")
+    example = composed(every[REFERENCE]).assembly
+    kept = Kept(asked.results)
+    judges = Judges(example.data, example.context, registry, asked.judge)
+    batch = example.data.validation(asked.texts)
+    human = kept.get(
+        "human", lambda: judges.score([example.tokenizer.decode(i) for i in batch.ids.tolist()])
+    )
+    for name in asked.models:
+        if not asked.table:
+            trained(name, every[name], asked, judges)
+    found = results(asked.models, asked)
+    if not found:
+        parser.error(f"{asked.out} holds no result of these models, seeds and tokens")
+    print(table(found, human, asked.evaluations, asked.steps))
+    picture(found, human, asked.steps, asked.out / "models.svg")
+    whole = {"human": human, "models": found}
+    (asked.out / "models.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -8,10 +8,6 @@ from dlmkit import Config
 from dlmkit.plugin import Size
 
 
-class Nothing(Config):
-    """No options."""
-
-
 class Tokens(Config):
     """Token ids, none of them a mask."""
 
@@ -21,7 +17,26 @@ class Tokens(Config):
     )
 
 
-class PredictorCorrector(Config):
+class Udlm(Config):
+    """UDLM's bound, and DUO's curriculum before it."""
+
+    curriculum: int = Field(
+        0,
+        ge=0,
+        description="first steps in which mixtures of tokens are read, ever closer to one of them "
+        "(DUO: 200,000 of 1,000,000 in its code); 0: none",
+    )
+
+
+class Posterior(Config):
+    """How texts end."""
+
+    greedy_tail: bool = Field(
+        False, description="the last step takes the likeliest tokens (DUO), where others are drawn"
+    )
+
+
+class PredictorCorrector(Posterior):
     """How much is noised again at each step."""
 
     eta: float = Field(

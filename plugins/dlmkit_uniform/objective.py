@@ -21,8 +21,9 @@ from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import loss_rate, masked_share, score_entropy, uniformity
 from dlmkit.exact.bayes import log_likelihood
-from dlmkit.types import Ids, Logits, PerPosition
+from dlmkit.types import Ids, Logits, PerPosition, Probabilities, Query
 from dlmkit_uniform import configs
+from dlmkit_uniform.curriculum import Softened
 from dlmkit_uniform.space import TokenSpace
 
 ROLE = 3
@@ -59,18 +60,33 @@ class UniformDenoise(ModelDenoise):
         return Prediction(x0, query, lse, x0, previous)
 
 
+class MixedDenoise(UniformDenoise):
+    """The same, which reads ``mixture`` (B, L, V) of tokens in place of x."""
+
+    mixture: Probabilities
+
+    def query(self, x: Tensor, level: Level, previous: Tensor, conditioning: Conditioning) -> Query:
+        read = self.mixture.to(self.table.weight.dtype) @ self.table.weight
+        query: Query = self.network(read, level, conditioning, previous)
+        return query
+
+
 class UniformBound(RecipeObjective):
     """E over t of -alpha'(t) / (V alpha(t)) times the score entropy, over t's density.
 
     The integral ends at the schedule's t_min and t_max. What is left of the bound is exact in
     two terms: the cross-entropy of the tokens at t_min, of which a row is asked with the chance
     1 - alpha(t_min), and the divergence of q(x | x0) at t_max from uniform, in closed form.
+
+    In DUO's curriculum x is the argmax of Gaussian noise, of which the network reads a softmax.
     """
 
     space: TokenSpace
 
-    def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
+    def __init__(self, config: configs.Udlm, context: BuildContext) -> None:
         super().__init__(context)
+        self.curriculum = config.curriculum
+        self.softened = Softened(self.space.vocab_size) if config.curriculum else None
 
     def denoise(self) -> UniformDenoise:
         return UniformDenoise(self.space, self.network)
@@ -83,6 +99,12 @@ class UniformBound(RecipeObjective):
         lowest = draws.noise.fork(ROLE).uniform(0) < least
         level = rows.where(lowest, low, self.schedule.level(t))
         noised = self.noised(batch, draws, level)
+        risen = draws.risen(self.curriculum) if self.softened else 1.0
+        if self.softened and risen < 1.0:
+            denoise = MixedDenoise(self.space, self.network)
+            noise = draws.noise.fork(ROLE + 1)
+            x, denoise.mixture = self.softened.draw(batch.ids, level, noise, risen)
+            noised = replace(noised, x=x, denoise=denoise)
         query = noised.query().float()
         between = self._between(query, noised.x, batch.ids, level)
         weight = loss_rate(self.schedule, t) / (self.space.vocab_size * (1.0 - least))

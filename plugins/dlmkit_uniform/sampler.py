@@ -26,8 +26,8 @@ class Ancestral(Sampler):
 
     eta = 0.0
 
-    def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
-        self.space = context.part("space")
+    def __init__(self, config: configs.Posterior, context: BuildContext) -> None:
+        self.space, self.greedy_tail = context.part("space"), config.greedy_tail
 
     def step(
         self, denoise: BoundDenoise, x: Tensor, step: Step, state: Any
@@ -39,6 +39,8 @@ class Ancestral(Sampler):
         over = kept / kept_next  # alpha at ``here`` given ``next``
         everywhere = torch.ones_like(x, dtype=torch.bool)
         token = self.space.draw(prediction.query, everywhere, noise, TOKEN)
+        if self.greedy_tail:
+            token = torch.where(step.last[:, None], prediction.x0_step, token)
         # in turn: any token, x itself, or else x0
         anew = (1.0 - over) * (1.0 - kept_next) / size
         stays = over * (1.0 - kept_next) / size
@@ -61,5 +63,5 @@ class PredictorCorrector(Ancestral):
     """
 
     def __init__(self, config: configs.PredictorCorrector, context: BuildContext) -> None:
-        super().__init__(configs.Nothing(), context)
+        super().__init__(config, context)
         self.eta = config.eta

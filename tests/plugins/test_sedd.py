@@ -177,7 +177,7 @@ def test_loss_is_that_of_the_denoiser_which_the_scores_imply(masked):
     torch.manual_seed(1)
     log_r = torch.randn(n, L, V).log_softmax(dim=-1)
     other = (
-        MaskedBound(mdlm.Nothing(), context) if masked else UniformBound(uniform.Nothing(), context)
+        MaskedBound(mdlm.Nothing(), context) if masked else UniformBound(uniform.Udlm(), context)
     )
     network.output = log_r
     expected = other(batch, Draws(u, noise))

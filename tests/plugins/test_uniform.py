@@ -8,6 +8,7 @@ import torch
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.network import Conditioning, ScoreNetwork
+from dlmkit.core.objective import Batch, Draws
 from dlmkit.core.sampler import Step
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import loss_rate, masked_share, score_entropy, uniformity
@@ -17,6 +18,7 @@ from dlmkit_cdcd.masking import NoMasking
 from dlmkit_mdlm.configs import LogLinear as LogLinearConfig
 from dlmkit_mdlm.schedule import LogLinear
 from dlmkit_uniform import configs
+from dlmkit_uniform.curriculum import Softened
 from dlmkit_uniform.objective import UniformBound, UniformDenoise
 from dlmkit_uniform.sampler import Ancestral, PredictorCorrector
 from dlmkit_uniform.space import TokenSpace
@@ -85,7 +87,7 @@ def test_score_entropy_is_the_sum_of_its_definition():
 
 def test_bound_of_the_exact_model_is_the_entropy(context):
     """Over all texts, all noisy x and all times: the integral and both end terms."""
-    objective = UniformBound(configs.Nothing(), context).eval()
+    objective = UniformBound(configs.Udlm(), context).eval()
     schedule, space, network = (context.part(k) for k in ("schedule", "space", "network"))
     words = torch.tensor(list(itertools.product(range(V), repeat=L)))
     n = 1000
@@ -155,7 +157,9 @@ def test_one_position_keeps_its_law_at_every_level(eta):
 
     denoise = UniformDenoise(space, Prior())
     config = configs.PredictorCorrector(eta=eta)
-    sampler = PredictorCorrector(config, context) if eta else Ancestral(configs.Nothing(), context)
+    sampler = (
+        PredictorCorrector(config, context) if eta else Ancestral(configs.Posterior(), context)
+    )
     shares = [1.0, 0.7, 0.3, 0.0]
     slots = torch.arange(n)
     x = everything(space, n, 1)
@@ -174,7 +178,7 @@ def test_one_position_keeps_its_law_at_every_level(eta):
 def test_two_positions_in_small_steps_have_the_law_of_the_text(context):
     n = 20_000
     space, network = context.part("space"), context.part("network")
-    denoise, sampler = UniformDenoise(space, network), Ancestral(configs.Nothing(), context)
+    denoise, sampler = UniformDenoise(space, network), Ancestral(configs.Posterior(), context)
     slots = torch.arange(n)
     x = everything(space, n, L)
     known = Conditioning.of(space.table(x), x < 0, x >= 0)
@@ -187,3 +191,52 @@ def test_two_positions_in_small_steps_have_the_law_of_the_text(context):
         )
     found = torch.bincount(x[:, 0] * V + x[:, 1], minlength=V * V).view(V, V) / n
     torch.testing.assert_close(found, JOINT.float(), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.4, 0.95])
+def test_the_argmax_of_the_curriculum_has_the_law_of_the_uniform_state(share):
+    n, size = 40_000, 7
+    ids = torch.full((n, 1), 3)
+    level = Level(torch.full((n,), 1.0 - share), torch.full((n,), share))
+    softened, noise = Softened(size), Noise.keyed(0, torch.arange(n), 0)
+    x, mixture = softened.draw(ids, level, noise, 1.0)
+    found = torch.bincount(x[:, 0], minlength=size) / n
+    expected = share / size + (1.0 - share) * torch.nn.functional.one_hot(ids[0, 0], size)
+    torch.testing.assert_close(found, expected, atol=0.008, rtol=0)
+    assert torch.equal(mixture.argmax(dim=-1), x)
+    warm = softened.draw(ids, level, noise, 0.0)[1].amax(dim=-1).mean()
+    assert warm < mixture.amax(dim=-1).mean()
+
+
+def test_the_curriculum_reads_mixtures_until_it_ends(context):
+    read = []
+    objective = UniformBound(configs.Udlm(curriculum=4), context)
+    network = context.part("network")
+    said = network.forward
+    network.forward = lambda x, *more: read.append(x) or said(x, *more)
+    ids = torch.zeros(8, L, dtype=torch.int64)
+    rows = context.part("space").table.weight.detach()
+    try:
+        for step in (0, 3, 4, None):
+            step = None if step is None else torch.full((8,), step)
+            draws = Draws(torch.linspace(0.1, 0.9, 8), Noise.keyed(0, torch.arange(8), 0), step)
+            loss = objective(Batch(ids, ids == 0), draws).loss_sum
+            assert loss.isfinite()
+    finally:
+        del network.forward
+    single = [bool((torch.cdist(x, rows.expand(8, -1, -1)).amin(-1) < 1e-3).all()) for x in read]
+    assert single == [False, False, True, True]
+
+
+def test_a_greedy_tail_ends_on_the_likeliest_token(context):
+    space, n = context.part("space"), 500
+    denoise = UniformDenoise(space, context.part("network"))
+    sampler = Ancestral(configs.Posterior(greedy_tail=True), context)
+    x = everything(space, n, L)
+    known = Conditioning.of(space.table(x), x < 0, x >= 0)
+    here, after = (Level(torch.full((n,), 1.0 - s), torch.full((n,), s)) for s in (0.5, 0.0))
+    step = Step.between(x, here, after, Noise.keyed(0, torch.arange(n), 0))
+    x, prediction, _ = sampler.step(
+        lambda x, at, p: denoise(x, at, denoise.start(x), known), x, step, ()
+    )
+    assert torch.equal(x, prediction.query.argmax(dim=-1))

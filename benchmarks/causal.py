@@ -1,0 +1,117 @@
+"""A yardstick for `benchmarks/models.py`, as a plugin in one file: an autoregressive transformer of
+`cdcd:transformer`'s own blocks, drawn token by token through `mdlm:unmasking` with `window: 1`, and
+a temperature of the predicted distribution for models whose noise has no score."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch.nn.functional as F
+from pydantic import PositiveFloat
+from torch import Tensor
+
+from dlmkit import Component, Config, hookimpl
+from dlmkit.core.context import BuildContext
+from dlmkit.core.denoise import Denoise, Prediction, Wrapped
+from dlmkit.core.guidance import Guidance
+from dlmkit.core.network import Conditioning
+from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
+from dlmkit.core.schedule import Level
+from dlmkit.kernels.attention import Attention
+from dlmkit.types import Embedded, Query
+from dlmkit_cdcd import configs
+from dlmkit_cdcd.network import Transformer
+from dlmkit_mdlm.objective import MaskedDenoise
+
+api = 2
+
+
+class Nothing(Config):
+    """No options."""
+
+
+class Softened(Config):
+    """The logits divided by a temperature."""
+
+    temperature: PositiveFloat = 1.0
+
+
+class Backward(Attention):
+    """Softmax attention to the position itself and to those before it."""
+
+    name = "causal"
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, attend: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+class CausalTransformer(Transformer):
+    """The same blocks; a position reads the tokens before it alone, and no level."""
+
+    def __init__(self, config: configs.Transformer, context: BuildContext) -> None:
+        super().__init__(config.model_copy(update={"level": False}), context)
+        for block in self.blocks:
+            block.attention = Backward()
+
+    def forward(
+        self, x: Embedded, level: Level, conditioning: Conditioning, previous: Tensor
+    ) -> Query:
+        return super().forward(F.pad(x[:, :-1], (0, 0, 1, 0)), level, conditioning, previous)
+
+
+class NextToken(RecipeObjective):
+    """Cross-entropy of every token, given those before it: the likelihood itself."""
+
+    def __init__(self, config: Nothing, context: BuildContext) -> None:
+        super().__init__(context)
+
+    def denoise(self) -> MaskedDenoise:
+        return MaskedDenoise(self.space, self.network)
+
+    def forward(self, batch: Batch, draws: Draws) -> LossParts:
+        noised = self.noised(batch, draws)
+        logits = replace(noised, x=noised.x0).query().float().transpose(1, 2)
+        return self.loss(F.cross_entropy(logits, batch.ids, reduction="none"), noised)
+
+
+class SoftmaxTemperature(Guidance):
+    """Sharpens what is drawn from; how much mass scores have in all stays as it was."""
+
+    def __init__(self, config: Softened, context: BuildContext) -> None:
+        self.temperature, self.space = config.temperature, context.part("space")
+
+    def wrap(self, denoise: Denoise) -> Denoise:
+        return _Softened(denoise, self)
+
+
+class _Softened(Wrapped):
+    def __init__(self, inner: Denoise, guidance: SoftmaxTemperature) -> None:
+        super().__init__(inner)
+        self.guidance = guidance
+
+    def __call__(
+        self, x: Tensor, level: Level, previous: Any, conditioning: Conditioning
+    ) -> Prediction:
+        said, space = super().__call__(x, level, previous, conditioning), self.guidance.space
+        query = said.query / self.guidance.temperature
+        query = query + (said.lse - space.logits(query).logsumexp(dim=-1))[..., None]
+        x0, lse = space.read(query)
+        return replace(said, query=query, lse=lse, x0_mean=x0, x0_step=x0)
+
+
+@hookimpl
+def register_components() -> list[Component]:
+    def part(kind: str, name: str, summary: str, config: type, **more: Any) -> Component:
+        target = {"network": "CausalTransformer", "objective": "NextToken"}
+        what = target.get(kind, "SoftmaxTemperature")
+        return Component(kind, name, summary, config, f"causal:{what}", **more)
+
+    return [
+        part("network", "transformer", "blocks that look back", configs.Transformer),
+        part(
+            "objective", "next-token", "the likelihood of every token", Nothing,
+            provides=frozenset({"likelihood-bound"}), requires=frozenset({"masked"}),
+        ),
+        part("guidance", "softmax-temperature", "logits over a temperature", Softened),
+    ]  # fmt: skip
