@@ -72,6 +72,7 @@ OTHERS: Mapping[str, tuple[str, ...]] = {
         "sampler.use=samplers:euler",
     ),
     REFERENCE: ("ddlm_small", MASKING),
+    "flm-posterior": ("flm_words", MASKING, "space.with.reads=posterior"),
     "ar": (
         "mdlm_words",
         "masking={use: cdcd:none}",
