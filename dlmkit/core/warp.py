@@ -95,10 +95,14 @@ class LossWarped(Warped):
         self.updates += 1
         self._redraw()
 
-    def _redraw(self) -> None:
-        """Half of a rise between two bins' losses goes to each of the two bins."""
+    def widths(self) -> Edges:
+        """How much of the draws each bin is to have, in any unit: of a rise between two bins'
+        losses, each of the two gets half."""
         rise = F.pad(0.5 * isotonic(self.means, self.counts).diff(), (1, 1))
-        widths = rise[1:] + rise[:-1]
+        return rise[1:] + rise[:-1]
+
+    def _redraw(self) -> None:
+        widths = self.widths()
         flat, total = torch.full_like(widths, 1.0 / len(widths)), widths.sum()
         widths = torch.where(total > 0, widths / total.clamp(min=1e-30), flat)
         fade = (1.0 - self.updates / self.options.fade).clamp_(min=0.0)

@@ -118,10 +118,12 @@ class Subject:
                 chosen["objective"] = entry
 
     def _provider(self, capability: str, chosen: Iterable[str]) -> Entry:
+        every = [e for e in self.registry.components() if e.component.kind in chosen]
+        known = frozenset().union(*map(self._offers, [*every, self.entry]))
         found = [
             entry
-            for entry in self.registry.components()
-            if entry.component.kind in chosen and capability in self._offers(entry)
+            for entry in every
+            if capability in self._offers(entry) and entry.component.requires <= known
         ]
         if not found:
             raise CheckFailed(f"it requires {capability!r}, which nothing installed provides")
