@@ -60,7 +60,9 @@ class Corpus(Config):
         None, description="the text that is counted (default: the recipe's, if it has been read)"
     )
     tokens: Size = Field(1_000_000, description="tokens of it that are counted (our choice)")
-    most: PositiveFloat = Field(10.0, description="the highest score (PC-Sampler: 10)")
+    most: PositiveFloat = Field(
+        10.0, description="the highest -log f, in nats (PC-Sampler: of the score, 10)"
+    )
     decay: float = Field(
         0.0, ge=0.0, description="lambda: a score falls by exp(-lambda) a position (0: no prior)"
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from dlmkit.core.candidates import CHANCE, Candidates
@@ -66,7 +64,8 @@ class Corpus(Order):
     """By -p log f of the likeliest token, f its share of the training text, and by place
     (PC-Sampler, 2508.13021): what is likely everywhere says little.
 
-    Tokens are counted once more than they occur (our choice), so that none has f = 0.
+    Here -log f has an upper bound, where PC-Sampler bounds the product, which makes equals of all
+    that are sure of a rare token. Tokens are counted once more than they occur (our choice).
     """
 
     def __init__(self, config: configs.Corpus, context: BuildContext) -> None:
@@ -83,12 +82,11 @@ class Corpus(Order):
         counts = torch.ones(size, dtype=torch.float64)
         for batch in data.excerpt(config.tokens):
             counts += batch.ids[batch.attend].bincount(minlength=size)[:size]
-        self.rare = (counts.sum() / counts).log().log().to(context.device)
-        self.config = config
+        rare = (counts.sum() / counts).log().clamp(max=config.most)
+        self.rare, self.decay = rare.log().to(context.device), config.decay
 
     def scores(self, candidates: Candidates) -> PerPosition:
         likeliest, first = candidates.certainty[:2]
         # in logs, whose order is the same: 1 - 1e-9 and 1 - 1e-12 stay apart
-        score = (first.double() + self.rare[likeliest]).clamp(max=math.log(self.config.most))
-        place = torch.arange(score.shape[1], device=score.device)
-        return score - self.config.decay * place
+        place = torch.arange(first.shape[1], device=first.device)
+        return first.double() + self.rare[likeliest] - self.decay * place
