@@ -374,6 +374,7 @@ def _of_models(folder: Path) -> Iterator[Format]:
     from dlmkit.recipe.assemble import assemble
     from dlmkit.recipe.load import load_recipe
     from dlmkit.registry.lookup import Registry
+    from dlmkit.released.stored import one
     from dlmkit.training import environment, origin
     from dlmkit.training.checkpoint import MANIFEST, find, saved_step
     from dlmkit.training.folder import RunFolder
@@ -425,7 +426,7 @@ def _of_models(folder: Path) -> Iterator[Format]:
     yield Format("state.json", last / STATE, resumed, plain)
     yield Format("optimiser.safetensors", last / OPTIMISER, resumed, by_header=True)
     weights = hub / "model.safetensors"
-    load = lambda: load_weights(assembly.objective, weights)  # noqa: E731
+    load = lambda: load_weights(assembly.objective, one(weights))  # noqa: E731
     yield Format("model.safetensors", weights, load, by_header=True)
     yield Format("a model's manifest.json", hub / MANIFEST, lambda: load_model(hub), manifest)
     yield Format("config.json", told_of / "config.json", told, plain)

@@ -41,6 +41,10 @@ class DataError(DlmkitError):
     exit_code = 5
 
 
+class NoTextError(DataError):
+    """A model came without text, and something asks for it."""
+
+
 class CheckpointError(DlmkitError):
     """A checkpoint, trace or certificate is truncated, altered or incomplete."""
 

@@ -21,6 +21,7 @@ from dlmkit.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
 _OBEYED = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters but for tab and newline
@@ -143,3 +144,12 @@ def results() -> Console:
     """:func:`console` for tables: as wide as the terminal, or 100 columns where there is none."""
     found = console()
     return found if found.is_terminal else console(width=100)
+
+
+def bar(*columns: Any, on: Console | None = None) -> Progress:
+    """A bar of progress on stderr, while that is a terminal or a notebook, gone when it ends."""
+    from rich.progress import Progress
+
+    there = on or console(talk=True)
+    seen = there.is_terminal or there.is_jupyter
+    return Progress(*columns, console=there, transient=True, disable=not seen)

@@ -47,7 +47,7 @@ def toy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("toy")
 
     def write(at):
-        captured = capture(learner, Single(torch.device("cpu")))
+        captured = capture(learner)
         write_checkpoint(at, captured, learner, resolved.text(), parts.tokenizer, {})
 
     checkpoint = publish(folder / "checkpoints", 0, write)

@@ -41,12 +41,8 @@ class Pace:
 @contextmanager
 def paced(say: Say, clock: Callable[[], float] = time.monotonic) -> Iterator[Pace]:
     """A pace with its bar on stderr, while that is a terminal."""
-    console = shown.console(talk=True)
     columns = (TextColumn("bench"), BarColumn(), TimeElapsedColumn(), TextColumn("left"))
-    silent = not console.is_terminal
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, transient=True, disable=silent
-    ) as bar:
+    with shown.bar(*columns, TimeRemainingColumn()) as bar:
         yield Pace(say, bar, clock)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dlmkit.core.metric import Metric
+from dlmkit.errors import NoTextError
 from dlmkit.model import Model
 from dlmkit.plugin import Part
 
@@ -34,13 +35,18 @@ class Quality:
     metrics: Sequence[Metric]
 
     @staticmethod
-    def of(model: Model) -> Quality:
-        """The recipe's metrics, and then :data:`GENERAL`."""
+    def of(model: Model, say: Callable[[str], object]) -> Quality:
+        """The recipe's metrics, and then :data:`GENERAL`; none, and ``say`` why, of a model that
+        came without text."""
         metrics = [
             model.assembly.build("metric", part) for part in (*model.config.metric, *GENERAL)
         ]
-        for metric in metrics:
-            metric.fit(model.data)
+        try:
+            for metric in metrics:
+                metric.fit(model.data)
+        except NoTextError as error:
+            say(f"quality is not measured: {error}")
+            return Quality(())
         return Quality(metrics)
 
     def measure(self, texts: Sequence[str]) -> dict[str, float]:

@@ -55,7 +55,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.requests, self.bucket = self.plan.requests(self.model)
         self.families = [Family.of(self.model, text) for text in self.plan.rules]
-        self.quality = Quality.of(self.model)
+        self.quality = Quality.of(self.model, self.say)
         device = self.model.assembly.context.device
         self.dtypes = {case.precision: dtype(self.model, case) for case in self.plan.lists.cases()}
         self.peaks = {

@@ -144,6 +144,7 @@ def quota(
         float, typer.Option(min=0.0, max=1.0, help="The share of a text's tokens that may differ.")
     ] = 0.01,
     batch_size: options.BatchSize = None,
+    overrides: options.Overrides = None,
     device: options.Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
 ) -> None:
@@ -163,7 +164,7 @@ def quota(
     from dlmkit.plugin import Part
     from dlmkit.sampling.requests import Request
 
-    opened = open_model(model, device=devices.choose(device))
+    opened = open_model(model, overrides or (), device=devices.choose(device))
     registry = opened.assembly.registry
     use = registry.find("quota", quota).qualified
     promise = Promise(epsilon, delta, tolerance)

@@ -47,7 +47,7 @@ from dlmkit.training.state import (
     load_weights,
     named_tensors,
     stored_dtype,
-    weights_file,
+    weights_in,
 )
 
 SAMPLING_KEYS = ("sampler", "grid", "exit", "freeze", "guidance", "statistic", "sample", "seed")
@@ -535,7 +535,7 @@ def load_model(
             raise UsageError(f"--weights {weights}: {place} is a released model, of one set")
         return load_released(str(reference), place, registry, overrides, device=device)
     folder = find(place)
-    text, (file, held) = _recipe(folder), weights_file(folder, weights)
+    text, (saved, held) = _recipe(folder), weights_in(folder, weights)
     try:
         if text_of and _has_text(resolve_text(text, folder / RECIPE, (), registry).config):
             _only_sampling(text_of)
@@ -551,10 +551,10 @@ def load_model(
         dtype=dtype,
         folder=folder,
         with_data=False,
-        fill=None if plain else lambda module: refill(module, file, where),
+        fill=None if plain else lambda module: refill(module, saved, where),
     )
     if plain:
-        load_weights(assembly.objective, file)
+        load_weights(assembly.objective, saved)
     assembly.objective.eval()
     return Model(folder, assembly, assemble_sampling(assembly), held, saved_step(folder))
 

@@ -46,6 +46,11 @@ class TrainConfig(Config):
         None, le=1024, description="CPU threads; default: torch's own"
     )
     checkpoint_every: PositiveInt = Field(500, description="steps between checkpoints")
+    checkpoint_async: bool = Field(
+        False,
+        description="fsdp: train on while a checkpoint is written, from a copy of a process's part "
+        "in the host's memory",
+    )
     keep_last: PositiveInt = Field(2, description="checkpoints to keep, beside the best")
     validate_every: PositiveInt = Field(500, description="steps between validations")
     validation_rows: Size = Field(256, description="held-out rows per noise level")

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 
+from dlmkit import shown
 from dlmkit.core.finite import refuse_non_finite
 from dlmkit.core.importer import Conversion, Place, Slot, Split
 from dlmkit.errors import CheckpointError
-from dlmkit.released.stored import Folder, one
-
-Progress = Callable[[int, int], object]
-"""Called with the bytes that were read so far, and those in all."""
+from dlmkit.released.stored import Folder
 
 LISTED = 8
 """Names of tensors that a message lists, at most."""
@@ -67,10 +65,9 @@ def fill(
     folder: Folder,
     device: torch.device,
     dtype: torch.dtype | None = None,
-    progress: Progress | None = None,
     named_as: Named = _same,
 ) -> None:
-    """Give every tensor of ``module`` what ``folder`` holds for it, on ``device``.
+    """Give every tensor of ``module`` what ``folder`` holds for it, on ``device``, with a bar.
 
     Tensors stay of the dtype that they are stored in; ``dtype`` converts those that are floating
     point. Raises CheckpointError, before any is read, unless every tensor of the folder is used,
@@ -80,37 +77,37 @@ def fill(
     own = owners(module, named_as)
     check(own, conversion, folder)
     sizes = {n: s.shape.numel() * s.dtype.itemsize for n, s in folder.tensors.items()}
-    done, whole = 0, sum(sizes.values())
     stacks: dict[str, Tensor] = {}
-    for name, tensor in folder.read():
-        for place, part in _parts(conversion.tensors.get(name), tensor):
-            refuse_non_finite([(name, part)], str(folder.tensors[name].path))
-            part = part.to(device, dtype if part.is_floating_point() else None)
-            if isinstance(place, Slot):
-                stack = stacks.get(place.name)
-                if stack is None:
-                    shape = own[place.name].tensor.shape
-                    stack = stacks[place.name] = part.new_empty(shape)
-                    own[place.name].put(stack)
-                stack[place.at] = part
-            else:
-                own[place].put(part.contiguous())
-        done += sizes[name]
-        if progress is not None:
-            progress(done, whole)
+    columns = TextColumn("loading"), BarColumn(), DownloadColumn(), TimeElapsedColumn()
+    with shown.bar(*columns) as bar:
+        task = bar.add_task("", total=sum(sizes.values()))
+        for name, tensor in folder.read():
+            for place, part in _parts(conversion.tensors.get(name), tensor):
+                refuse_non_finite([(name, part)], str(folder.tensors[name].path))
+                part = part.to(device, dtype if part.is_floating_point() else None)
+                if isinstance(place, Slot):
+                    stack = stacks.get(place.name)
+                    if stack is None:
+                        shape = own[place.name].tensor.shape
+                        stack = stacks[place.name] = part.new_empty(shape)
+                        own[place.name].put(stack)
+                    stack[place.at] = part
+                else:
+                    own[place].put(part.contiguous())
+            bar.advance(task, sizes[name])
     module.to(device)
 
 
 def refill(
     module: nn.Module,
-    path: Path,
+    folder: Folder,
     device: torch.device,
     dtype: torch.dtype | None = None,
     named_as: Named = _same,
 ) -> None:
-    """:func:`fill` from a file that holds the module's own names, as an exported model does."""
+    """:func:`fill` from tensors of the module's own names, as an exported model has them."""
     conversion = Conversion({}, {name: name for name in owners(module, named_as)}, 0, None)
-    fill(module, conversion, one(path), device, dtype, named_as=named_as)
+    fill(module, conversion, folder, device, dtype, named_as=named_as)
 
 
 def check(own: Mapping[str, Owner], conversion: Conversion, folder: Folder) -> None:

@@ -19,7 +19,7 @@ from dlmkit.recipe.assemble import Assembly, assemble
 from dlmkit.recipe.load import resolve_values
 from dlmkit.registry.lookup import Registry
 from dlmkit.released import family as families
-from dlmkit.released.fill import Progress, fill
+from dlmkit.released.fill import fill
 from dlmkit.released.stored import Folder, listed
 from dlmkit.released.words import special_tokens, tokenizer_of
 
@@ -56,7 +56,6 @@ def open_released(
     pickled: bool = False,
     overrides: Sequence[str] = (),
     name: str | None = None,
-    progress: Progress | None = None,
 ) -> Opened:
     """The released model in ``folder``, on ``device``, in its stored dtype or ``dtype``.
 
@@ -81,7 +80,7 @@ def open_released(
         folder=folder,
         with_data=False,
         tokenizer=tokenizer,
-        fill=lambda module: fill(module, conversion, stored, where, dtype, progress),
+        fill=lambda module: fill(module, conversion, stored, where, dtype),
     )
     return Opened(folder, known, family, conversion, assembly, own is not None)
 

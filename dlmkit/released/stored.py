@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dlmkit import documents, files
+from dlmkit.core.finite import refuse_non_finite
 from dlmkit.core.importer import Conversion
 from dlmkit.errors import CheckpointError
 
@@ -37,6 +38,7 @@ class Folder:
 
     tensors: Mapping[str, Stored]
     pickles: Mapping[Path, Mapping[str, Tensor]]
+    where: Path | None = None
 
     def read(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor, file by file; no more than one is in memory because of this."""
@@ -53,6 +55,13 @@ class Folder:
         with _readable(stored.path), safe_open(stored.path, framework="pt") as file:
             tensor: Tensor = file.get_tensor(stored.key)
             return tensor.clone()
+
+    def copy_to(self, own: Mapping[str, Tensor], split: Callable[[Tensor, Tensor], Tensor]) -> None:
+        """Give every tensor of ``own`` what ``split(saved, own)`` makes of the one of its name."""
+        for name, tensor in own.items():
+            saved = self.tensor(self.tensors[name])
+            refuse_non_finite([(name, saved)], str(self.tensors[name].path))
+            tensor.copy_(split(saved, tensor))
 
 
 def listed(folder: Path, conversion: Conversion, unpickled: Unpickled | None) -> Folder:
@@ -88,7 +97,7 @@ def listed(folder: Path, conversion: Conversion, unpickled: Unpickled | None) ->
 
 def one(path: Path) -> Folder:
     """The tensors of one file of safetensors. Raises CheckpointError if it cannot be read."""
-    return Folder(_header(path), {})
+    return Folder(_header(path), {}, path)
 
 
 def _weights(folder: Path, instead: Mapping[str, str]) -> list[tuple[Path, str, set[str] | None]]:

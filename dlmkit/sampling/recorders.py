@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
 from dlmkit import shown
 from dlmkit.sampling.snapshot import Snapshot
@@ -22,16 +22,11 @@ def progress(
         TextColumn("{task.fields[evaluations]} evaluations"),
         TimeElapsedColumn(),
     )
-    console = console or shown.console(talk=True)
-    with Progress(*columns, console=console, transient=True, disable=not _seen(console)) as bar:
+    with shown.bar(*columns, on=console) as bar:
         task = bar.add_task("", total=total, evaluations=0)
         for step in steps:
             bar.update(task, advance=len(step.samples), evaluations=step.evaluations)
             yield step
-
-
-def _seen(console: Console) -> bool:
-    return console.is_terminal or console.is_jupyter
 
 
 def watched(steps: Iterator[Snapshot], call: Callable[[Snapshot], object]) -> Iterator[Snapshot]:

@@ -20,7 +20,7 @@ from dlmkit.released.opening import converted, is_released
 from dlmkit.released.stored import listed
 from dlmkit.training.checkpoint import find
 from dlmkit.training.folder import RECIPE
-from dlmkit.training.state import weights_file
+from dlmkit.training.state import weights_in
 
 SAME = ("space", "network")
 """The parts whose weights these are."""
@@ -53,7 +53,7 @@ def start_from(assembly: Assembly) -> None:
     said = {kind: getattr(recipe, kind).model_dump(mode="json", by_alias=True) for kind in SAME}
     _check(assembly, reference, said)
     _check_tokens(assembly, reference, Tokenizer.load(checkpoint))
-    refill(objective, weights_file(checkpoint)[0], device, dtype, named_as=_named(assembly))
+    refill(objective, weights_in(checkpoint)[0], device, dtype, named_as=_named(assembly))
 
 
 def _place(reference: str, assembly: Assembly) -> Path:

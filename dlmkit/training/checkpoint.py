@@ -14,6 +14,8 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -46,6 +48,22 @@ def checkpoints(parent: Path) -> list[Path]:
     return sorted(found, key=lambda path: step_of(path) or 0)
 
 
+@contextmanager
+def saving(final: Path) -> Iterator[None]:
+    """Raise CheckpointError, with what is left, where the disk refuses to hold ``final``."""
+    try:
+        yield
+    except OSError as error:
+        whole = next(whole_ones(final.parent), None)
+        kept = (
+            f"the last checkpoint, {whole}, is intact"
+            if whole
+            else "there is no earlier checkpoint"
+        )
+        why = error.strerror or error
+        raise CheckpointError(f"{final} could not be saved: {why}; {kept}") from error
+
+
 def publish(parent: Path, step: int, write: Callable[[Path], None]) -> Path:
     """Make the checkpoint of ``step`` from the files that ``write(folder)`` writes.
 
@@ -53,10 +71,8 @@ def publish(parent: Path, step: int, write: Callable[[Path], None]) -> Path:
     before stays as it was.
     """
     final = parent / checkpoint_name(step)
-    try:
+    with saving(final):
         place(final, step, write)
-    except OSError as error:
-        raise CheckpointError(_unsaved(final, error)) from error
     return final
 
 
@@ -68,36 +84,62 @@ def place(
     ``unlisted`` files may be changed later. Raises OSError if the disk refuses or ``final`` exists
     and holds something; then nothing is left behind.
     """
-    work = final.parent / f"{SAVING}{final.name}-{uuid.uuid4().hex[:8]}"
-    try:
-        work.mkdir(parents=True)
-        write(work)
-        _seal(work, step, unlisted)
-        os.rename(work, final)
-        _sync(final.parent)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
+    draft = Draft.of(final)
+    with draft.or_nothing():
+        draft.begin(write)
+        draft.publish(step, draft.entries(lambda name: name not in unlisted))
 
 
-def _unsaved(final: Path, error: OSError) -> str:
-    whole = next(whole_ones(final.parent), None)
-    kept = f"the last checkpoint, {whole}, is intact" if whole else "there is no earlier checkpoint"
-    return f"{final} could not be saved: {error.strerror or error}; {kept}"
+Entries = Mapping[str, Mapping[str, Any]]
+"""Size and sha256 of files, by their names inside their folder."""
 
 
-def _seal(folder: Path, step: int, unlisted: Collection[str] = ()) -> None:
-    """Sync every file of ``folder`` and list them in its manifest, written last."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    names = {path.relative_to(folder).as_posix(): path for path in files}
-    entries = {name: _entry(path) for name, path in names.items() if name not in unlisted}
-    for path in (*files, *(path for path in folder.rglob("*") if path.is_dir())):
-        _sync(path)
-    manifest = folder / MANIFEST
-    content = documents.sealed({"format": FORMAT, "step": step, "files": entries})
-    manifest.write_text(_manifest_text(content))
-    _sync(manifest)
-    _sync(folder)
+@dataclass(frozen=True)
+class Draft:
+    """The hidden folder ``work`` that becomes ``final`` by one rename."""
+
+    work: Path
+    final: Path
+
+    @staticmethod
+    def of(final: Path) -> Draft:
+        """One that nobody else writes to."""
+        return Draft(final.parent / f"{SAVING}{final.name}-{uuid.uuid4().hex[:8]}", final)
+
+    def begin(self, write: Callable[[Path], None]) -> None:
+        """Make the folder, of what ``write(folder)`` writes."""
+        self.work.mkdir(parents=True)
+        write(self.work)
+
+    def entries(self, mine: Callable[[str], bool]) -> Entries:
+        """Sync the files that are ``mine`` by their names, and say what they are."""
+        files = {
+            p.relative_to(self.work).as_posix(): p for p in self.work.rglob("*") if p.is_file()
+        }
+        for path in files.values():
+            _sync(path)
+        return {name: _entry(files[name]) for name in sorted(files) if mine(name)}
+
+    def publish(self, step: int, entries: Entries) -> None:
+        """List ``entries`` in the manifest, written last, and give the folder its name."""
+        for path in (path for path in self.work.rglob("*") if path.is_dir()):
+            _sync(path)
+        manifest = self.work / MANIFEST
+        content = documents.sealed({"format": FORMAT, "step": step, "files": entries})
+        manifest.write_text(_manifest_text(content))
+        _sync(manifest)
+        _sync(self.work)
+        os.rename(self.work, self.final)
+        _sync(self.final.parent)
+
+    @contextmanager
+    def or_nothing(self) -> Iterator[None]:
+        """Leave nothing behind of what fails inside."""
+        try:
+            yield
+        except BaseException:
+            shutil.rmtree(self.work, ignore_errors=True)
+            raise
 
 
 def _manifest_text(sealed: Mapping[str, Any]) -> str:

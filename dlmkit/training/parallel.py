@@ -262,6 +262,15 @@ class Sharded(Replicated):
     layout = "fsdp"
     sharded = True
 
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        self.writers = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        """Over which a thread that writes a checkpoint talks to those of the other processes."""
+
+    def close(self) -> None:
+        super().close()
+        del self.writers
+
     def wrap(self, objective: Objective) -> nn.Module:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard

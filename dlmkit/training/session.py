@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,16 @@ from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.errors import DataError, NonFiniteLossError
 from dlmkit.recipe.load import Resolved
 from dlmkit.recipe.schema import TrainConfig
-from dlmkit.training.checkpoint import checkpoint_name, prune, publish
+from dlmkit.training.checkpoint import checkpoint_name, prune, publish, step_of
 from dlmkit.training.console import Display
 from dlmkit.training.evaluate import Evaluator
 from dlmkit.training.folder import RunFolder
 from dlmkit.training.learner import Learner
 from dlmkit.training.loop import StepRecord, train
-from dlmkit.training.parallel import World
+from dlmkit.training.parallel import Sharded, World
+from dlmkit.training.saving import Saving
 from dlmkit.training.signals import Stopped, StopSignals
-from dlmkit.training.state import Captured, capture, write_checkpoint
+from dlmkit.training.state import Captured, capture, sharded, tensors_of, write_checkpoint
 from dlmkit.training.tracking import Consumer, Progress
 
 
@@ -46,6 +48,8 @@ class Session:
     consumers: Sequence[Consumer]
     saved: int | None
     """The step of the last checkpoint, if there is one."""
+    saving: Saving | None = None
+    """A checkpoint that is being written."""
 
     @property
     def train(self) -> TrainConfig:
@@ -75,6 +79,7 @@ class Session:
                 while self.learner.step < last and (record := next(records, None)):
                     self._boundary(record)
             except NonFiniteLossError as error:
+                self._published()
                 self.world.agree(self._explained(error))
             except DataError:
                 self.save()  # the weights are those of the last whole step
@@ -90,6 +95,8 @@ class Session:
         )
 
     def _boundary(self, record: StepRecord) -> None:
+        if self.saving is not None and self.saving.done():
+            self._published()
         self.progress.window.add(record)
         final = record.step == self.train.steps
         if final or record.step % self.train.log_every == 0:
@@ -100,7 +107,7 @@ class Session:
         ) + ("metric",) * (final and bool(self.resolved.config.metric))
         improved = self._work_off()
         if improved or record.step % self.train.checkpoint_every == 0:
-            self.save()
+            self.save(later=self.train.checkpoint_async)
 
     def _work_off(self) -> bool:
         """Make the records that are due at this step; True if the validation loss is the best.
@@ -151,28 +158,48 @@ class Session:
         for consumer in self.consumers:
             consumer.log(record)
 
-    def save(self) -> None:
+    def save(self, later: bool = False) -> None:
         """Publish a checkpoint of the last whole step, unless there is one already.
 
-        Old ones are deleted either way: a kill may have come between the two.
+        Old ones are deleted either way: a kill may have come between the two. ``later``: one in
+        shards is written while training goes on, and published at the end of a step.
         """
-        new = self.saved != self.learner.step
-        if new:
-            self.learner.stream_state = united(self.world.share(self.learner.stream_state))
-        captured = capture(self.learner, self.world) if new else None
-        self.world.lead(lambda: self._publish(captured))
-        self.saved = self.learner.step
+        self._published()
+        if self.saved == self.learner.step:
+            self.world.lead(self._prune)
+            return
+        self.learner.stream_state = united(self.world.share(self.learner.stream_state))
+        if isinstance(self.world, Sharded):
+            final = self.run.checkpoints / checkpoint_name(self.learner.step)
+            tensors = sharded(tensors_of(self.learner))
+            write = partial(self._write, {})
+            self.saving = Saving.begin(final, self.learner.step, tensors, write, self.world, later)
+            if not later:
+                self._published()
+        else:
+            self.world.lead(self._publish)
+            self.saved = self.learner.step
 
-    def _publish(self, captured: Captured | None) -> None:
-        if captured is not None:
-            self._write(captured)
+    def _published(self) -> None:
+        """What is being written is a checkpoint from here on."""
+        if self.saving is not None:
+            saving, self.saving = self.saving, None
+            path = saving.publish()
+            self.world.lead(lambda: self._saved(path))
+            self.saved = saving.step
+
+    def _publish(self) -> None:
+        write = partial(self._write, capture(self.learner))
+        self._saved(publish(self.run.checkpoints, self.learner.step, write))
+
+    def _write(self, captured: Captured, folder: Path) -> None:
+        text, progress = self.resolved.text(), self.progress.json()
+        write_checkpoint(folder, captured, self.learner, text, self.tokenizer, progress)
+
+    def _saved(self, path: Path) -> None:
+        self._emit({"kind": "checkpoint", "step": step_of(path), "path": str(path)})
+        self._prune()
+
+    def _prune(self) -> None:
         best = () if self.progress.best is None else (self.progress.best[0],)
         prune(self.run.checkpoints, self.train.keep_last, best)
-
-    def _write(self, captured: Captured) -> None:
-        def write(folder: Path) -> None:
-            text, progress = self.resolved.text(), self.progress.json()
-            write_checkpoint(folder, captured, self.learner, text, self.tokenizer, progress)
-
-        path = publish(self.run.checkpoints, self.learner.step, write)
-        self._emit({"kind": "checkpoint", "step": self.learner.step, "path": str(path)})

@@ -20,6 +20,7 @@ CHANGEABLE = (
     "summary",
     "train.stop_after",
     "train.checkpoint_every",
+    "train.checkpoint_async",
     "train.parallel",
     "train.keep_last",
     "train.log_every",

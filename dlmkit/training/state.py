@@ -9,19 +9,20 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dlmkit import documents
-from dlmkit.core.finite import refuse_non_finite
 from dlmkit.core.network import ScoreNetwork
 from dlmkit.core.objective import Objective
 from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.errors import CheckpointError, UsageError
 from dlmkit.folders import RECIPE as RECIPE
+from dlmkit.released.stored import Folder, one
 from dlmkit.training.loop import Learner
 from dlmkit.training.parallel import World
+from dlmkit.training.shards import Shards
 
 Weights = Literal["ema", "raw"]
 WEIGHTS: tuple[Weights, ...] = ("ema", "raw")
@@ -32,29 +33,50 @@ CONFIG = "config.json"
 
 MODEL, EMA = "model.safetensors", "ema.safetensors"
 OPTIMISER, STATE = "training/optimiser.safetensors", "training/state.json"
+SHARDS = "shards"
+"""Instead of these files of tensors: parts of them all, where every process wrote its own."""
 
 
 Captured = Mapping[str, Mapping[str, Tensor]]
-"""The tensors of a checkpoint, whole and on the CPU, by file and name."""
+"""The tensors of a checkpoint by file and name."""
 
 
-def capture(learner: Learner, world: World) -> Captured:
-    """What :func:`write_checkpoint` writes, in the first process; nothing in others. Collective."""
-    files = {
+def tensors_of(learner: Learner) -> Captured:
+    """All that a checkpoint holds of ``learner``, as this process holds it."""
+    return {
         MODEL: named_tensors(learner.objective),
         EMA: _averages(learner),
         OPTIMISER: _optimiser_tensors(learner),
     }
-    return {name: _gathered(tensors, world) for name, tensors in files.items()}
 
 
-def _gathered(tensors: Mapping[str, Tensor], world: World) -> dict[str, Tensor]:
-    gathered = {}
-    for name, tensor in tensors.items():
-        whole = world.full(tensor)
-        if world.first:
-            gathered[name] = whole.detach().cpu().contiguous()
-    return gathered
+def capture(learner: Learner) -> Captured:
+    """What :func:`write_checkpoint` writes: :func:`tensors_of` on the CPU."""
+    return {
+        file: {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        for file, tensors in tensors_of(learner).items()
+    }
+
+
+def sharded(captured: Captured) -> dict[str, Tensor]:
+    """The tensors of all files, by the names that they have among :data:`SHARDS`; what is whole in
+    every process, such as a buffer, in memory of its own, for two files may hold it."""
+    return {
+        prefix(file) + name: tensor.clone() if type(tensor) is Tensor else tensor.detach()
+        for file, tensors in captured.items()
+        for name, tensor in tensors.items()
+    }
+
+
+def prefix(file: str) -> str:
+    """What the names of the tensors of ``file`` begin with among :data:`SHARDS`."""
+    return f"{Path(file).stem}/"
+
+
+def stored(folder: Path, file: str) -> Folder:
+    """The tensors of ``file`` in the checkpoint ``folder``, whole or among its shards."""
+    shards = folder / SHARDS
+    return Shards(shards, prefix(file)) if shards.is_dir() else one(folder / file)
 
 
 def write_checkpoint(
@@ -89,13 +111,13 @@ def write_parts(folder: Path, objective: Objective, tokenizer: Tokenizer) -> Non
 def restore(learner: Learner, folder: Path, world: World) -> dict[str, Any]:
     """Put ``learner`` where the verified checkpoint ``folder`` was saved; returns its progress.
 
-    Whatever layout saved it: every process reads the whole and keeps its part.
+    Whatever layout saved it: every process reads, tensor by tensor, and keeps its part.
     """
-    load_weights(learner.objective, folder / MODEL, world.split)
-    _copy(_load(folder / EMA), _averages(learner), folder / EMA, world.split)
+    load_weights(learner.objective, stored(folder, MODEL), world.split)
+    _copy(stored(folder, EMA), _averages(learner), world.split)
     if not world.sharded:
         learner.ema.copy_buffers()
-    _restore_optimiser(learner, folder / OPTIMISER, world)
+    _restore_optimiser(learner, stored(folder, OPTIMISER), world)
     try:
         state = documents.shaped(documents.read(folder / STATE), _State)
     except (OSError, ValueError) as error:
@@ -115,22 +137,26 @@ class _Config(documents.Shape):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
-def weights_file(folder: Path, weights: Weights | None = None) -> tuple[Path, Weights]:
-    """Where ``folder`` holds these weights (None: the moving average, or the only ones), and which
-    they are.
+def weights_in(folder: Path, weights: Weights | None = None) -> tuple[Folder, Weights]:
+    """These weights of ``folder`` (None: the moving average, or the only ones), and which they are.
 
     A run's checkpoint holds both. An exported folder holds one set and says in its
     ``config.json`` which; raises UsageError if that is not the one asked for.
     """
-    if (folder / EMA).is_file():
-        return (folder / MODEL, "raw") if weights == "raw" else (folder / EMA, "ema")
+    if _of_run(folder):
+        raw = weights == "raw"
+        return stored(folder, MODEL if raw else EMA), "raw" if raw else "ema"
     held = exported(folder)
     if weights not in (None, held):
         raise UsageError(
             f"{folder} holds the {held} weights alone, not the {weights} ones; they are in the "
             "checkpoint that it was exported from"
         )
-    return folder / MODEL, held
+    return one(folder / MODEL), held
+
+
+def _of_run(folder: Path) -> bool:
+    return (folder / EMA).is_file() or (folder / SHARDS).is_dir()
 
 
 def exported(folder: Path) -> Weights:
@@ -140,8 +166,7 @@ def exported(folder: Path) -> Weights:
 
 def stored_dtype(folder: Path) -> torch.dtype:
     """The dtype that the model in ``folder`` is built in: of a run, fp32."""
-    whole = (folder / EMA).is_file()
-    return torch.float32 if whole else getattr(torch, _exported(folder).dtype)
+    return torch.float32 if _of_run(folder) else getattr(torch, _exported(folder).dtype)
 
 
 def _exported(folder: Path) -> _Config:
@@ -176,34 +201,31 @@ def _whole(saved: Tensor, own: Tensor) -> Tensor:
 
 
 def load_weights(
-    module: nn.Module, path: Path, split: Callable[[Tensor, Tensor], Tensor] = _whole
+    module: nn.Module, saved: Folder, split: Callable[[Tensor, Tensor], Tensor] = _whole
 ) -> None:
-    """Copy the tensors of ``path`` into ``module``, name by name.
+    """Copy the tensors of ``saved`` into ``module``, name by name.
 
     Raises CheckpointError unless names, shapes and dtypes are exactly those of the module.
     """
-    _copy(_load(path), named_tensors(module), path, split)
+    _copy(saved, named_tensors(module), split)
 
 
 @torch.no_grad()
 def _copy(
-    saved: Mapping[str, Tensor],
-    own: Mapping[str, Tensor],
-    path: Path,
-    split: Callable[[Tensor, Tensor], Tensor],
+    saved: Folder, own: Mapping[str, Tensor], split: Callable[[Tensor, Tensor], Tensor]
 ) -> None:
-    wrong = sorted(set(saved) ^ set(own)) or [
+    there = saved.tensors
+    wrong = sorted(set(there) ^ set(own)) or [
         name
         for name, tensor in own.items()
-        if (tensor.shape, tensor.dtype) != (saved[name].shape, saved[name].dtype)
+        if (tensor.shape, tensor.dtype) != (there[name].shape, there[name].dtype)
     ]
     if wrong:
         raise CheckpointError(
-            f"{path} is not of this recipe's model: {len(wrong)} tensors differ in name, shape or "
-            f"dtype, such as {', '.join(wrong[:3])}"
+            f"{saved.where} is not of this recipe's model: {len(wrong)} tensors differ in name, "
+            f"shape or dtype, such as {', '.join(wrong[:3])}"
         )
-    for name, tensor in own.items():
-        tensor.copy_(split(saved[name], tensor))
+    saved.copy_to(own, split)
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -211,16 +233,6 @@ def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
         save_file(dict(tensors), path)
     except SafetensorError as error:  # how the library reports a full disk
         raise OSError(str(error)) from error
-
-
-def _load(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
-    refuse_non_finite(tensors.items(), str(path))
-    return tensors
 
 
 def _optimiser_tensors(learner: Learner) -> dict[str, Tensor]:
@@ -232,13 +244,16 @@ def _optimiser_tensors(learner: Learner) -> dict[str, Tensor]:
     }
 
 
-def _restore_optimiser(learner: Learner, path: Path, world: World) -> None:
-    saved = _load(path)
-    parameters = dict(learner.objective.named_parameters())
-    for name, tensor in saved.items():
+@torch.no_grad()
+def _restore_optimiser(learner: Learner, saved: Folder, world: World) -> None:
+    parameters, own = dict(learner.objective.named_parameters()), {}
+    for name, there in saved.tensors.items():
         owner, _, key = name.rpartition(".")
-        shapes = (parameters[owner].shape, torch.Size()) if owner in parameters else ()
-        if tensor.shape not in shapes or not tensor.is_floating_point():
-            raise CheckpointError(f"{path} is not of this recipe's model: it holds {name}")
-        held = world.split(tensor, parameters[owner])
-        learner.optimiser.state[parameters[owner]][key] = held.to(parameters[owner].device)
+        weight = parameters.get(owner)
+        shapes = () if weight is None else (weight.shape, torch.Size())
+        if weight is None or there.shape not in shapes or not there.dtype.is_floating_point:
+            raise CheckpointError(f"{saved.where} is not of this recipe's model: it holds {name}")
+        like = weight if there.shape == weight.shape else torch.empty((), device=weight.device)
+        own[name] = torch.empty_like(like, dtype=there.dtype)
+        learner.optimiser.state[weight][key] = own[name]
+    saved.copy_to(own, world.split)

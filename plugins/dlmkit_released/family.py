@@ -68,6 +68,15 @@ def predictor(objective: Objective, attend: Tensor, positions: Tensor | None = N
     return predict
 
 
+def rope(
+    theta: float, scaling: Mapping[str, Any] | None, parameters: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What transformers 5 calls ``rope_parameters``, and 4 writes as a base and a scaling, whose
+    kind older ones call ``type``."""
+    said = {"rope_theta": theta, **(scaling or {}), **(parameters or {})}
+    return {"rope_type": said.pop("type", "default"), **said}
+
+
 def recipe(
     use: Head,
     network: Mapping[str, Any],

@@ -21,6 +21,14 @@ BLOCK = 32
 """Positions of a block; the config does not say (2512.15745)."""
 
 
+class Rope(documents.Shape):
+    """As transformers 5 writes it."""
+
+    rope_type: Literal["default"] = "default"
+    rope_theta: float
+    partial_rotary_factor: float | None = Field(None, gt=0.0, le=1.0)
+
+
 class Keys(documents.Shape):
     """What is read of the config; what has one value here is refused with any other."""
 
@@ -36,6 +44,7 @@ class Keys(documents.Shape):
     rotary_dim: Size | None = None
     max_position_embeddings: int = Field(gt=0)
     rope_theta: float = 10000.0
+    rope_parameters: Rope | None = None
     rms_norm_eps: float = 1e-6
     num_experts: Size
     num_experts_per_tok: Size
@@ -61,9 +70,9 @@ class Keys(documents.Shape):
 
     def rotated(self, channels: int) -> int:
         """Channels of a head that positions rotate."""
-        if self.partial_rotary_factor is not None:
-            return int(channels * self.partial_rotary_factor)
-        return self.rotary_dim or channels
+        said = self.rope_parameters and self.rope_parameters.partial_rotary_factor
+        factor = said or self.partial_rotary_factor
+        return int(channels * factor) if factor else self.rotary_dim or channels
 
 
 _ATTENTION = ("query_key_value", "query_layernorm", "key_layernorm", "dense")
@@ -85,7 +94,7 @@ class Llada2(Family):
             "groups": keys.num_key_value_heads,
             "channels": channels,
             "rotated": keys.rotated(channels),
-            "rotary_base": keys.rope_theta,
+            "rotary_base": (keys.rope_parameters or keys).rope_theta,
             "epsilon": keys.rms_norm_eps,
             "experts": keys.num_experts,
             "expert_hidden": keys.moe_intermediate_size,

@@ -29,10 +29,10 @@ class Keys(documents.Shape):
     local_rope_theta: float = 10000.0
     hidden_activation: Literal["gelu"] = "gelu"
     position_embedding_type: Literal["absolute"] = "absolute"
-    attention_bias: Literal[False] = False
-    mlp_bias: Literal[False] = False
-    norm_bias: Literal[False] = False
-    classifier_bias: Literal[False] = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    norm_bias: bool = False
+    classifier_bias: bool = False
     classifier_activation: Literal["gelu"] = "gelu"
     decoder_bias: bool = True
     tie_word_embeddings: Literal[True] = True
@@ -80,12 +80,16 @@ class ModernBert(TokenFamily):
             stop=ends_of(config, tokens, "[SEP]"),
         )
         words, head = "model.embeddings.tok_embeddings.weight", "decoder.weight"
-        names = ["model.embeddings.norm", "model.final_norm", "head.dense", "head.norm"]
+        names = {"model.embeddings.norm": keys.norm_bias, "model.final_norm": keys.norm_bias}
+        names |= {"head.dense": keys.classifier_bias, "head.norm": keys.norm_bias}
         for layer in layers:
-            parts = ["attn.Wqkv", "attn.Wo", "mlp_norm", "mlp.Wi", "mlp.Wo"]
-            parts += ["attn_norm"] if layer else []  # the first layer's is the embeddings' norm
-            names += [f"model.layers.{layer}.{part}" for part in parts]
+            parts = {"attn.Wqkv": keys.attention_bias, "attn.Wo": keys.attention_bias}
+            parts |= {"mlp_norm": keys.norm_bias, "mlp.Wi": keys.mlp_bias, "mlp.Wo": keys.mlp_bias}
+            if layer:  # the first layer's is the embeddings' norm
+                parts["attn_norm"] = keys.norm_bias
+            names |= {f"model.layers.{layer}.{part}": bias for part, bias in parts.items()}
         named = [f"{name}.weight" for name in names]
+        named += [f"{name}.bias" for name, biased in names.items() if biased]
         named += ["decoder.bias"] if keys.decoder_bias else []
         tensors = {words: "space.table.weight", **{n: f"network.model.{n}" for n in named}}
         return Conversion(said, tensors, keys.vocab_size, mask, {head: words})
@@ -100,5 +104,9 @@ _COPIED = (
     "max_position_embeddings",
     "norm_eps",
     "local_attention",
+    "attention_bias",
+    "mlp_bias",
+    "norm_bias",
+    "classifier_bias",
     "decoder_bias",
 )

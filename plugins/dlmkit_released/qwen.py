@@ -18,7 +18,7 @@ from dlmkit.core.importer import Conversion, Decoded, ends_of, mask_of
 from dlmkit.core.objective import Objective
 from dlmkit.plugin import Depth, Size
 from dlmkit_released import decoding
-from dlmkit_released.family import Run, TokenFamily, predictor, recipe
+from dlmkit_released.family import Run, TokenFamily, predictor, recipe, rope
 
 Base = Literal["qwen2", "qwen3"]
 
@@ -40,6 +40,7 @@ class Keys(documents.Shape):
     rms_norm_eps: float = 1e-6
     rope_theta: float = 10000.0
     rope_scaling: dict[str, Any] | None = None
+    rope_parameters: dict[str, Any] | None = None
     tie_word_embeddings: bool = False
     attention_bias: bool = False
     block_size: Size = 4
@@ -63,11 +64,10 @@ class Qwen(TokenFamily):
         keys = documents.shaped(dict(config), Keys)
         base = self._base(config)
         mask = mask_of(config, tokens, *self.masks)
-        scaling = {"rope_type": "default", **(keys.rope_scaling or {})}
         architecture: dict[str, Any] = {
             "model_type": base,
             **{key: getattr(keys, key) for key in _COPIED},
-            "rope_parameters": {**scaling, "rope_theta": keys.rope_theta},
+            "rope_parameters": rope(keys.rope_theta, keys.rope_scaling, keys.rope_parameters),
         }
         if base == "qwen3":
             channels = keys.head_dim or keys.hidden_size // keys.num_attention_heads

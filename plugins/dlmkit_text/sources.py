@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from dlmkit import files, folders
-from dlmkit.errors import DataError, Notice
+from dlmkit.errors import DataError, NoTextError, Notice
 
 _SENTENCE_END = re.compile(r"(?<=[.?!]) +")
 _BRACKETS = str.maketrans("", "", "[]")
@@ -104,10 +104,10 @@ def text_files(
     """The documents of files, and of the ``*.txt`` files of folders in order of their path.
 
     Files without text are left out with a Notice. Raises DataError naming the file that is
-    missing or not in ``encoding``, and if no file has any text.
+    missing or not in ``encoding``, and if no file has any text; NoTextError if there is none.
     """
     if not paths:
-        raise DataError(
+        raise NoTextError(
             "data.with.paths is empty: this model came without text; name yours: "
             "--set data.with.paths=PATH"
         )

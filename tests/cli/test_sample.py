@@ -51,7 +51,7 @@ def trained(tmp_path_factory):
     for record in train(learner, stream, config.train, config.seed, world):
         if record.step in (2, 4):
             write = partial(
-                write_checkpoint, captured=capture(learner, world), learner=learner,
+                write_checkpoint, captured=capture(learner), learner=learner,
                 recipe=recipe.text(), tokenizer=parts.tokenizer, progress={},
             )  # fmt: skip
             publish(folder / "checkpoints", record.step, write)

@@ -54,7 +54,7 @@ def run(tmp_path_factory):
     learner = Learner.begin(parts.objective, parts.config.train, world)
     write = partial(
         write_checkpoint,
-        captured=capture(learner, world),
+        captured=capture(learner),
         learner=learner,
         recipe=resolved.text(),
         tokenizer=parts.tokenizer,

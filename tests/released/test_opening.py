@@ -2,11 +2,14 @@
 
 import json
 import re
+from io import StringIO
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 
+from dlmkit import shown
 from dlmkit.cli.app import main
 
 
@@ -145,3 +148,25 @@ def test_every_family_is_listed_with_what_it_was_made_for(capsys):
         llada["models"]
     )
     assert all(row["verified"] and row["summary"] for row in rows.values())
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
+        {"rope_scaling": {"type": "default", "rope_theta": 1e6}},
+    ],
+)
+def test_rotary_positions_are_read_as_either_transformers_writes_them(golden, keys, capsys):
+    folder = golden("a2d-qwen3")
+    configure(folder, rope_theta=1e4, **keys)
+    assert main(["models", "verify", str(folder)]) == 0, capsys.readouterr().err
+
+
+def test_what_is_read_shows_on_a_terminal_alone(llada, monkeypatch, capsys):
+    assert main(["models", "verify", str(llada)]) == 0
+    assert "loading" not in capsys.readouterr().err
+    terminal = Console(file=StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr(shown, "console", lambda **_: terminal)
+    assert main(["models", "verify", str(llada)]) == 0
+    assert re.search(r"loading .*308\.5/308\.5 kB", terminal.file.getvalue())

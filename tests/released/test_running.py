@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 import dlmkit
+from dlmkit.bench.quality import Quality
 from dlmkit.cli.app import main
 from dlmkit.errors import RecipeError
 from dlmkit.model import Run
@@ -130,7 +131,12 @@ def test_text_can_be_named_for_a_model_that_came_without(golden, run, tmp_path):
     words = ("-n", "3", "--metric", "distinct", "--out", out, "--set", "sample.steps=4")
     code, _, err = run("eval", golden("llada", words=True), *words)
     assert (code, "data.with.paths is empty" in err) == (5, True)
+    said = []
+    assert Quality.of(dlmkit.load(tmp_path / "llada"), said.append).metrics == ()
+    assert "quality is not measured: data.with.paths is empty" in said[0]
     named = ("--set", f"data.with.paths={text}")
+    code, _, err = run("exit", "quota", tmp_path / "llada", "-n", "8", *named)
+    assert (code, "paths is empty" in err) == (2, False)
     assert run("eval", tmp_path / "llada", *words, *named)[0] == 0
     assert json.loads(out.read_text())
 
