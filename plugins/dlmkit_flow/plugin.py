@@ -69,8 +69,8 @@ def register_components() -> Sequence[Component]:
             "tokens as one-hot vectors, in Gaussian noise",
             OneHot,
             "dlmkit_flow.flat:OneHotSpace",
-            provides=frozenset({"gaussian", "one-hot"}),
-            example={"dim": 6},
+            provides=frozenset({"gaussian", "flow"}),
+            example={"dim": 16},
         ),
         Component(
             "schedule",
@@ -85,7 +85,7 @@ def register_components() -> Sequence[Component]:
             "points on a sphere, noised along great circles",
             Normalised,
             "dlmkit_flow.sphere:SphereSpace",
-            provides=frozenset({"sphere", "unit-norm"}),
+            provides=frozenset({"sphere", "flow", "unit-norm"}),
             example={"dim": 6, "start": "counts", "counts": {"tokens": 5000}},
         ),
         Component(
@@ -95,6 +95,7 @@ def register_components() -> Sequence[Component]:
             TokenCrossEntropy,
             "dlmkit_flow.flat:TokenCrossEntropy",
             provides=frozenset({"cross-entropy", "conditioning-dropout"}),
+            requires=frozenset({"flow"}),
         ),
         Component(
             "sampler",

@@ -22,6 +22,7 @@ class SkippedCrossEntropy(RecipeObjective):
     def __init__(self, config: SkipOptions, context: BuildContext) -> None:
         super().__init__(context)
         self.self_conditioning, self.ramp = config.self_conditioning, config.ramp
+        self.conditioning_dropout = config.conditioning_dropout
 
     def denoise(self, strength: float | Tensor = 1.0) -> OutputPrior:
         return OutputPrior(self.space, self.network, self.self_conditioning > 0, strength)
@@ -36,9 +37,8 @@ class SkippedCrossEntropy(RecipeObjective):
 class Gumbel(NoiseSchedule):
     """t is log(sigma^2 / alpha^2), variance preserving, and its density that of a Gumbel variable.
 
-    The cross-entropy is taken to be H exp(-exp(-(t - mu) / beta)), so that equal shares of draws
-    stand for equal amounts of information. ``curve`` holds mu, log beta and log H; they follow
-    the squared error of that fit, by Adam, and the ends of t, its quantiles, follow them.
+    The cross-entropy is taken to be H exp(-exp(-(t - mu) / beta)): equal shares of draws are equal
+    information. Adam moves ``curve``, of mu, log beta and log H, by the squared error of that fit.
     """
 
     curve: Tensor

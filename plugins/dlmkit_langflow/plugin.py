@@ -26,6 +26,7 @@ class SkipOptions(Config):
     """LangFlow's loss."""
 
     self_conditioning: Share = Field(0.25, description="rows that see a first prediction")
+    conditioning_dropout: Share = Field(0.0, description="rows without clean embeddings")
     ramp: PositiveInt = Field(5000, description="steps over which the skip rises; train for more")
 
 
@@ -46,7 +47,7 @@ def register_components() -> list[Component]:
             "cross-entropy with a skip from the noisy input to the embedding table",
             SkipOptions,
             "dlmkit_langflow.model:SkippedCrossEntropy",
-            provides=frozenset({"cross-entropy"}),
+            provides=frozenset({"cross-entropy", "conditioning-dropout"}),
             requires=frozenset({"gaussian", "tied"}),
         ),
     ]

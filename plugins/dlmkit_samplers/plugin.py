@@ -268,7 +268,7 @@ def register_components() -> Sequence[Component]:
             "extrapolates from the prediction without the given tokens; doubles the evaluations",
             configs.ClassifierFree,
             "guidance:ClassifierFree",
-            frozenset({"gaussian", "conditioning-dropout"}),
+            frozenset({"conditioning-dropout"}),
         ),
         _component(
             "guidance",

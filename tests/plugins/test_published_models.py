@@ -41,7 +41,8 @@ def test_recipe_trains_validates_and_samples(name):
     unigram = -(frequencies.unigram * frequencies.unigram.log()).sum()
     assert reports[-1].context_free == pytest.approx(float(unigram), rel=0.1)
     # where noise takes whole tokens, few of these 256 are lost at the lowest levels
-    slack = 0.1 if name == "duo" else 1e-4
+    # and bigrams of 4,000 tokens tell tokens apart badly whose points lie close
+    slack = {"duo": 0.1, "elf": 0.5}.get(name, 1e-4)
     assert all(r.bigram <= r.context_free + slack for r in reports)
     assert sum(r.bigram for r in reports) < sum(r.context_free for r in reports)
     assert reports[0].context_free < reports[-1].context_free
@@ -59,6 +60,20 @@ def test_texts_may_be_given_in_part_and_halt_early(name):
     )
     assert all(text.text.startswith("the lamp was") for text in texts)
     assert {(text.steps, text.evaluations) for text in texts} == {(1, 1)}
+
+
+@pytest.mark.parametrize("name", ["langflow", "flm", "sflm", "elf"])
+def test_models_that_drop_conditioning_are_guided_by_what_is_given(name):
+    guided = model(name, "objective.with.conditioning_dropout=0.5", "masking.use=cdcd:prefix")
+    assert all(math.isfinite(record.loss) for record in guided.train())
+    ends = []
+    for scale in (1.0, 4.0):
+        part = f"guidance=[{{use: classifier-free, with: {{scale: {scale}}}}}]"
+        asked = guided.with_(part).requests(1, prompt="the lamp was")
+        *_, before, last = guided.with_(part).stream(asked, Run(0, 4, 1))
+        ends.append(before.x)
+        assert [sample.evaluations for sample in last.samples] == [8]
+    assert not torch.allclose(*ends, atol=1e-6, rtol=0.0)
 
 
 def test_an_uncovered_position_never_changes():

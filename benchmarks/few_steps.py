@@ -1,0 +1,108 @@
+"""Models of the toy grammar in few evaluations: each trained on as many tokens, and distilled.
+
+    python benchmarks/few_steps.py --out runs/few                 # plugins/dlmkit_distil/README.md
+    python benchmarks/few_steps.py --out runs/grammar --models flm,sflm,elf,langflow,ddlm \\
+        --evaluations 8,32                                        # plugins/README.md
+
+Every model is trained by `dlmkit train` at one network, and its moving average sampled by its
+recipe's own sampler; ``distilled`` has the run ``ddlm`` beside it as its teacher, and comes behind
+it. What is in ``--out`` already is not done again. Of each cell: nats a word under a 4-gram judge
+of the training text (`text:ngram-judge`) with the interval of the mean over texts (two standard
+errors), and the share of sentences that fit a pattern of the grammar (`grammar:grammar`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+
+from dlmkit.core.context import BuildContext
+from dlmkit.model import load_model
+from dlmkit.plugin import Part
+from dlmkit.registry.lookup import Registry
+
+TOKENS = 32 * 32  # of a step
+MODELS: Mapping[str, tuple[str, ...]] = {
+    "ddlm": ("ddlm_grammar",),
+    "distilled": ("consistency_grammar", "objective.with.teacher={out}/ddlm"),
+    "consistency": ("consistency_grammar",),
+    "langflow": ("langflow_grammar",),
+    "flm": ("flm_grammar",),
+    "flm-posterior": ("flm_grammar", "space.with.reads=posterior"),
+    "sflm": ("sflm_grammar",),
+    "elf": ("elf_grammar",),
+}
+"""Of each model its recipe, and what else is set."""
+SAME = (
+    "network.with.width=64",
+    "network.with.heads=2",
+    "train.threads=1",
+    "train.checkpoint_every=100",
+    "metric=[]",
+    "sample.count=1",
+)
+JUDGE = Part(use="text:ngram-judge", options={"order": 4, "unit": "tokens"})
+VALID = Part(use="grammar:grammar", options={"floor": 0.01})
+
+
+def train(name: str, steps: int, out: Path) -> None:
+    """Train ``name`` as a user would, or go on."""
+    recipe, *own = (word.format(out=out) for word in MODELS[name])
+    never = [f"train.{what}_every={steps}" for what in ("validate", "sample")]
+    sets = [*own, *SAME, *never, f"train.steps={steps}"]
+    words = ["train", recipe, "--out", str(out / name), "--resume", "auto"]
+    words += [part for item in sets for part in ("--set", item)]
+    subprocess.run([sys.executable, "-m", "dlmkit", *words], check=True, stdout=subprocess.DEVNULL)
+
+
+def cells(texts: Mapping[str, Sequence[str]]) -> list[str]:
+    """A cell of the table for each list of texts."""
+    registry, context = Registry.load(), BuildContext(length=32)
+    data = registry.build("data", Part(use="grammar:grammar"), context)
+    judge, valid = (registry.build("metric", part, context) for part in (JUDGE, VALID))
+    for metric in (judge, valid):
+        metric.fit(data)
+    found = []
+    for drawn in texts.values():
+        each = [judge.measure([text])["nll_per_token"] for text in drawn]
+        off = 2.0 * stdev(each) / len(each) ** 0.5
+        share = 100.0 * valid.measure(list(drawn))["valid"]
+        found.append(f"{mean(each):.2f} ± {off:.2f} / {share:.0f} %")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder of runs and texts")
+    parser.add_argument("--models", default="ddlm,distilled,consistency", help="names, by commas")
+    parser.add_argument("--tokens", type=int, default=409_600, help="tokens of training")
+    parser.add_argument("--texts", type=int, default=64, help="texts a cell")
+    parser.add_argument("--evaluations", default="1,2,4,8,64", help="of the network, a text")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    names, points = options.models.split(","), options.evaluations.split(",")
+    print("| model |", " | ".join(points), "|", "\n" + "|---" * (len(points) + 1) + "|")
+    for name in names:
+        train(name, max(1, options.tokens // TOKENS), options.out)
+        file = options.out / f"{name}.json"
+        texts: dict[str, list[str]] = json.loads(file.read_text()) if file.is_file() else {}
+        model = load_model(options.out / name)
+        for point in points:
+            if len(texts.get(point, ())) != options.texts:
+                drawn = model.sample(options.texts, steps=int(point), batch_size=32)
+                assert {text.evaluations for text in drawn} == {int(point)}
+                texts[point] = [text.text for text in drawn]
+        file.write_text(json.dumps(texts, indent=2) + "\n", encoding="utf-8")
+        row = cells({point: texts[point] for point in points})
+        print(f"| `{name}` |", " | ".join(row), "|", flush=True)
+
+
+if __name__ == "__main__":
+    main()
