@@ -1,6 +1,7 @@
 """`dlmkit plugins list` names the plugin that ends, crashes, hangs or lingers, and lists all."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -85,6 +86,15 @@ def test_every_other_command_goes_on_without_it(install, source, reason, capsys)
     assert main(["recipe", "check", "ddlm_grammar", "--set", "sampler.use=bad:x"]) == 4
     assert reason in capsys.readouterr().err
     assert (os._exit, threading.Thread.start) == (leave, start)
+
+
+def test_a_crash_below_python_names_the_plugins_file(install, site):
+    install("bad", "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)")
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    command = (sys.executable, "-m", "dlmkit", "recipe", "ls")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == -signal.SIGSEGV
+    assert f'{site / "bad.py"}", line 2 in <module>' in done.stderr
 
 
 def test_a_thread_that_is_left_does_not_keep_the_program_from_ending(install, site):

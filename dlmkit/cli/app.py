@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import faulthandler
 import os
 import re
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any, TypeGuard
 
 import typer
@@ -107,6 +108,9 @@ def options(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code. Every error ends here as one message."""
     settings: dict[str, Any] = {"debug": False}
+    if not faulthandler.is_enabled():
+        with suppress(AttributeError, OSError, RuntimeError):  # no standard error to write to
+            faulthandler.enable()  # a crash below Python names the line, of a plugin for one
     with _environment():
         try:
             _open_streams()
