@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -189,7 +190,7 @@ class Kind:
         try:
             content = read(path)
         except OSError as error:
-            raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+            raise UsageError(f"{path} cannot be read: {files.why(error)}") from error
         except ValueError as error:
             raise CheckpointError(f"{path} is truncated or not JSON: {error}") from error
         if not isinstance(content, dict) or self.name not in content:
@@ -250,7 +251,7 @@ def writing(path: Path) -> Iterator[None]:
     except FileExistsError as error:
         raise UsageError(_taken(path)) from error
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise UsageError(f"{path} cannot be written: {files.why(error)}") from error
 
 
 def check_new(*paths: Path | None) -> None:
@@ -264,14 +265,34 @@ def check_new(*paths: Path | None) -> None:
 def check_writable(*paths: Path | None) -> None:
     """The same for a file that may be there: it is replaced."""
     for path in paths:
-        if path is not None and not path.absolute().parent.is_dir():
-            raise UsageError(f"there is no folder {path.absolute().parent} to write {path.name} to")
+        if path is None:
+            continue
+        folder = path.absolute().parent
+        if not folder.is_dir():
+            raise UsageError(f"there is no folder {folder} to write {path.name} to")
+        if path.is_dir():
+            raise UsageError(f"{path} cannot be written: it is a folder")
+        _check_permission(path if path.exists() else folder, path)
 
 
 def check_new_folder(path: Path) -> None:
-    """Raise UsageError unless ``path`` is nothing yet, or an empty folder."""
+    """Raise UsageError unless ``path`` is nothing yet, or an empty folder, and can be written."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageError(_taken(path))
+    check_folder(path)
+
+
+def check_folder(path: Path) -> None:
+    """The same for a folder that may be there, with whatever it holds."""
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise UsageError(f"{path} cannot be made: {there} is a file")
+    _check_permission(there, path)
+
+
+def _check_permission(place: Path, path: Path) -> None:
+    if not os.access(place, os.W_OK):
+        raise UsageError(f"{path} cannot be written: this user may not write to {place}")
 
 
 def _taken(path: Path) -> str:

@@ -54,6 +54,11 @@ def _flag(name: str) -> int:
     return int(getattr(os, name, 0))  # not every platform has each
 
 
+def why(error: Exception) -> str:
+    """What hinders reading, without the number and the name that the system adds to it."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def read_bytes(path: Path, limit: int | None = DOCUMENT) -> bytes:
     """All of the regular file ``path``. Raises OSError as :func:`opened`, or if it has more than
     ``limit`` bytes; no more than that is read."""

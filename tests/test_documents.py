@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +110,21 @@ def test_a_new_file_is_made_where_nothing_is(tmp_path):
     with pytest.raises(UsageError, match="exists already"):
         documents.check_new_folder(tmp_path)
     documents.check_new_folder(tmp_path / "none")
+
+
+def test_what_could_not_be_written_after_the_work_is_refused_before_it(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    for check, name, said in (
+        (documents.check_writable, "", "it is a folder"),
+        (documents.check_new_folder, "file/sub/new", "file is a file"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            check(tmp_path / name)
+    monkeypatch.setattr(os, "access", lambda place, how: Path(place) != tmp_path)
+    documents.check_writable(tmp_path / "file")
+    for check in (documents.check_writable, documents.check_new, documents.check_new_folder):
+        with pytest.raises(UsageError, match=r"new cannot be written: this user may not write to"):
+            check(tmp_path / "new")
 
 
 def test_differences_are_said_leaf_by_leaf():

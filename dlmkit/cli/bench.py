@@ -164,6 +164,8 @@ def sampler(
     keep_freed()
     chosen = devices.choose(device)
     documents.check_writable(json_file, html)
+    if plots is not None:
+        documents.check_folder(plots)
     name = model or default_model()
     opened = open_model(name, overrides or (), device=chosen)
     if decoders or cache:

@@ -55,21 +55,21 @@ def perplexity(
 
     if draws % 2:
         raise UsageError(f"--draws {draws}: expected an even number")
+    read = []
+    for path in texts:
+        try:
+            read.append(files.read_text(path))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read: {files.why(error)}") from error
     opened = open_model(model, device=devices.choose(device))
     longest = opened.config.length
     if context is not None and context > longest:
         raise UsageError(f"--context {context}: the model's texts have at most {longest} tokens")
     size = context or longest
-    read = []
-    for path in texts:
-        try:
-            text = files.read_text(path)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} cannot be read: {error}") from error
-        read.append((text, opened.assembly.tokenizer.encode(text)))
     given = {"draws": draws, "block": block, "seed": seed}
     chosen = Scoring.model_validate(given)
-    found = measured(scorer(opened.parts, chosen), read, size, stride or max(1, size // 2), say)
+    pairs = [(text, opened.assembly.tokenizer.encode(text)) for text in read]
+    found = measured(scorer(opened.parts, chosen), pairs, size, stride or max(1, size // 2), say)
     if as_json:
         result_json({"model": model, **found.content()})
         return

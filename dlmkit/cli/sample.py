@@ -154,7 +154,7 @@ def _conversations(file: Path | None) -> list[Any]:
     except OSError as error:
         raise UsageError(f"--chat-file {file}: cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise UsageError(f"--chat-file {file}: {error}") from error
+        raise UsageError(f"--chat-file {file}: it is not JSON: {error}") from error
     if not isinstance(content, list) or not content:
         raise UsageError(
             f'--chat-file {file}: expected a list of turns {{"role": ..., "content": ...}}, or a '

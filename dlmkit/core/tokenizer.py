@@ -230,7 +230,7 @@ class Tokenizer:
         try:
             roles = documents.shaped(documents.read(folder / ROLES), _Roles)
         except (OSError, ValueError) as error:
-            raise DataError(f"{folder / ROLES} cannot be read: {error}") from error
+            raise DataError(f"{folder / ROLES} cannot be read: {files.why(error)}") from error
         end = roles.token("eos")
         pad = roles.token("pad") or end or PAD
         template = _template(folder, roles)
@@ -245,7 +245,7 @@ def _template(folder: Path, roles: _Roles) -> Template | None:
         try:
             source = files.read_text(path)
         except (OSError, ValueError) as error:
-            raise DataError(f"{path} cannot be read: {error}") from error
+            raise DataError(f"{path} cannot be read: {files.why(error)}") from error
     return None if source is None else Template(source, roles.tokens())
 
 

@@ -674,4 +674,4 @@ def _recipe(folder: Path) -> str:
     try:
         return files.read_text(folder / RECIPE)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / RECIPE} cannot be read: {error}") from error
+        raise CheckpointError(f"{folder / RECIPE} cannot be read: {files.why(error)}") from error

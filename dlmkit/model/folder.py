@@ -166,7 +166,7 @@ def carried(model: Model) -> dict[str, Path]:
         try:
             about = documents.shaped(documents.read(path), _Document)
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path} cannot be read: {error}") from error
+            raise CheckpointError(f"{path} cannot be read: {files.why(error)}") from error
         if about.subject.sha256 == digest:
             pictures = path.parent.glob(f"{path.stem}*.png")
             found |= {file.name: file for file in (path, *filter(files.is_png, pictures))}

@@ -123,7 +123,7 @@ def _shards(folder: Path, index: str) -> list[tuple[Path, str, set[str] | None]]
     try:
         content = documents.shaped(documents.read(folder / index), _Index)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / index} cannot be read: {error}") from error
+        raise CheckpointError(f"{folder / index} cannot be read: {files.why(error)}") from error
     promised: dict[str, set[str]] = {}
     for tensor, file in content.weight_map.items():
         if Path(file).name != file or file in ("", ".", ".."):
@@ -161,7 +161,7 @@ class _readable:
         if isinstance(error, FileNotFoundError):
             raise CheckpointError(f"{self.path} is missing") from error
         if isinstance(error, OSError | SafetensorError):
-            raise CheckpointError(f"{self.path} cannot be read: {error}") from error
+            raise CheckpointError(f"{self.path} cannot be read: {files.why(error)}") from error
 
 
 def _unpickled(path: Path, unpickled: Unpickled | None) -> Mapping[str, Tensor]:

@@ -185,7 +185,7 @@ def verify(folder: Path) -> None:
             size = path.stat().st_size
             same = size == entry["size"] and _entry(path)["sha256"] == entry["sha256"]
         except OSError as error:
-            raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+            raise CheckpointError(f"{path} cannot be read: {files.why(error)}") from error
         if size != entry["size"]:
             raise CheckpointError(f"{path} has {size} bytes, and was saved with {entry['size']}")
         if not same:
@@ -235,7 +235,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
         entries = documents.shaped(content, _Manifest).files
         intact = documents.intact(content) and text == _manifest_text(content)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
+        raise CheckpointError(f"{path} cannot be read: {files.why(error)}") from error
     strays = [name for name in entries if not _inside(name)]
     if strays:
         raise CheckpointError(f"{path} lists {files.quoted(strays[0])}, which is no file inside it")

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlmkit import folders
+from dlmkit import files, folders
 from dlmkit.errors import UsageError
 from dlmkit.training.folder import METRICS, RunFolder
 
@@ -32,7 +32,7 @@ def drawn(source: str | Path | Iterable[StepRecord]) -> Figure:
         try:
             records = read_metrics(path)
         except OSError as error:
-            raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+            raise UsageError(f"{path} cannot be read: {files.why(error)}") from error
         except ValueError as error:
             raise UsageError(str(error)) from error
     else:

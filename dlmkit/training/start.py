@@ -118,7 +118,7 @@ def _check_recipe(resolved: Resolved, checkpoint: Path, registry: Registry) -> N
     try:
         text = files.read_text(path)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
+        raise CheckpointError(f"{path} cannot be read: {files.why(error)}") from error
     saved = resolve_text(text, path, (), registry)
     before, now = (r.config.model_dump(mode="json", by_alias=True) for r in (saved, resolved))
     found = documents.differences(before, now)
