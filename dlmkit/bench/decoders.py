@@ -20,17 +20,16 @@ from torch import Tensor
 from dlmkit.core.tokens import MaskCorruption
 from dlmkit.errors import UsageError
 from dlmkit.evaluation.score import Scoring, scorer
-from dlmkit.exact.intervals import Interval, percentile
-from dlmkit.exits.quota import knob
+from dlmkit.exact.intervals import Interval, percentile, resamplings
+from dlmkit.exits.quota import DECODER, decoded, knob
 from dlmkit.model import Model, Run
 from dlmkit.plugin import Config, Part
-from dlmkit.recipe.assemble import assemble_sampling
-from dlmkit.sampling.parts import SamplingParts
+from dlmkit.report import markdown
 from dlmkit.sampling.requests import unconditional
 
 Say = Callable[[str], None]
 
-DECODER, RANDOM, SCHEDULE = "masked:decoder", "masked:random", "masked:schedule"
+RANDOM, SCHEDULE = "masked:random", "masked:schedule"
 NATURAL = {"masked:entropy-bound": "masked:entropy"}
 """The order of a quota that was published with one; others are run by confidence."""
 CONFIDENCE = "masked:confidence"
@@ -139,7 +138,7 @@ class Bench:
             metric.fit(model.data)
         self.metrics = metrics
         self.exact = next((m for m in metrics if hasattr(m, "per_text")), None)
-        self.judge = scorer(self._parts(RANDOM, Part(use=SCHEDULE)), Scoring(block=1))
+        self.judge = scorer(self._decoded(RANDOM, Part(use=SCHEDULE)).parts, Scoring(block=1))
         self.rules = self._rules()
 
     def run(self) -> dict[str, Any]:
@@ -194,21 +193,16 @@ class Bench:
                 rules.append(Rule(order, entry.qualified, pace))
         return rules
 
-    def _parts(self, order: str, quota: Part) -> SamplingParts:
+    def _decoded(self, order: str, quota: Part) -> Model:
         options = {"order": Part(use=order), "quota": quota}
-        config = self.model.config.model_copy(
-            update={"sampler": Part(use=DECODER, options=options), "exit": None, "freeze": None}
-        )
-        return assemble_sampling(self.model.assembly, config)
+        return decoded(self.model, Part(use=DECODER, options=options))
 
     def _drawn(
         self, order: str, quota: Part, steps: int, count: int, first: int
     ) -> tuple[list[tuple[int, ...]], Tensor]:
-        parts = self._parts(order, quota)
         run = Run(self.plan.seed, steps, self.plan.batch_size)
-        samples = replace(self.model, parts=parts).run(
-            unconditional(count, self.length, first), run
-        )
+        requests = unconditional(count, self.length, first)
+        samples = self._decoded(order, quota).run(requests, run)
         spent = torch.tensor([sample.evaluations for sample in samples], dtype=torch.float64)
         return [tuple(sample.ids) for sample in samples], spent
 
@@ -354,8 +348,7 @@ def _weights(texts: int) -> Float[Tensor, "R B"]:
 
     The same in every call, so runs are compared text by text.
     """
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.randint(texts, (RESAMPLES, texts), generator=generator)
+    drawn = torch.stack(list(resamplings(texts, RESAMPLES)))
     counts = torch.zeros(RESAMPLES, texts, dtype=torch.float64)
     counts.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
     return torch.cat((torch.ones(1, texts, dtype=torch.float64), counts)) / texts
@@ -410,33 +403,31 @@ def lines(content: Mapping[str, Any]) -> list[str]:
     """The document as a table and one sentence a rule."""
     protocol = content["protocol"]
     extra = [name for name in ("impossible",) if name in content["rows"][0]["quality"]]
-    found = [
-        f"{content['model']}: {protocol['texts']} texts of {protocol['length']} tokens, seed "
-        f"{protocol['seed']}; nats by {protocol['nats']}",
-        "",
-        "| order, quota | setting | evaluations | gap, nats/token | "
-        + "".join(f"{name} % | " for name in extra)
-        + "entropy | saved over the coarser grid % |",
-        "|---|---|---|---|" + "---|" * len(extra) + "---|---|",
-    ]
+    head = ["order, quota", "setting", "evaluations", "gap, nats/token"]
+    head += [*(f"{name} %" for name in extra), "entropy", "saved over the coarser grid %"]
+    table = []
     for row in content["rows"]:
+        quality = row["quality"]
         cells = [row["rule"].replace(" | ", ", ")]
         cells.append("" if row["setting"] is None else f"{row['setting']:.4g}")
         cells.append(f"{row['evaluations']:.2f}")
         cells.append(_with_interval(row["gap"], row["gap_interval"], 3))
         for name in extra:
-            quality = row["quality"]
-            ends = [quality[f"{name}_low"], quality[f"{name}_high"]]
-            cells.append(_with_interval(100 * quality[name], [100 * v for v in ends], 2))
+            ends = [100 * quality[f"{name}_low"], 100 * quality[f"{name}_high"]]
+            cells.append(_with_interval(100 * quality[name], ends, 2))
         cells.append(_with_interval(row["entropy"], row["entropy_interval"], 3))
         saved = row["saving"]
-        if saved is None:
-            cells.append("")
-        else:
-            ends = [100 * v for v in row["saving_interval"]]
-            cells.append(_with_interval(100 * saved, ends, 0))
-        found.append(f"| {' | '.join(cells)} |")
-    return [*found, "", *(verdict["sentence"] for verdict in content["verdicts"])]
+        between = [100 * value for value in row["saving_interval"] or ()]
+        cells.append("" if saved is None else _with_interval(100 * saved, between, 0))
+        table.append(cells)
+    return [
+        f"{content['model']}: {protocol['texts']} texts of {protocol['length']} tokens, seed "
+        f"{protocol['seed']}; nats by {protocol['nats']}",
+        "",
+        *markdown(head, table).splitlines(),
+        "",
+        *(verdict["sentence"] for verdict in content["verdicts"]),
+    ]
 
 
 def _with_interval(value: float, ends: Sequence[float], digits: int) -> str:

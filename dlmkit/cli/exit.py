@@ -146,7 +146,10 @@ def quota(
     batch_size: options.BatchSize = None,
     overrides: options.Overrides = None,
     device: options.Device = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="The certificate to write.")
+    ] = None,
+    as_json: Annotated[bool, options.json("The result as JSON.")] = False,
 ) -> None:
     """Find a quota's number whose texts are those of one token a step, within a promise.
 
@@ -157,13 +160,16 @@ def quota(
     """
     from dataclasses import asdict
 
-    from dlmkit import devices
+    from dlmkit import devices, documents
     from dlmkit.errors import UsageError
-    from dlmkit.exits.quota import Promise, calibrate_quota, knob_of
+    from dlmkit.evaluation.conditions import CONTINUED, conditions
+    from dlmkit.exits.certificate import Certificate
+    from dlmkit.exits.quota import Promise, calibrate_quota, decoded, knob_of, sampler
     from dlmkit.model import Run, open_model
     from dlmkit.plugin import Part
     from dlmkit.sampling.requests import Request
 
+    documents.check_new(out)
     opened = open_model(model, overrides or (), device=devices.choose(device))
     registry = opened.assembly.registry
     use = registry.find("quota", quota).qualified
@@ -174,12 +180,13 @@ def quota(
         own = ids[attend].tolist()
         known = max(1, len(own) * given // 100)
         requests.append(Request.prompt(row, own[:known], len(own)))
+    by, knob = Part(use=registry.find("order", order).qualified), knob_of(registry, use)
     found = calibrate_quota(
         opened,
         requests,
-        Part(use=registry.find("order", order).qualified),
+        by,
         use,
-        knob_of(registry, use),
+        knob,
         _numbers(thresholds),
         promise,
         Run(batch_size=batch_size),
@@ -193,6 +200,18 @@ def quota(
         result(_table([found], full))
     if found.threshold is None:
         raise UsageError(_nothing([found], epsilon, delta, count - round(0.25 * count)))
+    if out is not None:
+        part = sampler(by, Part(use=use, options={knob: found.threshold}))
+        chosen = decoded(opened, part)
+        Certificate(
+            rule=chosen.config.sampler.model_dump(mode="json", by_alias=True),
+            threshold=found.threshold,
+            guarantee={**asdict(promise), "loss": "row", "against": "one token a step"},
+            conditions={**conditions(chosen, requests, opened.config.length), "prompts": CONTINUED},
+            evidence={**_entry(found), "given": given, "texts": count},
+            key="sampler",
+        ).save(out)
+        say(f"{out}: apply it by 'dlmkit sample MODEL --exit-certificate {out} --prompt ...'")
 
 
 def _best(found: Sequence[Calibrated]) -> int | None:

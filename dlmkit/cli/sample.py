@@ -84,7 +84,9 @@ def sample(
     exit_certificate: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Halt by the rule of a certificate, where it holds alone."
+            metavar="FILE",
+            help="Halt, or write, by the rule of a certificate, where it holds alone; in as many "
+            "steps unless --steps says otherwise.",
         ),
     ] = None,
     weights: options.Held = None,
@@ -98,7 +100,7 @@ def sample(
     the order --prompt, --infill, --prompts, --chat, --chat-file.
     """
     from dlmkit import devices
-    from dlmkit.evaluation.conditions import exit_override, require
+    from dlmkit.evaluation.conditions import certified, require
     from dlmkit.exits.certificate import Certificate
     from dlmkit.model import Run, longest, open_model
     from dlmkit.training.memory import keep_freed
@@ -108,7 +110,8 @@ def sample(
     set_ = [*short.overrides(sampler, grid, exit, freeze, guidance or ()), *(overrides or ())]
     certificate = None if exit_certificate is None else Certificate.load(exit_certificate)
     if certificate is not None:
-        set_.append(exit_override(certificate, set_))
+        set_.append(certified(certificate, set_))
+        steps = steps or certificate.conditions.get("steps")
     lines = options.lines_of(prompts)
     chats = [*(chat or []), *_conversations(chat_file)]
     several = len(prompt or []) + len(infill or []) + len(lines) + len(chats) > 1

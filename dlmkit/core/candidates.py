@@ -8,11 +8,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from dlmkit import rows
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.sampler import Step
-from dlmkit.core.tokens import positions_at_once
+from dlmkit.core.tokens import in_blocks
 from dlmkit.kernels import vocabulary
 from dlmkit.kernels.vocabulary import Certainty
 from dlmkit.noise import Noise
@@ -53,38 +52,24 @@ class Candidates:
     def certainty(self) -> Certainty:
         """Of every open position, (B, L): the likeliest token, its log-probability and the
         runner-up's, and the entropy in nats. Elsewhere as of nothing: minus infinity and 0."""
-        places = rows.places(self.open)
-        found = _certainty(self.space, self.prediction, places)
+        space, query = self.space, self.prediction.query
+        parts = [
+            (at, vocabulary.certainty(space.logits(query[at][None])[0]))
+            for at in in_blocks(self.open, space.vocab_size)
+        ]
         fresh = self.prediction.lse
-        whole = Certainty(
-            torch.zeros_like(self.ids),
-            torch.full_like(fresh, -torch.inf),
-            torch.full_like(fresh, -torch.inf),
-            torch.zeros_like(fresh),
-        )
-        return Certainty(
-            *(
-                all_.index_put(places, part.to(all_.dtype))
-                for all_, part in zip(whole, found, strict=True)
-            )
-        )
+        never = torch.full_like(fresh, -torch.inf)
+        whole = Certainty(torch.zeros_like(self.ids), never, never.clone(), torch.zeros_like(fresh))
+        for at, part in parts:
+            for all_, values in zip(whole, part, strict=True):
+                all_[at] = values.to(all_.dtype)
+        return whole
 
     @property
     def progress(self) -> tuple[Tensor, Tensor]:
         """The share of its steps that a row has done before this one and after it, float64[B]."""
         steps = self.steps.double()
         return (self.steps - self.left) / steps, (self.steps - self.left + 1) / steps
-
-
-def _certainty(
-    space: EmbeddingSpace, prediction: Prediction, places: tuple[Tensor, Tensor]
-) -> Certainty:
-    block = positions_at_once(prediction.query.device, space.vocab_size)
-    parts = [
-        vocabulary.certainty(space.logits(prediction.query[at][None])[0])
-        for at in zip(*(index.split(block) for index in places), strict=True)
-    ]
-    return Certainty(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
 def ranks(scores: PerPosition, open: Mask, noise: Noise) -> Ids:

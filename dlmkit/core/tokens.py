@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -30,6 +32,13 @@ a token that is uncovered moves a symmetric divergence by about a hundred nats, 
 def positions_at_once(device: torch.device, vocab_size: int) -> int:
     """Positions of a block in which each takes ``vocab_size`` numbers."""
     return max(1, NUMBERS.get(device.type, WIDE_NUMBERS) // vocab_size)
+
+
+def in_blocks(mask: Mask, vocab_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """:func:`~dlmkit.rows.places` of ``mask``, a block at a time: draws and sums over the
+    vocabulary take several numbers for each of its tokens."""
+    block = positions_at_once(mask.device, vocab_size)
+    return zip(*(index.split(block) for index in rows.places(mask)), strict=True)
 
 
 def masked_share(level: Level) -> Tensor:
@@ -118,12 +127,10 @@ class DiscreteSpace(EmbeddingSpace):
     def draw(self, query: Query, wanted: Mask, noise: Noise, draw: int) -> Ids:
         """A token of the prediction at every ``wanted`` position, by draw ``draw`` of ``noise``.
 
-        Drawn there alone, in float64 (:func:`categorical`), and 0 elsewhere. In blocks, since a
-        draw takes several float64 numbers for each token of the vocabulary.
+        Drawn there alone, in float64 (:func:`categorical`), and 0 elsewhere.
         """
         tokens = torch.zeros_like(wanted, dtype=torch.int64)
-        block = positions_at_once(query.device, self.vocab_size)
-        for at in zip(*(index.split(block) for index in rows.places(wanted)), strict=True):
+        for at in in_blocks(wanted, self.vocab_size):
             logits = self.logits(query[at][None])[0]
             u = noise.uniform(draw, (query.shape[1], self.vocab_size), torch.float64, at)
             tokens[at] = categorical(logits, u)

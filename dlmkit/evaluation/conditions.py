@@ -18,7 +18,7 @@ from dlmkit.sampling.requests import Request
 from dlmkit.training.environment import attention_used
 from dlmkit.version import __version__
 
-UNCONDITIONAL = "unconditional"
+UNCONDITIONAL, CONTINUED = "unconditional", "beginnings of texts"
 _FREE = {"count", "measured", "batch_size", "refresh"}
 """Keys of the recipe's ``sample`` that change no text, which depends on seed and index alone, or
 are in the words of another."""
@@ -70,23 +70,28 @@ def names(overrides: Sequence[str], *keys: str) -> list[str]:
     return [override for override in overrides if key(override) in keys]
 
 
-def exit_override(certificate: Certificate, overrides: Sequence[str]) -> str:
+def certified(certificate: Certificate, overrides: Sequence[str]) -> str:
     """The override that puts the certificate's rule into a recipe.
 
-    Raises UsageError if ``overrides`` name an exit rule as well.
+    Raises UsageError if ``overrides`` name that part as well.
     """
-    for override in names(overrides, "exit"):
-        raise UsageError(
-            f"{typed(override)}: the certificate names the exit rule; drop one of them"
-        )
-    return f"exit={inline(certificate.rule)}"
+    part = "exit rule" if certificate.key == "exit" else "sampler"
+    for override in names(overrides, certificate.key):
+        raise UsageError(f"{typed(override)}: the certificate names the {part}; drop one of them")
+    return f"{certificate.key}={inline(certificate.rule)}"
 
 
 def require(
     certificate: Certificate, model: Model, requests: Iterable[Request], steps: int | None
 ) -> None:
-    """Raise UsageError, naming each difference, unless the certificate's conditions are these."""
-    found = documents.differences(certificate.conditions, conditions(model, requests, steps))
+    """Raise UsageError, naming each difference, unless the certificate's conditions are these.
+
+    A quota's are of texts like those that it was tested on, each continued from a beginning.
+    """
+    here = conditions(model, requests, steps)
+    if certificate.key == "sampler" and here["prompts"] != UNCONDITIONAL:
+        here["prompts"] = CONTINUED
+    found = documents.differences(certificate.conditions, here)
     unlike = [
         f"{one.key}: given {documents.word(one.after)}, expected {documents.word(one.before)}"
         for one in found

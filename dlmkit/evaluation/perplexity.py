@@ -10,9 +10,7 @@ import torch
 
 from dlmkit.errors import DataError, UsageError
 from dlmkit.evaluation.score import Scorer, key
-from dlmkit.exact.intervals import Interval, percentile
-
-RESAMPLES = 2000
+from dlmkit.exact.intervals import Interval, percentile, resampled_means
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,12 @@ def windows(tokens: int, context: int, stride: int) -> Iterator[Window]:
         stop = min(tokens, context if stop == 0 else stop + stride)
         yield Window(max(0, stop - context), scored, stop)
         scored = stop
+
+
+def scored(scorer: Scorer, ids: Sequence[int], window: Window) -> float:
+    """-log p of a window's tokens, in nats, or a bound; its draws are keyed by its own tokens."""
+    some, first = ids[window.start : window.stop], window.scored - window.start
+    return scorer.nats(some, first, key(some[:first], some[first:]))
 
 
 @dataclass(frozen=True)
@@ -89,9 +93,7 @@ def perplexity(
     counts, nats = [], []
     for _, ids in texts:
         for window in windows(len(ids), context, stride):
-            some = list(ids[window.start : window.stop])
-            first = window.scored - window.start
-            nats.append(scorer.nats(some, first, key(some[:first], some[first:])))
+            nats.append(scored(scorer, ids, window))
             counts.append(window.stop - window.scored)
             if len(counts) % 100 == 0:
                 say(f"{len(counts)} windows, {sum(nats) / sum(counts):.4f} nats a token so far")
@@ -119,7 +121,6 @@ def perplexity(
 
 def _mean(nats: torch.Tensor, tokens: torch.Tensor) -> tuple[float, float, float]:
     """Nats a token, and its interval: windows are drawn anew, with their tokens."""
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.randint(len(nats), (RESAMPLES, len(nats)), generator=generator)
-    interval = percentile(nats[drawn].sum(dim=1) / tokens[drawn].sum(dim=1), 0.95)
+    means = resampled_means(torch.stack((nats, tokens), dim=1))
+    interval = percentile(means[:, 0] / means[:, 1])
     return float(nats.sum() / tokens.sum()), interval.low, interval.high

@@ -1,11 +1,11 @@
-"""Certificates: an exit rule, what was shown of it, and where that holds. One JSON file."""
+"""Certificates: an exit rule or a quota, what was shown of it, and where that holds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dlmkit import documents
 
@@ -18,7 +18,8 @@ CERTIFICATE = documents.Kind(
 class Certificate:
     """With probability 1 - delta over the ``texts``, the rule's expected loss is <= epsilon.
 
-    ``rule`` is the part with its threshold, every option resolved. ``guarantee`` holds epsilon,
+    ``rule`` is the part with its threshold, every option resolved, which stands under ``key`` in a
+    recipe: an exit rule, or a sampler with its quota. ``guarantee`` holds epsilon,
     delta, the loss and its tolerance; ``conditions`` all that it holds under, which is compared
     before the rule is applied; ``evidence`` what was measured, which is not.
     """
@@ -28,6 +29,7 @@ class Certificate:
     guarantee: Mapping[str, Any]
     conditions: Mapping[str, Any]
     evidence: Mapping[str, Any]
+    key: Literal["exit", "sampler"] = "exit"
 
     def save(self, path: Path) -> None:
         """Write it to the new file ``path``. Raises UsageError if it cannot be written."""

@@ -21,7 +21,7 @@ from dlmkit.exits.replay import Replay
 from dlmkit.model import Model, Run
 from dlmkit.noise import Noise
 from dlmkit.plugin import Config, Part
-from dlmkit.recipe.assemble import assemble_sampling
+from dlmkit.recipe.write import inline
 from dlmkit.registry.lookup import Registry
 from dlmkit.sampling.requests import Request
 
@@ -56,6 +56,12 @@ def sampler(order: Part, quota: Part) -> Part:
     return Part(use=DECODER, options={"order": order, "quota": quota, "draw": {"temperature": 0}})
 
 
+def decoded(model: Model, part: Part) -> Model:
+    """``model`` with the sampler ``part``, where nothing but that ends a text."""
+    words = inline(part.model_dump(mode="json", by_alias=True))
+    return model.with_(f"sampler={words}", "exit=null", "freeze=null")
+
+
 def calibrate_quota(
     model: Model,
     requests: Sequence[Request],
@@ -87,14 +93,14 @@ def calibrate_quota(
     first, rest = drawn[:count].sort().values, drawn[count:].sort().values
     check_levels(promise.epsilon, promise.delta, len(rest), 1)
     generated = _generated(requests, model.config.length)
-    steps = int(generated.sum(dim=1).max())
-    whole, full = _run(model, requests, sampler(order, _one()), run, steps)
+    run = replace(run, steps=model.config.length)  # enough for one token a step
+    whole, full = _run(model, requests, sampler(order, _one()), run)
     ran: dict[float, Replay] = {}
 
     def at(threshold: float) -> Replay:
         if threshold not in ran:
             part = sampler(order, Part(use=quota, options={knob: threshold}))
-            ids, spent = _run(model, requests, part, run, steps)
+            ids, spent = _run(model, requests, part, run)
             differs = ((ids != whole) & generated).sum(dim=1).double()
             lost = differs / generated.sum(dim=1)
             ran[threshold] = Replay(spent, spent, ids, lost, round(float(full.double().mean())))
@@ -124,14 +130,9 @@ def _generated(requests: Sequence[Request], length: int) -> Tensor:
     return generated
 
 
-def _run(
-    model: Model, requests: Sequence[Request], part: Part, run: Run, steps: int
-) -> tuple[Tensor, Tensor]:
+def _run(model: Model, requests: Sequence[Request], part: Part, run: Run) -> tuple[Tensor, Tensor]:
     """(ids padded to the model's length, evaluations), a row a request, in the requests' order."""
-    config = model.config.model_copy(update={"sampler": part, "exit": None, "freeze": None})
-    parts = assemble_sampling(model.assembly, config)
-    chosen = Run(run.seed, steps, run.batch_size, run.length)
-    samples = replace(model, parts=parts).run(requests, chosen)
+    samples = decoded(model, part).run(requests, run)
     found: Mapping[int, Any] = {sample.row: sample for sample in samples}
     ids = torch.zeros(len(requests), model.config.length, dtype=torch.int64)
     for place, request in enumerate(requests):

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from dlmkit import devices
 from dlmkit.errors import Notice, UsageError
-from dlmkit.evaluation.perplexity import windows
+from dlmkit.evaluation.perplexity import scored, windows
 from dlmkit.evaluation.score import Scoring, key, scorer
 from dlmkit.model import Model, Run, open_model
 from dlmkit.sampling.requests import Request
@@ -100,11 +100,9 @@ class DlmkitLM(LM):
         """Of each text: the sum over windows of the model's length, each token once."""
 
         def answer(args: Sequence[str]) -> float:
-            ids, total = self._encode(args[0]), 0.0
-            for window in windows(len(ids), self.length, self.stride):
-                some, first = ids[window.start : window.stop], window.scored - window.start
-                total -= self.scorer.nats(some, first, key(some[:first], some[first:]))
-            return total
+            ids = self._encode(args[0])
+            cut = windows(len(ids), self.length, self.stride)
+            return -sum(scored(self.scorer, ids, window) for window in cut)
 
         return self._shared(requests, answer)
 

@@ -6,10 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dlmkit import rows
 from dlmkit.core.candidates import TOKEN
 from dlmkit.core.embedding import EmbeddingSpace
-from dlmkit.core.tokens import categorical, positions_at_once
+from dlmkit.core.tokens import categorical, in_blocks
 from dlmkit.noise import Noise
 from dlmkit.types import Ids, Mask, PerPosition, Query
 from dlmkit_masked import configs
@@ -38,14 +37,12 @@ def draw(
 ) -> tuple[Ids, PerPosition]:
     """(a token at every position that is ``chosen``, its log-probability), 0 elsewhere.
 
-    The log-probability is that of the undivided logits. In blocks, since a draw takes several
-    float64 numbers for each token of the vocabulary.
+    The log-probability is that of the undivided logits.
     """
     tokens = torch.zeros_like(chosen, dtype=torch.int64)
     written = torch.zeros_like(chosen, dtype=torch.float32)
     size, length = space.vocab_size, chosen.shape[1]
-    block = positions_at_once(query.device, size)
-    for at in zip(*(index.split(block) for index in rows.places(chosen)), strict=True):
+    for at in in_blocks(chosen, size):
         logits = space.logits(query[at][None])[0]
         if config.temperature == 0.0:
             token = logits.argmax(dim=-1)

@@ -16,7 +16,7 @@ from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.exits import BUILT_IN, ExitCriterion, Statistic, at_positions
 from dlmkit.core.quota import Quota
 from dlmkit.core.schedule import Level
-from dlmkit.core.tokens import masked_share, positions_at_once
+from dlmkit.core.tokens import in_blocks, masked_share
 from dlmkit.plugin import Part
 from dlmkit.types import Ids, Index, Mask, PerPosition, PerRow, Query
 from dlmkit_masked import configs
@@ -192,8 +192,7 @@ class Stable(Quota):
     def _moved(self, now: Query, before: Query, open: Mask) -> Tensor:
         """KL(now || before) at the positions ``open``, 0 elsewhere, in nats."""
         result = torch.zeros_like(open, dtype=torch.float32)
-        block = positions_at_once(now.device, self.space.vocab_size)
-        for at in zip(*(index.split(block) for index in rows.places(open)), strict=True):
+        for at in in_blocks(open, self.space.vocab_size):
             p, r = (
                 self.space.logits(query[at][None])[0].float().log_softmax(dim=-1)
                 for query in (now, before.to(now.dtype))
@@ -254,9 +253,7 @@ class ByRule(Quota):
     ) -> PerPosition:
         """``statistic`` at the open positions, block by block; elsewhere 0."""
         result = torch.zeros_like(now.lse)
-        block = positions_at_once(now.query.device, self.space.vocab_size)
-        index = rows.places(candidates.open)
-        for at in zip(*(part.split(block) for part in index), strict=True):
+        for at in in_blocks(candidates.open, self.space.vocab_size):
             here, there = (_part(prediction, at) for prediction in (now, before))
             result[at] = statistic.per_position(self.space, here, there)[0].to(result.dtype)
         if statistic.needs_before:

@@ -77,6 +77,22 @@ def test_what_cannot_be_compared_is_refused(model: Model):
         calibrate_quota(open_model("markov"), prompts(model, 8), *arguments)
 
 
+def test_a_certificate_is_applied_where_it_holds(tmp_path, capsys):
+    out, small = tmp_path / "quota.json", [w for o in SMALL for w in ("--set", o)]
+    words = ["--thresholds", "0.3,0.9", "--epsilon", "0.7", "--delta", "0.2", "--out", str(out)]
+    assert main(["exit", "quota", "markov_masked", "-n", "60", *words]) == 0
+    sample = ["sample", "markov_masked", "-n", "2", "--exit-certificate", str(out), "--json"]
+    capsys.readouterr()
+    assert main([*sample, "--prompt", "w00 w01"]) == 0, capsys.readouterr().err
+    content = json.loads(capsys.readouterr().out)
+    assert len(content) == 2
+    assert main(sample) == 2
+    assert "prompts: given unconditional, expected beginnings of texts" in capsys.readouterr().err
+    assert main([*sample, "--prompt", "w00 w01", "--sampler", "mdlm:unmasking"]) == 2
+    assert "the certificate names the sampler" in capsys.readouterr().err
+    assert main([*sample, "--prompt", "w00 w01", *small]) == 2
+
+
 def test_the_command(capsys):
     words = ["exit", "quota", "markov_masked", "-n", "90", "--thresholds", "0.3,0.9"]
     assert main([*words, "--epsilon", "0.2", "--json"]) in (0, 2)
