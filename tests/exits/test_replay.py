@@ -45,6 +45,7 @@ RULES = {
     "fraction": part("fraction", fraction=0.4),
     "level": part("level", sigma=0.9),
     "margin": part("margin", threshold=0.6),
+    "falling": part("falling", threshold=3.0),
     "switches": part("switches", most=1, steps=3),
     "stable-and-confident": part("stable-and-confident", threshold=0.4, steps=2),
     "patience": part("patience", rule=part("jeffreys", threshold=0.1), steps=3),
