@@ -33,7 +33,10 @@ class Certificate:
 
     def save(self, path: Path) -> None:
         """Write it to the new file ``path``. Raises UsageError if it cannot be written."""
-        documents.write_new(path, documents.text(CERTIFICATE.sealed(asdict(self))))
+        content = asdict(self)
+        if self.key == "exit":  # as certificates are that were written before there were others
+            del content["key"]
+        documents.write_new(path, documents.text(CERTIFICATE.sealed(content)))
 
     @staticmethod
     def load(path: Path) -> Certificate:
