@@ -40,7 +40,7 @@ class Softened(Config):
 class Backward(Attention):
     """Softmax attention to the position itself and to those before it."""
 
-    name = "causal"
+    name = kernel = "causal"
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, attend: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -95,7 +95,8 @@ class _Softened(Wrapped):
     ) -> Prediction:
         said, space = super().__call__(x, level, previous, conditioning), self.guidance.space
         query = said.query / self.guidance.temperature
-        query = query + (said.lse - space.logits(query).logsumexp(dim=-1))[..., None]
+        if space.query_dim == space.vocab_size:
+            query = query + (said.lse - space.logits(query).logsumexp(dim=-1))[..., None]
         x0, lse = space.read(query)
         return replace(said, query=query, lse=lse, x0_mean=x0, x0_step=x0)
 

@@ -13,8 +13,8 @@ noise, in one evaluation (of the autoregressive model, its likelihood). Then, of
 
 - nats a character of its texts under the judge (``--judge``: a causal model of transformers; else
   a 6-gram model of the training text) and entropy of their pooled words, by evaluations;
-- the same over temperatures at one number of evaluations: of the score where noise is Gaussian,
-  else of the predicted distribution;
+- the same over temperatures at one number of evaluations: of the score where embeddings are in
+  Gaussian noise, else of the predicted distribution;
 - the share of open tokens that it fills in as the text has them; its bound, if it has one, on
   unconditional held-out rows; seconds a text.
 
@@ -129,7 +129,7 @@ def step_flops(model: Model) -> int:
     """FLOPs of one training step, forward and backward, by the shapes of its matrix products."""
     size, objective = model.config.train.batch_size, model.assembly.objective.train()
     slots = torch.arange(size)
-    batch = model.assembly.data.stream(0, size).read(0, slots)
+    batch = model.data.stream(0, size).read(0, slots)
     u = stratified(0, 0, size, torch.device("cpu"))
     draws = Draws(u, Noise.keyed(0, slots, 0), torch.zeros(size, dtype=torch.int64))
     counter = FlopCounterMode(display=False)
@@ -172,7 +172,7 @@ def train(words: Sequence[str], steps: int, rate: float, seed: int, folder: Path
         "train.checkpoint_every=250",
         "metric=[]",
         "sample.count=1",
-        "sample.steps=8",
+        "sample.steps=48",  # as many as a row has tokens
     ]
     options = [part for item in sets for part in ("--set", item)]
     command = ["--plugin", str(CAUSAL), "train", words[0], "--out", str(folder)]
@@ -222,8 +222,9 @@ def infilled(model: Model, batch: Batch, steps: int, size: int) -> float:
 
 def softened(model: Model, temperature: float) -> Model:
     """``model`` at a temperature."""
-    gaussian = isinstance(model.assembly.objective.space.corruption, GaussianCorruption)
-    name = "samplers:score-temperature" if gaussian else "causal:softmax-temperature"
+    space = model.assembly.objective.space
+    scored = space.tied and isinstance(space.corruption, GaussianCorruption)
+    name = "samplers:score-temperature" if scored else "causal:softmax-temperature"
     return model.with_(f"guidance=[{{use: {name}, with: {{temperature: {temperature}}}}}]")
 
 
@@ -238,7 +239,7 @@ class Judges:
         )
         self.metrics: list[Metric] = [
             registry.build("metric", part, context)
-            for part in (judge, Part(use="text:ngram-entropy"))
+            for part in (judge, Part(use="text:ngram-entropy", options={"unit": "words"}))
         ]
         for metric in self.metrics:
             metric.fit(data)
@@ -252,7 +253,7 @@ class Judges:
 
 def measured(model: Model, judges: Judges, asked: argparse.Namespace, name: str) -> dict[str, Any]:
     """Everything that the table and the picture show of one trained model."""
-    batch = model.assembly.data.validation(asked.rows)
+    batch = model.data.validation(asked.rows)
     objective = model.assembly.registry.find("objective", model.config.objective.use)
     found: dict[str, Any] = {"sampler": model.config.sampler.use, "points": {}, "frontier": {}}
     if "likelihood-bound" in objective.component.provides:
@@ -305,7 +306,7 @@ def trained(name: str, words: tuple[str, ...], asked: argparse.Namespace, judges
 
     def tried(rate: float) -> dict[str, float]:
         model = run(rate, asked.seeds[0])
-        batch = model.assembly.data.validation(asked.rows)
+        batch = model.data.validation(asked.rows)
         return {"rate": rate, "nats": (loss if name == "ar" else filling)(model, batch)}
 
     rates = [
