@@ -398,9 +398,9 @@ def picture(found: Found, human: Mapping[str, float], at: int, file: Path) -> No
         report.reference(left, human["nats"], "held-out text")
         report.real(right, human["entropy"], human["nats"], "held-out text")
         left.set_xscale("log", base=2)
-        report.plain_numbers(left.xaxis)
+        left.xaxis.set_major_formatter("{x:g}")
         left.set(xlabel="evaluations of the network", ylabel="nats a character under the judge")
-        right.set(xlabel=f"entropy of pooled words, nats; over temperature at {at} evaluations")
+        right.set(xlabel=f"entropy of pooled words, nats ({at} evaluations)")
         report.legend(figure, [left, right])
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
 
