@@ -100,8 +100,9 @@ class Prediction(RecipeObjective):
         self.conditioning_dropout = config.conditioning_dropout
 
     def denoise(self) -> SharedDecoder:
-        like = next(self.network.parameters())
-        last = self.schedule.level(like.new_tensor(self.schedule.t_min, dtype=torch.float64)).ratio
+        device = next(self.network.parameters()).device
+        t = torch.full((), self.schedule.t_min, dtype=torch.float64, device=device)
+        last = self.schedule.level(t).ratio
         return SharedDecoder(self.space, self.network, self.self_conditioning > 0, last)
 
     def forward(self, batch: Batch, draws: Draws) -> LossParts:

@@ -34,7 +34,7 @@ def shipped(device, *overrides):
 
 def grammar(device, name):
     torch.manual_seed(0)
-    config = load_recipe(f"{name}:{name}_grammar", [], REGISTRY).config
+    config = load_recipe(f"{name}_grammar", [], REGISTRY).config
     assembly = assemble(config, REGISTRY, device=device)
     assembly.objective.eval()
     return assemble_sampling(assembly), config.length
@@ -83,7 +83,7 @@ def test_the_host_waits_for_no_step_that_ends_nothing(accelerator, sampler):
     assert all(launches(seen, *LOOP) <= 12 for seen, _ in found[1 : STEPS - 1])
 
 
-@pytest.mark.parametrize("name", ["mdlm", "ssd", "plaid", "langflow"])
+@pytest.mark.parametrize("name", ["mdlm", "ssd", "plaid", "langflow", "flm", "sflm", "elf"])
 def test_nor_with_the_models_of_other_papers(accelerator, name):
     free_of_waits(turns(grammar(accelerator, name)))
 

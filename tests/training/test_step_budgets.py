@@ -50,9 +50,9 @@ def test_noise_and_schedule_take_150_launches_a_step(accelerator, recipe, schedu
     assert seen.waits == 1, "the loss and the norm, read together"
 
 
-@pytest.mark.parametrize("name", ["mdlm", "ssd", "plaid", "langflow"])
+@pytest.mark.parametrize("name", ["mdlm", "ssd", "plaid", "langflow", "flm", "sflm", "elf"])
 def test_a_step_of_other_papers_models_waits_once(accelerator, name):
-    seen = last_step(accelerator, f"{name}:{name}_grammar")
+    seen = last_step(accelerator, f"{name}_grammar")
     assert 0 < spent(seen) <= 150
     assert seen.waits == 1
 
