@@ -203,6 +203,23 @@ def test_a_smaller_student_begins_at_random(teacher):
     list(student.train())
 
 
+@pytest.mark.parametrize(("name", "solver"), [("flm", "samplers:euler"), ("sflm", "flow:geodesic")])
+def test_flows_are_distilled_by_steps_of_their_own_samplers(name, solver, tmp_path):
+    """S-FLM's path bends along the sphere, and its teacher's step stays there."""
+    own = compose(**config(f"{name}_grammar", "train.steps=1"))
+    own.save(tmp_path / "teacher")
+    parts = {"teacher": str(tmp_path / "teacher"), "passes": 1, "solver": {"use": solver}}
+    recipe = config(f"{name}_grammar", "train.steps=1")
+    recipe["objective"] = {"use": "distil:consistency", "with": parts}
+    student = compose(**recipe)
+    before = weights(student.assembly.objective)
+    assert all(0.0 <= record.loss < 1.0 for record in student.train())
+    after = weights(student.assembly.objective)
+    kept = {name for name in before if torch.equal(after[name], before[name])}
+    assert ("space.weight" in kept) == (name == "sflm"), "one-hot vectors have no other place"
+    assert student.sample(1, steps=2)[0].evaluations == 2
+
+
 def test_no_such_teacher_is_one_message(tmp_path, capsys):
     sets = [w for s in (*SMALL, "objective.with.teacher=nobody") for w in ("--set", s)]
     code = main(["train", "consistency_grammar", "--out", str(tmp_path / "run"), *sets])
