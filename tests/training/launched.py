@@ -65,6 +65,10 @@ def wait(children: list[int]) -> list[int]:
 
 
 if __name__ == "__main__":
-    import dlmkit.training.run  # noqa: F401  imported once, before any fork
+    # once, before any fork: a run's pictures and torch's optimisers import 1.7 s of modules
+    import matplotlib.backends.backend_agg  # noqa: F401
+    import torch._dynamo  # noqa: F401
+
+    import dlmkit.training.run  # noqa: F401
 
     print(json.dumps([wait(start(size, words)) for size, words in json.load(sys.stdin)]))
