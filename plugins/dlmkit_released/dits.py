@@ -264,6 +264,11 @@ class Sedd(DitFamily):
     def mask(self, config: Mapping[str, Any], tokens: Mapping[str, int], size: int) -> int:
         return size - 1
 
+    def convert(self, config: Mapping[str, Any], tokens: Mapping[str, int]) -> Conversion:
+        masked = super().convert(config, tokens)
+        own = {"objective": {"use": "sedd:score-entropy"}, "sampler": {"use": "sedd:tweedie"}}
+        return replace(masked, recipe={**masked.recipe, **own})
+
     def after(self, logits: Logits, inputs: Mapping[str, Tensor], space: DiscreteSpace) -> Logits:
         ids, sigma = inputs["input_ids"], inputs["sigma"]
         noise = torch.where(sigma < 0.5, sigma.expm1(), sigma.exp() - 1.0).log()[:, None, None]

@@ -13,22 +13,35 @@ from torch import Tensor
 
 from dlmkit import rows
 from dlmkit.core.schedule import Level
-from dlmkit.core.tokens import DiscreteSpace, TokenSpace, masked_share, score_entropy, uniformity
+from dlmkit.core.tokens import (
+    IMPOSSIBLE,
+    DiscreteSpace,
+    TokenSpace,
+    masked_share,
+    score_entropy,
+    uniformity,
+)
 from dlmkit.types import Ids, Logits, PerPosition
 
 
 class Absorbing:
     """Tokens become masks. Of a mask s_y is r_y (1 - m) / m; nothing else goes anywhere.
 
-    The output is log s_y m / (1 - m) + log V: SEDD's scaling. It need not sum to 1, nor need r.
+    The output is log s_y m / (1 - m) + log V: SEDD's scaling. It need not sum to 1, nor need r. A
+    mask that has a logit is no token.
     """
 
     def __init__(self, space: TokenSpace) -> None:
-        self.size, self.mask = space.vocab_size, space.corruption.mask
+        self.mask = space.corruption.mask
+        self.beside = self.mask < space.vocab_size
+        self.size = space.vocab_size - self.beside
 
     def others_say(self, output: Logits, x: Ids, level: Level) -> Logits:
         """log r of every token."""
-        return output - math.log(self.size)
+        log_r = output - math.log(self.size)
+        if self.beside:
+            log_r = log_r.index_fill(-1, torch.tensor(self.mask, device=log_r.device), IMPOSSIBLE)
+        return log_r
 
     def entropy(self, output: Logits, x: Ids, ids: Ids, level: Level) -> PerPosition:
         """Equation 5 of every position, of which ``ids`` is the token, per unit of total noise."""

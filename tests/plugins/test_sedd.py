@@ -19,6 +19,7 @@ from dlmkit_cdcd.masking import NoMasking
 from dlmkit_mdlm import configs as mdlm
 from dlmkit_mdlm.objective import MaskedBound
 from dlmkit_mdlm.schedule import LogLinear
+from dlmkit_sedd.graphs import graph_of
 from dlmkit_sedd.parts import GeometricNoise, ScoreEntropy
 from dlmkit_sedd.plugin import Geometric, Nothing
 from dlmkit_sedd.sampler import TauLeaping, Tweedie
@@ -244,3 +245,18 @@ def test_texts_in_small_steps_have_the_law_of_the_chain(masked, sampler):
     found = torch.bincount((x * V ** torch.arange(L - 1, -1, -1)).sum(dim=1), minlength=V**L) / n
     assert (found.double() - LAW).abs().sum() < 0.2
     assert prediction.query.isfinite().all()
+
+
+def test_a_mask_that_has_a_logit_is_no_token():
+    """As in released models: the same scores, whatever the network says of the mask."""
+    bare, x = BuildContext(length=L, vocab_size=V), states(True)
+    beside = graph_of(TokenSpace(Tokens(dim=4, size=V + 1), bare))
+    alone = graph_of(TokenSpace(Tokens(dim=4), bare))
+    said, level = torch.randn(len(x), L, V), level_of(0.5, len(x))
+    more = torch.cat((said, torch.full((len(x), L, 1), 9.0)), dim=-1)
+    ids = WORDS[torch.arange(len(x)) % len(WORDS)]
+    expected = alone.entropy(said, x, ids, level)
+    torch.testing.assert_close(beside.entropy(more, x, ids, level), expected)
+    r = beside.others_say(more, x, level).exp()
+    torch.testing.assert_close(r[..., :-1], alone.others_say(said, x, level).exp())
+    assert (r[..., -1] == 0).all()
