@@ -158,7 +158,7 @@ def _sentence(rows: Sequence[Row]) -> str:
     lost = [str(row.batch) for row in rows if row.speed < LOST]
     where = f"; it loses at batch {', '.join(lost)}" if lost else ""
     least = min(rows, key=lambda row: row.tokens)
-    same = f"{100 * least.tokens:.1f} % of the tokens are as without"
+    same = f"at least {100 * least.tokens:.1f} % of the tokens are as without"
     if rows[0].cache in EXACT and least.texts == 1.0:
         same = "texts are as without"
     return f"{rows[0].cache}: speed by batch {speeds}; {same}{where}"

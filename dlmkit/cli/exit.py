@@ -161,7 +161,7 @@ def quota(
     from dataclasses import asdict
 
     from dlmkit import devices, documents
-    from dlmkit.errors import UsageError
+    from dlmkit.errors import RecipeError, UsageError
     from dlmkit.evaluation.conditions import CONTINUED, conditions
     from dlmkit.exits.certificate import Certificate
     from dlmkit.exits.quota import Promise, calibrate_quota, decoded, knob_of, sampler
@@ -181,13 +181,19 @@ def quota(
         known = max(1, len(own) * given // 100)
         requests.append(Request.prompt(row, own[:known], len(own)))
     by, knob = Part(use=registry.find("order", order).qualified), knob_of(registry, use)
+    tried = _numbers(thresholds)
+    for value in tried:
+        try:
+            registry.options("quota", Part(use=use, options={knob: value}))
+        except RecipeError as error:
+            raise UsageError(f"--thresholds {value:g}: {error}") from error
     found = calibrate_quota(
         opened,
         requests,
         by,
         use,
         knob,
-        _numbers(thresholds),
+        tried,
         promise,
         Run(batch_size=batch_size),
         say=say,

@@ -35,8 +35,8 @@ def row(cache, batch, speed, tokens=1.0):
 def test_a_sentence_says_where_a_cache_loses():
     rows = [row("prefix, approximate", 1, 1.5, 0.9), row("prefix, approximate", 8, 0.8, 0.95)]
     assert _sentence(rows) == (
-        "prefix, approximate: speed by batch 1.50 at 1, 0.80 at 8; 90.0 % of the tokens are as "
-        "without; it loses at batch 8"
+        "prefix, approximate: speed by batch 1.50 at 1, 0.80 at 8; at least 90.0 % of the tokens "
+        "are as without; it loses at batch 8"
     )
     assert _sentence([row("exact", 1, 3.0)]) == (
         "exact: speed by batch 3.00 at 1; texts are as without"

@@ -99,3 +99,5 @@ def test_the_command(capsys):
     content = json.loads(capsys.readouterr().out)
     assert content["rule"] == "masked:threshold"
     assert main(["exit", "quota", "markov_masked", "--thresholds", "a"]) == 2
+    assert main(["exit", "quota", "markov_masked", "--thresholds", "0.5,2"]) == 2
+    assert "--thresholds 2: " in capsys.readouterr().err
