@@ -24,6 +24,12 @@ from dlmkit.core.tokens import (
 from dlmkit.types import Ids, Logits, PerPosition
 
 
+def left_of(level: Level) -> Tensor:
+    """The share of tokens that is not lost, which may be too small to be told from 1 less it."""
+    left: Tensor = level.alpha / (level.alpha + level.sigma)
+    return left
+
+
 class Absorbing:
     """Tokens become masks. Of a mask s_y is r_y (1 - m) / m; nothing else goes anywhere.
 
@@ -57,7 +63,7 @@ class Absorbing:
 
     def log_rates(self, log_r: Logits, x: Ids, here: Level, there: Level) -> Logits:
         """log of q(y) at ``there`` over q(x) at ``here``, times the rate of x from y."""
-        left = 1.0 - masked_share(there.like(log_r))
+        left = left_of(there.like(log_r))
         # what is left at the end is drawn, as by SEDD's denoiser
         log_r = rows.where(there.sigma == 0, log_r.log_softmax(dim=-1), log_r)
         log_rate = log_r + (left / masked_share(here.like(log_r))).log()

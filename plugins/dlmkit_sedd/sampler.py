@@ -12,9 +12,9 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.sampler import BoundDenoise, Sampler, Step
 from dlmkit.core.schedule import Level
-from dlmkit.core.tokens import loss_rate, masked_share
+from dlmkit.core.tokens import loss_rate
 from dlmkit.exact.bayes import log_likelihood
-from dlmkit_sedd.graphs import graph_of
+from dlmkit_sedd.graphs import graph_of, left_of
 from dlmkit_sedd.plugin import Nothing
 
 LEAVES, TOKEN = range(2)
@@ -45,7 +45,7 @@ class Tweedie(Sampler):
 
     def jump(self, step: Step) -> tuple[Level, Tensor]:
         """(the level at which q(y) is taken, how much of the rate a position goes by)."""
-        left, after = (1.0 - masked_share(level).double() for level in (step.here, step.next))
+        left, after = (left_of(level).double() for level in (step.here, step.next))
         return step.next, 1.0 - left / after
 
 

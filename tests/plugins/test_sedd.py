@@ -216,6 +216,13 @@ def test_geometric_noise_is_its_formula_to_the_highest_level():
     torch.testing.assert_close(schedule.inverse(schedule.level(t).ratio), t, atol=1e-4, rtol=0)
     rate = total * torch.tensor(2e5).log()
     torch.testing.assert_close(loss_rate(schedule, t), rate, rtol=1e-3, atol=0)
+    fine = torch.linspace(1.0, 0.0, 129)
+    here, after = schedule.level(fine[:-1]), schedule.level(fine[1:])
+    x = torch.zeros(128, L, dtype=torch.int64)
+    step = Step.between(x, here, after, Noise.keyed(0, torch.arange(128), 0))
+    _, amount = Tweedie(Nothing(), setting(True)).jump(step)
+    exact = 1e-4 ** (1 - fine.double()) * 20.0 ** fine.double()
+    torch.testing.assert_close(amount, 1 - torch.exp(-exact[:-1] + exact[1:]), rtol=1e-3, atol=2e-7)
 
 
 @pytest.mark.parametrize("sampler", [Tweedie, TauLeaping])
