@@ -646,6 +646,8 @@ def model_folder(reference: str, registry: Registry, pickled: bool = False) -> P
     there is none, and DataError if
     the hub has none or cannot be reached."""
     path = folders.expanded(reference)
+    if not reference:
+        raise UsageError("the name of the model is empty")
     if os.path.isdir(path):
         return path
     if os.path.exists(path):

@@ -40,7 +40,7 @@ def options_of(config: type[Config], prefix: str = "") -> Iterator[Option]:
 
 
 def _default(field: FieldInfo) -> Any:
-    default = field.get_default(call_default_factory=True)
+    default = field.get_default(call_default_factory=True, validated_data={})
     return to_jsonable_python(default, by_alias=True, fallback=repr)
 
 

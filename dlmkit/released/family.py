@@ -21,7 +21,8 @@ def config_of(folder: Path) -> dict[str, Any]:
     """The config of a released ``folder``. Raises CheckpointError if there is none to read."""
     path = folder / CONFIG
     if not path.is_file():
-        raise CheckpointError(f"{folder} holds no {CONFIG}, by which a released model is known")
+        what = f"holds no {CONFIG}, by which a released model is known"
+        raise CheckpointError(f"{folder} {what if folder.is_dir() else 'is no folder'}")
     try:
         return documents.shaped(documents.read(path), dict[str, Any])
     except (OSError, ValueError) as error:

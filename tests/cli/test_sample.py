@@ -329,6 +329,8 @@ def test_models_that_are_not_there(sample, tmp_path, trained, monkeypatch):
     assert err.endswith(
         "and no folder has that name; train one by 'dlmkit train RECIPE' and name its folder\n"
     )
+    code, _, err = sample(model="")
+    assert (code, err) == (2, "error: the name of the model is empty\n")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     code, _, err = sample(model="someone/gpt2")
     assert (code, "someone/gpt2 cannot be fetched" in err) == (5, True)

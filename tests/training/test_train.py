@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def test_a_run_folder_holds_what_reruns_and_explains_it(run):
     ]  # fmt: skip
     assert (checkpoint / "recipe.yaml").read_text() == (run / "recipe.yaml").read_text()
     environment = json.loads((run / "environment.json").read_text())
-    assert environment["packages"]["torch"] == torch.__version__
+    assert environment["packages"]["torch"] == version("torch")
     assert environment["attention"][0].startswith("sdpa")
     assert environment["seed"] == 0
     assert environment["threads"] == 1
