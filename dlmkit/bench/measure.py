@@ -22,11 +22,13 @@ from dlmkit.types import Ids, Index
 class Outcome:
     """B texts in order of their index, and the network's row evaluations, frozen rows included.
 
-    ``executed`` is what the run cost; the sum of ``evaluations`` is what its texts needed.
+    ``executed`` is what the run cost; the sum of ``evaluations`` is what its texts needed, and
+    ``drawn`` the tokens of them that were not given, padding and what is behind an end left out.
     """
 
     samples: tuple[Sample, ...]
     executed: int
+    drawn: int
 
     @property
     def evaluations(self) -> Index:
@@ -90,7 +92,9 @@ class Work:
         for step in self.stream():
             samples += step.samples
             executed = step.evaluations
-        return Outcome(tuple(sorted(samples, key=lambda sample: sample.row)), executed)
+        asked = {request.row: request.tokens for request in self.requests}
+        drawn = sum(asked[s.row][: len(s.ids)].count(None) for s in samples)
+        return Outcome(tuple(sorted(samples, key=lambda sample: sample.row)), executed, drawn)
 
 
 def against(outcome: Outcome, full: Ids, generated: Tensor, full_evaluations: int) -> Replay:

@@ -272,6 +272,7 @@ class Bench:
             "speedup_oracle_exit": row.recorded.oracle().saving,
             "texts_per_second": len(m.outcome.samples) / best,
             "tokens_per_second": m.outcome.tokens / best,
+            "tokens_per_evaluation": m.outcome.drawn / needed,
             "flops_per_evaluation": flops,
             "utilisation": needed * flops / (best * self.peaks[dtype]),
             "peak_memory_bytes": m.memory,

@@ -70,6 +70,8 @@ def test_figures_hang_together(made):
     full, oracle = entries["none"], entries["oracle-exit"]
     assert full["token_disagreement"] == oracle["token_disagreement"] == 0.0
     assert full["row_evaluations"] == 24 * 6
+    wanted = full["tokens_per_second"] / full["texts_per_second"]  # nothing is given or cut
+    assert full["tokens_per_evaluation"] == pytest.approx(wanted / 6)
     assert oracle["speedup"] == pytest.approx(full["speedup_oracle_exit"])
     assert entries["fixed"]["speedup"] == pytest.approx(full["speedup_best_fixed"])
     assert oracle["speedup"] >= 1.0
