@@ -10,7 +10,8 @@ import torch
 
 import dlmkit
 from dlmkit.errors import RecipeError, UsageError
-from dlmkit.model import Run, compose
+from dlmkit.model import Run, compose, open_model
+from dlmkit.sampling.requests import Request
 
 PARTS = {
     "data": "grammar",
@@ -185,6 +186,17 @@ def test_rows_are_as_long_as_a_run_says():
         model.run(requests, Run(length=0))
     with pytest.raises(UsageError, match="text 0 has 5 tokens; this model writes 1 to 4"):
         model.run(requests, Run(length=4))
+
+
+@pytest.mark.parametrize("sampler", ["mdlm:unmasking", "masked:decoder"])
+def test_rows_of_token_ids_are_as_long_as_their_texts_and_write_what_longer_rows_would(sampler):
+    model = open_model("markov_masked", ["length=24", f"sampler.use={sampler}"])
+    requests = [Request.free(0, 6), Request.prompt(1, [2, 3], 9), Request.free(2, 9)]
+    assert {step.x.shape[1] for step in model.stream(requests, Run(steps=5))} == {9}
+    whole = [model.run(requests, Run(3, 5, length=length)) for length in (None, 12, 24)]
+    alone = model.run(requests[:1], Run(3, 5))
+    assert [[s.ids for s in found] for found in whole] == [[s.ids for s in whole[0]]] * 3
+    assert alone[0].ids == whole[0][0].ids
 
 
 def test_a_model_reads_its_text_once(tmp_path):

@@ -102,7 +102,7 @@ def sample(
     from dlmkit import devices
     from dlmkit.evaluation.conditions import certified, require
     from dlmkit.exits.certificate import Certificate
-    from dlmkit.model import Run, longest, open_model
+    from dlmkit.model import Run, open_model
     from dlmkit.training.memory import keep_freed
     from dlmkit.training.parallel import world
 
@@ -130,15 +130,12 @@ def sample(
             system=system,
             max_new_tokens=max_new_tokens,
         )
-        rows = longest(requests) if chats or max_new_tokens else None
         if certificate is not None:
             require(certificate, loaded, requests, steps)
         seed = options.seed_of(loaded, seed, set_)
         if processes.first:
             _tell(loaded, model, requests, steps)
-        samples = loaded.run(
-            requests, Run(seed, steps, batch_size, rows), progress=True, world=processes
-        )
+        samples = loaded.run(requests, Run(seed, steps, batch_size), progress=True, world=processes)
         texts = loaded.texts(samples, seed)
     if not processes.first:
         return

@@ -69,7 +69,7 @@ def trace(
         "conditions": conditions(loaded, requests, steps),
     }
     points = loaded.config.sample.steps if steps is None else steps
-    what = f"{len(requests)} texts of {loaded.config.length} tokens, {points} steps"
+    what = f"{len(requests)} texts of {loaded.rows(requests)} tokens, {points} steps"
     say(f"{loaded.folder or model}: {what}, no exit rule")
     kept: dict[str, Any] = {"positions": positions or (), "norms": norms}
     recorded = record(loaded, requests, about, steps=points, batch_size=batch_size, **kept)

@@ -16,7 +16,13 @@ from dlmkit.types import Embedded, Ids, Logits, Mask, PerPosition, Probabilities
 
 
 class Corruption(ABC):
-    """How clean and noise mix in one space. ``x`` is any row-first tensor (B, L, ...)."""
+    """How clean and noise mix in one space. ``x`` is any row-first tensor (B, L, ...).
+
+    ``by_position`` says that what is drawn for a position is the same in rows of any length, as of
+    uniform numbers and unlike normal ones: then rows need be no longer than their texts.
+    """
+
+    by_position = False
 
     @abstractmethod
     def corrupt(self, x0: Tensor, level: Level, noise: Noise) -> Tensor:

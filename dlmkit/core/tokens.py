@@ -143,6 +143,8 @@ class MaskCorruption(Corruption):
     ``table`` holds what the network reads of a token, and of the mask (its last row by default).
     """
 
+    by_position = True
+
     def __init__(self, table: nn.Embedding, mask: int | None = None) -> None:
         self.table = table
         self.mask = table.num_embeddings - 1 if mask is None else mask

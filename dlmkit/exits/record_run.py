@@ -35,7 +35,7 @@ def record(
     is :class:`TraceRecorder`'s to say.
     """
     model = replace(model, parts=everything(model))
-    length = model.config.length
+    length = model.rows(requests)
     recorder = TraceRecorder(
         model.parts, requests, steps=steps, length=length, positions=positions, norms=norms
     )

@@ -78,8 +78,8 @@ class Run:
     """How requests are sampled; None stands for what the model's recipe says.
 
     Text i depends on ``seed`` and i alone. ``steps`` are the points of the grid, ``batch_size``
-    rows are sampled side by side, and each of them has ``length`` positions, at least those of the
-    longest request.
+    rows are sampled side by side, and each of them has ``length`` positions: as many as the longest
+    request where a text's noise does not depend on it (token ids), and else the model's.
     """
 
     seed: int = 0
@@ -247,8 +247,7 @@ class Model:
             system=system,
             max_new_tokens=max_new_tokens,
         )
-        short = chat is not None or max_new_tokens is not None
-        run = Run(seed, steps, batch_size, longest(requests) if short else None)
+        run = Run(seed, steps, batch_size)
         return model.texts(model.run(requests, run, progress, world), seed)
 
     def train(self) -> Iterator[StepRecord]:
@@ -418,6 +417,7 @@ class Model:
         of ``run`` that is out of range.
         """
         world = world or Single(self.assembly.context.device)
+        run = replace(run, length=self.rows(requests, run))
         mine = requests[world.rank :: world.size]
         turns = self.stream(mine, run)
         if callable(progress):
@@ -429,19 +429,24 @@ class Model:
 
     def stream(self, requests: Sequence[Request], run: Run = Run()) -> Iterator[Snapshot]:
         """The sampling loop of this model, a turn at a time. Raises as :meth:`run`."""
-        config, most = self.config.sample, self.config.length
+        config = self.config.sample
         steps = config.steps if run.steps is None else run.steps
         size = config.batch_size if run.batch_size is None else run.batch_size
-        length = most if run.length is None else run.length
         return stream(
             self.parts,
             requests,
             seed=_whole(run.seed, "seed", 0),
             steps=_whole(steps, "steps", 1, MOST),
             batch_size=_whole(size, "batch_size", 1, MOST),
-            length=_whole(length, "length", 1, most),
+            length=_whole(self.rows(requests, run), "length", 1, self.config.length),
             width=self.parts.inference.width,
         )
+
+    def rows(self, requests: Sequence[Request], run: Run = Run()) -> int:
+        """The positions of a row: see :class:`Run`."""
+        if run.length is None and self.parts.space.corruption.by_position:
+            return max((len(request.tokens) for request in requests), default=1)
+        return self.config.length if run.length is None else run.length
 
     def texts(self, samples: Iterable[Sample], seed: int) -> list[Text]:
         """``samples`` as text."""
@@ -450,11 +455,6 @@ class Model:
             Text(s.row, seed, decode(s.ids[s.start :]), s.steps, s.evaluations, s.halted)
             for s in samples
         ]
-
-
-def longest(requests: Sequence[Request]) -> int:
-    """The positions of the longest of ``requests``: what rows need at least."""
-    return max((len(request.tokens) for request in requests), default=1)
 
 
 def _text(value: str, what: str) -> str:

@@ -74,7 +74,7 @@ class Imported:
 
     def answers(self, opened: Opened) -> list[Mapping[str, Tensor]]:
         """What the model makes of them."""
-        with torch.inference_mode():
+        with torch.no_grad():
             return [opened.family.answers(opened.assembly.objective, case) for case in self.cases]
 
 
@@ -236,7 +236,7 @@ def attends_as_declared(subject: Imported) -> None:
 
 
 def _logits(opened: Opened, case: Case) -> Tensor:
-    with torch.inference_mode():
+    with torch.no_grad():
         found = opened.family.answers(opened.assembly.objective, case)
     if "logits" not in found:
         raise NotApplicable("its answers have no logits")

@@ -103,13 +103,14 @@ class DitFamily(Family):
             mask,
             unused=frozenset({"sampling_eps_min", "sampling_eps_max"}),  # of training
             computed={f"{self.prefix}rotary_emb.inv_freq": rates},
+            attention=self.block(keys) or "full",
         )
 
     def answers(self, objective: Objective, case: Case) -> Mapping[str, Tensor]:
         space, network, inputs = objective.space, objective.network, case.inputs
         assert isinstance(space, DiscreteSpace)
         assert isinstance(network, Dit)
-        with torch.inference_mode():
+        with torch.no_grad():
             logits = self.logits(space, network, case)
             return {"logits": logits, "after": self.after(logits, inputs, space)}
 

@@ -30,7 +30,7 @@ class TokenFamily(Family):
         assert isinstance(space, TokenSpace)
         assert isinstance(network, HfModel)
         seen = inputs.get("attention_mask")
-        with torch.inference_mode():
+        with torch.no_grad():
             logits = network.logits(
                 space.table(inputs["input_ids"]),
                 None if seen is None else seen.bool(),
@@ -62,7 +62,7 @@ def predictor(objective: Objective, attend: Tensor, positions: Tensor | None = N
 
     def predict(ids: Tensor) -> Tensor:
         seen = attend.repeat(len(ids) // len(attend), 1)
-        with torch.inference_mode():
+        with torch.no_grad():
             return network.after(network.logits(space.table(ids), seen, positions))
 
     return predict

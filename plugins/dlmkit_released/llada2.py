@@ -115,14 +115,14 @@ class Llada2(Family):
             stop=ends_of(config, tokens, "<|role_end|>", "<|endoftext|>"),
             block=keys.block_size,
         )
-        return Conversion(said, _tensors(keys), keys.vocab_size, mask)
+        return Conversion(said, _tensors(keys), keys.vocab_size, mask, attention=keys.block_size)
 
     def answers(self, objective: Objective, case: Case) -> Mapping[str, Tensor]:
         space, network = objective.space, objective.network
         assert isinstance(space, TokenSpace)
         assert isinstance(network, Bailing)
         seen = case.inputs.get("attention_mask")
-        with torch.inference_mode():
+        with torch.no_grad():
             read = space.table(case.inputs["input_ids"])
             return {"logits": network.logits(read, None if seen is None else seen.bool())}
 

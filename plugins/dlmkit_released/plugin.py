@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dlmkit import Component, hookimpl
@@ -12,6 +13,9 @@ from dlmkit_plaid.configs import Bound
 from dlmkit_released import configs
 
 api = 2
+
+FOLDERS = Path(__file__).parents[2] / "tests" / "golden"
+"""Of a checkout; a wheel is without them."""
 
 GOLDEN = "logits of the authors' code on made-up weights, fp32 on the CPU, within 2e-5"
 
@@ -32,6 +36,11 @@ class _Type:
 
 def _type(*names: str) -> _Type:
     return _Type(names)
+
+
+def _golden(family: str) -> Path | None:
+    folder = FOLDERS / family
+    return folder if folder.is_dir() else None
 
 
 @hookimpl
@@ -129,6 +138,7 @@ def register_importers() -> Sequence[Importer]:
             ),
             mask="126336, mask_token_id of its config",
             verified=GOLDEN,
+            golden=_golden("llada"),
         ),
         Importer(
             name="dream",
@@ -144,6 +154,7 @@ def register_importers() -> Sequence[Importer]:
             ),
             mask="151666, mask_token_id of its config",
             verified=GOLDEN,
+            golden=_golden("dream"),
         ),
         Importer(
             name="a2d",
@@ -158,6 +169,7 @@ def register_importers() -> Sequence[Importer]:
             ),
             mask="<|mask|> of its tokenizer",
             verified=f"{GOLDEN}, on Qwen3; Qwen2 was compared with nothing",
+            golden=_golden("a2d-qwen3"),
         ),
         Importer(
             name="sdar",
@@ -172,6 +184,7 @@ def register_importers() -> Sequence[Importer]:
             ),
             mask="151669, mask_token_id of its config or <|MASK|> of its tokenizer",
             verified=GOLDEN,
+            golden=_golden("sdar"),
         ),
         Importer(
             name="fast-dllm-v2",
@@ -197,6 +210,7 @@ def register_importers() -> Sequence[Importer]:
             ),
             mask="[MASK] of its tokenizer",
             verified="logits of transformers 4.57 on made-up weights, fp32 on the CPU, within 5e-5",
+            golden=_golden("modernbert"),
         ),
         Importer(
             name="plaid",
@@ -206,6 +220,7 @@ def register_importers() -> Sequence[Importer]:
             mask="none",
             verified="logits, predictions and schedule of the authors' code on made-up weights, "
             "fp32 on the CPU, within 5e-5",
+            golden=_golden("plaid"),
         ),
         Importer(
             name="ssd-lm",
@@ -215,6 +230,7 @@ def register_importers() -> Sequence[Importer]:
             models=(HubModel("xhan77/ssdlm", SSD_LM, stored=4),),
             mask="none",
             verified=GOLDEN.replace("logits", "inputs, logits, projections and tokens of a block"),
+            golden=_golden("ssd-lm"),
         ),
         Importer(
             name="llada2",
@@ -227,6 +243,7 @@ def register_importers() -> Sequence[Importer]:
             ),
             mask="156895, <|mask|> of its tokenizer",
             verified=GOLDEN,
+            golden=_golden("llada2-mini"),
         ),
         Importer(
             name="mdlm",
@@ -239,6 +256,7 @@ def register_importers() -> Sequence[Importer]:
             ),
             mask="50257, the row behind its tokenizer's tokens",
             verified=GOLDEN,
+            golden=_golden("mdlm"),
         ),
         Importer(
             name="duo",
@@ -251,6 +269,7 @@ def register_importers() -> Sequence[Importer]:
             ),
             mask="none",
             verified=f"{GOLDEN}; the keys of the hub's config.json were not seen",
+            golden=_golden("duo"),
         ),
         Importer(
             name="sedd",
@@ -263,6 +282,7 @@ def register_importers() -> Sequence[Importer]:
             ),
             mask="50257, the row behind its tokenizer's tokens",
             verified=GOLDEN,
+            golden=_golden("sedd"),
         ),
         Importer(
             name="bd3lm",
@@ -277,6 +297,7 @@ def register_importers() -> Sequence[Importer]:
             ),
             mask="50257, the row behind its tokenizer's tokens",
             verified=GOLDEN,
+            golden=_golden("bd3lm"),
         ),
     ]
 

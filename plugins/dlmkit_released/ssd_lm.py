@@ -211,7 +211,7 @@ class SsdLm(Family):
         context, noise = case.inputs["context_ids"], case.inputs["noise"]
         top_p, one = float(case.settings["top_p"]), float(case.settings["one_hot_value"])
         scale, steps, before = space.corruption.scale, len(noise) - 1, context.shape[1]
-        with torch.inference_mode():
+        with torch.no_grad():
             known = space.embed(context)
             noise = noise * (one / scale)  # the draws of a case are not scaled yet
             x = noise[0]

@@ -38,8 +38,8 @@ class Adapting(MaskedBound):
         denoise = self.denoise()
         if self.anneal is not None and draws.step is not None:
             length = batch.ids.shape[1]
-            chance = (draws.step / self.anneal)[:, None, None]
-            opened = draws.noise.fork(ATTENTION).uniform(0, (length, length)) < chance
+            drawn = draws.noise.fork(ATTENTION).uniform(0, (length, length))
+            opened = drawn < draws.risen(self.anneal)
             denoise.network = self.network.annealed(opened)
         return denoise
 

@@ -24,6 +24,8 @@ def random_tokens(noise: Noise, draw: int, shape: tuple[int, ...], vocab_size: i
 class UniformNoise(Corruption):
     """x is the token's id or, with the level's share as its chance, any of the V tokens."""
 
+    by_position = True
+
     def __init__(self, table: nn.Embedding) -> None:
         self.table = table
 
