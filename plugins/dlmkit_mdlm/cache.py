@@ -30,6 +30,9 @@ class Asked(NamedTuple):
 class Rule(ABC):
     """Says what of each row is computed at a call. Pure: what it remembers is row-first."""
 
+    exact: bool = False
+    """Whether more may be computed than it asks for, to the same results."""
+
     @abstractmethod
     def start(self, x: Ids) -> Any:
         """The memory of rows that have not been computed."""
@@ -46,6 +49,8 @@ class Finished(Rule):
     its tokens, and are final then. A row that is further on than that, as one with a prompt is at
     its first call, is computed as a whole, once. The memory counts blocks that are final.
     """
+
+    exact = True
 
     def __init__(self, block: int) -> None:
         self.block = block
@@ -120,8 +125,8 @@ class Kept(NamedTuple):
 class CachedDenoise(MaskedDenoise):
     """Computes what ``rule`` asks for. Of masks that are not computed it says nothing.
 
-    On an accelerator all rows are computed whole where one must be: the host waits twice a call.
-    What the network says of tokens that are written is not known.
+    On an accelerator all rows are computed whole where one must be, if that changes none; the host
+    waits for the shapes. What the network says of tokens that are written is not known.
     """
 
     network: Incremental
@@ -142,7 +147,7 @@ class CachedDenoise(MaskedDenoise):
         )
         if self.network.shift:  # a position's query comes from the one before
             positions = positions | F.pad(positions[:, 1:], (0, 1))
-        if x.device.type != "cpu":
+        if self.rule.exact and x.device.type != "cpu":
             whole = whole.any().expand(len(x))
         parts, memory = [], previous.memory
         for index in ((~whole).nonzero()[:, 0], whole.nonzero()[:, 0]):

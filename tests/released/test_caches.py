@@ -54,6 +54,13 @@ def test_slots_and_refill_change_no_text(opened, family, cache):
     assert len({ids for _, ids in whole}) == 5
 
 
+def test_on_an_accelerator_too_a_text_is_the_same_beside_others(golden, accelerator):
+    folder, words = golden("llada", words=True), ["sample.stop=[]", DECODER, "sample.cache=dual"]
+    here = dlmkit.load(folder, *words)
+    there = dlmkit.load(folder, *words, device=accelerator)
+    assert texts(there, asked(there)) == texts(here, asked(here))
+
+
 @pytest.mark.parametrize("family", ["llada", "dream"])
 def test_what_is_always_computed_anew_is_no_cache(opened, family):
     model = opened(family)
