@@ -5,6 +5,7 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -143,7 +144,7 @@ def test_differences_are_said_leaf_by_leaf():
 
 def test_versions_of_absent_packages_are_null():
     assert documents.versions(("torch", "no-such-package")) == {
-        "torch": str(torch.__version__),
+        "torch": version("torch"),
         "no-such-package": None,
     }
 
