@@ -32,7 +32,8 @@ class Consistency(Config):
         2, description="of the teacher at a step; the second sees the first prediction, and so on"
     )
     solver: Annotated[Part, PartOf("sampler")] = Field(
-        Part(use="samplers:euler"), description="what takes the teacher's step"
+        default_factory=lambda: Part(use="samplers:euler"),
+        description="what takes the teacher's step",
     )
 
 
