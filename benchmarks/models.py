@@ -126,12 +126,12 @@ def parameters(model: Model) -> int:
 
 
 def step_flops(model: Model) -> int:
-    """FLOPs of one training step, forward and backward, by the shapes of its matrix products."""
+    """FLOPs of a training step behind any curriculum, by the shapes of its matrix products."""
     size, objective = model.config.train.batch_size, model.assembly.objective.train()
     slots = torch.arange(size)
     batch = model.data.stream(0, size).read(0, slots)
     u = stratified(0, 0, size, torch.device("cpu"))
-    draws = Draws(u, Noise.keyed(0, slots, 0), torch.zeros(size, dtype=torch.int64))
+    draws = Draws(u, Noise.keyed(0, slots, 0))
     counter = FlopCounterMode(display=False)
     with plain_attention(objective.network), counter:
         objective(batch, draws).loss_sum.backward()
