@@ -122,7 +122,7 @@ def ablation(
     began = time.process_time()
     records = list(model.train())
     seconds = time.process_time() - began
-    held_out = assembly.data.validation(ROWS)
+    held_out = model.data.validation(ROWS)
     found = {
         "tokens": sum(record.tokens for record in records),
         "cpu_seconds": round(seconds, 1),
@@ -136,7 +136,7 @@ def ablation(
 def unconditional(model: Model, held_out: Batch, sigmas: Sequence[float]) -> list[dict[str, Any]]:
     """Cross-entropy and context gain at each level."""
     assembly = model.assembly
-    counted = Frequencies.count(assembly.data, 200_000)
+    counted = Frequencies.count(model.data, 200_000)
     reports = context_gain(
         model.parts.denoise,
         assembly.space,

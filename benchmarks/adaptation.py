@@ -21,8 +21,10 @@ import torch
 import torch.nn.functional as F
 
 import dlmkit
+from dlmkit.core.denoise import ModelDenoise
 from dlmkit.core.network import Conditioning
 from dlmkit.core.schedule import Level
+from dlmkit.core.tokens import TokenSpace
 
 
 def recipe(given: argparse.Namespace) -> dict[str, Any]:
@@ -69,10 +71,12 @@ def held_out(model: dlmkit.Model, rows: int) -> float:
     batch, objective = model.data.validation(rows), model.assembly.objective
     generator = torch.Generator().manual_seed(0)
     masked = torch.rand(batch.ids.shape, generator=generator) < 0.5
-    denoise = objective.denoise()
-    x = torch.where(masked, objective.space.corruption.mask, batch.ids)
+    denoise, space = objective.denoise(), objective.space
+    assert isinstance(denoise, ModelDenoise)
+    assert isinstance(space, TokenSpace)
+    x = torch.where(masked, space.corruption.mask, batch.ids)
     half = torch.full((len(x),), 0.5)
-    read = objective.space.corruption.input(x, Level(half, half))
+    read = space.corruption.input(x, Level(half, half))
     known = Conditioning.of(read, torch.zeros_like(masked), batch.attend)
     query = denoise.query(x, Level(half, half), denoise.start(x), known)
     return float(F.cross_entropy(query[masked].float(), batch.ids[masked]))

@@ -18,6 +18,7 @@ from dlmkit.core.guidance import Guidance
 from dlmkit.core.network import Conditioning
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
 from dlmkit.core.schedule import Level
+from dlmkit.core.tokens import TokenSpace
 from dlmkit.kernels.attention import Attention
 from dlmkit.types import Embedded, Query
 from dlmkit_cdcd import configs
@@ -42,7 +43,7 @@ class Backward(Attention):
 
     name = kernel = "causal"
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, attend: Tensor) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, attend: Tensor | None) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
@@ -62,6 +63,8 @@ class CausalTransformer(Transformer):
 
 class NextToken(RecipeObjective):
     """Cross-entropy of every token, given those before it: the likelihood itself."""
+
+    space: TokenSpace
 
     def __init__(self, config: Nothing, context: BuildContext) -> None:
         super().__init__(context)

@@ -150,9 +150,10 @@ class Strikes:
         from dlmkit.training import state
 
         sys.addaudithook(self._audit)
-        self._fsync, os.fsync = os.fsync, self._synced
-        self._open, io.open = io.open, self._opened
-        self._save, state.save_file = state.save_file, self._saved
+        self._fsync, self._open, self._save = os.fsync, io.open, state.save_file
+        mine = ((os, "fsync", self._synced), (io, "open", self._opened))
+        for module, name, watched in (*mine, (state, "save_file", self._saved)):
+            setattr(module, name, watched)
 
     def _inside(self, path: Any) -> bool:
         return isinstance(path, str | os.PathLike) and os.fspath(path).startswith(self.folder)
@@ -511,7 +512,7 @@ def two_on_one_run(bench: Bench, count: int) -> Row:
     for index in range(count):
         run, case = bench.fresh(), f"two trainings on one folder, {index}"
         place = 30 + 7 * index
-        first = bench.start(run, before=lambda r=run, p=place: Strikes(r, p, pause).install())
+        first = bench.start(run, before=Strikes(run, place, pause).install)
         os.waitpid(first, os.WUNTRACED)
         second = run.with_name(f"{run.name}-second")
         words = ["train", str(bench.recipe), "--out", str(run), "--resume", "auto"]
@@ -585,7 +586,7 @@ def elsewhere(bench: Bench) -> list[Row]:
 
 def _a_day_ago() -> None:
     real, clock = time.time, time.monotonic
-    time.time = lambda: real() - 86_400  # type: ignore[assignment]
+    time.time = lambda: real() - 86_400
     assert clock() > 0
 
 

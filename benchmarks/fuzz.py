@@ -41,8 +41,10 @@ from faults import RECIPE
 from dlmkit import documents
 
 SECONDS, BYTES = 10.0, 3 << 30
-RUNS = ("subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "pty.")
-RUNS += ("socket.connect", "pickle.", "ctypes.dlopen", "webbrowser.", "os.startfile")
+RUNS = (
+    "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "pty.",
+    "socket.connect", "pickle.", "ctypes.dlopen", "webbrowser.", "os.startfile",
+)  # fmt: skip
 SENTINEL = "planted"
 """A module on the path that nothing imports, unless what a file says is obeyed."""
 
@@ -440,7 +442,7 @@ def _of_documents(folder: Path) -> Iterator[Format]:
     from dlmkit.bench import compare as bench
     from dlmkit.bench import document
     from dlmkit.cli import records
-    from dlmkit.evaluation.conditions import exit_override, require
+    from dlmkit.evaluation.conditions import certified, require
     from dlmkit.evaluation.record import RECORD, Record, compare
     from dlmkit.exits import replay
     from dlmkit.exits.certificate import Certificate
@@ -462,7 +464,7 @@ def _of_documents(folder: Path) -> Iterator[Format]:
 
     def applied() -> None:
         read = Certificate.load(certificate)
-        load_recipe(str(folder / "tiny.yaml"), [exit_override(read, ())])
+        load_recipe(str(folder / "tiny.yaml"), [certified(read, ())])
         require(read, model, model.requests(1), 6)
 
     def compared() -> None:

@@ -18,15 +18,15 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from sampling_step import NETWORKS, a_model
 
-from dlmkit import devices
+from dlmkit import devices, documents
 from dlmkit.bench import device as machine
-from dlmkit.bench import document
 from dlmkit.bench.defaults import lists, rules
 from dlmkit.bench.flops import evaluation_flops
 from dlmkit.bench.measure import Work
@@ -78,7 +78,7 @@ def main() -> int:
 def _measure(options: argparse.Namespace, device: torch.device) -> int:
     began = time.monotonic()
     found: dict[str, Any] = {"measured": True, "machine": machine.describe(device)}
-    found["versions"] = document.versions()
+    found["versions"] = documents.versions()
     peak = machine.matmul_peak(device, BF16)
     found["peak"] = peak
     print(f"{found['machine']['gpu']}: best bf16 matmul here {peak / 1e12:.0f} TFLOP/s")
@@ -125,7 +125,7 @@ def attention(device: torch.device) -> dict[str, Any]:
         rates = {}
         for rows, length in ((256, 64), (16, 1024)):
             q, k, v = torch.randn(3, rows, 16, length, 64, device=device, dtype=BF16).unbind()
-            seconds = best(lambda q=q, k=k, v=v, b=backend: b(q, k, v, None))
+            seconds = best(partial(backend, q, k, v, None))
             rates[str(length)] = 4 * rows * 16 * length * length * 64 / seconds
         found[name] = {"kernel": backend.kernel, "flops_per_second": rates}
         shown = ", ".join(f"{rate / 1e12:.1f} TFLOP/s at L {n}" for n, rate in rates.items())
@@ -145,7 +145,7 @@ def vocabulary_step(device: torch.device) -> dict[str, Any]:
         query = torch.randn(queries, dim, device=device, dtype=BF16) / dim**0.5
         for name in ("flash-cuda", "efficient-cuda", "online", "plain"):
             try:
-                seconds = best(lambda n=name, q=query: vocabulary.FORMS[n](q, tables), 10)
+                seconds = best(partial(vocabulary.FORMS[name], query, tables), 10)
             except RuntimeError as error:
                 found[f"{name} {batch}"] = {"refused": str(error).splitlines()[0]}
                 continue

@@ -103,13 +103,14 @@ def training(device: torch.device, name: str) -> Counts:
     assembly = assemble(config, registry, device=device)
     processes = Single(device)
     learner = Learner.begin(assembly.objective.train(), config.train, processes)
+    assert assembly.data is not None
     data = assembly.data.stream(config.seed, config.train.batch_size)
     return each(train(learner, data, config.train, config.seed, processes))[STEPS - 1]
 
 
 def each(running: Iterator[Any]) -> list[Counts]:
     """The counts of every item."""
-    found = []
+    found: list[Counts] = []
     while True:
         with pretend.counted(sites=True) as seen:
             item = next(running, None)

@@ -30,6 +30,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -310,7 +311,7 @@ def trained(name: str, words: tuple[str, ...], asked: argparse.Namespace, judges
         return {"rate": rate, "nats": (loss if name == "ar" else filling)(model, batch)}
 
     rates = [
-        kept.get(f"rate-{name}-{asked.tokens}-{rate:g}", lambda rate=rate: tried(rate))
+        kept.get(f"rate-{name}-{asked.tokens}-{rate:g}", partial(tried, rate))
         for rate in asked.rates
     ]
     best = min(rates, key=lambda found: found["nats"])["rate"]
@@ -379,7 +380,8 @@ def table(found: Found, human: Mapping[str, float], evaluations: Sequence[int], 
 def picture(found: Found, human: Mapping[str, float], at: int, file: Path) -> None:
     """Quality against evaluations, and against entropy over temperatures; for any background."""
     ink = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    with matplotlib.rc_context({**dict.fromkeys(ink, report.GREY), "svg.hashsalt": "dlmkit"}):
+    settings: Any = {**dict.fromkeys(ink, report.GREY), "svg.hashsalt": "dlmkit"}
+    with matplotlib.rc_context(settings):
         figure, (left, right) = report.panels(2, (10.5, 4.8))
         for place, (name, seeds) in enumerate(found.items()):
             look = report.look(place)
@@ -434,13 +436,12 @@ def main() -> None:
     unknown = sorted(set(asked.models) - set(every))
     if unknown:
         parser.error(f"unknown models {unknown}; there are {', '.join(every)}")
-    example = composed(every[REFERENCE]).assembly
+    example = composed(every[REFERENCE])
     kept = Kept(asked.results)
-    judges = Judges(example.data, example.context, registry, asked.judge)
+    judges = Judges(example.data, example.assembly.context, registry, asked.judge)
     batch = example.data.validation(asked.texts)
-    human = kept.get(
-        "human", lambda: judges.score([example.tokenizer.decode(i) for i in batch.ids.tolist()])
-    )
+    spoken = example.assembly.tokenizer.decode
+    human = kept.get("human", lambda: judges.score([spoken(i) for i in batch.ids.tolist()]))
     for name in asked.models:
         if not asked.table:
             trained(name, every[name], asked, judges)

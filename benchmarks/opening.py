@@ -51,14 +51,19 @@ def write(folder: Path, gigabytes: float, stored: str) -> int:
     }
     (folder / "config.json").write_text(json.dumps(config))
     prefix = "model.transformer"
-    shapes = {f"{prefix}.wte.weight": (size, WIDTH), f"{prefix}.ff_out.weight": (size, WIDTH)}
+    shapes: dict[str, tuple[int, ...]] = {
+        f"{prefix}.{name}.weight": (size, WIDTH) for name in ("wte", "ff_out")
+    }
     shapes[f"{prefix}.ln_f.weight"] = (WIDTH,)
     for block in range(layers):
-        inner = {"ff_proj": (4 * WIDTH, WIDTH), "up_proj": (4 * WIDTH, WIDTH)}
+        inner: dict[str, tuple[int, ...]] = dict.fromkeys(
+            ("ff_proj", "up_proj"), (4 * WIDTH, WIDTH)
+        )
         inner |= dict.fromkeys(("q_proj", "k_proj", "v_proj", "attn_out"), (WIDTH, WIDTH))
         inner |= {"ff_out": (WIDTH, 4 * WIDTH), "attn_norm": (WIDTH,), "ff_norm": (WIDTH,)}
         shapes |= {f"{prefix}.blocks.{block}.{name}.weight": s for name, s in inner.items()}
-    names, index, total = list(shapes), {}, 0
+    index: dict[str, str] = {}
+    names, total = list(shapes), 0
     for shard in range(SHARDS):
         file = f"model-{shard + 1:05d}-of-{SHARDS:05d}.safetensors"
         part = {n: (torch.randn(shapes[n]) * 0.02).to(dtype) for n in names[shard::SHARDS]}

@@ -177,7 +177,8 @@ def record(steps: Iterator[Snapshot]) -> Counter[PRODUCT]:
     next(steps)
     with Recorder() as seen:
         next(steps)
-    return seen.products
+    products: Counter[PRODUCT] = seen.products
+    return products
 
 
 def product_flops(product: PRODUCT) -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ SETTLED = (12.0, 18.0, 25.0, 40.0)
 MOVES = (1e-4, 1e-3, 1e-2)
 """Standard deviation of how far logits move in a step, in nats."""
 DTYPES = (torch.float64, torch.float32, torch.bfloat16)
-KINDS: dict[str, type[Statistic]] = {
+KINDS: dict[str, Callable[[configs.Nothing, BuildContext], Statistic]] = {
     "entropy": statistics.Entropy,
     "kl": statistics.KullbackLeibler,
     "jeffreys": statistics.Jeffreys,
@@ -115,13 +115,13 @@ def read(
     """Every statistic of every row; ``plainly`` by sums over the vocabulary."""
     found: dict[str, list[Tensor]] = {name: [] for name in KINDS}
     for pair in zip(now.split(1), before.split(1), strict=True):
-        both = [predict(space, query) for query in pair]
+        now_read, before_read = (predict(space, query) for query in pair)
         space.tied = not plainly
         row = torch.ones(1, dtype=torch.bool)
         generated = torch.ones(1, LENGTH, dtype=torch.bool)
         for name, kind in KINDS.items():
             statistic = kind(configs.Nothing(), BuildContext(length=LENGTH))
-            found[name].append(statistic(space, *both, row, generated))
+            found[name].append(statistic(space, now_read, before_read, row, generated))
     return {name: torch.cat(values) for name, values in found.items()}
 
 

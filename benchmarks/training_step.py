@@ -177,12 +177,14 @@ def formula(config: RecipeConfig, vocabulary: int) -> int:
     position = (3 * d + 1) * width + blocks * block + width * d + vocabulary * d
     row = 2 * features * features + (2 * blocks + 1) * features * 2 * width
     attention = 2 * length * length * width * blocks
-    first = math.ceil(config.objective.options["self_conditioning"] * rows)
+    first: int = math.ceil(config.objective.options["self_conditioning"] * rows)
     read = vocabulary * d  # the first pass turns logits into an embedding
     once = 2 * (position * length + row + attention)
     again = first * (once + 2 * read * length)
     inputs = 2 * rows * features * features  # of the noise level, which need no gradient
-    return rows * (3 * once + attention) + again - inputs  # attention backwards: 5 products, not 4
+    # attention backwards: 5 products, not 4
+    flops: int = rows * (3 * once + attention) + again - inputs
+    return flops
 
 
 def measure(name: str, options: argparse.Namespace, registry: Registry) -> dict[str, Any]:

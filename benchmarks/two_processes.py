@@ -80,6 +80,7 @@ def work(options: argparse.Namespace) -> dict[str, float]:
     with world() as processes:
         config = with_rows(config, config.train.batch_size * processes.size)
         assembly = assemble(config, registry)
+        assert assembly.data is not None
         stream = assembly.data.stream(config.seed, config.train.batch_size)
         learner = Learner.begin(assembly.objective, config.train, processes)
         keep_freed()

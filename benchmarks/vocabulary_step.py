@@ -58,7 +58,9 @@ def measure(
     torch.manual_seed(1)
     query = (torch.randn(batch, LENGTH, dim) * 6 / dim**0.5).to(device)
     before = query + 0.01 * torch.randn_like(query)
-    tables = ready.tables().to(dtype)  # type: ignore[union-attr]
+    plain = ready.tables()
+    assert plain is not None
+    tables = plain.to(dtype)
     flat = query.flatten(0, 1).to(dtype)
     logits = torch.empty(len(flat), vocab, device=device, dtype=dtype)
     mean = torch.empty_like(flat)
@@ -156,7 +158,7 @@ def temporary(call: rounds.Case, device: torch.device) -> int:
         result = call()
     steps = [
         (event.start_ns(), event.nbytes())
-        for event in seen.profiler.kineto_results.events()  # type: ignore[union-attr]
+        for event in seen.profiler.kineto_results.events()
         if event.name() == "[memory]"
     ]
     del result

@@ -31,6 +31,7 @@ OPTIONS = {
     "kl": {"threshold": 0.005},
     "jeffreys": {"threshold": 0.005},
     "margin": {"threshold": 0.9},
+    "falling": {"threshold": 3.0},
     "switches": {"most": 0, "steps": 2},
     "stable-and-confident": {"threshold": 0.2, "steps": 1},
     "any": {"rules": [ENTROPY, JEFFREYS]},
