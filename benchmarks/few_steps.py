@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
+import runs
 import torch
 
 from dlmkit.core.context import BuildContext
@@ -43,10 +42,7 @@ MODELS: Mapping[str, tuple[str, ...]] = {
 SAME = (
     "network.with.width=64",
     "network.with.heads=2",
-    "train.threads=1",
     "train.checkpoint_every=100",
-    "metric=[]",
-    "sample.count=1",
 )
 JUDGE = Part(use="text:ngram-judge", options={"order": 4, "unit": "tokens"})
 VALID = Part(use="grammar:grammar", options={"floor": 0.01})
@@ -55,11 +51,7 @@ VALID = Part(use="grammar:grammar", options={"floor": 0.01})
 def train(name: str, steps: int, out: Path) -> None:
     """Train ``name`` as a user would, or go on."""
     recipe, *own = (word.format(out=out) for word in MODELS[name])
-    never = [f"train.{what}_every={steps}" for what in ("validate", "sample")]
-    sets = [*own, *SAME, *never, f"train.steps={steps}"]
-    words = ["train", recipe, "--out", str(out / name), "--resume", "auto"]
-    words += [part for item in sets for part in ("--set", item)]
-    subprocess.run([sys.executable, "-m", "dlmkit", *words], check=True, stdout=subprocess.DEVNULL)
+    runs.train(recipe, [*own, *SAME], steps, out / name)
 
 
 def cells(texts: Mapping[str, Sequence[str]]) -> list[str]:

@@ -26,8 +26,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -36,6 +34,7 @@ from statistics import mean
 from typing import Any
 
 import matplotlib
+import runs
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -164,21 +163,13 @@ def train(words: Sequence[str], steps: int, rate: float, seed: int, folder: Path
     """The model trained in ``folder`` as a user would, or as far as it is still to go."""
     sets = [
         *words[1:],
-        *(f"train.{what}_every={steps}" for what in ("validate", "sample")),
-        f"train.steps={steps}",
         f"train.warmup_steps={min(200, steps // 10)}",
         f"train.learning_rate={rate}",
         f"seed={seed}",
-        "train.threads=1",
         "train.checkpoint_every=250",
-        "metric=[]",
-        "sample.count=1",
         "sample.steps=48",  # as many as a row has tokens
     ]
-    options = [part for item in sets for part in ("--set", item)]
-    command = ["--plugin", str(CAUSAL), "train", words[0], "--out", str(folder)]
-    command = [sys.executable, "-m", "dlmkit", *command, "--resume", "auto", *options]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    runs.train(words[0], sets, steps, folder, "--plugin", str(CAUSAL))
     return load_model(folder)
 
 

@@ -148,8 +148,8 @@ def _measured(kept: Mapping[str, Model], batch: int, plan: Plan, say: Say) -> li
 
 
 def _same(one: Sequence[int], other: Sequence[int]) -> float:
-    longest = max(len(one), len(other), 1)
-    return 1.0 - (longest - sum(a == b for a, b in zip(one, other, strict=False))) / longest
+    alike = sum(a == b for a, b in zip(one, other, strict=False))
+    return alike / max(len(one), len(other), 1)
 
 
 def _sentence(rows: Sequence[Row]) -> str:

@@ -22,6 +22,10 @@ a share of the grid, and sigma / alpha at the level of the row's prediction."""
 class Statistic(ABC):
     """One number a position and step, in nats or as documented, averaged to one a row."""
 
+    def __init__(self, config: Any = None, context: Any = None) -> None:
+        """Built of its options and a ``BuildContext``; one with options overrides it."""
+        super().__init__()
+
     @abstractmethod
     def per_position(
         self, space: EmbeddingSpace, now: Prediction, before: Prediction

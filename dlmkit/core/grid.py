@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 from dlmkit.core.schedule import NoiseSchedule
 from dlmkit.types import Points
@@ -15,6 +16,10 @@ class Grid(ABC):
     grid of n points costs exactly n evaluations of a one-evaluation sampler, the final decode
     included.
     """
+
+    def __init__(self, config: Any = None, context: Any = None) -> None:
+        """Built of its options and a ``BuildContext``; one with options overrides it."""
+        super().__init__()
 
     @abstractmethod
     def points(self, schedule: NoiseSchedule, n: int) -> Points:

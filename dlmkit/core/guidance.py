@@ -42,6 +42,14 @@ def stepping_to(x0: Tensor, prediction: Prediction, conditioning: Conditioning) 
     return replace(prediction, x0_step=torch.where(kept, prediction.x0_step, x0))
 
 
+def extrapolated(
+    weak: Prediction, strong: Prediction, scale: float, conditioning: Conditioning
+) -> Prediction:
+    """``strong``, stepped towards weak + scale (strong - weak) of the two x0: 1 changes nothing."""
+    moved = weak.x0_step + scale * (strong.x0_step - weak.x0_step)
+    return stepping_to(moved, strong, conditioning)
+
+
 class _Moved(Wrapped):
     def __init__(self, inner: Denoise, guidance: Guidance) -> None:
         super().__init__(inner)

@@ -9,6 +9,10 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from dlmkit.plugin import Config, Size
 
 
+class Nothing(Config):
+    """No options."""
+
+
 class Counts(Config):
     """How neighbours are counted, for :func:`dlmkit.core.counts.start_from_counts`."""
 

@@ -131,3 +131,13 @@ def fit(
     step = first / (1.0 - 0.9**updates)
     scale = (second / (1.0 - 0.99**updates)).sqrt() + 1e-8
     value -= rate * step / scale
+
+
+class StraightLine(NoiseSchedule):
+    """x = (1 - t) x0 + t noise, for t from 0 to 1: the line of rectified flow (2209.03003)."""
+
+    def level(self, t: Tensor) -> Level:
+        return Level(1.0 - t, t)
+
+    def inverse(self, ratio: Tensor) -> Tensor:
+        return ratio / (1.0 + ratio)

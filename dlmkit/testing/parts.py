@@ -18,19 +18,16 @@ from dlmkit.core.embedding import EmbeddingSpace, GaussianCorruption
 from dlmkit.core.masking import Masking
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
+from dlmkit.core.options import Nothing as Nothing
 from dlmkit.core.schedule import Level, NoiseSchedule
 from dlmkit.core.tokenizer import PAD, UNKNOWN, Tokenizer
 from dlmkit.noise import Noise
-from dlmkit.plugin import PROJECT, Component, Config
+from dlmkit.plugin import PROJECT, Component
 from dlmkit.registry.loading import Loaded
 from dlmkit.types import Embedded, Ids, Logits, Mask, Probabilities, Query
 
 LENGTH = 12
 WORDS = ["the", "a", "cat", "dog", "bird", "sees", "hears", "finds", "and", "or", "small", "big"]
-
-
-class Nothing(Config):
-    """No options."""
 
 
 class WordStream(Stream):

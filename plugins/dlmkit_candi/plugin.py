@@ -7,15 +7,12 @@ from pathlib import Path
 from pydantic import Field
 
 from dlmkit import Component, Config, hookimpl
+from dlmkit.core.options import Nothing as Nothing
 from dlmkit.plugin import Recipe, Share, Size
 
 api = 2
 
 HYBRID = frozenset({"hybrid-noise"})
-
-
-class Nothing(Config):
-    """No options."""
 
 
 class Hybrid(Config):

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt
 
 from dlmkit import Component, Config, hookimpl
+from dlmkit.core.options import Nothing as Nothing
 from dlmkit.plugin import Part, PartOf, Recipe, Size
 
 api = 2
@@ -35,10 +36,6 @@ class Consistency(Config):
         default_factory=lambda: Part(use="samplers:euler"),
         description="what takes the teacher's step",
     )
-
-
-class Nothing(Config):
-    """No options."""
 
 
 @hookimpl

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from dlmkit import rows
 from dlmkit.core.context import BuildContext
-from dlmkit.core.denoise import ModelDenoise
-from dlmkit.core.denoise import Prediction as Predicted
+from dlmkit.core.denoise import ModelDenoise, Prediction
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
@@ -77,16 +76,16 @@ class SharedDecoder(ModelDenoise):
 
     def __call__(
         self, x: Tensor, level: Level, previous: Tensor, conditioning: Conditioning
-    ) -> Predicted:
+    ) -> Prediction:
         query = self.query(x, level, previous, conditioning)
         mean, lse = self.space.read(query)
         query = query.to(mean.dtype)
         x0 = rows.where(self.decodes(level), mean, query)
         x0 = torch.where(conditioning.given[..., None], conditioning.clean.to(x0.dtype), x0)
-        return Predicted(x0, query, lse, mean, x0 if self.feedback else previous)
+        return Prediction(x0, query, lse, mean, x0 if self.feedback else previous)
 
 
-class Prediction(RecipeObjective):
+class XPrediction(RecipeObjective):
     """|x0_hat - x0|^2 / t^2, a channel's mean: the squared error of the velocity.
 
     Rows of a share ``decoder`` are decoded instead, at a cost of the tokens' cross-entropy: noised
@@ -94,7 +93,7 @@ class Prediction(RecipeObjective):
     loss alone, if they do.
     """
 
-    def __init__(self, config: plugin.Prediction, context: BuildContext) -> None:
+    def __init__(self, config: plugin.XPrediction, context: BuildContext) -> None:
         super().__init__(context)
         self.config, self.self_conditioning = config, config.self_conditioning
         self.conditioning_dropout = config.conditioning_dropout
@@ -112,11 +111,11 @@ class Prediction(RecipeObjective):
         text = torch.sigmoid(logit)
         other = Level(text, config.decoder_noise * (1.0 - text))
         noised = self.noised(batch, draws, rows.where(decoded, other, self.schedule.level(t)))
-        told = self.schedule.level(torch.where(decoded, self.schedule.t_min, t))
-        noised = replace(noised, level=told)
+        shown = self.schedule.level(torch.where(decoded, self.schedule.t_min, t))
+        noised = replace(noised, level=shown)
         query = noised.query()
         error = (query - noised.x0.detach()).square().mean(dim=-1)
-        error = error / (1.0 - told.alpha).clamp(min=config.floor)[:, None].to(error).square()
+        error = error / (1.0 - shown.alpha).clamp(min=config.floor)[:, None].to(error).square()
         logits = self.space.logits(query).float().transpose(1, 2)
         entropy = F.cross_entropy(logits, batch.ids, reduction="none").to(error.dtype)
         parts = self.loss(torch.where(decoded[:, None], entropy, error), noised)

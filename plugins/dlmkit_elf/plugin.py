@@ -22,7 +22,7 @@ class LogitNormal(Config):
     clip: float = Field(1e-6, gt=0.0, lt=0.1, description="share left out at either end (ELF: 0)")
 
 
-class Prediction(Config):
+class XPrediction(Config):
     """ELF's two losses, of rows apart."""
 
     self_conditioning: Share = Field(0.5, description="rows that see a first prediction (ELF)")
@@ -62,8 +62,8 @@ def register_components() -> Sequence[Component]:
             "objective",
             "x-prediction",
             "the error of predicted embeddings; some rows are decoded by the same network",
-            Prediction,
-            "dlmkit_elf.model:Prediction",
+            XPrediction,
+            "dlmkit_elf.model:XPrediction",
             provides=frozenset({"conditioning-dropout"}),
             requires=gaussian | {"tied"},
             expected_failures={

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Denoise, Prediction, Wrapped
-from dlmkit.core.guidance import Guidance, stepping_to
+from dlmkit.core.guidance import Guidance, extrapolated
 from dlmkit.core.network import Conditioning
 from dlmkit.core.sampler import BoundDenoise, GaussianSampler, Step, euler, per_row
 from dlmkit.core.schedule import Level
@@ -40,8 +40,7 @@ class _Guided(Wrapped):
     ) -> Prediction:
         seeing = self.inner(x, level, previous, conditioning)
         alone = self.inner(x, level, self.inner.start(x), conditioning)
-        moved = alone.x0_step + self.scale * (seeing.x0_step - alone.x0_step)
-        return stepping_to(moved, seeing, conditioning)
+        return extrapolated(alone, seeing, self.scale, conditioning)
 
 
 class Renoising(GaussianSampler):

@@ -13,7 +13,7 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import WithoutFeedback
 from dlmkit.core.embedding import EmbeddingSpace, GaussianCorruption
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
-from dlmkit.core.schedule import Level
+from dlmkit.core.schedule import Level, StraightLine
 from dlmkit.core.warp import Warped
 from dlmkit.types import Embedded, Ids, Logits, PerRow, Probabilities, Query
 from dlmkit_flow import plugin
@@ -69,7 +69,7 @@ def decoding_error(ratio: PerRow, size: int) -> PerRow:
     return 1.0 - right.exp() @ weight
 
 
-class DecodingError(Warped):
+class DecodingError(StraightLine, Warped):
     """alpha = 1 - t and sigma = t, and u = V / (V - 1) P_e(t), which is 1 - tau of FLM.
 
     What lies below a share ``clip`` of u, or above the rest, is left out.
@@ -82,12 +82,6 @@ class DecodingError(Warped):
         kept = (u > config.clip) & (u < 1.0 - config.clip)
         t, u = t[kept], u[kept]
         super().__init__(float(t[0]), float(t[-1]), t, (u - u[0]) / (u[-1] - u[0]))
-
-    def level(self, t: Tensor) -> Level:
-        return Level(1.0 - t, t)
-
-    def inverse(self, ratio: Tensor) -> Tensor:
-        return ratio / (1.0 + ratio)
 
 
 class TokenCrossEntropy(RecipeObjective):

@@ -21,7 +21,7 @@ from dlmkit.core.embedding import Corruption
 from dlmkit.core.options import Normalised
 from dlmkit.core.points import NormalisedSpace
 from dlmkit.core.sampler import BoundDenoise, Sampler, Step, per_row
-from dlmkit.core.schedule import Level
+from dlmkit.core.schedule import Level, StraightLine
 from dlmkit.core.warp import LossWarped
 from dlmkit.noise import Noise
 from dlmkit.types import Embedded, Logits
@@ -100,7 +100,7 @@ def plain_from(size: int, dim: int, delta: float) -> float:
     return 2.0 / math.pi * math.asin(min(1.0, cosine))
 
 
-class Truncated(LossWarped):
+class Truncated(StraightLine, LossWarped):
     """alpha = 1 - t and sigma = t, for t from 1 - alpha* up to 0.999; bins are equal in t.
 
     S-FLM fits a spline to |dL / dt|; the table is ours.
@@ -111,12 +111,6 @@ class Truncated(LossWarped):
         low = max(1e-3, 1.0 - plain_from(size, dim, config.delta))
         edges = torch.linspace(low, 0.999, config.bins + 1, dtype=torch.float64)
         super().__init__(low, 0.999, edges, config.mix, config)
-
-    def level(self, t: Tensor) -> Level:
-        return Level(1.0 - t, t)
-
-    def inverse(self, ratio: Tensor) -> Tensor:
-        return ratio / (1.0 + ratio)
 
 
 class GeodesicEuler(Sampler):

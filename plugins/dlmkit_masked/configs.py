@@ -7,11 +7,8 @@ from typing import Literal, Self
 from pydantic import Field, PositiveFloat, model_validator
 
 from dlmkit import Config
+from dlmkit.core.options import Nothing as Nothing
 from dlmkit.plugin import Part, Size, part_of
-
-
-class Nothing(Config):
-    """No options."""
 
 
 class Draw(Config):

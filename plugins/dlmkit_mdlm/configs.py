@@ -5,11 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from dlmkit import Config
+from dlmkit.core.options import Nothing as Nothing
 from dlmkit.plugin import Size
-
-
-class Nothing(Config):
-    """No options."""
 
 
 class Unmasking(Config):

@@ -6,18 +6,15 @@ import torch
 from torch import Tensor
 
 from dlmkit.core.context import BuildContext
-from dlmkit.core.schedule import Level, NoiseSchedule
+from dlmkit.core.schedule import Level, NoiseSchedule, StraightLine
 from dlmkit.core.warp import LossWarped
 from dlmkit.types import PerRow, Rows
 from dlmkit_replaid import plugin
 
 
-class _Roots(LossWarped):
-    """A bin gets draws by the root of its mean, or of the mean of all where it has seen nothing."""
-
-    def level(self, t: Tensor) -> Level:
-        """Of a straight line: only the draws are asked for."""
-        return Level(1.0 - t, t)
+class _Roots(StraightLine, LossWarped):
+    """A bin gets draws by the root of its mean, or of the mean of all where it has seen nothing.
+    Only its draws are asked for."""
 
     def widths(self) -> Tensor:
         known = self.counts > 0

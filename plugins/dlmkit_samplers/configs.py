@@ -8,11 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat
 
 from dlmkit import Config, part_of
+from dlmkit.core.options import Nothing as Nothing
 from dlmkit.plugin import ComparedWith, Size
-
-
-class Nothing(Config):
-    """No options."""
 
 
 class Ancestral(Config):

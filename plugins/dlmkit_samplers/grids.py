@@ -43,18 +43,12 @@ def by_ratio(
 class Warped(Grid):
     """Equal shares of the schedule's training draws between neighbours (CDCD's time warping)."""
 
-    def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
-        pass
-
     def points(self, schedule: NoiseSchedule, n: int) -> Points:
         return pinned(schedule.quantile(falling(schedule, n)), schedule)
 
 
 class Linear(Grid):
     """Equal steps in t."""
-
-    def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
-        pass
 
     def points(self, schedule: NoiseSchedule, n: int) -> Points:
         u = falling(schedule, n)
@@ -63,9 +57,6 @@ class Linear(Grid):
 
 class LogUniform(Grid):
     """Equal ratios between neighbours' noise-to-signal ratios."""
-
-    def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
-        pass
 
     def points(self, schedule: NoiseSchedule, n: int) -> Points:
         return by_ratio(schedule, n, torch.log, torch.exp)
@@ -86,9 +77,6 @@ class Arctan(Grid):
 
     The optimum for Gaussian data of standard deviation 1, which embeddings of norm sqrt(d) have.
     """
-
-    def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
-        pass
 
     def points(self, schedule: NoiseSchedule, n: int) -> Points:
         return by_ratio(schedule, n, torch.atan, torch.tan)

@@ -14,7 +14,7 @@ from dlmkit import rows
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Denoise, Prediction, Wrapped
 from dlmkit.core.embedding import EmbeddingSpace
-from dlmkit.core.guidance import Guidance, stepping_to
+from dlmkit.core.guidance import Guidance, extrapolated
 from dlmkit.core.network import Conditioning
 from dlmkit.core.schedule import Level
 from dlmkit_samplers import configs
@@ -67,9 +67,9 @@ class _TwoBranches(Wrapped):
     ) -> Prediction:
         with_given = self.inner(x, level, previous[0], conditioning)
         null = self.inner(x, level, previous[1], conditioning.dropped())
-        moved = null.x0_step + self.scale * (with_given.x0_step - null.x0_step)
         feedback = with_given.feedback, null.feedback
-        return stepping_to(moved, replace(with_given, feedback=feedback), conditioning)
+        both = replace(with_given, feedback=feedback)
+        return extrapolated(null, both, self.scale, conditioning)
 
 
 class InitialNoise(Guidance):

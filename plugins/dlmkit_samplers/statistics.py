@@ -13,14 +13,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.exits import Statistic
 from dlmkit.core.tokens import IMPOSSIBLE
 from dlmkit.kernels.vocabulary import Top
 from dlmkit.types import Mask, PerPosition, PerRow
-from dlmkit_samplers import configs
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -41,9 +39,6 @@ class Entropy(Statistic):
 
     floor: ClassVar = {torch.float64: 3e-13, torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
-    def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
-        pass
-
     def per_position(
         self, space: EmbeddingSpace, now: Prediction, before: Prediction
     ) -> PerPosition:
@@ -59,9 +54,6 @@ class KullbackLeibler(Statistic):
     needs_before = True
     floor: ClassVar = {torch.float64: 8e-15, torch.float32: 3e-6, torch.bfloat16: 9e-6}
 
-    def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
-        pass
-
     def per_position(
         self, space: EmbeddingSpace, now: Prediction, before: Prediction
     ) -> PerPosition:
@@ -76,9 +68,6 @@ class Jeffreys(Statistic):
 
     needs_before = True
     floor: ClassVar = {torch.float64: 2e-17, torch.float32: 2e-9, torch.bfloat16: 8e-6}
-
-    def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
-        pass
 
     def per_position(
         self, space: EmbeddingSpace, now: Prediction, before: Prediction
@@ -103,9 +92,6 @@ class Switches(Statistic):
 
     needs_before = needs_top = True
 
-    def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
-        pass
-
     def per_position(
         self, space: EmbeddingSpace, now: Prediction, before: Prediction
     ) -> PerPosition:
@@ -125,9 +111,6 @@ class Margin(Statistic):
     settles_at: ClassVar = 1.0
     floor: ClassVar = {torch.float64: 7e-16, torch.float32: 7e-7, torch.bfloat16: 9e-3}
 
-    def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
-        pass
-
     def per_position(
         self, space: EmbeddingSpace, now: Prediction, before: Prediction
     ) -> PerPosition:
@@ -144,9 +127,6 @@ class Gap(Statistic):
 
     needs_top = True
     settles_at: ClassVar = -IMPOSSIBLE
-
-    def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
-        pass
 
     def per_position(
         self, space: EmbeddingSpace, now: Prediction, before: Prediction

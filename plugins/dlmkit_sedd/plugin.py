@@ -7,15 +7,12 @@ from pathlib import Path
 from pydantic import Field, PositiveFloat
 
 from dlmkit import Component, Config, hookimpl
+from dlmkit.core.options import Nothing as Nothing
 from dlmkit.plugin import Recipe
 
 api = 2
 
 SCORES = frozenset({"concrete-score"})
-
-
-class Nothing(Config):
-    """No options."""
 
 
 class Geometric(Config):

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.objective import MASKING, Batch, Draws, LossParts
+from dlmkit.core.options import Nothing
 from dlmkit.core.tokens import masked_share, masking_rate
 from dlmkit.errors import RecipeError
 from dlmkit.types import Mask, PerPosition
 from dlmkit_hf.models import HfDecoder
-from dlmkit_mdlm.configs import Nothing
 from dlmkit_mdlm.objective import MaskedBound, MaskedDenoise
 from dlmkit_tune import configs
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlmkit import Component, hookimpl
+from dlmkit.core.options import Nothing
 from dlmkit.plugin import Command, Recipe
-from dlmkit_mdlm.configs import Nothing
 from dlmkit_tune import configs
 
 api = 2

@@ -17,7 +17,7 @@ from dlmkit.exact import bayes
 from dlmkit.noise import Noise
 from dlmkit.testing.parts import Half, Nothing
 from dlmkit_elf import plugin
-from dlmkit_elf.model import LogitNormal, Prediction
+from dlmkit_elf.model import LogitNormal, XPrediction
 from dlmkit_elf.sampling import Renoising, SelfConditioning
 
 V, D, ROWS = 3, 2, 4000
@@ -51,7 +51,7 @@ def objective(answer, **options):
         "masking": Half(Nothing(), context),
     }
     context = BuildContext(length=2, vocab_size=V, parts=parts)
-    return Prediction(plugin.Prediction(**options), context)
+    return XPrediction(plugin.XPrediction(**options), context)
 
 
 def rows(count=ROWS):
