@@ -1,6 +1,5 @@
 """A yardstick for `benchmarks/models.py`, as a plugin in one file: an autoregressive transformer of
-`cdcd:transformer`'s own blocks, drawn token by token through `mdlm:unmasking` with `window: 1`, and
-a temperature of the predicted distribution for models whose noise has no score."""
+`cdcd:transformer`'s own blocks, drawn token by token through `mdlm:unmasking` with `window: 1`."""
 
 from __future__ import annotations
 
@@ -8,13 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch.nn.functional as F
-from pydantic import PositiveFloat
 from torch import Tensor
 
 from dlmkit import Component, Config, hookimpl
 from dlmkit.core.context import BuildContext
-from dlmkit.core.denoise import Denoise, Prediction, Wrapped
-from dlmkit.core.guidance import Guidance
 from dlmkit.core.network import Conditioning
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
 from dlmkit.core.schedule import Level
@@ -30,12 +26,6 @@ api = 2
 
 class Nothing(Config):
     """No options."""
-
-
-class Softened(Config):
-    """The logits divided by a temperature."""
-
-    temperature: PositiveFloat = 1.0
 
 
 class Backward(Attention):
@@ -78,38 +68,11 @@ class NextToken(RecipeObjective):
         return self.loss(F.cross_entropy(logits, batch.ids, reduction="none"), noised)
 
 
-class SoftmaxTemperature(Guidance):
-    """Sharpens what is drawn from; how much mass scores have in all stays as it was."""
-
-    def __init__(self, config: Softened, context: BuildContext) -> None:
-        self.temperature, self.space = config.temperature, context.part("space")
-
-    def wrap(self, denoise: Denoise) -> Denoise:
-        return _Softened(denoise, self)
-
-
-class _Softened(Wrapped):
-    def __init__(self, inner: Denoise, guidance: SoftmaxTemperature) -> None:
-        super().__init__(inner)
-        self.guidance = guidance
-
-    def __call__(
-        self, x: Tensor, level: Level, previous: Any, conditioning: Conditioning
-    ) -> Prediction:
-        said, space = super().__call__(x, level, previous, conditioning), self.guidance.space
-        query = said.query / self.guidance.temperature
-        if space.query_dim == space.vocab_size:
-            query = query + (said.lse - space.logits(query).logsumexp(dim=-1))[..., None]
-        x0, lse = space.read(query)
-        return replace(said, query=query, lse=lse, x0_mean=x0, x0_step=x0)
-
-
 @hookimpl
 def register_components() -> list[Component]:
     def part(kind: str, name: str, summary: str, config: type, **more: Any) -> Component:
-        target = {"network": "CausalTransformer", "objective": "NextToken"}
-        what = target.get(kind, "SoftmaxTemperature")
-        return Component(kind, name, summary, config, f"causal:{what}", **more)
+        target = {"network": "CausalTransformer", "objective": "NextToken"}[kind]
+        return Component(kind, name, summary, config, f"causal:{target}", **more)
 
     return [
         part("network", "transformer", "blocks that look back", configs.Transformer),
@@ -117,5 +80,4 @@ def register_components() -> list[Component]:
             "objective", "next-token", "the likelihood of every token", Nothing,
             provides=frozenset({"likelihood-bound"}), requires=frozenset({"masked"}),
         ),
-        part("guidance", "softmax-temperature", "logits over a temperature", Softened),
     ]  # fmt: skip

@@ -216,8 +216,8 @@ def softened(model: Model, temperature: float) -> Model:
     """``model`` at a temperature."""
     space = model.assembly.objective.space
     scored = space.tied and isinstance(space.corruption, GaussianCorruption)
-    name = "samplers:score-temperature" if scored else "causal:softmax-temperature"
-    return model.with_(f"guidance=[{{use: {name}, with: {{temperature: {temperature}}}}}]")
+    name = "score-temperature" if scored else "softmax-temperature"
+    return model.with_(f"guidance=[{{use: samplers:{name}, with: {{temperature: {temperature}}}}}]")
 
 
 class Judges:

@@ -193,6 +193,12 @@ class ScoreTemperature(Config):
     )
 
 
+class SoftmaxTemperature(Config):
+    """The logits divided by a temperature."""
+
+    temperature: PositiveFloat = Field(1.0, description="below 1 sharpens")
+
+
 class ClassifierFree(Config):
     """Guidance towards the given tokens."""
 

@@ -37,6 +37,44 @@ class ScoreTemperature(Guidance):
         return x0 + self.extra * (x0 - x / level.like(x).alpha)
 
 
+class SoftmaxTemperature(Guidance):
+    """Divides the logits by T: below 1 tokens are drawn from a sharper distribution, 1 is the
+    identity. For models whose noise has no score.
+
+    Samplers of discrete tokens draw from the prediction itself, so what statistics and decoding
+    read moves with it, unlike under other guidance: certainty is that of the divided logits. The
+    temperature of `masked:decoder` leaves its order and quota alone. Where queries are logits
+    themselves their log-sum-exp stays, so that the scores of a token (SEDD, 2310.16834) have as
+    much mass in all as before. It takes a space whose logits are linear in the query. Given
+    positions keep their own x0.
+    """
+
+    def __init__(self, config: configs.SoftmaxTemperature, context: BuildContext) -> None:
+        self.temperature = config.temperature
+        self.space: EmbeddingSpace = context.part("space")
+
+    def wrap(self, denoise: Denoise) -> Denoise:
+        return _Softened(denoise, self)
+
+
+class _Softened(Wrapped):
+    def __init__(self, inner: Denoise, guidance: SoftmaxTemperature) -> None:
+        super().__init__(inner)
+        self.guidance = guidance
+
+    def __call__(
+        self, x: Tensor, level: Level, previous: Any, conditioning: Conditioning
+    ) -> Prediction:
+        said, space = super().__call__(x, level, previous, conditioning), self.guidance.space
+        query = said.query / self.guidance.temperature
+        if space.query_dim == space.vocab_size:
+            query = query + (said.lse - space.logits(query).logsumexp(dim=-1))[..., None]
+        x0, lse = space.read(query)
+        given = conditioning.given.view(*x0.shape[:2], *(1,) * (x0.ndim - 2))
+        x0_step = torch.where(given, said.x0_step, x0)
+        return replace(said, query=query, lse=lse, x0_mean=x0, x0_step=x0_step)
+
+
 class ClassifierFree(Guidance):
     """Extrapolates from the unconditional to the conditional score (2207.12598).
 

@@ -103,6 +103,10 @@ def register_components() -> Sequence[Component]:
         *_of("guidance",
             ("score-temperature", configs.ScoreTemperature, "guidance:ScoreTemperature",
              "divides the score by a temperature"),
+            ("softmax-temperature", configs.SoftmaxTemperature, "guidance:SoftmaxTemperature",
+             "divides the logits by a temperature, of any model",
+             {"requires": frozenset(), "example": {"temperature": 0.7}, "expected_failures": {
+                 "statistics-are-left-alone": "discrete samplers draw from what statistics read"}}),
             ("classifier-free", configs.ClassifierFree, "guidance:ClassifierFree",
              "extrapolates from the prediction without the given tokens; doubles the evaluations",
              {"requires": frozenset({"conditioning-dropout"})}),

@@ -1,4 +1,4 @@
-"""The autoregressive yardstick of `benchmarks/models.py`, and its temperature."""
+"""The autoregressive yardstick of `benchmarks/models.py`."""
 
 import math
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_the_loss_is_the_likelihood_and_tokens_are_drawn_from_it(model):
     assert float(parts.loss_sum.detach()) == pytest.approx(-float(log_p.sum()), rel=1e-4)
     texts = model.sample(4, steps=LENGTH)
     assert {text.evaluations for text in texts} == {LENGTH}
-    cold = model.with_("guidance=[{use: causal:softmax-temperature, with: {temperature: 0.001}}]")
+    cold = model.with_("guidance=[{use: samplers:softmax-temperature, with: {temperature: 0.001}}]")
     first = cold.run(cold.requests(1), dlmkit.model.Run(0, LENGTH, 1))[0].ids
     said = logits(model, torch.tensor([first]))
     assert first[0] == int(said[0, 0].argmax())

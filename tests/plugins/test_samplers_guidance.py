@@ -9,7 +9,9 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import CountingDenoise
 from dlmkit.core.network import Conditioning
 from dlmkit.core.schedule import Level
+from dlmkit.model import open_model
 from dlmkit.noise import Noise
+from dlmkit.plugin import Part
 from dlmkit.testing.markov import MarkovChain, markov_denoise
 from dlmkit_samplers import configs
 from dlmkit_samplers.guidance import (
@@ -18,6 +20,7 @@ from dlmkit_samplers.guidance import (
     InitialNoise,
     Renormalised,
     ScoreTemperature,
+    SoftmaxTemperature,
 )
 
 V, L, D, B = 5, 6, 8, 4
@@ -144,3 +147,37 @@ def test_initial_noise_is_scaled_and_nothing_else(setting, scale):
     assert guidance.wrap(DENOISE) is DENOISE
     assert torch.equal(guidance.start(x), scale * x)
     assert all(g.start(x) is x for g in (temperature(0.7), classifier_free(2.0), *PROJECTIONS))
+
+
+@pytest.mark.parametrize("t", [0.5, 1.0, 1.6])
+def test_softmax_temperature_divides_the_logits(setting, t):
+    x, conditioning = setting
+    space = DENOISE.space
+    made = SoftmaxTemperature(configs.SoftmaxTemperature(temperature=t), CONTEXT)
+    plain, soft = (call(d, x, conditioning) for d in (DENOISE, made.wrap(DENOISE)))
+    expected = (space.logits(plain.query) / t).softmax(dim=-1)
+    torch.testing.assert_close(space.logits(soft.query).softmax(dim=-1), expected)
+    free = ~conditioning.given
+    torch.testing.assert_close(soft.x0_step[free], space.expect(expected)[free])
+    assert torch.equal(soft.x0_step[~free], plain.x0_step[~free])
+
+
+def test_softmax_temperature_leaves_the_mass_of_scores_and_written_tokens():
+    """In a space of token ids queries are logits; a written token is certain at any temperature."""
+    model = open_model("markov_masked", ("length=6", "data.with.tokens=5"))
+    parts = model.parts
+    part = Part(use="samplers:softmax-temperature", options={"temperature": 0.5})
+    made = model.assembly.build("guidance", part)
+    soft = made.wrap(parts.denoise)
+    ids = torch.tensor([[1, 2, 3, 1, 2, 3]])
+    masked = torch.tensor([[False, True, True, False, True, True]])
+    x = torch.where(masked, parts.space.corruption.mask, ids)
+    clean = parts.space.corruption.clean(ids)
+    nothing = Conditioning.of(clean, torch.zeros_like(masked), torch.ones_like(masked))
+    level = Level(torch.tensor([0.5]), torch.tensor([0.5]))
+    before, after = (d(x, level, d.start(x), nothing) for d in (parts.denoise, soft))
+    torch.testing.assert_close(after.lse, before.lse)
+    p = before.query.softmax(dim=-1)
+    expected = p.square() / p.square().sum(dim=-1, keepdim=True)
+    torch.testing.assert_close(after.query.softmax(dim=-1)[masked], expected[masked])
+    assert torch.equal(after.query.argmax(dim=-1)[~masked], ids[~masked])
