@@ -1,4 +1,4 @@
-"""Shape annotations are checked while the tests run, by beartype, as the modules are imported."""
+"""Shape annotations are checked while the tests run, by beartype, from the modules' import on."""
 
 import os
 import signal
@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import annotations
 import pytest
 from hypothesis import settings
-from jaxtyping import install_import_hook
 
 from dlmkit.plugin import API
 
@@ -49,7 +49,7 @@ def checked_modules() -> list[str]:
     return ["dlmkit.noise", "dlmkit.rows", *names]
 
 
-install_import_hook(checked_modules(), "beartype.beartype")
+annotations.install(checked_modules())
 
 settings.register_profile("dlmkit", deadline=None)  # a busy machine is not a failure
 settings.load_profile("dlmkit")

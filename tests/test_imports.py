@@ -191,3 +191,22 @@ def test_looking_imports_no_torch(command):
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == "[]"
+
+
+UNASKED = {"torch._dynamo", "torch._inductor", "sympy", "matplotlib", "transformers", "datasets"}
+
+
+def test_training_imports_no_compiler_and_nothing_that_draws(tmp_path):
+    """Until a recipe asks for the one, and the run has an end for the other."""
+    program = (
+        "import sys; from dlmkit.cli.app import main; code = main(sys.argv[1:]); "
+        f"print(sorted({UNASKED} & set(sys.modules)), file=sys.stderr); sys.exit(code)"
+    )
+    sizes = ["network.with.width=12", "network.with.blocks=1", "length=12", "train.batch_size=2"]
+    sets = [*sizes, "train.steps=2", "train.stop_after=1", "train.validate_every=2"]
+    words = ["train", "ddlm_grammar", "--out", str(tmp_path / "run")]
+    arguments = [sys.executable, "-c", program, *words]
+    arguments += [word for item in sets for word in ("--set", item)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "[]"

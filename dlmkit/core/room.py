@@ -71,6 +71,12 @@ class _Reckoning(TorchDispatchMode):
         super().__init__()
         self.what, self.since = what, 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: nothing is compiled while a model is built, and torch's way of keeping its compiler
+        out of a mode imports the compiler."""
+        return False
+
     def __torch_dispatch__(
         self,
         func: Callable[..., Any],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from functools import partial
 
@@ -12,7 +13,21 @@ from dlmkit.errors import UsageError
 from dlmkit.recipe.schema import TrainConfig
 
 
-def build_optimiser(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+class AdamW(torch.optim.AdamW):
+    """torch's AdamW, whose steps torch.compile never sees.
+
+    torch wraps these methods against being compiled, and the first call of any of them imports the
+    compiler, which takes longer than a short run's steps. Here they are what is wrapped.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+
+def build_optimiser(module: nn.Module, config: TrainConfig) -> AdamW:
     """AdamW over the parameters of ``module``, one fused kernel where the device has one.
 
     Raises UsageError if it has none.
@@ -30,7 +45,7 @@ def build_optimiser(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW
         {"params": others, "weight_decay": 0.0},
     ]
     build = partial(
-        torch.optim.AdamW,
+        AdamW,
         [group for group in groups if group["params"]],
         lr=config.learning_rate,
         betas=config.betas,
