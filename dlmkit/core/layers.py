@@ -40,7 +40,11 @@ def rotation_table(length: int, channels: int, base: float) -> Tensor:
     The second half of the channels is the partner of the first.
     """
     dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)  # angles reach L
-    rates = base ** (-torch.arange(0, channels, 2, dtype=dtype) / channels)
+    return rotation_at(length, base ** (-torch.arange(0, channels, 2, dtype=dtype) / channels))
+
+
+def rotation_at(length: int, rates: Tensor) -> Tensor:
+    """:func:`rotation_table` of the ``rates`` (channels / 2), in radians a position."""
     angles = torch.arange(length)[:, None, None] * rates
     cos, sin = angles.cos(), angles.sin()
     return torch.stack((torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)))

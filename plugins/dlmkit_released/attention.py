@@ -13,6 +13,13 @@ Seen = Mask | Bool[Tensor, "#B 1 L L"]
 """Which positions may be seen: the keys, by every position, or of each position its own."""
 
 
+def rotary_rates(channels: int, base: float) -> Tensor:
+    """Radians a position of every pair of ``channels``, (channels / 2), rounded as in the authors'
+    code: a last bit of a rate is hundreds of those of a late position's cosine."""
+    exponents = torch.arange(0, channels, 2, dtype=torch.float32) / channels
+    return 1.0 / base**exponents
+
+
 def block_causal(
     seen: Seen | None, length: int, block: int | None, device: torch.device
 ) -> Tensor | None:

@@ -10,14 +10,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dlmkit.core.context import BuildContext
-from dlmkit.core.layers import Keep, extended, keeper, rotate, rotation_table
+from dlmkit.core.layers import Keep, extended, keeper, rotate, rotation_at
 from dlmkit.core.network import Conditioning, Incremental
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import TokenSpace
 from dlmkit.errors import RecipeError
 from dlmkit.types import Embedded, Ids, Logits, Query
 from dlmkit_released import configs
-from dlmkit_released.attention import Seen, attended, block_causal
+from dlmkit_released.attention import Seen, attended, block_causal, rotary_rates
 
 
 class SelfAttention(nn.Module):
@@ -179,7 +179,8 @@ class Bailing(Incremental):
         )
         self.norm = nn.RMSNorm(space.dim, config.epsilon)
         self.lm_head = nn.Linear(space.dim, space.query_dim, bias=False)
-        rotation = rotation_table(context.length, config.rotated, config.rotary_base)
+        rates = rotary_rates(config.rotated, config.rotary_base)
+        rotation = rotation_at(context.length, rates)
         self.register_buffer("rotation", rotation, persistent=False)
 
     def forward(

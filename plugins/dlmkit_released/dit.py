@@ -11,14 +11,14 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from dlmkit.core.context import BuildContext
-from dlmkit.core.layers import Keep, extended, keeper, rotate, rotation_table
+from dlmkit.core.layers import Keep, extended, keeper, rotate, rotation_at
 from dlmkit.core.network import Conditioning, Incremental
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import DiscreteSpace, masked_share
 from dlmkit.errors import RecipeError
 from dlmkit.types import Embedded, Ids, Logits, PerRow, Query
 from dlmkit_released import configs
-from dlmkit_released.attention import Seen, attended, block_causal
+from dlmkit_released.attention import Seen, attended, block_causal, rotary_rates
 
 FREQUENCIES = 128
 """Cosines, and as many sines, of a time; the files' first layer of time reads both."""
@@ -145,7 +145,7 @@ class Dit(Incremental):
             Block(width, heads, config.features) for _ in range(config.blocks)
         )
         self.output_layer = Output(width, config.features, space.query_dim)
-        rotation = rotation_table(context.length, width // heads, ROTARY_BASE)
+        rotation = rotation_at(context.length, rotary_rates(width // heads, ROTARY_BASE))
         self.register_buffer("rotation", rotation, persistent=False)
 
     def forward(

@@ -20,6 +20,7 @@ from dlmkit.core.objective import Objective
 from dlmkit.core.tokens import DiscreteSpace, TokenSpace
 from dlmkit.plugin import Depth, Size
 from dlmkit.types import Logits
+from dlmkit_released.attention import rotary_rates
 from dlmkit_released.dit import ROTARY_BASE, Dit
 from dlmkit_released.family import recipe
 
@@ -94,15 +95,17 @@ class DitFamily(Family):
         )
         tensors = {f"{self.prefix}vocab_embed.embedding": "space.table.weight"}
         tensors |= {f"{self.prefix}{name}": f"network.{name}" for name in _names(keys.n_blocks)}
-        channels = width // keys.n_heads
-        rates = ROTARY_BASE ** -(torch.arange(0, channels, 2, dtype=torch.float64) / channels)
         return Conversion(
             said,
             tensors,
             size,
             mask,
             unused=frozenset({"sampling_eps_min", "sampling_eps_max"}),  # of training
-            computed={f"{self.prefix}rotary_emb.inv_freq": rates},
+            computed={
+                f"{self.prefix}rotary_emb.inv_freq": rotary_rates(
+                    width // keys.n_heads, ROTARY_BASE
+                )
+            },
             attention=self.block(keys) or "full",
         )
 

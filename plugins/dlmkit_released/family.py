@@ -13,7 +13,7 @@ from dlmkit import documents
 from dlmkit.core.importer import Case, Family
 from dlmkit.core.objective import Objective
 from dlmkit.core.tokens import TokenSpace
-from dlmkit_hf.models import HfModel
+from dlmkit_hf.models import HfDecoder, HfModel
 from dlmkit_released.decoding import Predict
 
 LONGEST = 4096
@@ -29,13 +29,14 @@ class TokenFamily(Family):
         space, network, inputs = objective.space, objective.network, case.inputs
         assert isinstance(space, TokenSpace)
         assert isinstance(network, HfModel)
-        seen = inputs.get("attention_mask")
+        ids, seen = inputs["input_ids"], inputs.get("attention_mask")
+        seen = None if seen is None else seen.bool()
+        if isinstance(network, HfDecoder) and seen is not None and not seen.any(dim=-1).all():
+            # rows of padding alone: added to the scores, as their authors do, a mask of keys lets
+            # them see everything alike; to transformers 5 they see nothing
+            seen = seen if seen.ndim == 4 else seen[:, None, None].expand(-1, 1, ids.shape[1], -1)
         with torch.no_grad():
-            logits = network.logits(
-                space.table(inputs["input_ids"]),
-                None if seen is None else seen.bool(),
-                inputs.get("position_ids"),
-            )
+            logits = network.logits(space.table(ids), seen, inputs.get("position_ids"))
             return {"logits": logits, "after": network.after(logits)}
 
 

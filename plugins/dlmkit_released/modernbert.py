@@ -26,7 +26,7 @@ class Keys(documents.Shape):
     global_attn_every_n_layers: Size = 3
     local_attention: Size = 128
     global_rope_theta: float = 160000.0
-    local_rope_theta: float = 10000.0
+    local_rope_theta: float | None = 10000.0
     hidden_activation: Literal["gelu"] = "gelu"
     position_embedding_type: Literal["absolute"] = "absolute"
     attention_bias: bool = False
@@ -56,7 +56,7 @@ class ModernBert(TokenFamily):
         ]
         thetas = {
             "full_attention": keys.global_rope_theta,
-            "sliding_attention": keys.local_rope_theta,
+            "sliding_attention": keys.local_rope_theta or keys.global_rope_theta,
         }
         ropes = keys.rope_parameters or {
             kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in thetas.items()

@@ -16,7 +16,7 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import OutputPrior
 from dlmkit.core.embedding import EmbeddingSpace, GaussianCorruption
 from dlmkit.core.importer import Case, Conversion, Family, Place, Slot, Split
-from dlmkit.core.layers import rotate, rotation_table
+from dlmkit.core.layers import rotate, rotation_at
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Objective
 from dlmkit.core.schedule import Level
@@ -26,7 +26,7 @@ from dlmkit.types import Embedded, Ids, Logits, Probabilities, Query
 from dlmkit_plaid.objective import LikelihoodBound
 from dlmkit_plaid.schedule import Monotone
 from dlmkit_released import configs
-from dlmkit_released.attention import attended, block_causal
+from dlmkit_released.attention import attended, block_causal, rotary_rates
 
 BASE_WIDTH = 256
 """Width at which the head's input is not scaled (muP, 2203.03466)."""
@@ -143,7 +143,7 @@ class Network(ScoreNetwork):
         self.blocks = nn.ModuleList(Block(width, heads, scale) for _ in range(config.blocks))
         self.output_norm = nn.LayerNorm(width, bias=False)
         self.output_linear = nn.Linear(width, space.query_dim)
-        rotation = rotation_table(context.length, width // heads, ROTARY_BASE)
+        rotation = rotation_at(context.length, rotary_rates(width // heads, ROTARY_BASE))
         self.register_buffer("rotation", rotation, persistent=False)
 
     def forward(
@@ -236,8 +236,7 @@ class Plaid(Family):
         names = [f"{name}.weight" for name in _ENDS]
         names += [f"blocks.{n}.{part}.weight" for n in range(keys.n_blocks) for part in _PARTS]
         tensors |= {f"model.{name}": f"network.{name}" for name in names}
-        channels = keys.dim // keys.n_heads
-        rates = ROTARY_BASE ** -(torch.arange(0, channels, 2, dtype=torch.float64) / channels)
+        rates = rotary_rates(keys.dim // keys.n_heads, ROTARY_BASE)
         computed = {"model.rotary_emb.inv_freq": rates}
         return Conversion(recipe, tensors, keys.vocab_size, None, computed=computed, instead=FILES)
 
@@ -261,4 +260,5 @@ class Plaid(Family):
 def _halved(column: Tensor) -> tuple[Tensor]:
     """Weights of t - 1/2, as those of 2 t - 1, before their softplus."""
     half = 0.5 * F.softplus(column.flatten().double())
-    return (half.expm1().log().to(column.dtype),)
+    # not in less than single precision, which would move gamma by 1e-4
+    return (half.expm1().log().to(torch.promote_types(column.dtype, torch.float32)),)

@@ -8,6 +8,8 @@ import pytest
 from dlmkit.cli.app import main
 
 GOLDEN = Path(__file__).parent.parent / "golden"
+LARGE = ("modernbert", "plaid", "ssd-lm")
+"""Their logits reach 20 and more."""
 FAMILIES = sorted(folder.name for folder in GOLDEN.iterdir())
 
 
@@ -19,7 +21,7 @@ def test_a_family_agrees_with_its_reference(family, capsys):
     expected = {(case, name) for case, m in meta["cases"].items() for name in m["expected"]}
     assert {(d["case"], d["tensor"]) for d in found["differences"]} >= expected
     # where the reference itself differs by as much, from machine to machine or from the exact value
-    assert found["tolerance"] == (5e-5 if family in ("modernbert", "plaid") else 2e-5)
+    assert found["tolerance"] == (5e-5 if family in LARGE else 2e-5)
     assert max(d["largest"] for d in found["differences"]) <= found["tolerance"]
 
 
