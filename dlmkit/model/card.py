@@ -10,7 +10,7 @@ from typing import Any
 
 from dlmkit import files
 from dlmkit.errors import CheckpointError
-from dlmkit.model import Model
+from dlmkit.model.model import Model
 from dlmkit.report import markdown
 from dlmkit.training.curves import CURVES
 from dlmkit.training.folder import METRICS

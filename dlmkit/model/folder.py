@@ -23,8 +23,9 @@ from safetensors.torch import save_file
 from dlmkit import documents, files
 from dlmkit.errors import CheckpointError
 from dlmkit.folders import MANIFEST, at_work
-from dlmkit.model import Model, load_model
 from dlmkit.model.card import card, licensed
+from dlmkit.model.loading import load_model
+from dlmkit.model.model import Model
 from dlmkit.training.checkpoint import SAVING, place, verify
 from dlmkit.training.curves import CURVES
 from dlmkit.training.folder import ENVIRONMENT
