@@ -141,8 +141,8 @@ def shaped(content: Any, kind: type[T]) -> T:
     """
     try:
         # by way of JSON: there, and not from Python, strict types take objects and lists
-        found: T = _adapter(cast(Hashable, kind)).validate_json(to_json(content), strict=True)
-        return found
+        value: T = _adapter(cast(Hashable, kind)).validate_json(to_json(content), strict=True)
+        return value
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
     place = ".".join(_key(step) for step in first["loc"])

@@ -162,8 +162,10 @@ class DlmkitModel(PreTrainedModel):
         attend = torch.ones_like(known) if attention_mask is None else attention_mask.bool()
         level = self.schedule.level(t)
         before = denoise.start(x) if previous is None else previous
-        found = denoise(x, level, before, Conditioning.of(clean, known, attend))
-        return DenoiserOutput(space.logits(found.query), found.x0_step, found.feedback)
+        prediction = denoise(x, level, before, Conditioning.of(clean, known, attend))
+        return DenoiserOutput(
+            space.logits(prediction.query), prediction.x0_step, prediction.feedback
+        )
 
     @property
     def schedule(self) -> Any:

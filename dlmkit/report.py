@@ -200,21 +200,23 @@ def real(axes: Axes, x: float, y: float, words: str) -> None:
 
 def reach(numbers: Sequence[Mapping[str, Any]]) -> list[list[float]]:
     """How far the interval of each number reaches below and above its value; 0 without one."""
-    known = [one if one["low"] is not None else dict.fromkeys(one, 0.0) for one in numbers]
+    known = [
+        number if number["low"] is not None else dict.fromkeys(number, 0.0) for number in numbers
+    ]
     return [
-        [max(one["value"] - one["low"], 0.0) for one in known],
-        [max(one["high"] - one["value"], 0.0) for one in known],
+        [max(number["value"] - number["low"], 0.0) for number in known],
+        [max(number["high"] - number["value"], 0.0) for number in known],
     ]
 
 
 def legend(figure: Figure, panels: Sequence[Axes]) -> None:
     """One legend below, each name once; none for a lone name."""
-    found: dict[str, Any] = {}
+    handles: dict[str, Any] = {}
     for axes in panels:
         for handle, word in zip(*axes.get_legend_handles_labels(), strict=True):
-            found.setdefault(word, handle)
-    if len(found) > 1:
-        legend_below(figure, list(found.values()), list(found))
+            handles.setdefault(word, handle)
+    if len(handles) > 1:
+        legend_below(figure, list(handles.values()), list(handles))
 
 
 def legend_below(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:

@@ -119,7 +119,7 @@ def alike(value: Value) -> Value:
 
 def fill(value: Value, new: Value) -> None:
     """Write ``new`` into the memory of ``value``, where it is not there already."""
-    _map(lambda own, other: own if own is other else own.copy_(other), value, new)
+    _map(lambda old, fresh: old if old is fresh else old.copy_(fresh), value, new)
 
 
 def on_host(value: Value) -> Value:

@@ -142,8 +142,8 @@ def console(*, talk: bool = False, width: int | None = None) -> Console:
 
 def results() -> Console:
     """:func:`console` for tables: as wide as the terminal, or 100 columns where there is none."""
-    found = console()
-    return found if found.is_terminal else console(width=100)
+    screen = console()
+    return screen if screen.is_terminal else console(width=100)
 
 
 def bar(*columns: Any, on: Console | None = None) -> Progress:

@@ -54,11 +54,11 @@ def devices() -> list[dict[str, Any]]:
     """The devices that torch can put a tensor on, or finds and cannot use."""
     import torch
 
-    found = [torch.device("cpu")]
-    found += [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
+    known = [torch.device("cpu")]
+    known += [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
-        found.append(torch.device("mps"))
-    return [{"device": str(d), "name": _name(d), **attempt(partial(_touch, d))} for d in found]
+        known.append(torch.device("mps"))
+    return [{"device": str(d), "name": _name(d), **attempt(partial(_touch, d))} for d in known]
 
 
 def _name(device: torch.device) -> str:

@@ -106,12 +106,12 @@ def _mounted(command: Command, who: str, words: str | None = None) -> Any:
     """``command`` as the program runs it. Raises PluginError if its target cannot be imported."""
     from dlmkit.registry.lookup import import_target
 
-    found = import_target(command.target, f"command {who}")
+    target = import_target(command.target, f"command {who}")
     parent = typer.Typer(add_completion=False, rich_markup_mode=None)
-    if isinstance(found, typer.Typer):
-        parent.add_typer(found, name=command.name)
+    if isinstance(target, typer.Typer):
+        parent.add_typer(target, name=command.name)
     else:
-        parent.command(command.name, help=words)(found)
+        parent.command(command.name, help=words)(target)
     return typer.main.get_group(parent).commands[command.name]
 
 

@@ -48,8 +48,8 @@ def show_components(
     kind, slash, name = what.partition("/")
     entries = [registry.find(kind, name)] if slash else _called(what, registry)
     shown = [(entry, list(options_of(entry.component.config))) for entry in entries]
-    words = "\n\n".join(_text(entry, own) for entry, own in shown)
-    answer(as_json, [_details(entry, own) for entry, own in shown], words)
+    words = "\n\n".join(_text(entry, choices) for entry, choices in shown)
+    answer(as_json, [_details(entry, choices) for entry, choices in shown], words)
 
 
 def _called(what: str, registry: Registry) -> list[Entry]:
@@ -61,14 +61,14 @@ def _called(what: str, registry: Registry) -> list[Entry]:
     if what in KINDS:
         return registry.components(what)
     everything = registry.components()
-    found = [entry for entry in everything if what in (entry.component.name, entry.qualified)]
-    if not found:
+    entries = [entry for entry in everything if what in (entry.component.name, entry.qualified)]
+    if not entries:
         guess = did_you_mean(what, [*KINDS, *(entry.component.name for entry in everything)])
         raise RecipeError(
             f"there is no kind of component {what!r} and no component of this name"
             f"{guess or '; kinds are ' + ', '.join(KINDS)}"
         )
-    return found
+    return entries
 
 
 def _summary(entry: Entry) -> dict[str, Any]:

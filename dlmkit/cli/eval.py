@@ -153,8 +153,8 @@ def model(
             curve = sweep.run(measured, plan, evaluate, quality, entropy)
             if curve is not None:
                 _draw(curve, out, plot, as_json)
-        elif (found := evaluate(measured, plan)) is not None:
-            _finish(found, out, texts, as_json)
+        elif (evaluated := evaluate(measured, plan)) is not None:
+            _finish(evaluated, out, texts, as_json)
 
 
 def _evaluator(
@@ -215,15 +215,15 @@ def _only_of_texts(recipe: str | None) -> None:
         )
 
 
-def _finish(found: Evaluated, out: Path | None, texts: Path | None, as_json: bool) -> None:
+def _finish(evaluated: Evaluated, out: Path | None, texts: Path | None, as_json: bool) -> None:
     from dlmkit.evaluation.texts import write_texts
 
-    content = found.record.content()
+    content = evaluated.record.content()
     _save(content, out)
     if texts is not None:
-        write_texts(found.texts, texts)
+        write_texts(evaluated.texts, texts)
         say(f"wrote {texts}")
-    answer(as_json, content, records.table(found.record))
+    answer(as_json, content, records.table(evaluated.record))
 
 
 def _draw(curve: Frontier, out: Path | None, plot: Path | None, as_json: bool) -> None:
@@ -269,8 +269,8 @@ def compare(
     from dlmkit.evaluation.record import Record
     from dlmkit.evaluation.record import compare as compared
 
-    one, two = Record.load(before), Record.load(after)
-    changes = compared(one, two, across or ())
-    same = one.samples["sha256"] == two.samples["sha256"]
+    a, b = Record.load(before), Record.load(after)
+    changes = compared(a, b, across or ())
+    same = a.samples["sha256"] == b.samples["sha256"]
     words = f"{records.changes(changes)}\nthe texts are {'the same' if same else 'different'}"
-    answer(as_json, [{**asdict(one), "differs": one.differs} for one in changes], words)
+    answer(as_json, [{**asdict(c), "differs": c.differs} for c in changes], words)

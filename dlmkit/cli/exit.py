@@ -95,25 +95,25 @@ def calibrate(
     check_levels(epsilon, delta, len(testing.row), len(rules))
     given = None if thresholds is None else _numbers(thresholds)
     settings: dict[str, Any] = {"epsilon": epsilon, "loss": loss.value, "tolerance": tolerance}
-    found = []
+    results = []
     for rule in opened:
         tried = _candidates(rule, ordering, given)
         level = delta / len(rules)
-        found.append(test(rule.text, rule, tried, ordering, testing, delta=level, **settings))
+        results.append(test(rule.text, rule, tried, ordering, testing, delta=level, **settings))
     guarantee = {**settings, "delta": delta, "rules": len(rules)}
     sizes = {"texts": len(testing.row), "ordering_texts": len(ordering.row)}
-    best = _best(found)
+    best = _best(results)
     if as_json:
-        chosen = None if best is None else found[best].name
-        entries = [_entry(one) for one in found]
+        chosen = None if best is None else results[best].name
+        entries = [_entry(outcome) for outcome in results]
         result_json({**guarantee, **sizes, "found": entries, "chosen": chosen})
     else:
-        result(_table(found, int(recorded.evaluations[-1])))
+        result(_table(results, int(recorded.evaluations[-1])))
     if best is None:
-        raise UsageError(_nothing(found, epsilon, delta / len(rules), sizes["texts"]))
+        raise UsageError(_nothing(results, epsilon, delta / len(rules), sizes["texts"]))
     if out is not None:
-        evidence = {**_entry(found[best]), **sizes, "trace_seed": recorded.about.get("seed")}
-        _certificate(opened[best], found[best], guarantee, recorded, evidence).save(out)
+        evidence = {**_entry(results[best]), **sizes, "trace_seed": recorded.about.get("seed")}
+        _certificate(opened[best], results[best], guarantee, recorded, evidence).save(out)
         say(f"{out}: apply it by 'dlmkit sample MODEL --exit-certificate {out}'")
 
 
@@ -177,9 +177,9 @@ def quota(
     batch = opened.data.validation(count)
     requests = []
     for row, (ids, attend) in enumerate(zip(batch.ids, batch.attend, strict=True)):
-        own = ids[attend].tolist()
-        known = max(1, len(own) * given // 100)
-        requests.append(Request.prompt(row, own[:known], len(own)))
+        tokens = ids[attend].tolist()
+        known = max(1, len(tokens) * given // 100)
+        requests.append(Request.prompt(row, tokens[:known], len(tokens)))
     by, knob = Part(use=registry.find("order", order).qualified), knob_of(registry, use)
     tried = _numbers(thresholds)
     for value in tried:
@@ -187,7 +187,7 @@ def quota(
             registry.options("quota", Part(use=use, options={knob: value}))
         except RecipeError as error:
             raise UsageError(f"--thresholds {value:g}: {error}") from error
-    found = calibrate_quota(
+    calibrated = calibrate_quota(
         opened,
         requests,
         by,
@@ -200,32 +200,32 @@ def quota(
     )
     if as_json:
         about = {"model": model, "order": order, "given": given, **asdict(promise)}
-        result_json({**about, **_entry(found)})
+        result_json({**about, **_entry(calibrated)})
     else:
-        full = 0 if found.tested is None else found.tested.full_evaluations
-        result(_table([found], full))
-    if found.threshold is None:
-        raise UsageError(_nothing([found], epsilon, delta, count - round(0.25 * count)))
+        full = 0 if calibrated.tested is None else calibrated.tested.full_evaluations
+        result(_table([calibrated], full))
+    if calibrated.threshold is None:
+        raise UsageError(_nothing([calibrated], epsilon, delta, count - round(0.25 * count)))
     if out is not None:
-        part = sampler(by, Part(use=use, options={knob: found.threshold}))
+        part = sampler(by, Part(use=use, options={knob: calibrated.threshold}))
         chosen = decoded(opened, part)
         Certificate(
             rule=chosen.config.sampler.model_dump(mode="json", by_alias=True),
-            threshold=found.threshold,
+            threshold=calibrated.threshold,
             guarantee={**asdict(promise), "loss": "row", "against": "one token a step"},
             conditions={**conditions(chosen, requests, opened.config.length), "prompts": CONTINUED},
-            evidence={**_entry(found), "given": given, "texts": count},
+            evidence={**_entry(calibrated), "given": given, "texts": count},
             key="sampler",
         ).save(out)
         say(f"{out}: apply it by 'dlmkit sample MODEL --exit-certificate {out} --prompt ...'")
 
 
-def _best(found: Sequence[Calibrated]) -> int | None:
+def _best(results: Sequence[Calibrated]) -> int | None:
     """Which of the rules that passed takes the fewest evaluations."""
     passed = {
-        place: float(one.tested.evaluations.double().mean())
-        for place, one in enumerate(found)
-        if one.threshold is not None and one.tested is not None
+        place: float(calibrated.tested.evaluations.double().mean())
+        for place, calibrated in enumerate(results)
+        if calibrated.threshold is not None and calibrated.tested is not None
     }
     return min(passed, key=lambda place: passed[place], default=None)
 
@@ -270,39 +270,41 @@ def _candidates(rule: OpenRule, ordering: Trace, given: list[float] | None) -> l
     return [value for value in tried if value not in noisy]
 
 
-def _entry(one: Calibrated) -> dict[str, Any]:
-    if one.tested is None:
-        return {"rule": one.name, "threshold": None}
-    low, high = one.tested.saving_interval()
+def _entry(calibrated: Calibrated) -> dict[str, Any]:
+    if calibrated.tested is None:
+        return {"rule": calibrated.name, "threshold": None}
+    low, high = calibrated.tested.saving_interval()
     return {
-        "rule": one.name,
-        "threshold": one.threshold,
-        "mean_loss": one.mean_loss,
-        "p_value": one.p_value,
-        "evaluations_mean": float(one.tested.evaluations.double().mean()),
-        "evaluations_full": one.tested.full_evaluations,
-        "saving": one.tested.saving,
+        "rule": calibrated.name,
+        "threshold": calibrated.threshold,
+        "mean_loss": calibrated.mean_loss,
+        "p_value": calibrated.p_value,
+        "evaluations_mean": float(calibrated.tested.evaluations.double().mean()),
+        "evaluations_full": calibrated.tested.full_evaluations,
+        "saving": calibrated.tested.saving,
         "saving_interval": [low, high],
-        "token_disagreement": one.tested.token_disagreement,
+        "token_disagreement": calibrated.tested.token_disagreement,
     }
 
 
-def _table(found: Sequence[Calibrated], full: int) -> str:
+def _table(results: Sequence[Calibrated], full: int) -> str:
     head = ("rule", "threshold", "loss", "p-value", f"evaluations of {full}", "saving (95 %)")
-    return columns([head, *(_row(one) for one in found)])
+    return columns([head, *(_row(calibrated) for calibrated in results)])
 
 
-def _row(one: Calibrated) -> tuple[str, ...]:
-    if one.tested is None:
-        return (one.name, "none", "-", "-", "-", "no threshold saves anything")
-    low, high = one.tested.saving_interval()
+def _row(calibrated: Calibrated) -> tuple[str, ...]:
+    if calibrated.tested is None:
+        return (calibrated.name, "none", "-", "-", "-", "no threshold saves anything")
+    low, high = calibrated.tested.saving_interval()
     return (
-        one.name,
-        "none" if one.threshold is None else f"{one.threshold:g}",
-        f"{one.mean_loss:.4f}",
-        f"{one.p_value:.2g}",
-        f"{float(one.tested.evaluations.double().mean()):.2f}",
-        "not certified" if one.threshold is None else _saving(one.tested.saving, low, high),
+        calibrated.name,
+        "none" if calibrated.threshold is None else f"{calibrated.threshold:g}",
+        f"{calibrated.mean_loss:.4f}",
+        f"{calibrated.p_value:.2g}",
+        f"{float(calibrated.tested.evaluations.double().mean()):.2f}",
+        "not certified"
+        if calibrated.threshold is None
+        else _saving(calibrated.tested.saving, low, high),
     )
 
 
@@ -310,11 +312,11 @@ def _saving(saving: float, low: float, high: float) -> str:
     return f"{saving:.2f} x ({low:.2f} to {high:.2f})"
 
 
-def _nothing(found: Sequence[Calibrated], epsilon: float, delta: float, texts: int) -> str:
+def _nothing(results: Sequence[Calibrated], epsilon: float, delta: float, texts: int) -> str:
     """Why no rule passed, and how many texts might do."""
     from dlmkit.exits.calibrate import texts_needed
 
-    losses = [one.mean_loss for one in found if one.tested is not None]
+    losses = [calibrated.mean_loss for calibrated in results if calibrated.tested is not None]
     if not losses:
         return "no threshold of any rule stops earlier than the full run: there is nothing to test"
     loss = min(losses)
@@ -332,7 +334,7 @@ def _nothing(found: Sequence[Calibrated], epsilon: float, delta: float, texts: i
 
 def _certificate(
     rule: OpenRule,
-    found: Calibrated,
+    calibrated: Calibrated,
     guarantee: dict[str, Any],
     recorded: Trace,
     evidence: dict[str, Any],
@@ -342,7 +344,7 @@ def _certificate(
 
     if "conditions" not in recorded.about:
         raise UsageError("this trace does not say how it was sampled: record it by 'dlmkit trace'")
-    assert found.threshold is not None
-    part = rule.at(found.threshold).model_dump(mode="json", by_alias=True)
+    assert calibrated.threshold is not None
+    part = rule.at(calibrated.threshold).model_dump(mode="json", by_alias=True)
     conditions = recorded.about["conditions"]
-    return Certificate(part, found.threshold, guarantee, conditions, evidence)
+    return Certificate(part, calibrated.threshold, guarantee, conditions, evidence)

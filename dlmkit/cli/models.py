@@ -120,18 +120,18 @@ def verify(
     from dlmkit.registry.lookup import Registry
     from dlmkit.released.verify import verify as compared
 
-    found = compared(folder, Registry.load(), devices.choose(device))
+    outcome = compared(folder, Registry.load(), devices.choose(device))
     if as_json:
-        result_json(_verdict(found))
+        result_json(_verdict(outcome))
     else:
-        cells = [(d.case, d.tensor, _largest(d)) for d in found.differences]
+        cells = [(d.case, d.tensor, _largest(d)) for d in outcome.differences]
         result(columns([("CASE", "TENSOR", "LARGEST DIFFERENCE"), *cells]))
-        if found.missing:
-            result(f"decoding runs: not compared: {', '.join(found.missing)}")
-    if not found.agrees:
+        if outcome.missing:
+            result(f"decoding runs: not compared: {', '.join(outcome.missing)}")
+    if not outcome.agrees:
         raise GateFailed(
-            f"{folder}: {found.opened.name} differs from its reference by more than "
-            f"{found.tolerance:g}"
+            f"{folder}: {outcome.opened.name} differs from its reference by more than "
+            f"{outcome.tolerance:g}"
         )
 
 
@@ -139,14 +139,14 @@ def _largest(difference: Difference) -> str:
     return difference.problem or f"{difference.largest:.3g}"
 
 
-def _verdict(found: Verdict) -> dict[str, Any]:
+def _verdict(outcome: Verdict) -> dict[str, Any]:
     return {
-        "family": found.opened.name,
-        "tolerance": found.tolerance,
-        "agrees": found.agrees,
-        "not_compared": found.missing,
+        "family": outcome.opened.name,
+        "tolerance": outcome.tolerance,
+        "agrees": outcome.agrees,
+        "not_compared": outcome.missing,
         "differences": [
             {"case": d.case, "tensor": d.tensor, "largest": d.largest, "problem": d.problem}
-            for d in found.differences
+            for d in outcome.differences
         ],
     }

@@ -69,19 +69,19 @@ def perplexity(
     given = {"draws": draws, "block": block, "seed": seed}
     chosen = Scoring.model_validate(given)
     pairs = [(text, opened.assembly.tokenizer.encode(text)) for text in read]
-    found = measured(scorer(opened.parts, chosen), pairs, size, stride or max(1, size // 2), say)
+    scored = measured(scorer(opened.parts, chosen), pairs, size, stride or max(1, size // 2), say)
     if as_json:
-        result_json({"model": model, **found.content()})
+        result_json({"model": model, **scored.content()})
         return
-    protocol = found.protocol
+    protocol = scored.protocol
     result(
-        f"{model}: {found.tokens} tokens, {found.bytes} bytes of {found.files} file(s); "
-        f"{found.windows} windows of {protocol.context} tokens, stride {protocol.stride}; "
+        f"{model}: {scored.tokens} tokens, {scored.bytes} bytes of {scored.files} file(s); "
+        f"{scored.windows} windows of {protocol.context} tokens, stride {protocol.stride}; "
         f"{protocol.likelihood}"
     )
     for name, value, (low, high) in (
-        ("nats per token", found.nats_per_token, found.nats_per_token_interval),
-        ("perplexity per token", found.perplexity, found.perplexity_interval),
-        ("bits per byte", found.bits_per_byte, found.bits_per_byte_interval),
+        ("nats per token", scored.nats_per_token, scored.nats_per_token_interval),
+        ("perplexity per token", scored.perplexity, scored.perplexity_interval),
+        ("bits per byte", scored.bits_per_byte, scored.bits_per_byte_interval),
     ):
         result(f"{name:<21} {value:.4f}  95 % interval {low:.4f} to {high:.4f}")

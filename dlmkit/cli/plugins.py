@@ -35,15 +35,15 @@ def list_plugins(
     from dlmkit.registry import listing
     from dlmkit.registry.lookup import notes
 
-    found = listing.plugins()
-    for note in (*notes(found), *unreachable(found)):
+    installed = listing.plugins()
+    for note in (*notes(installed), *unreachable(installed)):
         say(f"note: {note}")
     rows = [("NAME", "STATE", "PACKAGE", "PROVIDES")]
-    for plugin in found:
+    for plugin in installed:
         count = len(plugin.provides)
         provides = plugin.reason or f"{count} part{'s' * (count != 1)}"
         rows.append((plugin.name, plugin.state, plugin.package, provides))
-    answer(as_json, [asdict(plugin) for plugin in found], columns(rows))
+    answer(as_json, [asdict(plugin) for plugin in installed], columns(rows))
 
 
 @plugins.command()

@@ -30,16 +30,16 @@ def list_recipes(as_json: Json = False) -> None:
     from dlmkit.recipe.shelf import shipped
     from dlmkit.registry.lookup import Registry
 
-    found = [(recipe, _summary(recipe)) for recipe in shipped(Registry.load())]
+    recipes = [(recipe, _summary(recipe)) for recipe in shipped(Registry.load())]
     if as_json:
         result_json(
             [
                 {"name": r.name, "qualified": r.qualified, "owner": r.owner, "summary": summary}
-                for r, summary in found
+                for r, summary in recipes
             ]
         )
         return
-    rows = [("NAME", "OWNER", "SUMMARY"), *((r.name, r.owner, text) for r, text in found)]
+    rows = [("NAME", "OWNER", "SUMMARY"), *((r.name, r.owner, text) for r, text in recipes)]
     result(columns(rows))
 
 
@@ -122,18 +122,18 @@ def diff(
     from dlmkit.documents import ABSENT, differences
     from dlmkit.recipe.compare import line
 
-    found = list(differences(_plain(_load(before, None)), _plain(_load(after, None))))
+    changes = list(differences(_plain(_load(before, None)), _plain(_load(after, None))))
     if as_json:
         sides = (
-            {"path": d.key, "before": d.before, "after": d.after} for d in found
+            {"path": d.key, "before": d.before, "after": d.after} for d in changes
         )  # a side without the key leaves it out
         result_json(
             [jsonable({k: v for k, v in side.items() if v is not ABSENT}) for side in sides]
         )
         return
-    if not found:
+    if not changes:
         say("no difference")
-    for difference in found:
+    for difference in changes:
         result(line(difference))
 
 

@@ -16,11 +16,11 @@ def table(record: Record) -> str:
     """A number a line, beside its human value."""
     rows = [("metric", "number", "value", "95 % interval", "human")]
     for metric, numbers in record.results.items():
-        for name, found in numbers.items():
+        for name, number in numbers.items():
             if not name.startswith("human_"):
                 human = numbers.get(f"human_{name}", {}).get("value")
-                between = _between(found["low"], found["high"])
-                rows.append((metric, name, _word(found["value"]), between, _word(human)))
+                between = _between(number["low"], number["high"])
+                rows.append((metric, name, _word(number["value"]), between, _word(human)))
     return columns(rows)
 
 
@@ -40,10 +40,10 @@ def curve(frontier: Frontier) -> str:
     return columns([head, *rows])
 
 
-def changes(found: Sequence[Change]) -> str:
+def changes(differences: Sequence[Change]) -> str:
     """A changed number a line."""
     rows = [("metric", "number", "A", "B", "B - A, 95 %", "")]
-    for change in found:
+    for change in differences:
         between = _between(change.low, change.high)
         mark = "differs" if change.differs else ""
         values = (_word(change.before), _word(change.after))

@@ -116,7 +116,7 @@ def conversations(chat: Any, system: str | None = None) -> list[Conversation]:
             f"chat is {quoted(chat)}; expected a text, a list of turns "
             '{"role": ..., "content": ...}, or a list of these'
         )
-    return [_conversation(one, number, system) for number, one in enumerate(asked)]
+    return [_conversation(given, number, system) for number, given in enumerate(asked)]
 
 
 def _listed(value: Any) -> bool:

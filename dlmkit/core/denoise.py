@@ -65,8 +65,8 @@ def spent(feedback: Any) -> Index | None:
     if isinstance(feedback, Spent):
         return feedback.evaluations
     parts = [spent(part) for part in feedback] if isinstance(feedback, tuple) else []
-    found = [part for part in parts if part is not None]
-    return torch.stack(found).sum(dim=0) if found else None
+    counts = [part for part in parts if part is not None]
+    return torch.stack(counts).sum(dim=0) if counts else None
 
 
 class Denoise(ABC):

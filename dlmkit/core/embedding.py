@@ -39,8 +39,8 @@ class Corruption(ABC):
     def clean(self, x0: Tensor) -> Embedded:
         """What the network reads of known tokens: of ``x0`` without noise."""
         dtype = x0.dtype if x0.is_floating_point() else None
-        one = torch.ones(len(x0), dtype=dtype, device=x0.device)
-        return self.input(x0, Level(one, torch.zeros_like(one)))
+        ones = torch.ones(len(x0), dtype=dtype, device=x0.device)
+        return self.input(x0, Level(ones, torch.zeros_like(ones)))
 
     def log_likelihood(self, points: Tensor, x: Tensor, level: Level) -> Logits | None:
         """log p(x | token) of every token, up to a constant of the position.
@@ -191,8 +191,8 @@ class PreparedSpace(EmbeddingSpace):
 
     def top(self, query: Query) -> Top:
         shape = query.shape[:2]
-        found = vocabulary.top(query.flatten(0, 1), self._tables.keys)
-        return Top(*(values.view(shape) for values in found))
+        best = vocabulary.top(query.flatten(0, 1), self._tables.keys)
+        return Top(*(values.view(shape) for values in best))
 
     def decode(self, x: Tensor, query: Query) -> Ids:
         return self.top(query).ids

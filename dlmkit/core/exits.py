@@ -122,11 +122,11 @@ class Comparison(ExitCriterion):
 
 def lowest(rules: Iterable[ExitCriterion]) -> dict[str, float]:
     """The lowest threshold of any of ``rules``, by statistic."""
-    found: dict[str, float] = {}
+    least: dict[str, float] = {}
     for rule in rules:
         for name, threshold in rule.thresholds().items():
-            found[name] = min(threshold, found.get(name, threshold))
-    return found
+            least[name] = min(threshold, least.get(name, threshold))
+    return least
 
 
 def refuse_noise(

@@ -149,10 +149,10 @@ def mask_of(config: Mapping[str, Any], tokens: Mapping[str, int], *names: str) -
     given = config.get("mask_token_id")
     if isinstance(given, int) and not isinstance(given, bool):
         return given
-    found = [tokens[name] for name in names if name in tokens]
-    if tokens and not found:
+    ids = [tokens[name] for name in names if name in tokens]
+    if tokens and not ids:
         raise ValueError(f"the tokenizer has no mask token: expected {' or '.join(names)}")
-    return found[0] if found else None
+    return ids[0] if ids else None
 
 
 def ends_of(config: Mapping[str, Any], tokens: Mapping[str, int], *names: str) -> list[str]:

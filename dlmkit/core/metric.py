@@ -49,9 +49,9 @@ class Metric(ABC):
     def alone(self, texts: Sequence[str], ids: Sequence[Sequence[int]] | None = None) -> Measured:
         """:meth:`evaluate` without ``human_*``, the numbers of real text: override where they
         cost something."""
-        found = self.evaluate(texts, ids)
-        numbers = {k: v for k, v in found.numbers.items() if not k.startswith("human_")}
-        return Measured(numbers, found.again)
+        measured = self.evaluate(texts, ids)
+        numbers = {k: v for k, v in measured.numbers.items() if not k.startswith("human_")}
+        return Measured(numbers, measured.again)
 
     def bounds(self, name: str) -> tuple[float, float]:
         """The least and the most that the number ``name`` can be: its interval stays inside."""

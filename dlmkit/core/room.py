@@ -27,15 +27,15 @@ _FREE, _GROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 def free() -> int | None:
     """Bytes of this machine, or of the group that this process may use; None if nobody knows."""
-    found = []
+    limits = []
     try:
         entry = re.search(r"MemAvailable:\s*(\d+) kB", _FREE.read_text())
-        found += [1024 * int(entry[1])] if entry else []
+        limits += [1024 * int(entry[1])] if entry else []
         limit, used = ((_GROUP / f"memory.{name}").read_text() for name in ("max", "current"))
-        found += [max(0, int(limit) - int(used))] if limit.strip().isdecimal() else []
+        limits += [max(0, int(limit) - int(used))] if limit.strip().isdecimal() else []
     except OSError:
         pass
-    return min(found, default=None)
+    return min(limits, default=None)
 
 
 def size(count: int) -> str:

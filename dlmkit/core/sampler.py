@@ -55,20 +55,20 @@ class Step:
     def between(
         x: Tensor,
         here: Level,
-        next: Level,
+        there: Level,
         noise: Noise,
         previous: Any = (),
         index: int = 0,
         steps: int = 1,
     ) -> Step:
-        """A step of ``x`` outside of the sampling loop, from ``here`` to ``next`` (each [B]),
+        """A step of ``x`` outside of the sampling loop, from ``here`` to ``there`` (each [B]),
         with nothing given and no padding."""
-        last = next.sigma == 0
+        last = there.sigma == 0
         return Step(
             here=here,
-            next=next,
+            next=there,
             ratio=per_row(here.ratio, x),
-            next_ratio=per_row(next.ratio, x),
+            next_ratio=per_row(there.ratio, x),
             last=last,
             noise=noise,
             previous=previous,

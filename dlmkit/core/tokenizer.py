@@ -51,12 +51,12 @@ class _Roles(documents.Shape):
 
     def tokens(self) -> dict[str, str]:
         """The tokens of all roles that there are, by the names that templates use."""
-        found = {
+        by_role = {
             name: self.token(name.removesuffix("_token"))
             for name in type(self).model_fields
             if name.endswith("_token")
         }
-        return {name: token for name, token in found.items() if token is not None}
+        return {name: token for name, token in by_role.items() if token is not None}
 
     def template(self) -> str | None:
         """The chat template; of several the one called default."""

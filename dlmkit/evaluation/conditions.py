@@ -91,10 +91,10 @@ def require(
     here = conditions(model, requests, steps)
     if certificate.key == "sampler" and here["prompts"] != UNCONDITIONAL:
         here["prompts"] = CONTINUED
-    found = documents.differences(certificate.conditions, here)
+    differences = documents.differences(certificate.conditions, here)
     unlike = [
-        f"{one.key}: given {documents.word(one.after)}, expected {documents.word(one.before)}"
-        for one in found
+        f"{d.key}: given {documents.word(d.after)}, expected {documents.word(d.before)}"
+        for d in differences
     ]
     if unlike:
         raise UsageError(

@@ -176,7 +176,7 @@ def _protocol(
 
 
 def _described(texts: Sequence[str], samples: Sequence[Sample] = ()) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    subject: dict[str, Any] = {
         "count": len(texts),
         "empty": sum(not text for text in texts),
         "distinct": len(set(texts)),
@@ -184,10 +184,10 @@ def _described(texts: Sequence[str], samples: Sequence[Sample] = ()) -> dict[str
         "sha256": texts_digest(texts),
     }
     if not samples:
-        return {**found, "tokens": UNKNOWN, "steps": UNKNOWN, "evaluations": UNKNOWN}
+        return {**subject, "tokens": UNKNOWN, "steps": UNKNOWN, "evaluations": UNKNOWN}
     count = len(samples)
     return {
-        **found,
+        **subject,
         "tokens": sum(len(sample.ids) for sample in samples) / count,
         "steps": sum(sample.steps for sample in samples) / count,
         "evaluations": sum(sample.evaluations for sample in samples) / count,
@@ -217,16 +217,16 @@ def _nats(
     parts = model.parts.prepared() if use == "bound" else model.parts
     subject = likelihood.Subject(parts.denoise, parts.space, parts.schedule)
     batch, device = model.data.validation(options.rows), model.assembly.context.device
-    found = LIKELIHOODS[use][1](
+    nats = LIKELIHOODS[use][1](
         subject, Batch(batch.ids.to(device), batch.attend.to(device)), options
     )
-    tokens = found.tokens.double()
+    tokens = nats.tokens.double()
     chosen = list(left_out(len(tokens), intervals.parts))
     terms = {
-        "nats_per_token": found.total,
-        "prior": found.prior,
-        "integral": found.integral,
-        "reconstruction": found.reconstruction,
+        "nats_per_token": nats.total,
+        "prior": nats.prior,
+        "integral": nats.integral,
+        "reconstruction": nats.reconstruction,
     }
     values = {
         name: [float(term[rows].sum() / tokens[rows].sum()) for rows in chosen]

@@ -57,7 +57,7 @@ def axes(record: Record, quality: str | None, entropy: str | None) -> tuple[Name
 
 
 def _pick(record: Record, option: str, asked: str | None, usual: Sequence[str]) -> Name:
-    there = [(metric, name) for metric, found in record.results.items() for name in found]
+    there = [(metric, name) for metric, numbers in record.results.items() for name in numbers]
     if asked is not None:
         matches = [pair for pair in there if asked in (".".join(pair), pair[1])]
     else:
@@ -89,7 +89,7 @@ def plot(frontier: Frontier) -> Figure:
     """The curve, one point a value with its intervals, and human text where it was measured."""
     figure, axes = panel((7.0, 5.0))
     values, *numbers = zip(*frontier.points(), strict=True)
-    x, y = ([number["value"] for number in found] for found in numbers)
+    x, y = ([number["value"] for number in axis] for axis in numbers)
     bars: dict[str, Any] = {
         "xerr": reach(numbers[0]),
         "yerr": reach(numbers[1]),

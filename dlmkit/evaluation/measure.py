@@ -60,13 +60,13 @@ class Results(NamedTuple):
 
 def gauges(build: Callable[[str, Part], Any], parts: Sequence[Part], data: Data) -> list[Gauge]:
     """The metrics of ``parts``, fitted to ``data``. Raises what building and fitting raise."""
-    found: list[Gauge] = []
+    named: list[Gauge] = []
     for part in parts:
         metric: Metric = build("metric", part)
         metric.fit(data)
-        times = sum(gauge.part.use == part.use for gauge in found)
-        found.append(Gauge(part.use if not times else f"{part.use} ({times + 1})", part, metric))
-    return found
+        times = sum(gauge.part.use == part.use for gauge in named)
+        named.append(Gauge(part.use if not times else f"{part.use} ({times + 1})", part, metric))
+    return named
 
 
 def pinned(gauge: Gauge) -> dict[str, Any]:
@@ -86,23 +86,23 @@ def measure(
         raise DataError(f"{what}: nothing can be measured")
     results = Results({}, {})
     for gauge in gauges:
-        found = gauge.metric.evaluate(texts, ids)
-        left = without(found, len(texts), intervals)
+        measured = gauge.metric.evaluate(texts, ids)
+        left = without(measured, len(texts), intervals)
         results.left_out[gauge.label] = left
         results.numbers[gauge.label] = {
             name: number(value, left.numbers.get(name, ()), left.count, intervals,
                          gauge.metric.bounds(name))
-            for name, value in found.numbers.items()
+            for name, value in measured.numbers.items()
         }  # fmt: skip
     return results
 
 
-def without(found: Measured, count: int, intervals: Intervals) -> Left:
+def without(measured: Measured, count: int, intervals: Intervals) -> Left:
     """The numbers with each part left out; those alone that all of these texts have."""
-    if found.again is None:
+    if measured.again is None:
         return Left(count, {})
-    drawn = [found.again(kept.tolist()) for kept in left_out(count, intervals.parts)]
-    names = [name for name in found.numbers if not name.startswith("human_")]
+    drawn = [measured.again(kept.tolist()) for kept in left_out(count, intervals.parts)]
+    names = [name for name in measured.numbers if not name.startswith("human_")]
     return Left(count, {n: [d[n] for d in drawn] for n in names if all(n in d for d in drawn)})
 
 
@@ -120,7 +120,7 @@ def number(
     """
     if not math.isfinite(value):
         return {"value": None, "low": None, "high": None, "error": None}
-    if not all(map(math.isfinite, left)) or all(one == value for one in left):
+    if not all(map(math.isfinite, left)) or all(other == value for other in left):
         return {"value": value, "low": None, "high": None, "error": None}
     error, (low, high) = jackknife(value, left, count, intervals.level)
     low, high = (min(max(end, bounds[0]), bounds[1]) for end in (low, high))

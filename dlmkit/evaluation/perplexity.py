@@ -101,13 +101,13 @@ def perplexity(
     if not counts:
         raise DataError("the texts hold no token: there is nothing to score")
     total = torch.tensor(nats, dtype=torch.float64)
-    each = torch.tensor(counts, dtype=torch.float64)
-    mean, low, high = _mean(total, each)
-    bits = float(each.sum()) / size / math.log(2.0)
+    per_text = torch.tensor(counts, dtype=torch.float64)
+    mean, low, high = _mean(total, per_text)
+    bits = float(per_text.sum()) / size / math.log(2.0)
     return Perplexity(
         protocol=Protocol(context, stride, scorer.method, scorer.options.seed),
         files=len(texts),
-        tokens=int(each.sum()),
+        tokens=int(per_text.sum()),
         bytes=size,
         windows=len(counts),
         nats_per_token=mean,

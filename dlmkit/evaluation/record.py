@@ -115,8 +115,10 @@ def compare(before: Record, after: Record, across: Sequence[str] = ()) -> list[C
     of both is left out together, which is right whether they share a prompt, a held-out row or
     their noise, or nothing. It is not known for unequal numbers of texts.
     """
-    found = documents.differences(before.protocol, after.protocol)
-    unlike = [str(one) for one in found if not set(one.path) & set(across)]
+    differences = documents.differences(before.protocol, after.protocol)
+    unlike = [
+        str(difference) for difference in differences if not set(difference.path) & set(across)
+    ]
     if unlike:
         raise UsageError(
             "these records do not compare, their protocols differ:\n  " + "\n  ".join(unlike) + "\n"
@@ -129,14 +131,14 @@ def _changes(before: Record, after: Record) -> Iterator[Change]:
     for metric, numbers in before.results.items():
         others = after.results.get(metric, {})
         left = [record.left_out.get(metric, _NOTHING) for record in (before, after)]
-        for name, one in numbers.items():
+        for name, number in numbers.items():
             two = others.get(name)
             if two is None or name.startswith("human_"):
                 continue
-            a, b = one["value"], two["value"]
+            a, b = number["value"], two["value"]
             low, high = None, None
             if a is not None and b is not None and left[0]["count"] == left[1]["count"]:
-                one_left, two_left = (each["numbers"].get(name, ()) for each in left)
+                one_left, two_left = (side["numbers"].get(name, ()) for side in left)
                 low, high = _difference(b - a, one_left, two_left, left[0]["count"])
             yield Change(metric, name, a, b, low, high)
 
@@ -145,9 +147,9 @@ _NOTHING: Mapping[str, Any] = {"count": 0, "numbers": {}}
 
 
 def _difference(
-    value: float, one: Sequence[float], two: Sequence[float], count: int
+    value: float, before: Sequence[float], after: Sequence[float], count: int
 ) -> tuple[float, float] | tuple[None, None]:
     """The 95 % interval of two minus one, a number of ``count`` texts with each part left out."""
-    if len(one) != len(two) or len(one) < 2:
+    if len(before) != len(after) or len(before) < 2:
         return None, None
-    return jackknife(value, [b - a for a, b in zip(one, two, strict=True)], count).interval
+    return jackknife(value, [b - a for a, b in zip(before, after, strict=True)], count).interval

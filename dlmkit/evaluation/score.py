@@ -170,8 +170,10 @@ class MaskedScorer(Scorer):
         place = torch.arange(length, device=device)
         behind = place >= stop
         if size == 1:
-            own = (place == start)[None]
-            return Views(own | behind, own, torch.ones(1, dtype=torch.float64, device=device))
+            counted = (place == start)[None]
+            return Views(
+                counted | behind, counted, torch.ones(1, dtype=torch.float64, device=device)
+            )
         draws = self.options.draws
         row = torch.tensor([key], device=device)
         noise = Noise.keyed(self.options.seed, row, start)
@@ -179,9 +181,9 @@ class MaskedScorer(Scorer):
         stratum = (torch.arange(draws, device=device) + u) / draws
         count = 1 + (stratum * size).long().clamp(max=size - 1)
         rank = noise.fork(ORDER).uniform(0, (draws, size), torch.float64)[0].argsort(dim=1)
-        own = torch.zeros(draws, length, dtype=torch.bool, device=device)
-        own[:, start:stop] = rank.argsort(dim=1) < count[:, None]
-        return Views(own | behind, own, size / count.double() / draws)
+        counted = torch.zeros(draws, length, dtype=torch.bool, device=device)
+        counted[:, start:stop] = rank.argsort(dim=1) < count[:, None]
+        return Views(counted | behind, counted, size / count.double() / draws)
 
     def _cross_entropy(self, ids: Sequence[int], first: int, views: Views) -> float:
         text = torch.tensor(ids, device=self.parts.device)
@@ -189,9 +191,9 @@ class MaskedScorer(Scorer):
         for rows in torch.arange(len(views.masked)).split(self.options.rows):
             logits = self._logits(ids, first, views.masked[rows])
             logs = logits.double().log_softmax(dim=-1)
-            each = -logs.gather(-1, text.expand(len(rows), -1)[..., None])[..., 0]
-            each = torch.where(views.counted[rows], each, 0.0).sum(dim=1)
-            terms.append(views.weight[rows] * each)
+            nats = -logs.gather(-1, text.expand(len(rows), -1)[..., None])[..., 0]
+            nats = torch.where(views.counted[rows], nats, 0.0).sum(dim=1)
+            terms.append(views.weight[rows] * nats)
         return float(torch.cat(terms).sum())
 
     def _logits(
@@ -221,8 +223,7 @@ class GaussianScorer(Scorer):
 
     def __init__(self, parts: SamplingParts, options: Scoring) -> None:
         super().__init__(parts, options)
-        own = self.parts
-        self.subject = likelihood.Subject(own.denoise, own.space, own.schedule)
+        self.subject = likelihood.Subject(parts.denoise, parts.space, parts.schedule)
 
     @property
     def method(self) -> str:

@@ -63,9 +63,9 @@ class Sweep:
         """
         records: list[Record] = []
         for value in self.values:
-            found = evaluate(*self.at(value, model, plan))
-            if found is not None:
-                records.append(found.record)
+            evaluated = evaluate(*self.at(value, model, plan))
+            if evaluated is not None:
+                records.append(evaluated.record)
                 axes(records[0], quality, entropy)
         if not records:
             return None

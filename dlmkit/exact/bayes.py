@@ -118,8 +118,8 @@ def trigram_completions(
     last = _invert(pairs[-1].permute(1, 0, 2).flatten(1), uniform[:, -1])
     drawn = [last % size, last // size]
     for position in range(len(pairs) - 2, -1, -1):
-        after, own = drawn[-2], drawn[-1]
-        weights = pairs[position][:, rows, own] * second[:, own, after]
+        after, here = drawn[-2], drawn[-1]
+        weights = pairs[position][:, rows, here] * second[:, here, after]
         drawn.append(_invert(weights.T, uniform[:, position]))
     return torch.stack(drawn[::-1], dim=1)
 

@@ -176,12 +176,12 @@ def level_scores(
     """Nats of each whole row at one level, by the model and the three exact denoisers, in the
     order of :class:`LevelReport`; not a number for one that there is not. ``index`` keys the noise.
     """
-    found = []
+    scores = []
     for first in range(0, len(batch.ids), rows):
         key = torch.arange(first, min(first + rows, len(batch.ids)), device=batch.ids.device)
         part = take(batch, key)
-        found.append(_scores(denoise, space, schedule, part, frequencies, sigma, seed, key, index))
-    return torch.cat(found)
+        scores.append(_scores(denoise, space, schedule, part, frequencies, sigma, seed, key, index))
+    return torch.cat(scores)
 
 
 def _scores(
@@ -231,8 +231,8 @@ def exact(likelihood: Logits, frequencies: Frequencies) -> list[Logits]:
 
 
 def _cross_entropy(logits: Logits, batch: Batch) -> Float[Tensor, "B"]:
-    each = F.cross_entropy(logits.float().transpose(1, 2), batch.ids, reduction="none")
-    return torch.where(_noised(batch), each, 0.0).sum(dim=1).double()
+    nats = F.cross_entropy(logits.float().transpose(1, 2), batch.ids, reduction="none")
+    return torch.where(_noised(batch), nats, 0.0).sum(dim=1).double()
 
 
 def _noised(batch: Batch) -> Mask:

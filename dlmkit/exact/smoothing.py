@@ -23,9 +23,9 @@ def interpolated(
     context, whole = counts.sum(dim=-1, keepdim=True), shorter.sum(dim=-1, keepdim=True)
     lower = shorter / whole
     bucket = context[..., 0].clamp(min=1.0).log2().long()
-    found = counts.nonzero(as_tuple=True)
-    before, after = found[:-1], found[1:]
-    count = counts[found]
+    seen = counts.nonzero(as_tuple=True)
+    before, after = seen[:-1], seen[1:]
+    count = counts[seen]
     high = (count - 1.0) / (context[..., 0][before] - 1.0).clamp(min=1.0)
     low = ((shorter[after] - 1.0) / (whole[..., 0][after[:-1]] - 1.0)).clamp(min=1e-12)
     weight = _fit(count, high, low, bucket[before])[bucket][..., None]
@@ -39,7 +39,7 @@ def _fit(count: Tensor, high: Tensor, low: Tensor, bucket: Tensor) -> Float[Tens
     total = torch.zeros(size, dtype=count.dtype).index_add(0, bucket, count)
     weight = torch.full((size,), 0.5, dtype=count.dtype)
     for _ in range(_ROUNDS):
-        own = weight[bucket] * high
-        share = count * own / (own + (1.0 - weight[bucket]) * low)
+        direct = weight[bucket] * high
+        share = count * direct / (direct + (1.0 - weight[bucket]) * low)
         weight = torch.zeros_like(total).index_add(0, bucket, share) / total.clamp(min=1.0)
     return weight

@@ -88,11 +88,11 @@ def texts_needed(epsilon: float, delta: float, rate: float = 0.0) -> int | None:
 
     if rate == 0.0:
         return _first(lambda texts: passes(0, texts), 1)
-    found = _first(lambda failures: passes(failures, most(failures)), 1)
+    enough = _first(lambda failures: passes(failures, most(failures)), 1)
     # rounding down to whole texts may let fewer failures pass than the search found: at most as
     # many as it takes to make up for a text, by the rates of both in the exponent of the tail
     slack = 8 + math.ceil(8.0 * rate**2 / (epsilon - rate))
-    fewer = range(max(1, found - slack), found + 1)
+    fewer = range(max(1, enough - slack), enough + 1)
     failures = next(k for k in fewer if passes(k, most(k)))
     return _first(lambda texts: passes(failures, texts), most(failures - 1) + 1)
 
@@ -205,8 +205,8 @@ def choose(
         return Calibrated(name, None, None, math.nan, math.nan)
     chosen = min(passed, key=lambda i: cost[i]) if passed else order[0]
     threshold = saving[chosen][0] if passed else None
-    found = tested[chosen]
-    return Calibrated(name, threshold, found, float(of(found).mean()), p_value(chosen))
+    replayed = tested[chosen]
+    return Calibrated(name, threshold, replayed, float(of(replayed).mean()), p_value(chosen))
 
 
 def check_levels(epsilon: float, delta: float, testing: int, rules: int) -> None:

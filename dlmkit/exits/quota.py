@@ -45,10 +45,10 @@ def knob(config: type[Config]) -> str | None:
 
 def knob_of(registry: Registry, quota: str) -> str:
     """:func:`knob` of a quota by its name. Raises UsageError if it has none."""
-    found = knob(registry.find("quota", quota).component.config)
-    if found is None:
+    name = knob(registry.find("quota", quota).component.config)
+    if name is None:
         raise UsageError(f"the quota {quota} has no number to find: its pace is the grid's")
-    return found
+    return name
 
 
 def sampler(order: Part, quota: Part) -> Part:
@@ -133,12 +133,12 @@ def _generated(requests: Sequence[Request], length: int) -> Tensor:
 def _run(model: Model, requests: Sequence[Request], part: Part, run: Run) -> tuple[Tensor, Tensor]:
     """(ids padded to the model's length, evaluations), a row a request, in the requests' order."""
     samples = decoded(model, part).run(requests, run)
-    found: Mapping[int, Any] = {sample.row: sample for sample in samples}
+    by_row: Mapping[int, Any] = {sample.row: sample for sample in samples}
     ids = torch.zeros(len(requests), model.config.length, dtype=torch.int64)
     for place, request in enumerate(requests):
-        own = found[request.row].ids
-        ids[place, : len(own)] = torch.tensor(own)
-    return ids, torch.tensor([found[request.row].evaluations for request in requests])
+        tokens = by_row[request.row].ids
+        ids[place, : len(tokens)] = torch.tensor(tokens)
+    return ids, torch.tensor([by_row[request.row].evaluations for request in requests])
 
 
 def _taken(whole: Replay, rows: Tensor) -> Replay:

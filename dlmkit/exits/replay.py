@@ -151,7 +151,7 @@ def oracle(trace: Trace) -> Replay:
 def best_fixed(trace: Trace, bound: float, loss: Loss = token_loss) -> Replay:
     """The earliest fixed exit whose mean ``loss`` is at most ``bound``: chosen in hindsight."""
     candidates = (fixed(trace, step) for step in range(1, trace.steps))
-    within = (one for one in candidates if float(loss(one).mean()) <= bound)
+    within = (stop for stop in candidates if float(loss(stop).mean()) <= bound)
     return next(within, full(trace))
 
 

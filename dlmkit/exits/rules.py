@@ -102,8 +102,8 @@ class OpenRule:
         if not len(values):
             return []
         shares = torch.linspace(0.002, 0.998, CANDIDATES, dtype=torch.float64)
-        found = torch.quantile(_thinned(values), shares).tolist()
-        return sorted({x for value in found if self._takes(x := float(f"{value:.4g}"))})
+        quantiles = torch.quantile(_thinned(values), shares).tolist()
+        return sorted({x for value in quantiles if self._takes(x := float(f"{value:.4g}"))})
 
     @property
     def statistic(self) -> str:
@@ -174,8 +174,8 @@ def _opened(text: str, part: Part, registry: Registry) -> Part:
 def _holders(value: Any) -> list[Part]:
     """The parts among whose own options :data:`TUNED` stands."""
     if isinstance(value, Part):
-        own = [value for option in value.options.values() if option == TUNED]
-        return own + [part for option in value.options.values() for part in _holders(option)]
+        here = [value for option in value.options.values() if option == TUNED]
+        return here + [part for option in value.options.values() for part in _holders(option)]
     if isinstance(value, dict) and "use" in value:
         return _holders(Part.model_validate(value))
     if isinstance(value, dict):

@@ -151,8 +151,10 @@ class TraceRecorder:
 
     def trace(self, about: Mapping[str, Any] | None = None) -> Trace:
         """What was recorded; call it once the run has ended."""
-        each = self.parts.sampler.evaluations(torch.arange(1, self._shape[1] + 1) == self._shape[1])
-        cost = each.long().cumsum(dim=0)
+        per_step = self.parts.sampler.evaluations(
+            torch.arange(1, self._shape[1] + 1) == self._shape[1]
+        )
+        cost = per_step.long().cumsum(dim=0)
         return Trace(
             row=self.asked.row,
             ids=self._ids,

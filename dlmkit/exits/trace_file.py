@@ -122,8 +122,8 @@ def _check(
         "tokens": ((_changes(bits, texts * steps * length),), _WHOLE),
     }
     sizes = {"statistics": (texts, steps), "norms": (texts, steps), "positions": shape}
-    for group, found in groups.items():
-        expected |= {f"{group}.{name}": (sizes[group], _REAL) for name in found}
+    for group, names in groups.items():
+        expected |= {f"{group}.{name}": (sizes[group], _REAL) for name in names}
     for name, (size, types) in expected.items():
         value = content.get(name)
         if value is None or tuple(value.shape) != size or value.dtype not in types:

@@ -194,7 +194,7 @@ def _probe(form: Form, device: torch.device, dtype: torch.dtype, shape: torch.Si
     query = torch.randn(48, shape[1], generator=generator).to(device, dtype) / shape[1] ** 0.5
     tables = Tables(keys, keys)
     pairs = zip(form(query, tables), online(query, tables), strict=True)
-    worst = max((found - expected).abs().max().item() for found, expected in pairs)
+    worst = max((actual - expected).abs().max().item() for actual, expected in pairs)
     if not worst <= PARITY[dtype]:
         raise RuntimeError(f"it differs from the plain form by {worst:.3g}")
 

@@ -29,13 +29,13 @@ def fetched(
 
     if local_files_only or constants.is_offline_mode():
         with reachable(repo, "found"):
-            found = snapshot_download(
+            folder = snapshot_download(
                 repo, revision=revision, cache_dir=cache_dir, local_files_only=True
             )
     else:
-        found = download(repo, revision, token, cache_dir=cache_dir)[0]
-    check_folder(Path(found), repo)
-    return Path(found)
+        folder = download(repo, revision, token, cache_dir=cache_dir)[0]
+    check_folder(Path(folder), repo)
+    return Path(folder)
 
 
 def download(

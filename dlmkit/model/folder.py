@@ -161,7 +161,7 @@ def carried(model: Model) -> dict[str, Path]:
     pictures. Those of weights that were trained since are not among them."""
     there = [model.folder / name for name in (EVALUATION, ACCEPTANCE)] if model.folder else []
     there = [path for path in there if path.is_file()]
-    found: dict[str, Path] = {}
+    kept: dict[str, Path] = {}
     digest = model.digest() if there else ""
     for path in there:
         try:
@@ -170,8 +170,8 @@ def carried(model: Model) -> dict[str, Path]:
             raise CheckpointError(f"{path} cannot be read: {files.why(error)}") from error
         if about.subject.sha256 == digest:
             pictures = path.parent.glob(f"{path.stem}*.png")
-            found |= {file.name: file for file in (path, *filter(files.is_png, pictures))}
-    return found
+            kept |= {file.name: file for file in (path, *filter(files.is_png, pictures))}
+    return kept
 
 
 class _Subject(documents.Shape):
@@ -186,10 +186,10 @@ def refuse_code(origin: str, files: Iterable[str]) -> None:
     """Raise CheckpointError if ``files`` hold pickles or code, or are no model of dlmkit."""
     names = sorted(files)
     for suffixes, what in ((CODE, "code"), (PICKLES, "a pickle, which can run code")):
-        found = [name for name in names if PurePosixPath(name).suffix.lower() in suffixes]
-        if found:
+        unsafe = [name for name in names if PurePosixPath(name).suffix.lower() in suffixes]
+        if unsafe:
             raise CheckpointError(
-                f"{origin} holds {found[0]}: {what}. dlmkit reads tensors (safetensors), JSON and "
+                f"{origin} holds {unsafe[0]}: {what}. dlmkit reads tensors (safetensors), JSON and "
                 "YAML alone; ask its author for a folder written by 'dlmkit export'"
             )
     missing = [name for name in (MANIFEST, RECIPE, CONFIG) if name not in names]

@@ -210,10 +210,10 @@ def _keeping(
 
 
 def _token(tokenizer: Tokenizer, token: str) -> int:
-    found: int | None = tokenizer.backend.token_to_id(token)
-    if found is None:
+    number: int | None = tokenizer.backend.token_to_id(token)
+    if number is None:
         raise RecipeError(f"sample.stop: the tokenizer has no token {files.quoted(token)}")
-    return found
+    return number
 
 
 def _inference(assembly: Assembly, config: SampleConfig) -> Inference:

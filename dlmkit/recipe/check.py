@@ -110,24 +110,24 @@ class Checker:
         self.problems.append(Problem(self._mark(path), path, what, plugin))
 
     def _mark(self, path: Path) -> Mark:
-        node, found = self.root.find(path)
-        if path[len(found) : len(found) + 1] == ("with",):  # not given: the choice of part is
-            node, _ = self.root.find((*found, "use"))
+        node, there = self.root.find(path)
+        if path[len(there) : len(there) + 1] == ("with",):  # not given: the choice of part is
+            node, _ = self.root.find((*there, "use"))
         return node.mark
 
     def _explain(self, model: type[Config], details: ErrorDetails, path: Path) -> None:
         full = (*path, *details["loc"])
-        _, found = self.root.find(full)
+        _, there = self.root.find(full)
         if details["type"] == "extra_forbidden":
-            mark = self.root.key_mark(found)
+            mark = self.root.key_mark(there)
             siblings = _siblings(model, details["loc"])
-            siblings += ["extends"] if len(found) == 1 else []
-            what = f"unknown key{did_you_mean(str(found[-1]), siblings) or _list(siblings)}"
-            self.problems.append(Problem(mark, found, what))
+            siblings += ["extends"] if len(there) == 1 else []
+            what = f"unknown key{did_you_mean(str(there[-1]), siblings) or _list(siblings)}"
+            self.problems.append(Problem(mark, there, what))
         elif details["type"] == "missing":
             self.note(full, "is missing, and has no default")
         else:
-            self.note(found if len(found) >= len(path) else path, _message(details))
+            self.note(there if len(there) >= len(path) else path, _message(details))
 
 
 def _validated(model: type[Config], data: Any) -> Config:

@@ -6,10 +6,10 @@ from dlmkit.documents import ABSENT, Difference
 from dlmkit.recipe.write import inline
 
 
-def line(found: Difference) -> str:
+def line(difference: Difference) -> str:
     """A line that says what is new (+), gone (-) or changed."""
-    if found.before is ABSENT:
-        return f"+ {found.key}: {inline(found.after)}"
-    if found.after is ABSENT:
-        return f"- {found.key}: {inline(found.before)}"
-    return f"  {found.key}: {inline(found.before)} -> {inline(found.after)}"
+    if difference.before is ABSENT:
+        return f"+ {difference.key}: {inline(difference.after)}"
+    if difference.after is ABSENT:
+        return f"- {difference.key}: {inline(difference.before)}"
+    return f"  {difference.key}: {inline(difference.before)} -> {inline(difference.after)}"

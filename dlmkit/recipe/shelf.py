@@ -40,14 +40,14 @@ def folder() -> Path:
 
 def shipped(registry: Registry) -> list[Shipped]:
     """All named recipes, dlmkit's own first, each group by name."""
-    own = [Shipped(PROJECT, p.stem, p) for p in folder().glob("*.yaml") if p.is_file()]
+    built_in = [Shipped(PROJECT, p.stem, p) for p in folder().glob("*.yaml") if p.is_file()]
     foreign = [
         Shipped(plugin.name, recipe.name, recipe.path)
         for plugin in registry.loaded
         if plugin.state == "ok"
         for recipe in plugin.recipes
     ]
-    return sorted(own, key=lambda r: r.name) + sorted(foreign, key=lambda r: r.qualified)
+    return sorted(built_in, key=lambda r: r.name) + sorted(foreign, key=lambda r: r.qualified)
 
 
 def is_path(reference: str) -> bool:

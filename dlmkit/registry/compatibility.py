@@ -14,16 +14,16 @@ def offers(entry: Entry) -> frozenset[str]:
     return entry.component.provides | extra
 
 
-def conflicts(one: Entry, other: Entry, registry: Registry) -> list[str]:
-    """Why ``one`` and ``other`` cannot stand in one recipe; nothing if they can."""
-    return [*_lacking(one, other, registry), *_lacking(other, one, registry)]
+def conflicts(entry: Entry, other: Entry, registry: Registry) -> list[str]:
+    """Why ``entry`` and ``other`` cannot stand in one recipe; nothing if they can."""
+    return [*_lacking(entry, other, registry), *_lacking(other, entry, registry)]
 
 
-def _lacking(one: Entry, other: Entry, registry: Registry) -> list[str]:
-    """What ``one`` requires that ``other`` lacks, and only parts of the other's kind provide."""
-    found = []
-    for capability in sorted(one.component.requires - offers(other)):
+def _lacking(entry: Entry, other: Entry, registry: Registry) -> list[str]:
+    """What ``entry`` requires that ``other`` lacks, and only parts of the other's kind provide."""
+    reasons = []
+    for capability in sorted(entry.component.requires - offers(other)):
         kinds = {e.component.kind for e in registry.components() if capability in offers(e)}
         if kinds == {other.component.kind}:
-            found.append(f"{one.qualified} requires {capability!r}")
-    return found
+            reasons.append(f"{entry.qualified} requires {capability!r}")
+    return reasons

@@ -123,14 +123,14 @@ def load_plugins(
     UsageError if there is no file where one is named.
     """
     files = (Loaded(f.name, str(f.path), "", f.module, sha256=f.sha256) for f in single.named())
-    found = sorted((*_discover(), *files), key=lambda plugin: (plugin.name, plugin.distribution))
-    if not any(plugin.built_in for plugin in found):
+    plugins = sorted((*_discover(), *files), key=lambda plugin: (plugin.name, plugin.distribution))
+    if not any(plugin.built_in for plugin in plugins):
         raise PluginError(
             "the installation of dlmkit is damaged: its package metadata, by which its own parts "
             "are found, is missing; install it again (pip install --force-reinstall dlmkit)"
         )
     others = load or load_plugin
-    blocked = [_block(plugin, third_party) for plugin in found]
+    blocked = [_block(plugin, third_party) for plugin in plugins]
     settled = [_settle(plugin, blocked) for plugin in blocked]
     return [
         plugin

@@ -317,14 +317,14 @@ def import_target(target: str, who: str) -> Callable[..., Any]:
     """What ``"module:callable"`` means. Raises PluginError, which names ``who``, if it fails."""
     module, _, attributes = target.partition(":")
     try:
-        found: Any = importlib.import_module(module)
+        value: Any = importlib.import_module(module)
         for attribute in attributes.split("."):
-            found = getattr(found, attribute)
+            value = getattr(value, attribute)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         raise PluginError(f"{who}: cannot import {target}: {describe(error)}") from error
-    if not callable(found):
+    if not callable(value):
         raise PluginError(f"{who}: {target} is not callable")
-    function: Callable[..., Any] = found
+    function: Callable[..., Any] = value
     return function

@@ -55,21 +55,21 @@ def files(name: str, kind: str) -> dict[str, str | bytes]:
     package = f"dlmkit_{re.sub(r'[.-]', '_', name)}"
     if kind == IMPORTER:
         return _importer(name, package)
-    found = sketch(kind)
+    sketched = sketch(kind)
     values = {
         "name": name,
         "kind": kind,
         "distribution": f"dlmkit-{name}",
         "package": package,
         "module": kind,
-        "part": found.heading["part"],
-        "summary": found.heading["summary"],
-        "target": found.heading["target"],
-        "extends": found.heading.get("extends", "ddlm_grammar"),
-        "capabilities": _capabilities(found.heading),
-        "options": found.sections["options"].strip(),
+        "part": sketched.heading["part"],
+        "summary": sketched.heading["summary"],
+        "target": sketched.heading["target"],
+        "extends": sketched.heading.get("extends", "ddlm_grammar"),
+        "capabilities": _capabilities(sketched.heading),
+        "options": sketched.sections["options"].strip(),
     }
-    values["recipe"] = Template(found.sections["recipe"].strip()).substitute(values)
+    values["recipe"] = Template(sketched.sections["recipe"].strip()).substitute(values)
 
     def render(template: str) -> str:
         text = (TEMPLATES / f"{template}.txt").read_text(encoding="utf-8")
@@ -81,7 +81,7 @@ def files(name: str, kind: str) -> dict[str, str | bytes]:
         ".github/workflows/test.yml": render("ci.yml"),
         f"{package}/__init__.py": f'"""{values["summary"].capitalize()}."""\n',
         f"{package}/plugin.py": render("plugin.py"),
-        f"{package}/{kind}.py": Template(found.sections["module"]).substitute(values),
+        f"{package}/{kind}.py": Template(sketched.sections["module"]).substitute(values),
         f"{package}/demo.yaml": render("demo.yaml"),
         "tests/test_conformance.py": render("test_conformance.py"),
     }

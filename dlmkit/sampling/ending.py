@@ -110,7 +110,7 @@ class Ending:
         ids, memory, sound, evaluations = rows.on_host((ids, memory, sound, evaluations))
         samples = []
         for k, i in enumerate(ended):
-            seat, own = slots.seats[i], rows.take(memory, torch.tensor([k]))
+            seat, kept = slots.seats[i], rows.take(memory, torch.tensor([k]))
             if not sound[k]:
                 raise NonFiniteError(_unsound(seat, self.seed))
             text = seat.request.ended(ids[k].tolist(), self.parts.stop)
@@ -121,7 +121,7 @@ class Ending:
                 evaluations=self.evaluations.after(seat.done)
                 if evaluations is None
                 else int(evaluations[k]),
-                halted=self._reason(seat, verdicts[i], text, own),
+                halted=self._reason(seat, verdicts[i], text, kept),
                 start=seat.request.start,
             )
             samples.append(sample)

@@ -66,8 +66,8 @@ class SamplingParts:
 
     def known(self, clean: Tensor, asked: Template) -> Conditioning:
         """Conditioning on the given positions of ``clean``."""
-        one = torch.ones_like(asked.row, dtype=_level_dtype(clean))
-        read = self.space.corruption.input(clean, Level(one, torch.zeros_like(one)))
+        ones = torch.ones_like(asked.row, dtype=_level_dtype(clean))
+        read = self.space.corruption.input(clean, Level(ones, torch.zeros_like(ones)))
         return Conditioning.of(read, asked.given, asked.attend)
 
     @property

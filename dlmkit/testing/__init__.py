@@ -35,9 +35,9 @@ def checks(plugin: str) -> Callable[[Any], Any]:
 
     from dlmkit.testing.suite import cases
 
-    found = cases(plugin)
+    known = cases(plugin)
     marked = (
-        pytest.param(case.for_pytest, id=f"{case.component}-{case.check.name}") for case in found
+        pytest.param(case.for_pytest, id=f"{case.component}-{case.check.name}") for case in known
     )
     mark: Callable[[Any], Any] = pytest.mark.parametrize("check", list(marked))
     return mark

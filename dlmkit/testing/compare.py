@@ -155,8 +155,8 @@ def pure(kind: str, exercise: Callable[[Any], Exercise]) -> None:
             call = exercise(there).call
             there.move()
             _seed(1)
-            found = call(*rows.to(copied(use.inputs), device))
-            strays = [leaf for leaf in leaves(found) if leaf.device != device]
+            answer = call(*rows.to(copied(use.inputs), device))
+            strays = [leaf for leaf in leaves(answer) if leaf.device != device]
             require(not strays, "its result is not on the device of what it was given")
-            back = [leaf.cpu() for leaf in leaves(found)]
+            back = [leaf.cpu() for leaf in leaves(answer)]
             agree(back, leaves(expected), accelerators.RESULTS, use.tolerance)

@@ -51,8 +51,8 @@ def imports_no_torch(about: About) -> None:
         env=environment,
     )
     require(done.returncode == 0, f"importing it alone fails: {done.stderr[-300:]}")
-    found = done.stdout.split()
-    require(not found, f"importing it imports {' and '.join(found)}; import it in the target")
+    imported = done.stdout.split()
+    require(not imported, f"importing it imports {' and '.join(imported)}; import it in the target")
 
 
 @check(PLUGIN)

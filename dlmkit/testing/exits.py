@@ -52,11 +52,11 @@ def steps(values: Mapping[str, Tensor]) -> Iterator[Course]:
 def halts(rule: ExitCriterion, values: Mapping[str, Tensor], count: int = ROWS) -> Tensor:
     """bool[B, STEPS]: where the rule holds, followed from the first step."""
     with next(iter(values.values())).device:  # as the loop does
-        memory, found = rule.init(count), []
+        memory, answers = rule.init(count), []
     for now in steps(values):
         halt, memory = rule(now, memory)
-        found.append(halt)
-    return torch.stack(found, dim=1)
+        answers.append(halt)
+    return torch.stack(answers, dim=1)
 
 
 def _exercise(subject: Subject) -> Exercise:
@@ -121,9 +121,9 @@ def nan_never_halts(subject: Subject) -> None:
 @check(KIND)
 def halts_in_the_end(subject: Subject) -> None:
     """With its example's options it halts a row whose statistics have settled, not at once"""
-    found = halts(subject.built, course(subject))
-    require(found.any(dim=1).all(), "some row never halts although its statistics have settled")
-    require(not found[:, 0].all(), "it halts every row at its first step")
+    halted = halts(subject.built, course(subject))
+    require(halted.any(dim=1).all(), "some row never halts although its statistics have settled")
+    require(not halted[:, 0].all(), "it halts every row at its first step")
 
 
 @check(KIND)

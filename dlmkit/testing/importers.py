@@ -82,9 +82,9 @@ class Imported:
 def recognises_its_own(subject: Imported) -> None:
     """It recognises its golden folder's config, and no other importer does"""
     known = families.recognised(subject.config, subject.registry)
-    own = f"{subject.plugin.name}:{subject.importer.name}"
-    require(own in known, "it does not recognise its golden folder's config")
-    others = [name for name in known if name != own]
+    expected = f"{subject.plugin.name}:{subject.importer.name}"
+    require(expected in known, "it does not recognise its golden folder's config")
+    others = [name for name in known if name != expected]
     require(not others, f"{' and '.join(others)} recognise its golden folder's config too")
 
 
@@ -122,8 +122,8 @@ def looks_without_torch(subject: Imported) -> None:
         env=environment,
     )
     require(done.returncode == 0, f"it fails: {done.stderr[-300:]}")
-    found = done.stdout.split()
-    require(not found, f"it imports {' and '.join(found)}; import it in the target")
+    imported = done.stdout.split()
+    require(not imported, f"it imports {' and '.join(imported)}; import it in the target")
 
 
 @check(IMPORTER)
@@ -182,13 +182,15 @@ def every_parameter_is_filled(subject: Imported) -> None:
 def every_tensor_is_used(subject: Imported) -> None:
     """A change of any tensor of its file changes some answer to its golden cases"""
     opened = subject.opened()
-    own = owners(opened.assembly.objective)
+    owner_of = owners(opened.assembly.objective)
     before = subject.answers(opened)
     unused = []
     for name, target in opened.conversion.tensors.items():
         for place in _places(target):
             tensor = (
-                own[place.name].tensor[place.at] if isinstance(place, Slot) else own[place].tensor
+                owner_of[place.name].tensor[place.at]
+                if isinstance(place, Slot)
+                else owner_of[place].tensor
             )
             with torch.no_grad():
                 kept = tensor.detach().clone()
@@ -237,7 +239,7 @@ def attends_as_declared(subject: Imported) -> None:
 
 def _logits(opened: Opened, case: Case) -> Tensor:
     with torch.no_grad():
-        found = opened.family.answers(opened.assembly.objective, case)
-    if "logits" not in found:
+        answers = opened.family.answers(opened.assembly.objective, case)
+    if "logits" not in answers:
         raise NotApplicable("its answers have no logits")
-    return found["logits"]
+    return answers["logits"]

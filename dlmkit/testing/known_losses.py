@@ -110,8 +110,8 @@ class Exact(ScoreNetwork):
 def _inverse(space: EmbeddingSpace) -> Tensor:
     """What turns logits into a query that has them, (V, Q)."""
     nothing = torch.zeros(1, 1, space.query_dim)
-    each = torch.eye(space.query_dim)[None]
-    matrix = (space.logits(each) - space.logits(nothing))[0].double()
+    units = torch.eye(space.query_dim)[None]
+    matrix = (space.logits(units) - space.logits(nothing))[0].double()
     if torch.linalg.matrix_rank(matrix) < space.vocab_size - 1:
         raise NotApplicable("its space cannot say every distribution")
     inverse: Tensor = torch.linalg.pinv(matrix)
@@ -139,10 +139,10 @@ def exact(subject: Subject, rows: int, uniform: bool = False) -> tuple[Objective
 def _schedule(subject: Subject, context: BuildContext) -> Any:
     """The schedule beside it, or one of its space's own plugin: its levels reach both ends."""
     space, chosen = subject.beside["space"].plugin, subject.beside["schedule"].plugin
-    own = [e for e in subject.registry.components("schedule") if e.plugin == space]
-    if space == KIT.name or chosen != KIT.name or not own:
+    beside = [e for e in subject.registry.components("schedule") if e.plugin == space]
+    if space == KIT.name or chosen != KIT.name or not beside:
         return context.part("schedule")
-    return subject.make(own[0], context)
+    return subject.make(beside[0], context)
 
 
 @torch.no_grad()
@@ -159,8 +159,8 @@ def _loss(objective: Objective, network: Exact, batch: Batch) -> LossParts:
     denoise = objective.denoise()
     nothing = Conditioning(~everywhere, clean, everywhere)
     query = denoise(x, level, denoise.start(x), nothing).query
-    found = objective.space.logits(query).double().softmax(dim=-1)
-    gap = (found - network.answered.softmax(dim=-1)).abs().max()
+    probabilities = objective.space.logits(query).double().softmax(dim=-1)
+    gap = (probabilities - network.answered.softmax(dim=-1)).abs().max()
     if gap > 1e-3:
         raise NotApplicable("its denoiser does more than add to what the network says")
     network.answered, network.noised = said, noised
@@ -189,8 +189,8 @@ def posterior_costs_its_entropy(subject: Subject) -> None:
     parts = _loss(objective, network, batch)
     log_p, noised = network.answered.log_softmax(dim=-1), network.noised
     entropy = torch.where(noised, -(log_p.exp() * log_p).sum(dim=-1), 0.0).sum(dim=1)
-    each = entropy / noised.sum(dim=1).clamp(min=1)
-    _near(mean(parts), float(entropy.sum() / noised.sum()), (parts.per_row - each).std(), 1024)
+    expected = entropy / noised.sum(dim=1).clamp(min=1)
+    _near(mean(parts), float(entropy.sum() / noised.sum()), (parts.per_row - expected).std(), 1024)
 
 
 @check(KIND)

@@ -249,7 +249,7 @@ def denoiser_reads_the_space(subject: Subject) -> None:
     prediction = denoise(x, level, denoise.start(x), conditioning)
     expected = space.read(prediction.query)
     agree((prediction.x0_mean, prediction.lse), expected, "x0_mean and lse, and read", 1e-4)
-    found = space.decode(x0, prediction.query)[noised()]
-    agree(found, rows.ids[noised()], "the oracle's tokens and the denoiser's")
+    tokens = space.decode(x0, prediction.query)[noised()]
+    agree(tokens, rows.ids[noised()], "the oracle's tokens and the denoiser's")
     again = denoise(x, level, copied(prediction.feedback), conditioning)
     require(again.query.shape == prediction.query.shape, "its feedback cannot be fed back")

@@ -49,11 +49,11 @@ def ladder(subject: Subject, steps: int = 5) -> list[Level]:
     schedule = subject.parts.part("schedule")
     start = torch.linspace(0.6, 0.95, ROWS)[:, None]
     u = start * torch.linspace(1.0, 0.2, steps)
-    found = []
+    levels = []
     with torch.no_grad():
         for step in range(steps):
-            found.append(Level(*schedule.level(schedule.quantile(u[:, step]))))
-    return found
+            levels.append(Level(*schedule.level(schedule.quantile(u[:, step]))))
+    return levels
 
 
 def noise(step: int) -> Noise:
@@ -80,13 +80,13 @@ class Rows:
         self.value: Any = (x, sampler.init(x), self.denoise.start(x), conditioning(subject))
 
     @torch.no_grad()
-    def step(self, here: Level, next: Level, noise: Noise, index: int = 0) -> Prediction:
+    def step(self, here: Level, there: Level, noise: Noise, index: int = 0) -> Prediction:
         """One step of all rows."""
         x, state, previous, known = self.value
         x, prediction, state = self.sampler.step(
             lambda x, level, previous: self.denoise(x, level, previous, known),
             x,
-            Step.between(x, here, next, noise, previous, index, STEPS),
+            Step.between(x, here, there, noise, previous, index, STEPS),
             state,
         )
         self.value = (x, state, prediction.feedback, known)
@@ -100,11 +100,11 @@ def _exercise(subject: Subject) -> Exercise:
     @torch.no_grad()
     def call(x: Tensor, levels: Any, noises: Any, previous: Any, known: Conditioning) -> Any:
         state = sampler.init(x)
-        for index, (here, next) in enumerate(pairwise(levels)):
+        for index, (here, there) in enumerate(pairwise(levels)):
             x, prediction, state = sampler.step(
                 lambda x, level, previous: denoise(x, level, previous, known),
                 x,
-                Step.between(x, here, next, noises[index], previous, index, STEPS),
+                Step.between(x, here, there, noises[index], previous, index, STEPS),
                 state,
             )
             previous = prediction.feedback
@@ -125,12 +125,12 @@ def survives_compaction(subject: Subject) -> None:
     levels = ladder(subject)
     stay, move = Rows(subject, subject.built), Rows(subject, subject.built)
     index = torch.tensor([5, 1, 2])
-    for step, (here, next) in enumerate(pairwise(levels)):
+    for step, (here, there) in enumerate(pairwise(levels)):
         if step == 2:
             move.value = rows.take(move.value, index)
-        stay.step(here, next, noise(step))
-        moved = rows.take((here, next, noise(step)), index) if step >= 2 else None
-        move.step(*(moved or (here, next, noise(step))))
+        stay.step(here, there, noise(step))
+        moved = rows.take((here, there, noise(step)), index) if step >= 2 else None
+        move.step(*(moved or (here, there, noise(step))))
     agree(move.value[0], stay.value[0][index], "rows that moved and rows that stayed", 1e-4)
 
 
@@ -145,12 +145,12 @@ def survives_refill(subject: Subject) -> None:
         late.step(levels[step], levels[step + 1], noise(step))
     late.value = rows.put(late.value, slot, fresh)
     for step in range(2):
-        here, next = (
+        here, there = (
             rows.put(levels[place], slot, rows.take(levels[place - 2], slot))
             for place in (step + 2, step + 3)
         )
         key = rows.put(noise(step + 2), slot, rows.take(noise(step), slot))
-        late.step(here, next, key)
+        late.step(here, there, key)
         alone.step(*rows.take((levels[step], levels[step + 1], noise(step)), slot))
     agree(late.value[0][slot], alone.value[0], "a row in another's slot and alone", 1e-4)
 
@@ -191,8 +191,8 @@ def ends_on_the_prediction(subject: Subject) -> None:
         space = subject.space
         if isinstance(space.corruption, GaussianCorruption):
             agree(x[ends], prediction.x0_step[ends], "where it ended and the prediction", 1e-4)
-        found = space.decode(x, prediction.query)[ends]
-        require((found < space.vocab_size).all(), "a row that ended clean holds no token")
+        tokens = space.decode(x, prediction.query)[ends]
+        require((tokens < space.vocab_size).all(), "a row that ended clean holds no token")
 
 
 @check(KIND)
@@ -224,8 +224,8 @@ def counts_its_evaluations(subject: Subject) -> None:
         walk = Rows(subject, subject.built, counting)
         for step in range(3):
             before = counting.rows
-            next = clean(levels[0].alpha) if ends and step == 2 else levels[step + 1]
-            walk.step(levels[step], next, noise(step))
+            there = clean(levels[0].alpha) if ends and step == 2 else levels[step + 1]
+            walk.step(levels[step], there, noise(step))
         last = torch.full((ROWS,), ends)
         said = int(subject.built.evaluations(last).sum())
         took = counting.rows - before
@@ -252,8 +252,8 @@ def reaches_a_point_mass(subject: Subject) -> None:
 
     walk = Rows(subject, subject.built, Certain())
     levels = [*ladder(subject, 8), clean(start(subject))]
-    for step, (here, next) in enumerate(pairwise(levels)):
-        prediction = walk.step(here, next, noise(step))
+    for step, (here, there) in enumerate(pairwise(levels)):
+        prediction = walk.step(here, there, noise(step))
     x = walk.value[0]
     agree(space.decode(x, prediction.query), ids, "the text and what came out")
     if isinstance(space.corruption, GaussianCorruption):
@@ -285,9 +285,9 @@ def _walk(sampler: Sampler, x: Tensor, s: Tensor, preserving: bool) -> Tensor:
     ]
     x = x * alpha[0]
     state = sampler.init(x)
-    for step, (here, next) in enumerate(pairwise(level)):
+    for step, (here, there) in enumerate(pairwise(level)):
         key = Noise.keyed(1, torch.arange(len(x)), step)
-        now = Step.between(x, here, next, key, torch.zeros_like(x), step, len(s) - 1)
+        now = Step.between(x, here, there, key, torch.zeros_like(x), step, len(s) - 1)
         x, _, state = sampler.step(_exact, x, now, state)
     return x / alpha[-1]
 

@@ -198,9 +198,9 @@ def learns_on_an_accelerator(subject: Subject) -> None:
             here.observe(*seen)
             there.observe(*rows.to(seen, device))
         u = torch.linspace(0.0, 1.0, 65, dtype=torch.float64)
-        found = there.quantile(u.to(device))
-        require(found.device == device, "its quantiles are not on the device of its tensors")
-        agree(found.cpu(), here.quantile(u), accelerators.RESULTS)
+        times = there.quantile(u.to(device))
+        require(times.device == device, "its quantiles are not on the device of its tensors")
+        agree(times.cpu(), here.quantile(u), accelerators.RESULTS)
 
 
 @check(KIND)

@@ -250,6 +250,6 @@ def decodes_what_is_certain(subject: Subject) -> None:
     """A row that ends clean, predicted with certainty, decodes to its tokens"""
     space = subject.built
     ids = random_ids(space)
-    found = space.decode(space.embed(ids), oracle_queries(space)[ids])
-    require(found.dtype == torch.int64, f"decode gives {found.dtype}, not ids")
-    agree(found, ids, "the tokens and what was decoded")
+    decoded = space.decode(space.embed(ids), oracle_queries(space)[ids])
+    require(decoded.dtype == torch.int64, f"decode gives {decoded.dtype}, not ids")
+    agree(decoded, ids, "the tokens and what was decoded")

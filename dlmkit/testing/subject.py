@@ -120,16 +120,16 @@ class Subject:
     def _provider(self, capability: str, chosen: Iterable[str]) -> Entry:
         every = [e for e in self.registry.components() if e.component.kind in chosen]
         known = frozenset().union(*map(self._offers, [*every, self.entry]))
-        found = [
+        providers = [
             entry
             for entry in every
             if capability in self._offers(entry) and entry.component.requires <= known
         ]
-        if not found:
+        if not providers:
             raise CheckFailed(f"it requires {capability!r}, which nothing installed provides")
         ranks = {KIT.name: 0, self.entry.plugin: 1}
         # of strangers the plainest: one that provides more is made for something of its own
-        return min(found, key=lambda e: (ranks.get(e.plugin, 2), len(e.component.provides)))
+        return min(providers, key=lambda e: (ranks.get(e.plugin, 2), len(e.component.provides)))
 
     def _offers(self, entry: Entry) -> frozenset[str]:
         """What an entry provides. Options that are no valid example add nothing."""

@@ -181,26 +181,26 @@ def cases(plugin: str, registry: Registry | None = None) -> list[Case]:
     known = all_checks()
     _prepare_accelerator()
     loaded = _plugin(plugin, registry)
-    found = [Case("plugin", check, (loaded, registry)) for check in known[PLUGIN]]
+    chosen = [Case("plugin", check, (loaded, registry)) for check in known[PLUGIN]]
     if loaded.state != "ok":
-        return found[:1]
+        return chosen[:1]
     for entry in registry.components():
         if entry.plugin != plugin:
             continue
         component = entry.component
         subject = Subject(registry, entry)
         expected = component.expected_failures
-        found += [
+        chosen += [
             Case(f"{component.kind}/{component.name}", check, subject, expected.get(check.name))
             for check in (*known[EVERY], *known[component.kind])
         ]
     for importer in loaded.importers:
         about, reasons = Imported(registry, loaded, importer), importer.expected_failures
-        found += [
+        chosen += [
             Case(f"{IMPORTER}/{importer.name}", check, about, reasons.get(check.name))
             for check in known[IMPORTER]
         ]
-    return found
+    return chosen
 
 
 def _prepare_accelerator() -> None:

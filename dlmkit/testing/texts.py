@@ -111,8 +111,8 @@ def texts_survive_the_tokenizer(subject: Subject) -> None:
         texts = [text for text in islice(data.texts(split), 20) if text]
         require(texts, f"the {split} split has no text")
         for text in texts[:5]:
-            found = data.tokenizer.decode(data.tokenizer.encode(text))
-            require(found == text, f"{text[:60]!r} came back as {found[:60]!r}")
+            back = data.tokenizer.decode(data.tokenizer.encode(text))
+            require(back == text, f"{text[:60]!r} came back as {back[:60]!r}")
 
 
 @check(DATA)
@@ -149,9 +149,9 @@ def equal(a: Any, b: Any) -> bool:
 def gives_named_numbers(subject: Subject) -> None:
     """It gives numbers under names, finite for text like the data's"""
     metric, texts = fitted(subject)
-    found = metric.measure(texts)
-    require(found, "it gives no number")
-    for name, value in found.items():
+    numbers = metric.measure(texts)
+    require(numbers, "it gives no number")
+    for name, value in numbers.items():
         require(isinstance(name, str) and name.strip(), f"{name!r} is no name")
         require(isinstance(value, int | float), f"{name} is a {type(value).__name__}")
         require(math.isfinite(value), f"{name} is {value} for the data's own text")

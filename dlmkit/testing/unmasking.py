@@ -42,30 +42,32 @@ def beliefs(subject: Subject, rows: int = ROWS, length: int = LENGTH, step: int 
     noise = Noise.keyed(11, torch.arange(rows), step)
     logits = 3.0 * noise.fork(90).normal(0, (length, subject.space.vocab_size))
     masked = noise.fork(91).uniform(0, (length,)) > 0.35
-    own, written = (torch.log(0.01 + 0.98 * noise.fork(n).uniform(0, (length,))) for n in (92, 93))
-    return Beliefs(logits, masked, own, written, noise)
+    certain, written = (
+        torch.log(0.01 + 0.98 * noise.fork(n).uniform(0, (length,))) for n in (92, 93)
+    )
+    return Beliefs(logits, masked, certain, written, noise)
 
 
 def candidates(
-    subject: Subject, found: Beliefs, index: int = 0, mask: int = -1, ids: Tensor | None = None
+    subject: Subject, held: Beliefs, index: int = 0, mask: int = -1, ids: Tensor | None = None
 ) -> Candidates:
     """The candidates of the step ``index``; every position that is masked is open."""
-    logits, masked = found.logits, found.masked
+    logits, masked = held.logits, held.masked
     most = logits.argmax(dim=-1)
     ids = torch.where(masked, mask, most) if ids is None else ids
-    share = torch.full_like(found.own[:, 0], 1.0 - index / STEPS)
+    share = torch.full_like(held.own[:, 0], 1.0 - index / STEPS)
     here, after = (Level(1.0 - m, m) for m in (share, (share - 1.0 / STEPS).clamp(min=0.0)))
     lse = logits.logsumexp(dim=-1)
     every = torch.full_like(most[:, 0], STEPS)
     return Candidates(
         space=subject.space,
-        prediction=Prediction(most, logits, lse, most, (), own=found.own),
+        prediction=Prediction(most, logits, lse, most, (), own=held.own),
         ids=ids,
         masked=masked,
         open=masked,
         settled=~masked,
-        written=torch.where(masked, 0.0, found.written),
-        step=Step.between(ids, here, after, found.noise, (), index, STEPS),
+        written=torch.where(masked, 0.0, held.written),
+        step=Step.between(ids, here, after, held.noise, (), index, STEPS),
         left=every - index,
         steps=every,
     )
@@ -91,11 +93,11 @@ pure("order", _order)
 @check("order")
 def scores_every_position(subject: Subject) -> None:
     """It gives one finite number per open position"""
-    found = beliefs(subject)
-    scores = subject.built.scores(candidates(subject, found))
+    held = beliefs(subject)
+    scores = subject.built.scores(candidates(subject, held))
     require(scores.is_floating_point(), f"its scores' dtype is {scores.dtype}")
-    require(scores.shape == found.masked.shape, f"its scores' shape is {tuple(scores.shape)}")
-    finite(scores[found.masked], "scores of open positions")
+    require(scores.shape == held.masked.shape, f"its scores' shape is {tuple(scores.shape)}")
+    finite(scores[held.masked], "scores of open positions")
 
 
 @check("order")
@@ -110,8 +112,8 @@ def tells_sure_from_surer(subject: Subject) -> None:
     noise = Noise.keyed(0, torch.arange(1), 0)
 
     def scores(order: Tensor) -> Tensor:
-        found = Beliefs(logits[:, order], every, fresh, fresh, noise)
-        result: Tensor = subject.built.scores(candidates(subject, found))[0]
+        held = Beliefs(logits[:, order], every, fresh, fresh, noise)
+        result: Tensor = subject.built.scores(candidates(subject, held))[0]
         return result
 
     there, back = torch.arange(len(gaps)), torch.arange(len(gaps)).flip(0)
@@ -165,12 +167,12 @@ def _quota(subject: Subject) -> Exercise:
     quota = subject.built
 
     def call(*parts: Any) -> Any:
-        found = Beliefs(*parts)
-        memory = quota.init(found.masked.long())
+        held = Beliefs(*parts)
+        memory = quota.init(held.masked.long())
         result = []
         for index in range(3):
-            noise = Noise(found.noise.key + index, device=found.noise.device)
-            now = candidates(subject, found._replace(noise=noise), index)
+            noise = Noise(held.noise.key + index, device=held.noise.device)
+            now = candidates(subject, held._replace(noise=noise), index)
             mask, memory = quota.accept(_by_confidence(now), now, memory)
             result.append(mask & now.open)
         return tuple(result)
@@ -181,13 +183,13 @@ def _quota(subject: Subject) -> Exercise:
 pure("quota", _quota)
 
 
-def _written(subject: Subject, found: Beliefs, quota: Any) -> list[Tensor]:
+def _written(subject: Subject, held: Beliefs, quota: Any) -> list[Tensor]:
     """What is masked before every step, and in the end, as ``quota`` writes it."""
-    masked, memory, course = found.masked, quota.init(found.masked.long()), []
+    masked, memory, course = held.masked, quota.init(held.masked.long()), []
     for index in range(LENGTH):
         course.append(masked)
         noise = Noise.keyed(11, torch.arange(len(masked)), index)
-        now = candidates(subject, found._replace(masked=masked, noise=noise), min(index, STEPS - 1))
+        now = candidates(subject, held._replace(masked=masked, noise=noise), min(index, STEPS - 1))
         accepted, memory = quota.accept(_by_confidence(now), now, memory)
         masked = masked & ~accepted
     return [*course, masked]
@@ -196,12 +198,12 @@ def _written(subject: Subject, found: Beliefs, quota: Any) -> list[Tensor]:
 @check("quota")
 def answers_per_position(subject: Subject) -> None:
     """It answers one bool per position"""
-    found = beliefs(subject)
-    now = candidates(subject, found)
-    memory = subject.built.init(found.masked.long())
+    held = beliefs(subject)
+    now = candidates(subject, held)
+    memory = subject.built.init(held.masked.long())
     mask, _ = subject.built.accept(_by_confidence(now), now, memory)
     require(mask.dtype == torch.bool, f"its answer's dtype is {mask.dtype}")
-    require(mask.shape == found.masked.shape, f"its answer's shape is {tuple(mask.shape)}")
+    require(mask.shape == held.masked.shape, f"its answer's shape is {tuple(mask.shape)}")
 
 
 @check("quota")
@@ -216,17 +218,17 @@ def writes_one_at_least(subject: Subject) -> None:
 @check("quota")
 def reaches_every_position(subject: Subject) -> None:
     """With its example's options every position is written in as many steps as there are"""
-    found = beliefs(subject)
-    course = _written(subject, found._replace(masked=torch.ones_like(found.masked)), subject.built)
+    held = beliefs(subject)
+    course = _written(subject, held._replace(masked=torch.ones_like(held.masked)), subject.built)
     require(not course[-1].any(), f"after {LENGTH} steps some of {LENGTH} positions are masked")
 
 
 @check("quota")
 def follows_the_order(subject: Subject) -> None:
     """Of equally certain positions, those that are first in the order are accepted"""
-    found = beliefs(subject)
-    alike = found.logits[:, :1].expand_as(found.logits)
-    now = candidates(subject, found._replace(logits=alike, masked=torch.ones_like(found.masked)))
+    held = beliefs(subject)
+    alike = held.logits[:, :1].expand_as(held.logits)
+    now = candidates(subject, held._replace(logits=alike, masked=torch.ones_like(held.masked)))
     place = torch.arange(LENGTH).expand_as(now.ids)
     memory = subject.built.init(now.ids)
     for rank in (place, place.flip(1)):
@@ -240,22 +242,22 @@ def follows_the_order(subject: Subject) -> None:
 def tells_a_share(subject: Subject) -> None:
     """What the network is told is a share of masked tokens in each row, or the grid's own level"""
     masked = torch.linspace(0.1, 1.0, ROWS)
-    told = subject.built.share(masked, subject.built.init(torch.zeros(ROWS, LENGTH).long()))
-    if told is not None:
-        require(told.shape == (ROWS,), f"its shape is {tuple(told.shape)}")
-        require(((told >= 0.0) & (told <= 1.0)).all(), f"it tells {told.tolist()}")
+    share = subject.built.share(masked, subject.built.init(torch.zeros(ROWS, LENGTH).long()))
+    if share is not None:
+        require(share.shape == (ROWS,), f"its shape is {tuple(share.shape)}")
+        require(((share >= 0.0) & (share <= 1.0)).all(), f"it tells {share.tolist()}")
 
 
 @check("quota")
 def survives_moves(subject: Subject) -> None:
     """Rows that change places, or are left out, go on as before, its memory included"""
-    quota, found, index = subject.built, beliefs(subject), torch.tensor([4, 0, 3])
-    stay, move = quota.init(found.masked.long()), quota.init(found.masked.long())
+    quota, held, index = subject.built, beliefs(subject), torch.tensor([4, 0, 3])
+    stay, move = quota.init(held.masked.long()), quota.init(held.masked.long())
     for step in range(4):
         if step == 2:
             move = rows.take(move, index)
         noise = Noise.keyed(11, torch.arange(ROWS), step)
-        every = found._replace(noise=noise)
+        every = held._replace(noise=noise)
         some = rows.take(every, index) if step >= 2 else every
         a, b = (candidates(subject, value, step) for value in (every, some))
         first, stay = quota.accept(_by_confidence(a), a, stay)
@@ -268,12 +270,12 @@ def _remask(subject: Subject) -> Exercise:
     rule = subject.built
 
     def call(*parts: Any) -> Any:
-        found = Beliefs(*parts)
-        memory = rule.init(found.masked.long())
+        held = Beliefs(*parts)
+        memory = rule.init(held.masked.long())
         result = []
         for index in range(2, 5):
-            noise = Noise(found.noise.key + index, device=found.noise.device)
-            now = candidates(subject, found._replace(noise=noise), index)
+            noise = Noise(held.noise.key + index, device=held.noise.device)
+            now = candidates(subject, held._replace(noise=noise), index)
             mask, memory = rule.back(now, (_by_confidence(now) < 2) & now.open, memory)
             result.append(mask & now.settled)
         return tuple(result)
@@ -287,20 +289,20 @@ pure("remask", _remask)
 @check("remask")
 def answers_one_bool_per_position(subject: Subject) -> None:
     """It answers one bool per position, at a row's first step too, where nothing is written"""
-    found = beliefs(subject)
-    found = found._replace(masked=torch.ones_like(found.masked))
-    now = candidates(subject, found)
-    memory = subject.built.init(found.masked.long())
-    mask, _ = subject.built.back(now, torch.zeros_like(found.masked), memory)
+    held = beliefs(subject)
+    held = held._replace(masked=torch.ones_like(held.masked))
+    now = candidates(subject, held)
+    memory = subject.built.init(held.masked.long())
+    mask, _ = subject.built.back(now, torch.zeros_like(held.masked), memory)
     require(mask.dtype == torch.bool, f"its answer's dtype is {mask.dtype}")
-    require(mask.shape == found.masked.shape, f"its answer's shape is {tuple(mask.shape)}")
+    require(mask.shape == held.masked.shape, f"its answer's shape is {tuple(mask.shape)}")
 
 
 @check("remask")
 def some_go_back_and_some_stay(subject: Subject) -> None:
     """With its example's options some written tokens go back over a run, and not all of them"""
-    found = beliefs(subject, rows=64)
-    memory = subject.built.init(found.masked.long())
+    held = beliefs(subject, rows=64)
+    memory = subject.built.init(held.masked.long())
     back, settled = torch.tensor(0), torch.tensor(0)
     for step in range(2, STEPS - 1):
         now = candidates(subject, beliefs(subject, rows=64, step=step), step)

@@ -84,8 +84,8 @@ def _named(assembly: Assembly) -> Any:
     def named(name: str) -> str | None:
         if not name.startswith(prefix):
             return name
-        own = assembly.network.base_name(name.removeprefix(prefix))
-        return None if own is None else prefix + own
+        inner = assembly.network.base_name(name.removeprefix(prefix))
+        return None if inner is None else prefix + inner
 
     return named
 
@@ -108,11 +108,12 @@ def _check(assembly: Assembly, reference: str, said: Mapping[str, Mapping[str, A
     for kind, part in said.items():
         here = getattr(assembly.config, kind).model_dump(mode="json", by_alias=True)
         stated = {key: value for key, value in part["with"].items() if value is not None}
-        own = {key: here["with"].get(key) for key in stated}
-        found = documents.differences(
-            {kind: {"use": part["use"], "with": stated}}, {kind: {"use": here["use"], "with": own}}
+        options = {key: here["with"].get(key) for key in stated}
+        differences = documents.differences(
+            {kind: {"use": part["use"], "with": stated}},
+            {kind: {"use": here["use"], "with": options}},
         )
-        lines += map(line, found)
+        lines += map(line, differences)
     if lines:
         raise RecipeError(
             f"train.start_from: {reference} is another model than this recipe's (its own | this):\n"

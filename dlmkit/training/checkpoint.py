@@ -44,8 +44,10 @@ def step_of(folder: Path) -> int | None:
 
 def checkpoints(parent: Path) -> list[Path]:
     """The checkpoint folders in ``parent``, oldest first. Leftovers of killed saves are none."""
-    found = [path for path in parent.glob("step-*") if step_of(path) is not None and path.is_dir()]
-    return sorted(found, key=lambda path: step_of(path) or 0)
+    folders = [
+        path for path in parent.glob("step-*") if step_of(path) is not None and path.is_dir()
+    ]
+    return sorted(folders, key=lambda path: step_of(path) or 0)
 
 
 @contextmanager
@@ -275,9 +277,9 @@ def find(reference: Path) -> Path:
     checkpoint that is whole, and if there is none at all.
     """
     inside = reference / "checkpoints" if (reference / "checkpoints").is_dir() else reference
-    found = checkpoints(inside)
-    folder = found[-1] if found else reference
-    if not found and not (reference / MANIFEST).exists() and step_of(reference) is None:
+    saved = checkpoints(inside)
+    folder = saved[-1] if saved else reference
+    if not saved and not (reference / MANIFEST).exists() and step_of(reference) is None:
         runs = sorted(path.parent.name for path in reference.glob("*/checkpoints"))
         named = f"; of the runs in it ({', '.join(runs[:8])}), name one" if runs else ""
         raise CheckpointError(f"{reference} holds no checkpoint{named}")

@@ -84,8 +84,8 @@ def run(resolved: Resolved, registry: Registry) -> Report | None:
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
     with world(config.train.parallel) as processes:
-        found = processes.in_turns(lambda: report(resolved, registry, processes))
-        return found if processes.first else None
+        forecast = processes.in_turns(lambda: report(resolved, registry, processes))
+        return forecast if processes.first else None
 
 
 def report(resolved: Resolved, registry: Registry, processes: World) -> Report:

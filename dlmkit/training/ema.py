@@ -63,11 +63,11 @@ class Ema:
         if world.first:
             self.objective.to(world.device)
             self.copy_buffers()
-        own = dict(self.objective.named_parameters())
+        parameters = dict(self.objective.named_parameters())
         for name, average in self.averages.items():
             gathered = world.full(average)
             if world.first:
-                own[name].copy_(gathered)
+                parameters[name].copy_(gathered)
         try:
             yield
         finally:

@@ -51,8 +51,10 @@ def attention_used(network: nn.Module) -> list[str]:
 
 def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs between two environments in a way that may change the last bits of a run."""
-    found = documents.differences(_deciding(before), _deciding(now))
-    return [str(one) for one in found if one.after is not documents.ABSENT]
+    differences = documents.differences(_deciding(before), _deciding(now))
+    return [
+        str(difference) for difference in differences if difference.after is not documents.ABSENT
+    ]
 
 
 def _deciding(environment: dict[str, Any]) -> dict[str, Any]:

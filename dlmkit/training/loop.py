@@ -139,11 +139,11 @@ class Update:
         torch.manual_seed(hash((self.seed, step, self.world.rank)))
         first = 0
         for slots in self.passes:
-            own = slice(first, first + len(slots))
-            rows = row_first.each(batch, partial(_moved, own=own, device=device))
+            taken = slice(first, first + len(slots))
+            rows = row_first.each(batch, partial(_moved, taken=taken, device=device))
             yield rows, draws(self.seed, step, slots, u, self.learner.before)
-            first = own.stop
+            first = taken.stop
 
 
-def _moved(tensor: Tensor, own: slice, device: torch.device) -> Tensor:
-    return tensor[own].to(device, non_blocking=True)
+def _moved(tensor: Tensor, taken: slice, device: torch.device) -> Tensor:
+    return tensor[taken].to(device, non_blocking=True)

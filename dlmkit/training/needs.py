@@ -68,10 +68,10 @@ def refuse_too_large(assembly: Assembly, train: TrainConfig, processes: World) -
     rows = len(micro_batches(train.batch_size, train.micro_batch_size, processes.size, 0)[0])
     widths = [_widest(unit) for unit in assembly.network.shard_units()]
     wide = max(widths, default=0) if train.activation_checkpointing else sum(widths)
-    each = 4 if train.precision == "fp32" else 2
+    size = 4 if train.precision == "fp32" else 2
     positions = f"{rows:,} rows x {assembly.config.length:,} positions"
-    what = f"the activations of a pass are at least {positions} x {wide:,} x {each} bytes"
-    refuse(what, rows * assembly.config.length * wide * each, there)
+    what = f"the activations of a pass are at least {positions} x {wide:,} x {size} bytes"
+    refuse(what, rows * assembly.config.length * wide * size, there)
 
 
 def _widest(block: nn.Module) -> int:

@@ -30,8 +30,8 @@ def run_of(checkpoint: Path | None) -> Path | None:
 def environment_of(folder: Path | None) -> dict[str, Any]:
     """What the model in ``folder`` was made in: its own record, or its run's; empty if unknown."""
     for place in filter(None, (folder, run_of(folder))):
-        if found := read_environment(place):
-            return found
+        if recorded := read_environment(place):
+            return recorded
     return {}
 
 

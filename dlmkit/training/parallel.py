@@ -101,10 +101,10 @@ class World(ABC):
 
         Collective.
         """
-        told = self.share(None if error is None else _told(error))
-        found = [(rank, words) for rank, words in enumerate(told) if words is not None]
-        if found:
-            rank, (code, message) = found[0]
+        errors = self.share(None if error is None else _told(error))
+        failed = [(rank, words) for rank, words in enumerate(errors) if words is not None]
+        if failed:
+            rank, (code, message) = failed[0]
             self.agreed = error or _FAILURES[code](f"process {rank}: {message}")
             raise self.agreed
 

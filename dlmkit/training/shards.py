@@ -98,9 +98,9 @@ class Shards(Folder):
         self._read({stored.key: tensor})
         return tensor
 
-    def copy_to(self, own: Mapping[str, Tensor], split: object = None) -> None:
-        """Give ``own`` tensors what they are, or where they are split this process's part."""
-        self._read({self.tensors[name].key: tensor for name, tensor in own.items()})
+    def copy_to(self, tensors: Mapping[str, Tensor], split: object = None) -> None:
+        """Fill ``tensors``, those that are split with this process's part."""
+        self._read({self.tensors[name].key: tensor for name, tensor in tensors.items()})
 
     def _read(self, tensors: Mapping[str, Tensor]) -> None:
         import torch.distributed.checkpoint as dcp

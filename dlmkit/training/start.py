@@ -84,16 +84,16 @@ def _named(reference: Path, out: Path | None, default: Path) -> Start:
     if not reference.exists():
         raise UsageError(f"--resume {reference}: there is no such run or checkpoint")
     checkpoint = find(reference)
-    own = _run_of(checkpoint)
-    folder = out or own or default
-    if own is None or folder.resolve() != own.resolve():
+    before = _run_of(checkpoint)
+    folder = out or before or default
+    if before is None or folder.resolve() != before.resolve():
         return Start(_fresh(folder).run, checkpoint)
     later = [p for p in checkpoints(checkpoint.parent) if _step(p) > _step(checkpoint)]
     whole = next(whole_ones(checkpoint.parent), checkpoint)
     if _step(whole) > _step(checkpoint):
         raise UsageError(
-            f"{own} has gone on to {whole.name}, which is whole: continue from there with "
-            f"--resume {own}, or branch off with --resume {checkpoint} --out ANOTHER"
+            f"{before} has gone on to {whole.name}, which is whole: continue from there with "
+            f"--resume {before}, or branch off with --resume {checkpoint} --out ANOTHER"
         )
     return Start(RunFolder(folder), checkpoint, tuple(later))
 
@@ -121,8 +121,8 @@ def _check_recipe(resolved: Resolved, checkpoint: Path, registry: Registry) -> N
         raise CheckpointError(f"{path} cannot be read: {files.why(error)}") from error
     saved = resolve_text(text, path, (), registry)
     before, now = (r.config.model_dump(mode="json", by_alias=True) for r in (saved, resolved))
-    found = documents.differences(before, now)
-    changed = [line(one) for one in found if not _changeable(one.key)]
+    differences = documents.differences(before, now)
+    changed = [line(difference) for difference in differences if not _changeable(difference.key)]
     if changed:
         lines = "\n".join(changed)
         raise UsageError(

@@ -196,7 +196,7 @@ def _averages(learner: Learner) -> dict[str, Tensor]:
     return {name: learner.ema.averages.get(name, tensor) for name, tensor in named.items()}
 
 
-def _whole(saved: Tensor, own: Tensor) -> Tensor:
+def _whole(saved: Tensor, like: Tensor) -> Tensor:
     return saved
 
 
@@ -212,12 +212,12 @@ def load_weights(
 
 @torch.no_grad()
 def _copy(
-    saved: Folder, own: Mapping[str, Tensor], split: Callable[[Tensor, Tensor], Tensor]
+    saved: Folder, tensors: Mapping[str, Tensor], split: Callable[[Tensor, Tensor], Tensor]
 ) -> None:
     there = saved.tensors
-    wrong = sorted(set(there) ^ set(own)) or [
+    wrong = sorted(set(there) ^ set(tensors)) or [
         name
-        for name, tensor in own.items()
+        for name, tensor in tensors.items()
         if (tensor.shape, tensor.dtype) != (there[name].shape, there[name].dtype)
     ]
     if wrong:
@@ -225,7 +225,7 @@ def _copy(
             f"{saved.where} is not of this recipe's model: {len(wrong)} tensors differ in name, "
             f"shape or dtype, such as {', '.join(wrong[:3])}"
         )
-    saved.copy_to(own, split)
+    saved.copy_to(tensors, split)
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -246,7 +246,7 @@ def _optimiser_tensors(learner: Learner) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _restore_optimiser(learner: Learner, saved: Folder, world: World) -> None:
-    parameters, own = dict(learner.objective.named_parameters()), {}
+    parameters, moments = dict(learner.objective.named_parameters()), {}
     for name, there in saved.tensors.items():
         owner, _, key = name.rpartition(".")
         weight = parameters.get(owner)
@@ -254,6 +254,6 @@ def _restore_optimiser(learner: Learner, saved: Folder, world: World) -> None:
         if weight is None or there.shape not in shapes or not there.dtype.is_floating_point:
             raise CheckpointError(f"{saved.where} is not of this recipe's model: it holds {name}")
         like = weight if there.shape == weight.shape else torch.empty((), device=weight.device)
-        own[name] = torch.empty_like(like, dtype=there.dtype)
-        learner.optimiser.state[weight][key] = own[name]
-    saved.copy_to(own, world.split)
+        moments[name] = torch.empty_like(like, dtype=there.dtype)
+        learner.optimiser.state[weight][key] = moments[name]
+    saved.copy_to(moments, world.split)

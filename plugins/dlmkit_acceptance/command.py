@@ -82,12 +82,17 @@ def measure(
     from dlmkit_acceptance import document as acceptance
     from dlmkit_acceptance.measure import Acceptance, Plan
 
-    own, others = (
-        _ascending(words, name)
-        for words, name in ((temperatures, "--temperatures"), (softmax, "--softmax"))
-    )
     plan = Plan(
-        judge, encoder, tuple(pieces or ()), count, rows, infilled, own, others, batch_size, seed
+        judge,
+        encoder,
+        tuple(pieces or ()),
+        count,
+        rows,
+        infilled,
+        _ascending(temperatures, "--temperatures"),
+        _ascending(softmax, "--softmax"),
+        batch_size,
+        seed,
     )
     if quick:
         plan = plan.little()
@@ -95,8 +100,8 @@ def measure(
     stem = out.with_suffix("")
     pictures = {theme: Path(f"{stem}{end}") for theme, end in acceptance.PICTURES.items()}
     documents.check_new(out, *pictures.values())
-    found = Acceptance.of(model, plan, overrides or (), device, say).document()
-    document = acceptance.ACCEPTANCE.sealed(found)
+    measured = Acceptance.of(model, plan, overrides or (), device, say).document()
+    document = acceptance.ACCEPTANCE.sealed(measured)
     documents.write_new(out, documents.text(document))
     for theme, path in pictures.items():
         documents.write_new(path, png(acceptance.draw(document, theme)))
@@ -127,13 +132,13 @@ def _judgement(document: dict[str, object]) -> None:
 def _ascending(words: str, option: str) -> tuple[float, ...]:
     """Two or more positive numbers, separated by commas. Raises UsageError for anything else."""
     try:
-        found = tuple(float(word) for word in words.split(","))
+        values = tuple(float(word) for word in words.split(","))
     except ValueError:
-        found = ()
-    rising = all(a < b for a, b in pairwise(found))
-    if len(found) < 2 or not rising or not 0.0 < found[0] <= found[-1] < float("inf"):
+        values = ()
+    rising = all(a < b for a, b in pairwise(values))
+    if len(values) < 2 or not rising or not 0.0 < values[0] <= values[-1] < float("inf"):
         raise UsageError(
             f"{option} {words}: expected two or more positive numbers in ascending order, such as "
             "0.8,0.9,1.0"
         )
-    return found
+    return values

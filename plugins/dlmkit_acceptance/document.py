@@ -114,12 +114,12 @@ class _Frontier(documents.Shape):
         judged = {QUALITY: self.at_human}
         if self.by_language_model:
             judged[LANGUAGE_MODEL + QUALITY] = self.by_language_model
-        for quality, found in judged.items():
-            missing = {quality} - self.human.keys() | set(ENTROPIES) - found.keys()
+        for quality, at in judged.items():
+            missing = {quality} - self.human.keys() | set(ENTROPIES) - at.keys()
             if missing:
                 raise ValueError(f"there is no {min(missing)}")
             for entropy in ENTROPIES:
-                if set(self.writers) - set(found[entropy].__pydantic_extra__ or {}):
+                if set(self.writers) - set(at[entropy].__pydantic_extra__ or {}):
                     raise ValueError(f"some writer is missing at {entropy}")
         for name, numbers in self.beside.items():
             if set(self.writers) - numbers.keys():
@@ -173,8 +173,8 @@ def level(
     sums = (scores.sum(dim=0) / tokens.sum()).tolist()
     means = {n: None if math.isnan(v) else v for n, v in zip(NAMES, sums, strict=True)}
     judged = sums[NAMES.index("context_free")] - sums[NAMES.index("bigram")] > JUDGED
-    found = {"sigma": sigma, **means, "model_minus_bigram": lead, "share": share}
-    return {**found, "verdict": verdict(lead) if judged else None}
+    entry = {"sigma": sigma, **means, "model_minus_bigram": lead, "share": share}
+    return {**entry, "verdict": verdict(lead) if judged else None}
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ class Point:
         metrics: Mapping[Metric, str],
         texts: Sequence[str],
         intervals: Intervals,
-        each: Mapping[str, Tensor] | None = None,
+        shares: Mapping[str, Tensor] | None = None,
     ) -> Point:
         """``texts`` under fitted ``metrics``, each with what stands before the names of its
         numbers, and the means of what else is known of each text: shares, float64[B] by name."""
@@ -203,12 +203,12 @@ class Point:
         left: dict[str, Sequence[float]] = {}
         bounds: dict[str, tuple[float, float]] = {}
         for metric, before in metrics.items():
-            found = metric.alone(texts)
-            values |= {before + name: value for name, value in found.numbers.items()}
-            bounds |= {before + name: metric.bounds(name) for name in found.numbers}
-            parts = without(found, len(texts), intervals).numbers
+            measured = metric.alone(texts)
+            values |= {before + name: value for name, value in measured.numbers.items()}
+            bounds |= {before + name: metric.bounds(name) for name in measured.numbers}
+            parts = without(measured, len(texts), intervals).numbers
             left |= {before + name: value for name, value in parts.items()}
-        for name, known in (each or {}).items():
+        for name, known in (shares or {}).items():
             values[name], bounds[name] = float(known.mean()), (0.0, 1.0)
             left[name] = [float(known[k].mean()) for k in left_out(len(texts), intervals.parts)]
         return Point(len(texts), values, left, bounds)
@@ -253,21 +253,21 @@ def _read(
     intervals: Intervals,
     bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Number:
-    known = [math.nan if one is None else one for one in left]
+    known = [math.nan if given is None else given for given in left]
     return number(math.nan if value is None else value, known, count, intervals, bounds)
 
 
 def reading(points: Sequence[Point], human: Point, entropy: str, wanted: str = QUALITY) -> Reading:
     """The number ``wanted`` where the line through ``points``, in their order, reaches the
     entropy of ``human``."""
-    own = [(point.values[entropy], point.values[wanted]) for point in points]
+    curve = [(point.values[entropy], point.values[wanted]) for point in points]
     left: list[float | None] = []
     if all(wanted in point.left for point in points):
         left = [
             crossing([(point.left[entropy][k], point.left[wanted][k]) for point in points], at)
             for k, at in enumerate(human.left[entropy])
         ]
-    value = crossing(own, human.values[entropy])
+    value = crossing(curve, human.values[entropy])
     return Reading(human.count, value, left, points[0].bounds[wanted])
 
 
@@ -281,16 +281,16 @@ def frontier(
     curves = {name: [*curve.values()] for name, curve in writers.items()}
 
     def judged(quality: str) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        by_entropy: dict[str, Any] = {}
         for entropy in ENTROPIES:
             at = {name: reading(c, human, entropy, quality) for name, c in curves.items()}
             leads = {n: at["model"].minus(at[n], intervals) for n in writers if n != "model"}
-            found[entropy] = {
-                **{name: one.number(intervals) for name, one in at.items()},
+            by_entropy[entropy] = {
+                **{name: reached.number(intervals) for name, reached in at.items()},
                 "model_minus": leads,
                 "verdicts": {name: verdict(lead) for name, lead in leads.items()},
             }
-        return found
+        return by_entropy
 
     language_model = LANGUAGE_MODEL + QUALITY
     return {
@@ -314,13 +314,13 @@ def frontier(
 
 def infilled(points: Mapping[str, Point], human: Point, intervals: Intervals) -> dict[str, Any]:
     """Each writer's numbers, and the model's minus those of the others on the same rows."""
-    own = points["model"]
+    model = points["model"]
     leads = {
         name: {
             key: number(
-                own.values[key] - value,
-                [a - b for a, b in zip(own.left[key], point.left[key], strict=True)],
-                own.count,
+                model.values[key] - value,
+                [a - b for a, b in zip(model.left[key], point.left[key], strict=True)],
+                model.count,
                 intervals,
             )
             for key, value in point.values.items()
@@ -337,8 +337,8 @@ def _verdicts(document: Document) -> Mapping[str, str]:
     model if there was one, since an n-gram judge cannot compare vocabularies."""
     frontier = document["frontier"]
     judged = frontier.get("by_language_model") or frontier["at_human"]
-    found: Mapping[str, str] = judged[ENTROPIES[0]]["verdicts"]
-    return found
+    verdicts: Mapping[str, str] = judged[ENTROPIES[0]]["verdicts"]
+    return verdicts
 
 
 def _fills_in(document: Document) -> str:
@@ -347,8 +347,8 @@ def _fills_in(document: Document) -> str:
     if lead is None:
         return "undecided"
     opposite = {"better": "worse", "worse": "better"}  # here more is better
-    found = verdict(lead)
-    return opposite.get(found, found)
+    word = verdict(lead)
+    return opposite.get(word, word)
 
 
 def bar(document: Document) -> str:
@@ -371,24 +371,24 @@ def passed(document: Document) -> bool:
 def shortfalls(document: Document) -> list[str]:
     """What keeps the model from passing, and where it is not surely the better one: Markdown
     lines of a list."""
-    found = []
+    lines = []
     for word, what in (("worse", "is above"), ("undecided", "is not surely below")):
-        at = [f"{one['sigma']:.2f}" for one in document["levels"] if one["verdict"] == word]
+        at = [f"{level['sigma']:.2f}" for level in document["levels"] if level["verdict"] == word]
         if at:
-            found.append(
+            lines.append(
                 f"- Its cross-entropy {what} the exact bigram denoiser's at noise-to-signal ratio "
                 f"{', '.join(at)}."
             )
     texts = _verdicts(document)
     for word, what in (("worse", "less likely"), ("undecided", "not surely likelier")):
-        names = [f"a {name} sampler's" for name, one in texts.items() if one == word]
+        names = [f"a {name} sampler's" for name, said in texts.items() if said == word]
         if names:
-            found.append(f"- At human entropy its texts are {what} than {_listed(names)}.")
+            lines.append(f"- At human entropy its texts are {what} than {_listed(names)}.")
     if _fills_in(document) != "better":
-        found.append(
+        lines.append(
             "- Half of a text given, it does not surely fill in more than the bigram posterior."
         )
-    return found
+    return lines
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -403,17 +403,17 @@ def markdown(document: Document) -> str:
 
 def _levels(document: Document) -> str:
     exact = ["context_free", "bigram", "trigram"]
-    if any(one["trigram"] is None for one in document["levels"]):
+    if any(level["trigram"] is None for level in document["levels"]):
         exact.remove("trigram")
     rows = [
         (
-            f"{one['sigma']:.2f}",
-            *(f"{one[name]:.4f}" for name in (*exact, "model")),
-            between(one["model_minus_bigram"], 4),
-            *([between(one["share"], 2) if one["verdict"] else ""] if len(exact) > 2 else []),
-            one["verdict"] or "not judged",
+            f"{level['sigma']:.2f}",
+            *(f"{level[name]:.4f}" for name in (*exact, "model")),
+            between(level["model_minus_bigram"], 4),
+            *([between(level["share"], 2) if level["verdict"] else ""] if len(exact) > 2 else []),
+            level["verdict"] or "not judged",
         )
-        for one in document["levels"]
+        for level in document["levels"]
     ]
     head = ["sigma", *exact, "model", "model - bigram", "verdict"]
     head[1] = "context-free"
@@ -430,21 +430,21 @@ def _levels(document: Document) -> str:
 
 
 def _texts(document: Document) -> str:
-    found = document["frontier"]
-    judges = [("", QUALITY, found["at_human"])]
-    if found.get("by_language_model"):
+    curves = document["frontier"]
+    judges = [("", QUALITY, curves["at_human"])]
+    if curves.get("by_language_model"):
         name = document["protocol"].get("language_model") or "the language model"
-        judges[0] = ("6-gram judge", QUALITY, found["at_human"])
-        judges.insert(0, (name, LANGUAGE_MODEL + QUALITY, found["by_language_model"]))
+        judges[0] = ("6-gram judge", QUALITY, curves["at_human"])
+        judges.insert(0, (name, LANGUAGE_MODEL + QUALITY, curves["by_language_model"]))
     columns = [(name, quality, at[e], e) for name, quality, at in judges for e in ENTROPIES]
     rows = []
-    for name in found["writers"]:
+    for name in curves["writers"]:
         cells = []
         for _, _, at, _ in columns:
             lead = f" ({at['verdicts'][name]})" if name in at["verdicts"] else ""
             cells.append(between(at[name], 2) + lead)
         rows.append((name, *cells))
-    rows.append(("human", *(between(found["human"][quality], 2) for _, quality, _, _ in columns)))
+    rows.append(("human", *(between(curves["human"][quality], 2) for _, quality, _, _ in columns)))
     head = [
         f"{judge + ', ' if judge else ''}at equal {entropy[-1]}-gram entropy"
         for judge, _, _, entropy in columns
@@ -459,14 +459,14 @@ def _texts(document: Document) -> str:
 
 def _beside(document: Document) -> str:
     """What else is known of the texts; nothing in a document that has none of it."""
-    found = document["frontier"]
-    numbers = found.get("beside") or {}
+    curves = document["frontier"]
+    numbers = curves.get("beside") or {}
     if not numbers:
         return ""
     rows = [
-        (name, *(between(numbers[key][name], 3) for key in numbers)) for name in found["writers"]
+        (name, *(between(numbers[key][name], 3) for key in numbers)) for name in curves["writers"]
     ]
-    rows.append(("human", *(between(found["human"][key], 3) for key in numbers)))
+    rows.append(("human", *(between(curves["human"][key], 3) for key in numbers)))
     return (
         "The same texts at equal 4-gram entropy. Copied: share of their windows of 30 characters "
         "that stand in the training text.\n\n"
@@ -478,10 +478,10 @@ def _infilling(document: Document) -> str:
     rows = [
         (
             name,
-            *(between(one[key], 3) if key in one else "" for key in ("likeliest", "drawn")),
-            between(one[QUALITY], 3) if QUALITY in one else "",
+            *(between(numbers[key], 3) if key in numbers else "" for key in ("likeliest", "drawn")),
+            between(numbers[QUALITY], 3) if QUALITY in numbers else "",
         )
-        for name, one in document["infilling"]["writers"].items()
+        for name, numbers in document["infilling"]["writers"].items()
     ]
     return (
         f"Half of the tokens of {document['protocol']['infilled']} held-out rows given, at random "
@@ -492,9 +492,9 @@ def _infilling(document: Document) -> str:
     )
 
 
-def between(one: Mapping[str, float | None], digits: int) -> str:
+def between(number: Mapping[str, float | None], digits: int) -> str:
     """A number with its interval, as words."""
-    value, low, high = (one[key] for key in ("value", "low", "high"))
+    value, low, high = (number[key] for key in ("value", "low", "high"))
     if value is None:
         return "not reached"
     ends = "" if low is None or high is None else f" [{low:.{digits}f}, {high:.{digits}f}]"

@@ -60,13 +60,13 @@ def by_chains(
             likeliest = bayes.trigram(likelihood, *tables).argmax(dim=-1)
             drawn = bayes.trigram_completions(likelihood, *tables, uniform)
             parts.setdefault("trigram", []).append(Filled(likeliest, drawn))
-    return {name: _joined(found) for name, found in parts.items()}
+    return {name: _joined(pieces) for name, pieces in parts.items()}
 
 
 def known(ids: Ids, given: Mask, size: int) -> Logits:
     """The log-likelihood of ``size`` tokens where a token is given or nothing is known of it."""
-    own = torch.nn.functional.one_hot(ids, size).bool()
-    return torch.where(own | ~given[..., None], 0.0, -torch.inf)
+    held = torch.nn.functional.one_hot(ids, size).bool()
+    return torch.where(held | ~given[..., None], 0.0, -torch.inf)
 
 
 def _joined(parts: list[Filled]) -> Filled:

@@ -151,7 +151,7 @@ class Acceptance:
         curves = {"model": self.free(), **self.chains()}
         writers = {name: self.points(name, curve) for name, curve in curves.items()}
         human = self.human(self.decoded(self.data.validation(plan.texts).ids))
-        own = curves["model"].get(1.0) or self.write(self.model, SHOWN)
+        texts = curves["model"].get(1.0) or self.write(self.model, SHOWN)
         judged = {gauge.label: pinned(gauge) for gauge in self.gauges}
         return {
             "subject": subject,
@@ -170,7 +170,7 @@ class Acceptance:
             "levels": levels,
             "frontier": acceptance.frontier(writers, human, self.intervals),
             "infilling": self.infilling(),
-            "samples": own[:SHOWN],
+            "samples": texts[:SHOWN],
         }
 
     def levels(self) -> list[dict[str, Any]]:
@@ -224,11 +224,11 @@ class Acceptance:
             options = Tokens(kind="pieces", size=size, lowercase=False, fold=False)
             learned = Tokenizer(train(texts, options))
             cuts[f" of {size:,} pieces"] = cutter("tokens", learned)
-        own = sum(len(cuts[""](text)) for text in self.data.texts("validation"))
+        tokens = sum(len(cuts[""](text)) for text in self.data.texts("validation"))
         drawn = {}
         for words, cut in cuts.items():
             other = sum(len(cut(text)) for text in self.data.texts("validation"))
-            length = max(2, round(self.model.config.length * other / own))
+            length = max(2, round(self.model.config.length * other / tokens))
             for name, order in ORDERS.items():
                 self.say(f"texts of a {name} sampler{words}")
                 drawn[name + words] = self.drawn(NgramSampler(texts, order, cut), length)
@@ -242,14 +242,16 @@ class Acceptance:
     def points(self, name: str, curve: Mapping[float, Sequence[str]]) -> dict[float, Point]:
         """A writer's numbers by temperature."""
         self.say(f"judging the texts: {name}")
-        found = {t: Point.of(self.metrics, drawn, self.intervals) for t, drawn in curve.items()}
-        judged = all(LANGUAGE_MODEL + QUALITY in point.values for point in found.values())
+        by_temperature = {
+            t: Point.of(self.metrics, drawn, self.intervals) for t, drawn in curve.items()
+        }
+        judged = all(LANGUAGE_MODEL + QUALITY in point.values for point in by_temperature.values())
         if self.plan.judge is not None and not judged:
             raise UsageError(
                 f"--judge {self.plan.judge}: it cannot read whole texts of {name}, which are "
                 "longer than its context; expected a judge with a longer one"
             )
-        return found
+        return by_temperature
 
     def human(self, drawn: Sequence[str]) -> Point:
         """Held-out text, whose MAUVE is that of training text: of itself it would be 1."""
@@ -274,11 +276,11 @@ class Acceptance:
         once, whole = (self.run(self.model, requests, steps) for steps in (1, None))
         judge = {self.metric(JUDGE): ""}
         points = {}
-        for name, one in {"model": infilling.Filled(once, whole), **filled}.items():
+        for name, written in {"model": infilling.Filled(once, whole), **filled}.items():
             shares = infilling.accuracy(
-                {"likeliest": one.likeliest, "drawn": one.drawn}, batch, given
+                {"likeliest": written.likeliest, "drawn": written.drawn}, batch, given
             )
-            points[name] = Point.of(judge, self.decoded(one.drawn), self.intervals, shares)
+            points[name] = Point.of(judge, self.decoded(written.drawn), self.intervals, shares)
         human = Point.of(judge, self.decoded(batch.ids), self.intervals)
         return acceptance.infilled(points, human, self.intervals)
 

@@ -118,9 +118,9 @@ class Transformer(Incremental):
     def extend(
         self, x: Embedded, conditioning: Conditioning, positions: Ids, memory: Tensor
     ) -> tuple[Query, Tensor]:
-        memory, rotation, one = memory.clone(), self.rotation[:, positions], x.new_ones(len(x))
+        memory, rotation, ones = memory.clone(), self.rotation[:, positions], x.new_ones(len(x))
         h = self.inputs(streams(x, conditioning.at(positions), torch.zeros_like(x)))
-        time = self.time(Level(one, one))
+        time = self.time(Level(ones, ones))
         for at, block in enumerate(self.blocks):
             h = block(h, time, rotation, conditioning.attend, keeper(memory, at, positions))
         query: Tensor = self.query(self.norm(h, time))

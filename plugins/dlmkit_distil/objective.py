@@ -65,10 +65,10 @@ class Consistency(RecipeObjective, TextStart):
             self._refuse("data", "tokens")
         kinds = ("space", "schedule", "network")
         for kind in kinds if self.config.start == "teacher" else kinds[:2]:
-            own, taken = getattr(self, kind), getattr(theirs, kind)
-            if type(own) is not type(taken) or shapes(own) != shapes(taken):
+            part, taken = getattr(self, kind), getattr(theirs, kind)
+            if type(part) is not type(taken) or shapes(part) != shapes(taken):
                 self._refuse(kind, "options")
-            own.load_state_dict(taken.state_dict())
+            part.load_state_dict(taken.state_dict())
         ends = [(s.t_min, s.t_max) for s in (self.schedule, theirs.schedule)]
         if ends[0] != ends[1]:
             self._refuse("schedule", "t_min or t_max")
@@ -120,11 +120,11 @@ class Consistency(RecipeObjective, TextStart):
 def points(space: EmbeddingSpace) -> list[nn.Parameter]:
     """The parameters that say where tokens are."""
     x0 = space.embed(torch.arange(space.vocab_size, device=_device(space))[None])
-    own = [parameter for parameter in space.parameters() if parameter.requires_grad]
+    parameters = [parameter for parameter in space.parameters() if parameter.requires_grad]
     if not x0.requires_grad:
         return []
-    found = torch.autograd.grad(x0.sum(), own, allow_unused=True)
-    return [p for p, gradient in zip(own, found, strict=True) if gradient is not None]
+    gradients = torch.autograd.grad(x0.sum(), parameters, allow_unused=True)
+    return [p for p, gradient in zip(parameters, gradients, strict=True) if gradient is not None]
 
 
 def _device(space: EmbeddingSpace) -> torch.device | None:

@@ -136,11 +136,12 @@ def _cell(mean: float | None, deviation: float | None) -> str:
 
 
 def _difference(record: dict[str, Any]) -> list[str]:
-    found = record["difference"]
+    difference = record["difference"]
     return [
-        f"{found['of']}, {name}: {mean:+.4f}, 95 % over seeds {_ends(found['over_seeds'][name])}, "
-        f"over validation rows {_ends(found['over_rows'][name])}"
-        for name, mean in found["mean"].items()
+        f"{difference['of']}, {name}: {mean:+.4f}, "
+        f"95 % over seeds {_ends(difference['over_seeds'][name])}, "
+        f"over validation rows {_ends(difference['over_rows'][name])}"
+        for name, mean in difference["mean"].items()
         if mean is not None
     ]
 

@@ -19,8 +19,8 @@ DRAWS = 200
 
 def summary(task: Task, truth: Predictions, said: Sequence[Predictions]) -> dict[str, Any]:
     """Mean, sample deviation and single values over the seeds; None where one is undefined."""
-    scores = [score(task, truth, one) for one in said]
-    by_seed = {name: [one[name] for one in scores] for name in task.figures}
+    scores = [score(task, truth, run) for run in said]
+    by_seed = {name: [run[name] for run in scores] for name in task.figures}
     return {
         "metrics": {name: _mean(values) for name, values in by_seed.items()},
         "deviation": {name: _deviation(values) for name, values in by_seed.items()},

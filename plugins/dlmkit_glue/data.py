@@ -70,20 +70,20 @@ def _lines(file: Path) -> list[Any]:
         lines = files.read_bytes(file, files.TEXTS).splitlines()
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error}") from error
-    found = []
+    rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            found.append(documents.parse(line))
+            rows.append(documents.parse(line))
         except ValueError as error:
             raise DataError(f"{file}, line {number}: not JSON: {error}") from error
-    return found
+    return rows
 
 
 def _from_hub(task: Task) -> dict[str, list[Example]]:
     import datasets
 
     try:
-        found = {
+        splits = {
             split: datasets.load_dataset(HUB, task.name, split=split)
             for split in (TRAIN, *task.splits)
         }
@@ -97,7 +97,7 @@ def _from_hub(task: Task) -> dict[str, list[Example]]:
         ) from error
     return {
         split: _examples(task, list(rows), f"{HUB} {task.name} {split}")
-        for split, rows in found.items()
+        for split, rows in splits.items()
     }
 
 

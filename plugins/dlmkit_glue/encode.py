@@ -82,8 +82,8 @@ class Encoder:
         backend = self.tokenizer.backend
         if not backend.num_special_tokens_to_add(texts == 2):
             return [None, *self._separator()] * texts
-        found = backend.encode("a", "a" if texts == 2 else None, add_special_tokens=True)
-        runs = groupby(zip(found.ids, found.sequence_ids, strict=True), key=itemgetter(1))
+        encoded = backend.encode("a", "a" if texts == 2 else None, add_special_tokens=True)
+        runs = groupby(zip(encoded.ids, encoded.sequence_ids, strict=True), key=itemgetter(1))
         return [
             mark
             for text, run in runs
@@ -93,8 +93,8 @@ class Encoder:
     def _separator(self) -> list[int]:
         if self.tokenizer.separator_id is not None:
             return [self.tokenizer.separator_id]
-        found = next(filter(None, (self._raw(mark)[:1] for mark in ("\n", " "))), [])
-        return found or [self.tokenizer.pad_id]
+        ids = next(filter(None, (self._raw(mark)[:1] for mark in ("\n", " "))), [])
+        return ids or [self.tokenizer.pad_id]
 
     def _known(self, text: str) -> list[int]:
         ids, whole = self._raw(text), self._count(text)
@@ -173,12 +173,14 @@ class Epochs(Stream):
         begun = self._order(epoch - 1)[0][over - self.size :] if over else []
         whole = (len(order) - over) // self.size * self.size
         order, batches = order[over : over + whole], [[*begun, *order[:over]]] if over else []
-        own = []
+        mixed = []
         for first in range(0, len(order), _CHUNK * self.size):
             chunk = order[first : first + _CHUNK * self.size]
             chunk.sort(key=lambda i: len(self.rows[i]))
-            own += [chunk[i : i + self.size] for i in range(0, len(chunk), self.size)]
-        return batches + [own[i] for i in torch.randperm(len(own), generator=generator).tolist()]
+            mixed += [chunk[i : i + self.size] for i in range(0, len(chunk), self.size)]
+        return batches + [
+            mixed[i] for i in torch.randperm(len(mixed), generator=generator).tolist()
+        ]
 
     def _order(self, epoch: int) -> tuple[list[int], torch.Generator]:
         generator = torch.Generator().manual_seed(hash((self.seed, epoch)) % 2**63)

@@ -60,14 +60,14 @@ class HeadObjective(Objective):
         wanted = self.labels[batch.ids[:, 0]]
         scores = self.scores(batch.ids[:, 1:], batch.attend[:, 1:], draws.noise)
         if self.regression:
-            each = (scores[:, 0] - wanted / SCALE).square()
+            losses = (scores[:, 0] - wanted / SCALE).square()
         else:
-            each = F.cross_entropy(scores.float(), wanted.long(), reduction="none")
-        t = self._time(len(each), each.device)
+            losses = F.cross_entropy(scores.float(), wanted.long(), reduction="none")
+        t = self._time(len(losses), losses.device)
         return LossParts(
-            loss_sum=each.sum(),
-            count=torch.full((), float(len(each)), device=each.device),
-            per_row=each.detach(),
+            loss_sum=losses.sum(),
+            count=torch.full((), float(len(losses)), device=losses.device),
+            per_row=losses.detach(),
             t=t,
             pdf=torch.ones_like(t),
             unconditional=torch.zeros_like(t, dtype=torch.bool),
@@ -105,18 +105,18 @@ def features(network: ScoreNetwork, *inputs: Any) -> Tensor:
 
     Raises UsageError for a network that has no blocks.
     """
-    blocks, found = network.shard_units(), []
+    blocks, outputs = network.shard_units(), []
     if not blocks:
         raise UsageError(
             f"{type(network).__name__} has no blocks (shard_units) to take features from: "
             "take --way infill, or another model"
         )
-    handle = blocks[-1].register_forward_hook(lambda module, given, out: found.append(out))
+    handle = blocks[-1].register_forward_hook(lambda module, given, out: outputs.append(out))
     try:
         network(*inputs)
     finally:
         handle.remove()
-    out = found[-1]
+    out = outputs[-1]
     h: Tensor = out if isinstance(out, Tensor) else out[0]
     return h
 

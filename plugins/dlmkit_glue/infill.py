@@ -105,11 +105,11 @@ def generate(
         turns = stream(parts, requests, seed=seed, steps=steps, batch_size=size, length=length)
         samples += [sample for turn in turns for sample in turn.samples]
     samples.sort(key=lambda sample: sample.row)
-    found = [verbaliser.nearest(sample.ids[-verbaliser.width :]) for sample in samples]
+    labels = [verbaliser.nearest(sample.ids[-verbaliser.width :]) for sample in samples]
     count = len(samples)
     return Said(
-        torch.tensor([float(label) for label, _ in found], dtype=torch.float64),
-        sum(exact for _, exact in found) / count,
+        torch.tensor([float(label) for label, _ in labels], dtype=torch.float64),
+        sum(exact for _, exact in labels) / count,
         sum(sample.halted is not None for sample in samples) / count,
         sum(sample.steps for sample in samples) / count,
         sum(sample.evaluations for sample in samples) / count,

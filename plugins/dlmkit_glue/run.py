@@ -198,7 +198,7 @@ def _by_infill(
     stream = Epochs(rows, settings.batch_size, encoded.pad, seed, numbered=False)
     _train(objective, stream, settings, seed, assembly, before)
     parts = assemble_sampling(assembly)
-    found = {
+    answers = {
         split: infill.generate(parts, ids, verbaliser, seed, settings.steps)
         for split, ids in encoded.validation.items()
     }
@@ -209,9 +209,9 @@ def _by_infill(
             "steps": said.steps,
             "evaluations": said.evaluations,
         }
-        for said in found.values()
+        for said in answers.values()
     ]
-    return Finetuned({split: said.labels.numpy() for split, said in found.items()}, _means(took))
+    return Finetuned({split: said.labels.numpy() for split, said in answers.items()}, _means(took))
 
 
 def _train(

@@ -74,11 +74,11 @@ class GrammarScore(Metric):
         sentences: list[Sentence] = []
         words = covered = 0
         for text in texts:
-            found, tail = self.split(text)
-            sentences += found
-            written = sum(len(sentence.words) for sentence in found) + len(tail)
+            valid, tail = self.split(text)
+            sentences += valid
+            written = sum(len(sentence.words) for sentence in valid) + len(tail)
             words += max(written, self.length)
-            covered += sum(len(s.words) for s in found if s.words[-1:] == (STOP,))
+            covered += sum(len(s.words) for s in valid if s.words[-1:] == (STOP,))
         return {
             "sentences": float(len(sentences)),
             "covered": covered / words if words else 0.0,

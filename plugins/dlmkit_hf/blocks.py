@@ -10,5 +10,5 @@ from torch import nn
 def blocks_of(model: nn.Module, count: int) -> Sequence[nn.Module]:
     """The ``count`` blocks of ``model``, or the whole of one that shares or hides them."""
     lists = (module for module in model.modules() if isinstance(module, nn.ModuleList))
-    blocks = next((found for found in lists if len(found) == count), None)
+    blocks = next((units for units in lists if len(units) == count), None)
     return [model] if blocks is None else list(blocks)

@@ -39,11 +39,11 @@ def merge(model: nn.Module) -> None:
     """Add the adapters of ``model`` to the weights beside them, in place, and take them away."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    found = [(n, m) for n, m in model.named_modules() if isinstance(m, BaseTunerLayer)]
-    for name, layer in found:
+    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, BaseTunerLayer)]
+    for name, layer in layers:
         layer.merge(safe_merge=True)
-        parent, _, own = name.rpartition(".")
-        setattr(model.get_submodule(parent), own, layer.get_base_layer())
+        parent, _, last = name.rpartition(".")
+        setattr(model.get_submodule(parent), last, layer.get_base_layer())
 
 
 def save(model: nn.Module, options: configs.Lora, base: str, folder: Path) -> None:

@@ -215,11 +215,13 @@ def _found(name: str, revision: str | None, head: encoders.Head) -> Any:
     from transformers import AutoConfig
 
     with _explained(name):
-        found = AutoConfig.from_pretrained(_place(name), revision=revision, trust_remote_code=False)
-    if encoders.masked(head) and found.model_type not in encoders.masked(head):
+        config = AutoConfig.from_pretrained(
+            _place(name), revision=revision, trust_remote_code=False
+        )
+    if encoders.masked(head) and config.model_type not in encoders.masked(head):
         what = f"no encoder: {encoders.DECODER}" if head == "masked" else "no decoder"
-        raise RecipeError(f"network: {name} is a {found.model_type}, which is {what}")
-    return _still(found)
+        raise RecipeError(f"network: {name} is a {config.model_type}, which is {what}")
+    return _still(config)
 
 
 def _model(

@@ -37,7 +37,7 @@ class Evidence:
 
         Raises UsageError for one asked for that is of another model, and what reading raises.
         """
-        digest, files, found = model.digest(), carried(model), {}
+        digest, files, held = model.digest(), carried(model), {}
         for name, asked in ((EVALUATION, record), (ACCEPTANCE, accepted)):
             path = asked or files.get(name)
             if path is None:
@@ -48,17 +48,17 @@ class Evidence:
                     f"{path} is of another model ({kept['subject']['name']}): its weights or "
                     "options differ from those to export; measure this one"
                 )
-            found[name], files[name] = kept, path
+            held[name], files[name] = kept, path
         if accepted is not None:
             files |= _pictures(accepted)
-        return Evidence(found.get(EVALUATION), found.get(ACCEPTANCE), files)
+        return Evidence(held.get(EVALUATION), held.get(ACCEPTANCE), files)
 
     def sections(self) -> list[str]:
         """The card's chapters on what there is."""
-        found = [] if self.record is None else [_record(self.record)]
+        chapters = [] if self.record is None else [_record(self.record)]
         if self.acceptance is not None:
-            found += [_acceptance(self.acceptance, self.files), _samples(self.acceptance)]
-        return found
+            chapters += [_acceptance(self.acceptance, self.files), _samples(self.acceptance)]
+        return chapters
 
     def limits(self) -> list[str]:
         """What was measured and falls short."""
@@ -100,8 +100,8 @@ class _Evaluation(documents.Shape):
 
 def _pictures(document: Path) -> dict[str, Path]:
     """The pictures that were drawn beside ``document``, by their names in the folder."""
-    stem, own = document.with_suffix(""), Path(ACCEPTANCE).stem
-    drawn = {f"{own}{end}": Path(f"{stem}{end}") for end in acceptance.PICTURES.values()}
+    stem, stored = document.with_suffix(""), Path(ACCEPTANCE).stem
+    drawn = {f"{stored}{end}": Path(f"{stem}{end}") for end in acceptance.PICTURES.values()}
     return {name: path for name, path in drawn.items() if is_png(path)}
 
 
@@ -111,11 +111,11 @@ def _record(record: Mapping[str, Any]) -> str:
     rows = [
         (
             f"{metric}, {name}",
-            acceptance.between(one, 4),
+            acceptance.between(number, 4),
             acceptance.between(numbers[f"human_{name}"], 4) if f"human_{name}" in numbers else "",
         )
         for metric, numbers in record["results"].items()
-        for name, one in numbers.items()
+        for name, number in numbers.items()
         if not name.startswith("human_")
     ]
     return (

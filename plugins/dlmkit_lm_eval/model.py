@@ -112,15 +112,15 @@ class DlmkitLM(LM):
         asked = [self._prompt(*request.args) for request in requests]
         unique = {request.row: request for request, _, _ in asked}
         drawn = self.model.run(list(unique.values()), self.sampling, world=self._world)
-        found = {sample.row: sample.ids for sample in drawn}
-        return [self._text(found[r.row], count, until) for r, count, until in asked]
+        ids = {sample.row: sample.ids for sample in drawn}
+        return [self._text(ids[r.row], count, until) for r, count, until in asked]
 
     def _shared(self, requests: list[Instance], answer: Callable[[Sequence[str]], T]) -> list[T]:
         """The answers in order; the processes share out the requests, and all have all answers."""
         mine = [answer(r.args) for r in requests[self._world.rank :: self._world.size]]
-        found = self._world.share(mine)
+        by_process = self._world.share(mine)
         size = self._world.size
-        return [found[i % size][i // size] for i in range(len(requests))]
+        return [by_process[i % size][i // size] for i in range(len(requests))]
 
     def _encode(self, text: str) -> list[int]:
         return self.model.assembly.tokenizer.encode(text)
@@ -165,10 +165,10 @@ class DlmkitLM(LM):
     def _text(self, ids: Sequence[int], given: int, until: Sequence[str]) -> str:
         tokenizer = self.model.assembly.tokenizer
         end = tokenizer.separator_id
-        own = list(ids[given:])
-        own = own[: own.index(end)] if end in own else own
-        before, whole = tokenizer.decode(ids[:given]), tokenizer.decode([*ids[:given], *own])
-        text = whole[len(before) :] if whole.startswith(before) else tokenizer.decode(own)
+        new = list(ids[given:])
+        new = new[: new.index(end)] if end in new else new
+        before, whole = tokenizer.decode(ids[:given]), tokenizer.decode([*ids[:given], *new])
+        text = whole[len(before) :] if whole.startswith(before) else tokenizer.decode(new)
         for stop in filter(None, until):
             text = text.partition(stop)[0]
         return text

@@ -63,13 +63,13 @@ class MaskedDenoise(ModelDenoise):
         token = torch.where(settled, x, 0)[..., None]  # the mask is no token
         likeliest, lse = self.space.read(query)
         predicted = query.gather(-1, token)
-        own = torch.where(settled, predicted[..., 0] - lse, 0.0)
+        log_p = torch.where(settled, predicted[..., 0] - lse, 0.0)
         certain = settled[..., None]
         # in place but for gradients: logits are most of a step's memory
         fill = query.masked_fill if query.requires_grad else query.masked_fill_
         query = fill(certain, IMPOSSIBLE).scatter_(-1, token, torch.where(certain, 0.0, predicted))
         x0, lse = torch.where(settled, x, likeliest), torch.where(settled, 0.0, lse)
-        return Prediction(x0, query, lse, x0, feedback, own=own)
+        return Prediction(x0, query, lse, x0, feedback, own=log_p)
 
     def keeping(self, cache: Cache) -> Denoise:
         from dlmkit_mdlm.cache import CachedDenoise, rule_of

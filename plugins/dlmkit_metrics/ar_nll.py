@@ -99,12 +99,12 @@ class ArNllMetric(Metric):
         tokens             mean tokens of a text, as scored or unscored
         cut, unscored      shares of texts longer than the context, and with no scored token
         """
-        found = self.alone(texts, ids)
+        measured = self.alone(texts, ids)
         human = held_out(self.data, texts)
         beside = self._score(human, self._human(human)).numbers(range(len(human)))
         return Measured(
-            {**found.numbers, **{f"human_{key}": value for key, value in beside.items()}},
-            found.again,
+            {**measured.numbers, **{f"human_{key}": value for key, value in beside.items()}},
+            measured.again,
         )
 
     def alone(self, texts: Sequence[str], ids: Sequence[Sequence[int]] | None = None) -> Measured:
@@ -113,8 +113,8 @@ class ArNllMetric(Metric):
                 "ar-nll: retokenise: false needs the ids that the model wrote, and of these "
                 "texts only characters are known"
             )
-        found = self._score(texts, self._cut(texts) if self.config.retokenise else ids or ())
-        return Measured(found.numbers(range(len(texts))), found.numbers)
+        scored = self._score(texts, self._cut(texts) if self.config.retokenise else ids or ())
+        return Measured(scored.numbers(range(len(texts))), scored.numbers)
 
     def bounds(self, name: str) -> tuple[float, float]:
         share = name.startswith("distinct_") or name in ("cut", "unscored")
@@ -134,8 +134,8 @@ class ArNllMetric(Metric):
 
     def _own(self, text: str) -> list[int]:
         """The run's own tokens, unknown ones kept."""
-        found: list[int] = self.data.tokenizer.backend.encode(text, add_special_tokens=False).ids
-        return found
+        tokens: list[int] = self.data.tokenizer.backend.encode(text, add_special_tokens=False).ids
+        return tokens
 
     def _score(self, texts: Sequence[str], rows: Rows) -> Scored:
         room = None if self.context is None else self.context - len(self.begin)
@@ -152,11 +152,11 @@ class ArNllMetric(Metric):
 
     def _nats(self, rows: Rows) -> list[float]:
         """Of each row, summed over its scored tokens, in float64."""
-        found: list[float] = []
+        nats: list[float] = []
         size = self.config.batch_size
         for first in range(0, len(rows), size):
-            found += self._batch([[*self.begin, *row] for row in rows[first : first + size]])
-        return found
+            nats += self._batch([[*self.begin, *row] for row in rows[first : first + size]])
+        return nats
 
     @torch.no_grad()
     def _batch(self, rows: Rows) -> list[float]:
@@ -174,8 +174,8 @@ class ArNllMetric(Metric):
                 f"{self.judge.model.get_input_embeddings().num_embeddings} embeddings"
             )
         logits: Tensor = self.judge.model(input_ids=ids, attention_mask=mask.long()).logits
-        each = F.cross_entropy(logits[:, :-1].float().transpose(1, 2), ids[:, 1:], reduction="none")
-        total: list[float] = torch.where(mask[:, 1:], each, 0.0).double().sum(dim=1).tolist()
+        nats = F.cross_entropy(logits[:, :-1].float().transpose(1, 2), ids[:, 1:], reduction="none")
+        total: list[float] = torch.where(mask[:, 1:], nats, 0.0).double().sum(dim=1).tolist()
         return total
 
 
@@ -192,17 +192,17 @@ class Scored:
         """Of the texts ``chosen``; what cannot be said of them is left out."""
         index = np.asarray(chosen, dtype=np.int64)
         nats, scored, characters, tokens, cut = self.table[:, index]
-        found: dict[str, float] = {}
+        values: dict[str, float] = {}
         if scored.sum():
-            found["nll_per_token"] = math.fsum(nats) / scored.sum()
+            values["nll_per_token"] = math.fsum(nats) / scored.sum()
             if not cut.any():
-                found["nll_per_character"] = math.fsum(nats) / characters[scored > 0].sum()
+                values["nll_per_character"] = math.fsum(nats) / characters[scored > 0].sum()
         for n, pool in self.pools.items():
             counts = pool.counts(chosen)
             if n == 1 and len(counts):
-                found["entropy"] = float(self.entropies[index].mean())
-                found["entropy_pooled"] = entropy(counts)
+                values["entropy"] = float(self.entropies[index].mean())
+                values["entropy_pooled"] = entropy(counts)
             if n in self.orders and len(counts):
-                found[f"distinct_{n}"] = len(counts) / float(counts.sum())
-        found["tokens"] = float(tokens.mean())
-        return {**found, "cut": float(cut.mean()), "unscored": float((scored == 0).mean())}
+                values[f"distinct_{n}"] = len(counts) / float(counts.sum())
+        values["tokens"] = float(tokens.mean())
+        return {**values, "cut": float(cut.mean()), "unscored": float((scored == 0).mean())}

@@ -59,8 +59,8 @@ class Counted:
             orders += total > 0
         lengths = self.lengths[index]
         means = logs[index] / np.maximum(orders[index], 1)
-        found: Floats = np.where(lengths > 0, np.exp(means + _penalties(lengths)), 0.0)
-        return found
+        scores: Floats = np.where(lengths > 0, np.exp(means + _penalties(lengths)), 0.0)
+        return scores
 
 
 def _entries(pool: Pool) -> Ints:
@@ -83,8 +83,8 @@ def _clipped(entries: Ints, rows: int) -> Floats:
     following = np.append(count, 0)[start + 1]
     second = np.where(np.append(first, True)[start + 1], 0, following)
     others = np.where(first, second[np.cumsum(first) - 1], count[start][np.cumsum(first) - 1])
-    found: Floats = np.bincount(row, np.minimum(count, others), minlength=rows).astype(np.float64)
-    return found
+    counted: Floats = np.bincount(row, np.minimum(count, others), minlength=rows).astype(np.float64)
+    return counted
 
 
 def _penalties(lengths: Ints) -> Floats:
@@ -94,5 +94,5 @@ def _penalties(lengths: Ints) -> Floats:
     around = np.r_[-np.inf, ranked, np.inf]
     below, above = around[here], around[here + 2]
     closest = np.where(lengths - below <= above - lengths, below, above)
-    found: Floats = np.minimum(0.0, 1.0 - closest / np.maximum(lengths, 1))
-    return found
+    penalties: Floats = np.minimum(0.0, 1.0 - closest / np.maximum(lengths, 1))
+    return penalties

@@ -40,8 +40,8 @@ class CopiedMetric(CutMetric[Copied, Ints]):
 
     def numbers(self, table: Ints, chosen: Sequence[int]) -> dict[str, float]:
         """``copied``: share of the windows of all texts; nothing where all are shorter than one."""
-        found, windows = table[np.asarray(chosen, dtype=np.int64)].sum(axis=0).tolist()
-        return {"copied": found / windows} if windows else {}
+        copied, windows = table[np.asarray(chosen, dtype=np.int64)].sum(axis=0).tolist()
+        return {"copied": copied / windows} if windows else {}
 
     def bounds(self, name: str) -> tuple[float, float]:
         return 0.0, 1.0

@@ -61,8 +61,8 @@ class MauveMetric(Metric):
         return Measured(self.measure(texts), None)
 
     def alone(self, texts: Sequence[str], ids: Sequence[Sequence[int]] | None = None) -> Measured:
-        found = self._between(self._features(texts), self._reference(texts))
-        return Measured({"mauve": found}, None)
+        mauve = self._between(self._features(texts), self._reference(texts))
+        return Measured({"mauve": mauve}, None)
 
     def _reference(self, texts: Sequence[str]) -> Tensor:
         if len(texts) < 4:
@@ -76,7 +76,7 @@ class MauveMetric(Metric):
 
     def _between(self, features: Tensor, reference: Tensor) -> float:
         buckets = self.config.buckets or max(2, len(features) // 10)
-        found = self.compute(
+        computed = self.compute(
             p_features=reference.numpy(),
             q_features=features.numpy(),
             num_buckets=buckets,
@@ -84,7 +84,7 @@ class MauveMetric(Metric):
             seed=self.config.seed,
             verbose=False,
         )
-        return float(found.mauve)
+        return float(computed.mauve)
 
 
 def beginnings(data: Data, texts: Sequence[str]) -> list[str]:

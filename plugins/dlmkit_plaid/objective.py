@@ -76,5 +76,5 @@ class LikelihoodBound(RecipeObjective):
         """KL(N(alpha x0, sigma^2) || N(0, 1)) at the highest noise level."""
         alpha, sigma = Level.preserving(self.schedule.ends[1])
         variance = sigma.square()
-        each = variance + (alpha * x0).square() - 1.0 - variance.log()
-        return 0.5 * each.sum(dim=-1)
+        terms = variance + (alpha * x0).square() - 1.0 - variance.log()
+        return 0.5 * terms.sum(dim=-1)

@@ -130,13 +130,13 @@ def _json(path: Path) -> dict[str, Tensor]:
 
 def _mean(tensors: Mapping[str, Tensor], name: str, path: Path) -> Edges:
     """``name``, or a trace's statistic of that name, in T steps; a mean over rows if it has any."""
-    found = tensors.get(name, tensors.get(f"statistics.{name}"))
-    if found is None or found.ndim not in (1, 2):
+    values = tensors.get(name, tensors.get(f"statistics.{name}"))
+    if values is None or values.ndim not in (1, 2):
         raise DataError(
             f"grid fitted: {path} holds no {name!r} of T numbers or rows of T; "
             f"there are {', '.join(sorted(tensors)) or 'none'}"
         )
-    return found.double() if found.ndim == 1 else found.double().mean(dim=0)
+    return values.double() if values.ndim == 1 else values.double().mean(dim=0)
 
 
 def _interpolate(x: Points, xs: Edges, ys: Edges) -> Points:

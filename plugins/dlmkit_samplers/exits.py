@@ -194,7 +194,7 @@ class AllOf(_Several):
 
     def reason(self, memory: Any) -> str:
         pairs = zip(self.rules, memory, strict=True)
-        return " and ".join(rule.reason(own) for rule, own in pairs)
+        return " and ".join(rule.reason(kept) for rule, kept in pairs)
 
 
 class PatienceMemory(NamedTuple):

@@ -51,8 +51,8 @@ class ScoreDenoise(ModelDenoise):
         if settled is None:
             return Prediction(x0, query, lse, x0, previous)
         token = torch.where(settled, x, 0)[..., None]
-        own = log_r.log_softmax(dim=-1).gather(-1, token)[..., 0]
-        return Prediction(x0, query, lse, x0, previous, own=torch.where(settled, own, 0.0))
+        log_p = log_r.log_softmax(dim=-1).gather(-1, token)[..., 0]
+        return Prediction(x0, query, lse, x0, previous, own=torch.where(settled, log_p, 0.0))
 
 
 class ScoreEntropy(RecipeObjective):

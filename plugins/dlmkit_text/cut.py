@@ -43,25 +43,25 @@ class CutMetric(Metric, Generic[Options, Table]):
         self, texts: Sequence[str], ids: Sequence[Sequence[int]] | None = None
     ) -> Measured:
         """:meth:`numbers` of all texts, and ``human_*``, the same of as much real text."""
-        own = self.table(texts)
-        beside = {f"human_{key}": value for key, value in self.human(texts, own).items()}
-        found = self._measured(own, texts)
-        return Measured({**found.numbers, **beside}, found.again)
+        table = self.table(texts)
+        beside = {f"human_{key}": value for key, value in self.human(texts, table).items()}
+        measured = self._measured(table, texts)
+        return Measured({**measured.numbers, **beside}, measured.again)
 
     def alone(self, texts: Sequence[str], ids: Sequence[Sequence[int]] | None = None) -> Measured:
         return self._measured(self.table(texts), texts)
 
-    def _measured(self, own: Table, texts: Sequence[str]) -> Measured:
+    def _measured(self, table: Table, texts: Sequence[str]) -> Measured:
         return Measured(
-            self.numbers(own, range(len(texts))), lambda chosen: self.numbers(own, chosen)
+            self.numbers(table, range(len(texts))), lambda chosen: self.numbers(table, chosen)
         )
 
     def score(self, texts: Sequence[str]) -> dict[str, float]:
         """The numbers of ``texts`` alone."""
         return self.numbers(self.table(texts), range(len(texts)))
 
-    def human(self, texts: Sequence[str], own: Table) -> dict[str, float]:
-        """The numbers of as much validation text as ``texts``, whose table is ``own``."""
+    def human(self, texts: Sequence[str], table: Table) -> dict[str, float]:
+        """The numbers of as much validation text as ``texts``, whose table is ``table``."""
         return self.score(held_out(self.data, texts))
 
     @abstractmethod

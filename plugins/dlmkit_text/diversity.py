@@ -37,8 +37,8 @@ class DistinctMetric(CutMetric[Distinct, Pools]):
         super().fit(data)
         self.documents = [self.cut(text) for text in data.texts("validation")]
 
-    def human(self, texts: Sequence[str], own: Pools) -> dict[str, float]:
-        rows = drawn(self.documents, own.lengths)
+    def human(self, texts: Sequence[str], table: Pools) -> dict[str, float]:
+        rows = drawn(self.documents, table.lengths)
         return self.numbers(self._pools(rows), range(len(rows)))
 
     def table(self, texts: Sequence[str]) -> Pools:
@@ -55,14 +55,14 @@ class DistinctMetric(CutMetric[Distinct, Pools]):
         entropy_n            entropy of their relative frequencies, in nats
         """
         units = sum(table.lengths[i] for i in chosen)
-        found = {}
+        values = {}
         for n, pool in table.by_order.items():
             counts = pool.counts(chosen)
             if len(counts):
-                found[f"distinct_{n}"] = len(counts) / float(counts.sum())
-                found[f"distinct_{n}_per_unit"] = len(counts) / units
-                found[f"entropy_{n}"] = entropy(counts)
-        return found
+                values[f"distinct_{n}"] = len(counts) / float(counts.sum())
+                values[f"distinct_{n}_per_unit"] = len(counts) / units
+                values[f"entropy_{n}"] = entropy(counts)
+        return values
 
     def bounds(self, name: str) -> tuple[float, float]:
         return 0.0, 1.0 if name.startswith("distinct_") else math.inf
@@ -83,8 +83,8 @@ class NgramDistanceMetric(CutMetric[NgramDistance, Sequence[Units]]):
         rows = [self.cut(text) for text in data.texts("validation")]
         self.reference = {n: pooled(rows, n) for n in self.config.orders}
 
-    def human(self, texts: Sequence[str], own: Sequence[Units]) -> dict[str, float]:
-        rows = drawn(self.documents, [*map(len, own)])
+    def human(self, texts: Sequence[str], table: Sequence[Units]) -> dict[str, float]:
+        rows = drawn(self.documents, [*map(len, table)])
         return self.numbers(rows, range(len(rows)))
 
     def table(self, texts: Sequence[str]) -> Sequence[Units]:
@@ -112,13 +112,13 @@ def drawn(documents: Sequence[Units], lengths: Sequence[int]) -> list[Units]:
     """
     order = [document for document in documents if document]
     random.Random(0).shuffle(order)
-    found: list[Units] = []
+    rows: list[Units] = []
     endless = cycle(order)
     for left in lengths if order else ():
         while left > 0:
-            found.append(next(endless)[:left])
-            left -= len(found[-1])
-    return found
+            rows.append(next(endless)[:left])
+            left -= len(rows[-1])
+    return rows
 
 
 def total_variation(a: Grams, b: Grams) -> float:

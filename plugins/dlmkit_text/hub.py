@@ -116,9 +116,9 @@ def _open(path: str, config: str | None, split: str, revision: str | None) -> An
             raise ValueError(f"the file's name has to end in one of {', '.join(_BUILDERS)}")
         file = {split: glob.escape(str(local))}
         return datasets.load_dataset(builder, data_files=file, split=split, streaming=True)
-    name, found = (str(local), _patterns(local)) if os.path.isdir(local) else (path, None)
+    name, files = (str(local), _patterns(local)) if os.path.isdir(local) else (path, None)
     return datasets.load_dataset(
-        name, config, data_files=found, split=split, revision=revision, streaming=True
+        name, config, data_files=files, split=split, revision=revision, streaming=True
     )
 
 
@@ -129,14 +129,17 @@ def _patterns(folder: Path) -> dict[str, list[str]] | None:
     name = glob.escape(str(folder.absolute()))
     if not glob.has_magic(str(folder.absolute())):
         return None
-    found = get_data_patterns(name)
-    return {str(split): [f"{name}/{pattern}" for pattern in own] for split, own in found.items()}
+    by_split = get_data_patterns(name)
+    return {
+        str(split): [f"{name}/{pattern}" for pattern in patterns]
+        for split, patterns in by_split.items()
+    }
 
 
 def _files(path: Path) -> list[Path]:
     """What lies at a local path; nothing for a dataset of the hub."""
-    found = sorted(path.rglob("*")) if os.path.isdir(path) else [path]
-    return [file for file in found if os.path.isfile(file)]
+    paths = sorted(path.rglob("*")) if os.path.isdir(path) else [path]
+    return [file for file in paths if os.path.isfile(file)]
 
 
 def _cannot_open(path: str, name: str, error: Exception) -> str:

@@ -45,13 +45,13 @@ class KneserNey:
     def log_probabilities(self, stream: Ints) -> Floats:
         """Nats of each symbol given those before it, of which there are none at the start."""
         p = np.full(len(stream), 1.0 / (self.size + 1))
-        found = locate([order.grams for order in self.orders], stream)
+        grams = locate([order.grams for order in self.orders], stream)
         for n, order in enumerate(self.orders):
             if n == 0:
                 context = np.zeros(len(stream), dtype=np.int64)
             else:
-                context = np.concatenate(([-1], found[n - 1][:-1]))
-            p = _interpolate(order, context, found[n], p)
+                context = np.concatenate(([-1], grams[n - 1][:-1]))
+            p = _interpolate(order, context, grams[n], p)
         logarithms: Floats = np.log(p)
         return logarithms
 
@@ -64,9 +64,9 @@ class KneserNey:
 def _interpolate(order: _Order, context: Ints, gram: Ints, lower: Floats) -> Floats:
     known = (context >= 0) & (order.total[context] > 0)
     total = np.where(known, order.total[context], 1.0)
-    own = np.where(known & (gram >= 0), order.discounted[gram], 0.0)
+    direct = np.where(known & (gram >= 0), order.discounted[gram], 0.0)
     gamma = np.where(known, order.gamma[context], 1.0)
-    return own / total + gamma * lower
+    return direct / total + gamma * lower
 
 
 def _adjusted(grams: list[Grams], n: int) -> Ints:

@@ -51,8 +51,8 @@ class NgramJudgeMetric(CutMetric[NgramJudge, Floats]):
         nats, characters, units = map(float, table[np.asarray(chosen, dtype=np.int64)].sum(axis=0))
         if not characters:
             return {}
-        found = {"nll_per_character": nats / characters}
-        return {**found, "nll_per_token": nats / units} if self.config.unit == "tokens" else found
+        values = {"nll_per_character": nats / characters}
+        return {**values, "nll_per_token": nats / units} if self.config.unit == "tokens" else values
 
     def bounds(self, name: str) -> tuple[float, float]:
         return 0.0, math.inf
@@ -95,16 +95,16 @@ class NgramEntropyMetric(CutMetric[NgramEntropy, Grams]):
                               last of each text left out, which may be cut
         """
         ones, fours = table.ones.counts(chosen), table.fours.counts(chosen)
-        found = {}
+        values = {}
         if len(ones):
-            found["entropy_1"] = entropy(ones)
+            values["entropy_1"] = entropy(ones)
         if len(fours):
-            found["entropy_4"] = entropy(fours)
-            found["distinct_4"] = len(fours) / float(fours.sum())
+            values["entropy_4"] = entropy(fours)
+            values["distinct_4"] = len(fours) / float(fours.sum())
         inner, known = (sum(table.words[i][k] for i in chosen) for k in (0, 1))
         if inner:
-            found["real_words"] = known / inner
-        return found
+            values["real_words"] = known / inner
+        return values
 
     def bounds(self, name: str) -> tuple[float, float]:
         return 0.0, math.inf if name.startswith("entropy_") else 1.0

@@ -69,8 +69,8 @@ def locate(grams: list[Grams], stream: Ints) -> list[Ints]:
 
     Nothing lies before the start, so no n-gram ends at the first n - 1 positions.
     """
-    found = [np.zeros(len(stream), dtype=np.int64)]
+    places = [np.zeros(len(stream), dtype=np.int64)]
     for n, level in enumerate(grams, start=1):
-        prefix = found[-1] if n == 1 else np.concatenate(([-1], found[-1][:-1]))
-        found.append(level.find(prefix, stream))
-    return found[1:]
+        prefix = places[-1] if n == 1 else np.concatenate(([-1], places[-1][:-1]))
+        places.append(level.find(prefix, stream))
+    return places[1:]

@@ -208,7 +208,7 @@ def _key(
 def _write(folder: Path, split: str, documents: Iterator[Ids], dtype: str, layout: Layout) -> None:
     """Write ``split`` as it comes, saying on stderr now and then how far it is."""
     names = ("ids", "ends", "rows") if layout.padded else ("ids", "ends")
-    total, told = 0, time.monotonic()
+    total, last_said = 0, time.monotonic()
     with ExitStack() as stack:
         files = {n: stack.enter_context((folder / f"{split}.{n}").open("wb")) for n in names}
         for ids in documents:
@@ -218,8 +218,8 @@ def _write(folder: Path, split: str, documents: Iterator[Ids], dtype: str, layou
             total += len(ids)
             _put(files["ids"], ids, dtype)
             _put(files["ends"], np.asarray([total]), "<i8")
-            if time.monotonic() - told > _TELL:
-                told = time.monotonic()
+            if time.monotonic() - last_said > _TELL:
+                last_said = time.monotonic()
                 say(f"preparing {split}: {total:,} tokens so far")
 
 

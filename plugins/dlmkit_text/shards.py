@@ -127,13 +127,13 @@ def _lines(path: Path) -> Iterator[bytes]:
 def _text(line: bytes, path: Path, record: int) -> str:
     where = f"{path}, line {record + 1}"
     try:
-        found = json.loads(line)
-        text: Any = found.get("text") if isinstance(found, dict) else None
+        row = json.loads(line)
+        text: Any = row.get("text") if isinstance(row, dict) else None
         documents.check_text(text if isinstance(text, str) else "")
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is not JSON in UTF-8 ({error}); fetch the file again") from error
-    if not isinstance(found, dict) or not isinstance(text, str):
-        keys = f"its keys are {', '.join(found)}" if isinstance(found, dict) else "it is no object"
+    if not isinstance(row, dict) or not isinstance(text, str):
+        keys = f"its keys are {', '.join(row)}" if isinstance(row, dict) else "it is no object"
         raise DataError(f'{where} holds no text under "text": {keys}')
     return text
 

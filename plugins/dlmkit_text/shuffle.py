@@ -22,10 +22,10 @@ def permuted(items: Items, size: int, *key: int) -> Items:
     """
     half = max(1, ((size - 1).bit_length() + 1) // 2)
     keys = _round_keys(key)
-    found = _feistel(items.astype(np.uint64), half, keys)
-    while (out := found >= size).any():
-        found[out] = _feistel(found[out], half, keys)
-    return found.astype(np.int64)
+    moved = _feistel(items.astype(np.uint64), half, keys)
+    while (out := moved >= size).any():
+        moved[out] = _feistel(moved[out], half, keys)
+    return moved.astype(np.int64)
 
 
 def uniform(*key: int) -> float:

@@ -28,9 +28,9 @@ def package_file(package: str, name: str) -> Path:
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         if (path := Path(folder) / name).is_file():
             return path
-    found = f"is installed without {name}" if spec else "is not installed"
+    state = f"is installed without {name}" if spec else "is not installed"
     raise DataError(
-        f"the package {package}, which holds this text, {found}: run pip install 'dlmkit[demo]'"
+        f"the package {package}, which holds this text, {state}: run pip install 'dlmkit[demo]'"
     )
 
 

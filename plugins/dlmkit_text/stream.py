@@ -74,20 +74,20 @@ class Deal:
         size = self.shuffle * self.parts
         for first in itertools.count(start, size):
             block = enumerate(itertools.islice(records, size))
-            own, last = [], -1
+            texts, last = [], -1
             for last, text in block:
                 if last % self.parts == part:
-                    own.append(text)
+                    texts.append(text)
             if last < 0:
                 return
-            yield first, own
+            yield first, texts
 
     def documents(self, lane: int, place: Place) -> Iterator[tuple[Place, Ids]]:
         """The lane's documents, for ever, from that at ``place``, each with its place.
 
         Raises DataError if a whole epoch holds none.
         """
-        start, found = place, False
+        start, any_text = place, False
         for epoch in itertools.count(place.epoch):
             for index, (shard, part) in enumerate(self.hand(lane, epoch)):
                 if (epoch, index) < (start.epoch, start.shard):
@@ -95,9 +95,9 @@ class Deal:
                 here = (epoch, index) == (start.epoch, start.shard)
                 at = replace(start, token=0) if here else Place(epoch, index)
                 for document in self._shard(shard, part, at):
-                    found = True
+                    any_text = True
                     yield document
-            if not found and epoch > start.epoch:
+            if not any_text and epoch > start.epoch:
                 raise DataError(
                     f"{self.shards.name}: lane {lane} of {self.lanes} found no training text in a "
                     "whole epoch; give more text or lower data.with.lanes"

@@ -116,13 +116,13 @@ def pretrained(name: str, options: Tokens) -> Tokenizer:
     hold its pad token; if it has none, ``<pad>`` becomes its last id. Beginning-of-text tokens
     are not used. Raises DataError if it cannot be found, is not a fast one or lacks a token.
     """
-    found = _load(name, options.revision)
-    if not found.is_fast:
+    theirs = _load(name, options.revision)
+    if not theirs.is_fast:
         raise DataError(f"tokenizer.name: {name} has no fast tokenizer (tokenizer.json)")
-    backend = tokenizers.Tokenizer.from_str(found.backend_tokenizer.to_str())
+    backend = tokenizers.Tokenizer.from_str(theirs.backend_tokenizer.to_str())
     backend.no_padding()
     backend.no_truncation()
-    separator = options.separator or found.eos_token or found.sep_token
+    separator = options.separator or theirs.eos_token or theirs.sep_token
     if separator is None:
         raise DataError(
             f"tokenizer.name: {name} has neither an eos nor a sep token; say which token ends a "
@@ -131,11 +131,11 @@ def pretrained(name: str, options: Tokens) -> Tokenizer:
     for key, token in (("separator", separator), ("pad", options.pad)):
         if token is not None and backend.token_to_id(token) is None:
             raise DataError(f"tokenizer.{key}: {name} has no token {token!r}")
-    pad = options.pad or found.pad_token or PAD
+    pad = options.pad or theirs.pad_token or PAD
     backend.add_special_tokens([pad, separator])
-    template = Template.of(found)
+    template = Template.of(theirs)
     return Tokenizer(
-        backend, pad=pad, unknown=found.unk_token, separator=separator, template=template
+        backend, pad=pad, unknown=theirs.unk_token, separator=separator, template=template
     )
 
 

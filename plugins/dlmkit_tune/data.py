@@ -36,9 +36,9 @@ class ConversationData(Data):
     packed = False
 
     def __init__(self, config: configs.Conversations, context: BuildContext) -> None:
-        found = list(_conversations(config))
-        self.name, self.count = _name(config), len(found)
-        written = [_written(turns) for turns in found]
+        conversations = list(_conversations(config))
+        self.name, self.count = _name(config), len(conversations)
+        written = [_written(turns) for turns in conversations]
         split = ["validation" if held_out(text, config.validation) else "train" for text in written]
         train = [text for text, part in zip(written, split, strict=True) if part == "train"]
         identity = digest("\0".join(written)).hex()
@@ -48,7 +48,7 @@ class ConversationData(Data):
         self.length = context.length
         self._texts: dict[str, list[Text]] = {"train": [], "validation": []}
         self.left_out = 0
-        for turns, part in zip(found, split, strict=True):
+        for turns, part in zip(conversations, split, strict=True):
             for text in self._tokenised(turns, config):
                 fits = text.size <= self.length
                 if fits or (config.long == "truncate" and len(text.question) < self.length):
@@ -57,13 +57,13 @@ class ConversationData(Data):
                     self.left_out += 1
         self.tables = {
             part: Table(
-                own,
+                rows,
                 self.length,
                 self.tokenizer,
                 packed=self.packed,
                 learned=config.padding == "learned",
             )
-            for part, own in self._texts.items()
+            for part, rows in self._texts.items()
         }
         self._refuse_empty()
         if self.left_out:
@@ -81,8 +81,8 @@ class ConversationData(Data):
             raise DataError(f"{self.name}: {error}") from error
 
     def _refuse_empty(self) -> None:
-        for part, own in self._texts.items():
-            if not own:
+        for part, rows in self._texts.items():
+            if not rows:
                 long = f"; {self.left_out} were longer than {self.length} tokens"
                 why = long if self.left_out else ""
                 raise DataError(
@@ -105,10 +105,10 @@ class ConversationData(Data):
         return (decode([*question, *answer]) for question, answer in self._texts[split])
 
     def describe(self) -> str:
-        table, own = self.tables["train"], self._texts["train"]
-        learned = sum(len(answer) for _, answer in own)
+        table, answers = self.tables["train"], self._texts["train"]
+        learned = sum(len(answer) for _, answer in answers)
         return (
-            f"{self.name}: {len(own):,} answers of {learned:,} tokens in {len(table.rows):,} "
+            f"{self.name}: {len(answers):,} answers of {learned:,} tokens in {len(table.rows):,} "
             f"{'packed' if self.packed else 'padded'} rows; resumes exactly"
         )
 

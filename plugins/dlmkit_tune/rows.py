@@ -68,7 +68,7 @@ class Table:
 
     def __init__(
         self,
-        found: Sequence[Text],
+        texts: Sequence[Text],
         length: int,
         tokenizer: Tokenizer,
         *,
@@ -78,11 +78,11 @@ class Table:
         self.length, self.pad_id = length, tokenizer.pad_id
         self.learned, self.packed = learned, packed
         self.end_id = tokenizer.pad_id if tokenizer.separator_id is None else tokenizer.separator_id
-        self.texts = list(found)
+        self.texts = list(texts)
         self.rows = (
-            packing([text.size for text in found], length)
+            packing([text.size for text in texts], length)
             if packed
-            else [[index] for index in range(len(found))]
+            else [[index] for index in range(len(texts))]
         )
 
     def batch(self, rows: NDArray[np.int64]) -> Batch:

@@ -76,22 +76,22 @@ def film(
     """
     place = _place(trace, row)
     _check(trace, by)
-    one = trace.take(torch.tensor([place]))
-    there = one.attend[0]
+    single = trace.take(torch.tensor([place]))
+    there = single.attend[0]
     readings = {int(token): text for token, text in trace.about[TOKENS].items()}
-    ids = one.ids[0][:, there].tolist()
-    kept = {name: _rounded(value[0][:, there].tolist()) for name, value in one.positions.items()}
+    ids = single.ids[0][:, there].tolist()
+    kept = {name: _rounded(value[0][:, there].tolist()) for name, value in single.positions.items()}
     largest = max((v for line in kept[by] for v in line if v is not None), default=0.0)
     return Film(
         row=row,
         tokens=[[visible(readings[token]) for token in line] for line in ids],
-        given=one.given[0][there].tolist(),
-        sigma=_rounded([one.statistics["sigma"][0].tolist()])[0],
-        statistics={k: _rounded([v[0].tolist()])[0] for k, v in one.statistics.items()},
+        given=single.given[0][there].tolist(),
+        sigma=_rounded([single.statistics["sigma"][0].tolist()])[0],
+        statistics={k: _rounded([v[0].tolist()])[0] for k, v in single.statistics.items()},
         positions=kept,
         by=by,
         most=largest or 1.0,
-        marks=[_mark(one, text, rule) for text, rule in (rules or {}).items()],
+        marks=[_mark(single, text, rule) for text, rule in (rules or {}).items()],
     )
 
 

@@ -44,8 +44,8 @@ def write(content: Mapping[str, Any], folder: Path) -> Path:
     with documents.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     pictures = report.drawn(plots.plots(content))
-    for theme, found in pictures.items():
-        for key, picture in found.items():
+    for theme, drawn in pictures.items():
+        for key, picture in drawn.items():
             documents.write(folder / f"{key}-{theme}.png", picture)
     documents.write(folder / "analysis.json", documents.text(content))
     path = folder / "report.html"

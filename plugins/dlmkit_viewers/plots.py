@@ -85,8 +85,8 @@ def _by_level(content: Content, key: str, label: str) -> Figure | None:
     sigma = [level["sigma"] for level in newest]
     for place, entry in enumerate(entries):
         levels = entry["levels"]
-        own = [level["sigma"] for level in levels], [level[key] for level in levels]
-        axes.plot(*own, **aged(place, entries))
+        curve = [level["sigma"] for level in levels], [level[key] for level in levels]
+        axes.plot(*curve, **aged(place, entries))
     exact = {"exact unigram": "context_free", "exact bigram": "bigram"}
     for place, (words, other) in enumerate(exact.items()):
         free = [level["context_free"] for level in newest]
@@ -188,11 +188,11 @@ def settled_by_position(content: Content) -> Figure:
     figure, axes = panel()
     entries = content["checkpoints"]
     for place, entry in enumerate(entries):
-        found = entry["trajectory"]["settling"]["by_position"]
+        settled = entry["trajectory"]["settling"]["by_position"]
         style = {**aged(place, entries), "marker": None}
-        axes.plot(numbered(found["median"]), gaps(found["median"]), **style)
+        axes.plot(numbered(settled["median"]), gaps(settled["median"]), **style)
         if place == len(entries) - 1:
-            band(axes, found, style["color"])
+            band(axes, settled, style["color"])
     axes.set(
         xlabel="position in the text", ylabel="step at which it settles, median", ylim=(0, None)
     )
@@ -210,21 +210,21 @@ def noise_scale(content: Content) -> Figure | None:
     shown = [(group, key) for group, key in wanted if not _reference(key)]
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
-    figure, each = panels(len(shown), (3.1 * columns, 2.5 * rows + 0.5), columns)
-    for axes, (group, key) in zip(each, shown, strict=True):
+    figure, charts = panels(len(shown), (3.1 * columns, 2.5 * rows + 0.5), columns)
+    for axes, (group, key) in zip(charts, shown, strict=True):
         for place, entry in enumerate(entries):
             swept = entry["noise_scale"]
-            values = gaps([one[group].get(key) for one in swept])
+            values = gaps([row[group].get(key) for row in swept])
             style = aged(place, entries)
-            axes.plot([one["scale"] for one in swept], values, **style)
-        human = [one["quality"].get(other) for one in newest for other in _references(key)]
+            axes.plot([row["scale"] for row in swept], values, **style)
+        human = [row["quality"].get(other) for row in newest for other in _references(key)]
         human = [value for value in human if value is not None]
         if human and group == "quality":
             reference(axes, human[-1], "real text")
         axes.set_title(key if group == "quality" else f"{key}, of tokens", fontsize=10)
-    for axes in each[max(len(shown) - columns, 0) :]:
+    for axes in charts[max(len(shown) - columns, 0) :]:
         axes.set_xlabel("scale of the initial noise")
-    legend(figure, each)
+    legend(figure, charts)
     return figure
 
 
@@ -242,11 +242,11 @@ def training(content: Content) -> Figure | None:
     entries = [entry for entry in content["checkpoints"] if entry["step"] is not None]
     if len(entries) < 2:
         return None
-    found = [numbers(entry) for entry in entries]
-    shown = [key for key in found[0] if all(one[key] is not None for one in found)]
-    figure, each = panels(len(shown), (9.3, 5.4), 3)
-    for place, (axes, key) in enumerate(zip(each, shown, strict=True)):
-        values = gaps([one[key] for one in found])
+    tables = [numbers(entry) for entry in entries]
+    shown = [key for key in tables[0] if all(table[key] is not None for table in tables)]
+    figure, charts = panels(len(shown), (9.3, 5.4), 3)
+    for place, (axes, key) in enumerate(zip(charts, shown, strict=True)):
+        values = gaps([table[key] for table in tables])
         axes.plot([entry["step"] for entry in entries], values, **look(place))
         axes.set_title(TITLES[key], fontsize=10)
         axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4, integer=True))

@@ -113,8 +113,8 @@ def analyse(folders: Sequence[Path], settings: Settings, say: Say) -> dict[str, 
         if not entries:
             about = _about(model, settings)
             text = Text.of(model, settings.count) if settings.with_data else None
-        found = measure(model, settings, text)
-        entries.append({"step": step_of(folder), "folder": str(folder), **found})
+        measured = measure(model, settings, text)
+        entries.append({"step": step_of(folder), "folder": str(folder), **measured})
     return {**about, "checkpoints": entries}
 
 

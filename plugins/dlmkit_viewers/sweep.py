@@ -54,8 +54,8 @@ def sweep(
 
 def with_scale(model: Model, scale: float) -> SamplingParts:
     """The model's parts, starting from its prior's draw times ``scale``."""
-    own = zip(model.config.guidance, model.parts.guidance, strict=True)
-    others = [part for word, part in own if word.use.rpartition(":")[2] != GUIDANCE]
+    pairs = zip(model.config.guidance, model.parts.guidance, strict=True)
+    others = [part for word, part in pairs if word.use.rpartition(":")[2] != GUIDANCE]
     start = model.assembly.build("guidance", Part(use=GUIDANCE, options={"scale": scale}))
     return replace(model.parts, guidance=(*others, start))
 
@@ -67,17 +67,17 @@ def diversity(rows: Sequence[Sequence[int]]) -> dict[str, float]:
     entropy_1       entropy of the tokens' relative frequencies, in nats
     distinct_texts  share of the texts that no earlier text equals
     """
-    found = {}
+    numbers = {}
     for n in ORDERS:
         grams = Counter(g for row in rows for g in zip(*(row[i:] for i in range(n)), strict=False))
         if grams:
-            found[f"distinct_{n}"] = len(grams) / grams.total()
+            numbers[f"distinct_{n}"] = len(grams) / grams.total()
         if n == 1 and grams:
             shares = [k / grams.total() for k in grams.values()]
-            found["entropy_1"] = -math.fsum(p * math.log(p) for p in shares)
+            numbers["entropy_1"] = -math.fsum(p * math.log(p) for p in shares)
     if rows:
-        found["distinct_texts"] = len({tuple(row) for row in rows}) / len(rows)
-    return found
+        numbers["distinct_texts"] = len({tuple(row) for row in rows}) / len(rows)
+    return numbers
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:

@@ -39,11 +39,11 @@ def curves(trace: Trace) -> dict[str, dict[str, Any]]:
     ``norm_x``, ``norm_x0`` and ``score_angle`` are there if the trace holds them. A value that
     no text has (what compares two steps, at the first) is None.
     """
-    found = {"switches": switches(trace)}
-    found |= {name: trace.statistics[name] for name in SHOWN if name in trace.statistics}
+    series = {"switches": switches(trace)}
+    series |= {name: trace.statistics[name] for name in SHOWN if name in trace.statistics}
     for name, values in trace.norms.items():
-        found[name if name == ANGLE else f"norm_{name}"] = values
-    return {name: _summary(values.double()) for name, values in found.items()}
+        series[name if name == ANGLE else f"norm_{name}"] = values
+    return {name: _summary(values.double()) for name, values in series.items()}
 
 
 SHOWN = ("entropy", "kl", "jeffreys", "margin")
@@ -66,12 +66,12 @@ def settling(trace: Trace) -> dict[str, Any]:
     flat = steps[generated]
     counts = torch.bincount(flat, minlength=trace.steps + 1)[1:]
     share = counts.cumsum(dim=0).double() / max(len(flat), 1)
-    each = torch.where(generated, steps.double(), torch.nan)
+    last_steps = torch.where(generated, steps.double(), torch.nan)
     middle = {"median": 0.5, "low": QUARTILES[0], "high": QUARTILES[1]}
     return {
         "mean": float(flat.double().mean()),
         "share": numbers(share),
-        "by_position": {k: numbers(each.nanquantile(q, dim=0)) for k, q in middle.items()},
+        "by_position": {k: numbers(last_steps.nanquantile(q, dim=0)) for k, q in middle.items()},
     }
 
 
