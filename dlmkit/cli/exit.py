@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +14,7 @@ from dlmkit.cli import options
 from dlmkit.cli.output import columns, result, result_json, say
 
 if TYPE_CHECKING:
-    from dlmkit.exits.calibrate import Calibrated
+    from dlmkit.exits.calibrate import Calibrated, Promise
     from dlmkit.exits.certificate import Certificate
     from dlmkit.exits.rules import OpenRule
     from dlmkit.exits.trace import Trace
@@ -82,8 +83,8 @@ def calibrate(
     """
     from dlmkit import documents
     from dlmkit.errors import UsageError
+    from dlmkit.exits.calibrate import Promise, check_levels, split
     from dlmkit.exits.calibrate import calibrate as test
-    from dlmkit.exits.calibrate import check_levels, split
     from dlmkit.exits.trace_file import load_trace
 
     if not 0.0 < order_share < 1.0:
@@ -94,13 +95,12 @@ def calibrate(
     opened = _open(rules, recorded)
     check_levels(epsilon, delta, len(testing.row), len(rules))
     given = None if thresholds is None else _numbers(thresholds)
-    settings: dict[str, Any] = {"epsilon": epsilon, "loss": loss.value, "tolerance": tolerance}
-    results = []
-    for rule in opened:
-        tried = _candidates(rule, ordering, given)
-        level = delta / len(rules)
-        results.append(test(rule.text, rule, tried, ordering, testing, delta=level, **settings))
-    guarantee = {**settings, "delta": delta, "rules": len(rules)}
+    promise = Promise(epsilon, delta / len(rules), loss.value, tolerance)
+    results = [
+        test(rule.text, rule, _candidates(rule, ordering, given), ordering, testing, promise)
+        for rule in opened
+    ]
+    guarantee = {**asdict(promise), "delta": delta, "rules": len(rules)}
     sizes = {"texts": len(testing.row), "ordering_texts": len(ordering.row)}
     best = _best(results)
     if as_json:
@@ -110,7 +110,7 @@ def calibrate(
     else:
         result(_table(results, int(recorded.evaluations[-1])))
     if best is None:
-        raise UsageError(_nothing(results, epsilon, delta / len(rules), sizes["texts"]))
+        raise UsageError(_nothing(results, promise, sizes["texts"]))
     if out is not None:
         evidence = {**_entry(results[best]), **sizes, "trace_seed": recorded.about.get("seed")}
         _certificate(opened[best], results[best], guarantee, recorded, evidence).save(out)
@@ -158,13 +158,12 @@ def quota(
     tokens, both writing the likeliest tokens. Every candidate is run for real. If none passes, the
     exit code is 2.
     """
-    from dataclasses import asdict
-
     from dlmkit import devices, documents
     from dlmkit.errors import RecipeError, UsageError
     from dlmkit.evaluation.conditions import CONTINUED, conditions
+    from dlmkit.exits.calibrate import Promise
     from dlmkit.exits.certificate import Certificate
-    from dlmkit.exits.quota import Promise, calibrate_quota, decoded, knob_of, sampler
+    from dlmkit.exits.quota import calibrate_quota, decoded, knob_of, sampler
     from dlmkit.model import Run, open_model
     from dlmkit.plugin import Part
     from dlmkit.sampling.requests import Request
@@ -173,7 +172,7 @@ def quota(
     opened = open_model(model, overrides or (), device=devices.choose(device))
     registry = opened.assembly.registry
     use = registry.find("quota", quota).qualified
-    promise = Promise(epsilon, delta, tolerance)
+    promise = Promise(epsilon, delta, tolerance=tolerance)
     batch = opened.data.validation(count)
     requests = []
     for row, (ids, attend) in enumerate(zip(batch.ids, batch.attend, strict=True)):
@@ -205,14 +204,14 @@ def quota(
         full = 0 if calibrated.tested is None else calibrated.tested.full_evaluations
         result(_table([calibrated], full))
     if calibrated.threshold is None:
-        raise UsageError(_nothing([calibrated], epsilon, delta, count - round(0.25 * count)))
+        raise UsageError(_nothing([calibrated], promise, count - round(0.25 * count)))
     if out is not None:
         part = sampler(by, Part(use=use, options={knob: calibrated.threshold}))
         chosen = decoded(opened, part)
         Certificate(
             rule=chosen.config.sampler.model_dump(mode="json", by_alias=True),
             threshold=calibrated.threshold,
-            guarantee={**asdict(promise), "loss": "row", "against": "one token a step"},
+            guarantee={**asdict(promise), "against": "one token a step"},
             conditions={**conditions(chosen, requests, opened.config.length), "prompts": CONTINUED},
             evidence={**_entry(calibrated), "given": given, "texts": count},
             key="sampler",
@@ -312,7 +311,7 @@ def _saving(saving: float, low: float, high: float) -> str:
     return f"{saving:.2f} x ({low:.2f} to {high:.2f})"
 
 
-def _nothing(results: Sequence[Calibrated], epsilon: float, delta: float, texts: int) -> str:
+def _nothing(results: Sequence[Calibrated], promise: Promise, texts: int) -> str:
     """Why no rule passed, and how many texts might do."""
     from dlmkit.exits.calibrate import texts_needed
 
@@ -320,11 +319,12 @@ def _nothing(results: Sequence[Calibrated], epsilon: float, delta: float, texts:
     if not losses:
         return "no threshold of any rule stops earlier than the full run: there is nothing to test"
     loss = min(losses)
-    needed = texts_needed(epsilon, delta, loss)
+    needed = texts_needed(promise.epsilon, promise.delta, loss)
     if needed is None:
         return (
             f"no threshold passed: even the most cautious has a loss of {loss:.4f}, not below "
-            f"epsilon {epsilon:g}; no number of texts helps: try another rule or larger epsilon"
+            f"epsilon {promise.epsilon:g}; no number of texts helps: try another rule or larger "
+            "epsilon"
         )
     return (
         f"no threshold passed on {texts} texts: the most cautious has a loss of {loss:.4f}, and "

@@ -138,6 +138,19 @@ def passing(order: Sequence[int], p_value: Callable[[int], float], delta: float)
 
 
 @dataclass(frozen=True)
+class Promise:
+    """With probability 1 - ``delta`` over the texts, their expected loss is at most ``epsilon``.
+
+    ``loss`` is one of :data:`LOSSES`, and ``tolerance`` the share of tokens that it lets differ.
+    """
+
+    epsilon: float = 0.05
+    delta: float = 0.05
+    loss: str = "row"
+    tolerance: float = TOLERANCE
+
+
+@dataclass(frozen=True)
 class Calibrated:
     """What became of one rule. ``threshold`` is None if none passed, and ``tested`` then is the
     replay of the first one tried (None if none saved anything); else of the chosen one."""
@@ -155,13 +168,9 @@ def calibrate(
     thresholds: Sequence[float],
     ordering: Trace,
     testing: Trace,
-    *,
-    epsilon: float,
-    delta: float,
-    loss: str = "row",
-    tolerance: float = TOLERANCE,
+    promise: Promise,
 ) -> Calibrated:
-    """The boldest of ``thresholds`` that passes at level ``delta``.
+    """The boldest of ``thresholds`` that keeps ``promise``.
 
     Only those that save something on ``ordering`` are tested. Raises UsageError if the traces
     lack a statistic that the rule reads.
@@ -171,10 +180,7 @@ def calibrate(
         thresholds,
         lambda t: replay(ordering, family(t)),
         lambda t: replay(testing, family(t)),
-        epsilon=epsilon,
-        delta=delta,
-        loss=loss,
-        tolerance=tolerance,
+        promise,
     )
 
 
@@ -183,24 +189,20 @@ def choose(
     thresholds: Sequence[float],
     ordering: Callable[[float], Replay],
     testing: Callable[[float], Replay],
-    *,
-    epsilon: float,
-    delta: float,
-    loss: str = "row",
-    tolerance: float = TOLERANCE,
+    promise: Promise,
 ) -> Calibrated:
     """:func:`calibrate` of whatever gives texts at a threshold: on those that order the
     thresholds, and on those that test them."""
-    kind = LOSSES[loss]
-    of = kind.of(tolerance)
+    kind = LOSSES[promise.loss]
+    of = kind.of(promise.tolerance)
     tried = [(t, ordering(t)) for t in thresholds]
     saving = [(t, r) for t, r in tried if r.saving > 1.0]
     risk = [float(of(r).mean()) for _, r in saving]
     cost = [float(r.evaluations.double().mean()) for _, r in saving]
     order = sequence(risk, cost)
     tested = {i: testing(saving[i][0]) for i in order}
-    p_value = lambda i: kind.p_value(of(tested[i]), epsilon)  # noqa: E731
-    passed = passing(order, p_value, delta)
+    p_value = lambda i: kind.p_value(of(tested[i]), promise.epsilon)  # noqa: E731
+    passed = passing(order, p_value, promise.delta)
     if not order:
         return Calibrated(name, None, None, math.nan, math.nan)
     chosen = min(passed, key=lambda i: cost[i]) if passed else order[0]

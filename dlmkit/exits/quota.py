@@ -8,7 +8,7 @@ a token that is written at another step is drawn by other noise.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dlmkit.core.tokens import MaskCorruption
 from dlmkit.errors import UsageError
-from dlmkit.exits.calibrate import SPLIT, Calibrated, check_levels, choose
+from dlmkit.exits.calibrate import SPLIT, Calibrated, Promise, check_levels, choose
 from dlmkit.exits.replay import Replay
 from dlmkit.model import Model, Run
 from dlmkit.noise import Noise
@@ -26,16 +26,6 @@ from dlmkit.registry.lookup import Registry
 from dlmkit.sampling.requests import Request
 
 DECODER = "masked:decoder"
-
-
-@dataclass(frozen=True)
-class Promise:
-    """At most a share ``epsilon`` of texts differs from the run of one token a step in more than
-    ``tolerance`` of its tokens, with probability 1 - ``delta`` over the texts."""
-
-    epsilon: float = 0.05
-    delta: float = 0.05
-    tolerance: float = 0.01
 
 
 def knob(config: type[Config]) -> str | None:
@@ -110,11 +100,9 @@ def calibrate_quota(
     return choose(
         quota,
         thresholds,
-        lambda threshold: _taken(at(threshold), first),
-        lambda threshold: _taken(at(threshold), rest),
-        epsilon=promise.epsilon,
-        delta=promise.delta,
-        tolerance=promise.tolerance,
+        lambda threshold: at(threshold).take(first),
+        lambda threshold: at(threshold).take(rest),
+        promise,
     )
 
 
@@ -139,13 +127,3 @@ def _run(model: Model, requests: Sequence[Request], part: Part, run: Run) -> tup
         tokens = by_row[request.row].ids
         ids[place, : len(tokens)] = torch.tensor(tokens)
     return ids, torch.tensor([by_row[request.row].evaluations for request in requests])
-
-
-def _taken(whole: Replay, rows: Tensor) -> Replay:
-    return Replay(
-        whole.steps[rows],
-        whole.evaluations[rows],
-        whole.ids[rows],
-        whole.disagreement[rows],
-        whole.full_evaluations,
-    )

@@ -9,7 +9,7 @@ neighbours and must be run for real.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -41,6 +41,16 @@ class Replay:
     ids: Ids
     disagreement: Float[Tensor, "B"]
     full_evaluations: int
+
+    def take(self, rows: Index) -> Replay:
+        """The texts ``rows`` alone."""
+        return replace(
+            self,
+            steps=self.steps[rows],
+            evaluations=self.evaluations[rows],
+            ids=self.ids[rows],
+            disagreement=self.disagreement[rows],
+        )
 
     @property
     def saving(self) -> float:

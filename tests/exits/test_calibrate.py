@@ -132,8 +132,8 @@ def synthetic(losses):
 
 
 def calibrated(steps, ordering, testing, epsilon):
-    levels = {"epsilon": epsilon, "delta": DELTA}
-    return calibrate.calibrate("fixed", fixed, steps, ordering, testing, **levels)
+    promise = calibrate.Promise(epsilon, DELTA)
+    return calibrate.calibrate("fixed", fixed, steps, ordering, testing, promise)
 
 
 def test_a_trace_is_calibrated_like_its_losses():

@@ -6,7 +6,8 @@ import pytest
 
 from dlmkit.cli.app import main
 from dlmkit.errors import UsageError
-from dlmkit.exits.quota import Promise, calibrate_quota, knob_of, sampler
+from dlmkit.exits.calibrate import Promise
+from dlmkit.exits.quota import calibrate_quota, knob_of, sampler
 from dlmkit.model import Model, Run, open_model
 from dlmkit.plugin import Part
 from dlmkit.sampling.requests import Request, unconditional
