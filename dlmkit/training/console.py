@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,22 +21,19 @@ from rich.text import Text
 from dlmkit.shown import console
 
 
-class Display(ABC):
-    """A consumer of records that talks to a person."""
+class Display:
+    """A consumer of records that talks to a person. As it is, it keeps silent, as the processes
+    of a run do that are not the first."""
 
-    @abstractmethod
     def say(self, text: str) -> None:
         """One message."""
 
-    @abstractmethod
     def begin(self, step: int, steps: int) -> None:
         """The first step is about to be taken after ``step`` of ``steps``."""
 
-    @abstractmethod
     def log(self, record: Mapping[str, Any]) -> None:
         """A record of any kind: train, validation, sample, metric or checkpoint."""
 
-    @abstractmethod
     def close(self) -> None:
         """Nothing more will come."""
 
@@ -101,15 +97,12 @@ class Lines(Display):
     def log(self, record: Mapping[str, Any]) -> None:
         self.say(describe(record, self.steps))
 
-    def close(self) -> None:
-        pass
 
-
-class Screen(Display):
+class Screen(Lines):
     """A progress bar over the last validation and the last samples."""
 
     def __init__(self, console: Console) -> None:
-        self.console = console
+        super().__init__(console)
         self.progress = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -122,7 +115,6 @@ class Screen(Display):
             console=console,
         )
         self.latest: dict[str, str] = {}
-        self.steps = 0
         self.live = Live(console=console, refresh_per_second=4, get_renderable=self._picture)
 
     def _picture(self) -> Group:
@@ -133,11 +125,8 @@ class Screen(Display):
         ]
         return Group(self.progress, *texts)
 
-    def say(self, text: str) -> None:
-        self.console.print(text, soft_wrap=True)
-
     def begin(self, step: int, steps: int) -> None:
-        self.steps = steps
+        super().begin(step, steps)
         self.task = self.progress.add_task("", total=steps, completed=step)
         self.live.start()
 
@@ -155,25 +144,9 @@ class Screen(Display):
         self.live.stop()
 
 
-class Silence(Display):
-    """What the other processes of a run show."""
-
-    def say(self, text: str) -> None:
-        pass
-
-    def begin(self, step: int, steps: int) -> None:
-        pass
-
-    def log(self, record: Mapping[str, Any]) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
 def display(first: bool) -> Display:
     """What suits stderr; only the first process of a run shows anything."""
     if not first:
-        return Silence()
+        return Display()
     terminal = console(talk=True)
     return Screen(terminal) if terminal.is_terminal else Lines(terminal)

@@ -71,7 +71,9 @@ def run(task: Task, rows: Rows, source: Source, settings: Settings, say: Say) ->
         said[TFIDF].append(baselines.tfidf(task, rows, chosen, seed))
         said[MAJORITY].append(baselines.majority(task, rows, chosen, seed))
         for system in (PRETRAINED, RANDOM):
-            done = _finetune(task, chosen, source, settings, encoded, system == PRETRAINED, seed)
+            pretrained = system == PRETRAINED
+            assembly, before = source.build(pretrained, seed), source.steps if pretrained else 0
+            done = _Tuning(task, settings, encoded, chosen, assembly, before, seed).run()
             said[system].append(done.said)
             generation[system].append(done.generation)
             say(f"seed {seed}, {system}: {_words(metrics.score(task, truth, done.said))}")
@@ -142,101 +144,81 @@ class _Encoded:
         return [self.ids[id(row)] for row in chosen]
 
 
-def _finetune(
-    task: Task,
-    chosen: Sequence[Example],
-    source: Source,
-    settings: Settings,
-    encoded: _Encoded,
-    pretrained: bool,
-    seed: int,
-) -> Finetuned:
-    assembly = source.build(pretrained, seed)
-    way = _by_infill if encoded.verbaliser else _by_head
-    before = source.steps if pretrained else 0
-    return way(task, chosen, assembly, settings, encoded, seed, before)
+@dataclass(frozen=True)
+class _Tuning:
+    """One system with one seed: a model, of which ``before`` steps are behind it, and the training
+    rows ``chosen`` for it."""
 
+    task: Task
+    settings: Settings
+    encoded: _Encoded
+    chosen: Sequence[Example]
+    assembly: Assembly
+    before: int
+    seed: int
 
-def _by_head(
-    task: Task,
-    chosen: Sequence[Example],
-    assembly: Assembly,
-    settings: Settings,
-    encoded: _Encoded,
-    seed: int,
-    before: int,
-) -> Finetuned:
-    labels = torch.tensor([row.label for row in chosen], device=assembly.context.device)
-    objective = head.HeadObjective(assembly.objective, task, settings.noise, labels)
-    stream = Epochs(encoded.train(chosen), settings.batch_size, encoded.pad, seed, numbered=True)
-    _train(objective, stream, settings, seed, assembly, before)
-    return Finetuned(
-        {
-            split: head.predict(objective, rows, encoded.pad, seed).numpy()
-            for split, rows in encoded.validation.items()
-        },
-        {},
-    )
+    def run(self) -> Finetuned:
+        verbaliser = self.encoded.verbaliser
+        return self.by_head() if verbaliser is None else self.by_infill(verbaliser)
 
+    def by_head(self) -> Finetuned:
+        labels = [row.label for row in self.chosen]
+        objective = head.HeadObjective(
+            self.assembly.objective,
+            self.task,
+            self.settings.noise,
+            torch.tensor(labels, device=self.assembly.context.device),
+        )
+        pad = self.encoded.pad
+        self.train(objective, self.encoded.train(self.chosen), numbered=True)
+        return Finetuned(
+            {
+                split: head.predict(objective, rows, pad, self.seed).numpy()
+                for split, rows in self.encoded.validation.items()
+            },
+            {},
+        )
 
-def _by_infill(
-    task: Task,
-    chosen: Sequence[Example],
-    assembly: Assembly,
-    settings: Settings,
-    encoded: _Encoded,
-    seed: int,
-    before: int,
-) -> Finetuned:
-    verbaliser = encoded.verbaliser
-    assert verbaliser is not None
-    rows = [
-        [*ids, *verbaliser.spelled[round(row.label)]]
-        for ids, row in zip(encoded.train(chosen), chosen, strict=True)
-    ]
-    objective = infill.objective(assembly, verbaliser.width)
-    stream = Epochs(rows, settings.batch_size, encoded.pad, seed, numbered=False)
-    _train(objective, stream, settings, seed, assembly, before)
-    parts = assemble_sampling(assembly)
-    answers = {
-        split: infill.generate(parts, ids, verbaliser, seed, settings.steps)
-        for split, ids in encoded.validation.items()
-    }
-    took = [
-        {
-            "spelled": said.spelled,
-            "halted": said.halted,
-            "steps": said.steps,
-            "evaluations": said.evaluations,
+    def by_infill(self, verbaliser: infill.Verbaliser) -> Finetuned:
+        rows = [
+            [*ids, *verbaliser.spelled[round(row.label)]]
+            for ids, row in zip(self.encoded.train(self.chosen), self.chosen, strict=True)
+        ]
+        self.train(infill.objective(self.assembly, verbaliser.width), rows, numbered=False)
+        parts, steps = assemble_sampling(self.assembly), self.settings.steps
+        answers = {
+            split: infill.generate(parts, ids, verbaliser, self.seed, steps)
+            for split, ids in self.encoded.validation.items()
         }
-        for said in answers.values()
-    ]
-    return Finetuned({split: said.labels.numpy() for split, said in answers.items()}, _means(took))
+        took = [
+            {
+                "spelled": answer.spelled,
+                "halted": answer.halted,
+                "steps": answer.steps,
+                "evaluations": answer.evaluations,
+            }
+            for answer in answers.values()
+        ]
+        said = {split: answer.labels.numpy() for split, answer in answers.items()}
+        return Finetuned(said, _means(took))
 
-
-def _train(
-    objective: Objective,
-    stream: Epochs,
-    settings: Settings,
-    seed: int,
-    assembly: Assembly,
-    before: int,
-) -> None:
-    """Fine-tune everything, which has ``before`` steps behind it, by the training loop. Nothing
-    is written."""
-    steps = stream.steps(settings.epochs)
-    config = TrainConfig(
-        steps=steps,
-        batch_size=stream.size,
-        learning_rate=settings.learning_rate,
-        warmup_steps=max(1, round(SHARE * steps)),
-        ema=0.0,
-    )
-    world = Single(assembly.context.device)
-    learner = Learner.begin(objective.train(), config, world, before)
-    for _ in train(learner, stream, config, seed, world):
-        pass
-    objective.eval()
+    def train(self, objective: Objective, rows: list[list[int]], numbered: bool) -> None:
+        """Fine-tune everything by the training loop. Nothing is written."""
+        settings, seed = self.settings, self.seed
+        stream = Epochs(rows, settings.batch_size, self.encoded.pad, seed, numbered=numbered)
+        steps = stream.steps(settings.epochs)
+        config = TrainConfig(
+            steps=steps,
+            batch_size=stream.size,
+            learning_rate=settings.learning_rate,
+            warmup_steps=max(1, round(SHARE * steps)),
+            ema=0.0,
+        )
+        world = Single(self.assembly.context.device)
+        learner = Learner.begin(objective.train(), config, world, self.before)
+        for _ in train(learner, stream, config, seed, world):
+            pass
+        objective.eval()
 
 
 def _means(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
