@@ -46,6 +46,7 @@ from dlmkit.core.embedding import GaussianCorruption
 from dlmkit.core.metric import Metric
 from dlmkit.core.network import Conditioning
 from dlmkit.core.objective import Batch, Draws
+from dlmkit.core.options import Nothing
 from dlmkit.model import Model, Run, compose, load_model
 from dlmkit.noise import Noise
 from dlmkit.plugin import Part
@@ -55,7 +56,6 @@ from dlmkit.registry.lookup import Registry
 from dlmkit.sampling.requests import Request
 from dlmkit.training.draws import stratified
 from dlmkit_acceptance.infilling import half_given
-from dlmkit_cdcd.configs import Nothing
 from dlmkit_cdcd.masking import NoMasking
 
 CAUSAL = Path(__file__).with_name("causal.py")

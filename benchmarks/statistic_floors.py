@@ -24,9 +24,9 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.exits import Statistic
-from dlmkit.core.options import Normalised
+from dlmkit.core.options import Normalised, Nothing
 from dlmkit.core.points import NormalisedSpace
-from dlmkit_samplers import configs, statistics
+from dlmkit_samplers import statistics
 
 LENGTH, LIMIT = 64, 0.1
 SHAPES = {(32768, 256): 2, (4096, 64): 8, (128, 32): 64}
@@ -36,7 +36,7 @@ SETTLED = (12.0, 18.0, 25.0, 40.0)
 MOVES = (1e-4, 1e-3, 1e-2)
 """Standard deviation of how far logits move in a step, in nats."""
 DTYPES = (torch.float64, torch.float32, torch.bfloat16)
-KINDS: dict[str, Callable[[configs.Nothing, BuildContext], Statistic]] = {
+KINDS: dict[str, Callable[[Nothing, BuildContext], Statistic]] = {
     "entropy": statistics.Entropy,
     "kl": statistics.KullbackLeibler,
     "jeffreys": statistics.Jeffreys,
@@ -120,7 +120,7 @@ def read(
         row = torch.ones(1, dtype=torch.bool)
         generated = torch.ones(1, LENGTH, dtype=torch.bool)
         for name, kind in KINDS.items():
-            statistic = kind(configs.Nothing(), BuildContext(length=LENGTH))
+            statistic = kind(Nothing(), BuildContext(length=LENGTH))
             found[name].append(statistic(space, now_read, before_read, row, generated))
     return {name: torch.cat(values) for name, values in found.items()}
 

@@ -22,10 +22,10 @@ from torch.profiler import ProfilerActivity, profile
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.embedding import EmbeddingSpace
-from dlmkit.core.options import Normalised
+from dlmkit.core.options import Normalised, Nothing
 from dlmkit.core.points import NormalisedSpace
 from dlmkit.kernels import vocabulary
-from dlmkit_samplers import configs, statistics
+from dlmkit_samplers import statistics
 
 LENGTH = 64
 
@@ -130,14 +130,14 @@ def cheaply(space: EmbeddingSpace, now: Prediction, before: Prediction) -> tuple
     generated = yes[:, None].expand(now.lse.shape)
     context = BuildContext(length=LENGTH)
     kinds = (statistics.Entropy, statistics.Jeffreys)
-    return tuple(k(configs.Nothing(), context)(space, now, before, yes, generated) for k in kinds)
+    return tuple(k(Nothing(), context)(space, now, before, yes, generated) for k in kinds)
 
 
 def entropy_error(
     space: NormalisedSpace, ready: EmbeddingSpace, now: Prediction, query: Tensor
 ) -> float:
     """The largest difference of a position's entropy from the plain form in the same dtype."""
-    entropy = statistics.Entropy(configs.Nothing(), BuildContext(length=LENGTH))
+    entropy = statistics.Entropy(Nothing(), BuildContext(length=LENGTH))
     log_p = space.logits(query).log_softmax(dim=-1)
     exact = -(log_p.exp() * log_p).sum(dim=-1)
     return float((entropy.per_position(ready, now, now) - exact).abs().max())

@@ -17,6 +17,17 @@ def _cannot_build(kind: str, part: Part) -> Any:
     raise LookupError(f"this context cannot build nested parts (asked for {kind} {part.use})")
 
 
+class Buildable:
+    """Base of parts that may have no options.
+
+    A part is built of its options and a :class:`BuildContext`; one that reads them has a
+    constructor of its own.
+    """
+
+    def __init__(self, config: Any = None, context: Any = None) -> None:
+        super().__init__()
+
+
 @dataclass(frozen=True)
 class BuildContext:
     """Facts of this run, frozen.

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from dlmkit import rows
+from dlmkit.core.context import Buildable
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.errors import RecipeError
@@ -19,12 +20,8 @@ BUILT_IN = ("step", "fraction", "sigma")
 a share of the grid, and sigma / alpha at the level of the row's prediction."""
 
 
-class Statistic(ABC):
+class Statistic(Buildable, ABC):
     """One number a position and step, in nats or as documented, averaged to one a row."""
-
-    def __init__(self, config: Any = None, context: Any = None) -> None:
-        """Built of its options and a ``BuildContext``; one with options overrides it."""
-        super().__init__()
 
     @abstractmethod
     def per_position(

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
 
+from dlmkit.core.context import Buildable
 from dlmkit.core.schedule import NoiseSchedule
 from dlmkit.types import Points
 
 
-class Grid(ABC):
+class Grid(Buildable, ABC):
     """Chooses times between a schedule's ends.
 
     The runner always evaluates the last point it steps from and ends on the clean level, so a
     grid of n points costs exactly n evaluations of a one-evaluation sampler, the final decode
     included.
     """
-
-    def __init__(self, config: Any = None, context: Any = None) -> None:
-        """Built of its options and a ``BuildContext``; one with options overrides it."""
-        super().__init__()
 
     @abstractmethod
     def points(self, schedule: NoiseSchedule, n: int) -> Points:

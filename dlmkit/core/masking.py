@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 
 import torch
 
+from dlmkit.core.context import Buildable
 from dlmkit.noise import Noise
 from dlmkit.types import Index, Mask, PerPosition
 
 
-class Masking(ABC):
+class Masking(Buildable, ABC):
     """Draws the given positions of each row."""
 
     @abstractmethod

@@ -5,10 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from dlmkit.core.candidates import Candidates
+from dlmkit.core.context import Buildable
 from dlmkit.types import PerPosition
 
 
-class Order(ABC):
+class Order(Buildable, ABC):
     """Scores positions: the highest of a row is written first.
 
     Pure, and of the prediction alone: with one token a step any such order writes texts of the

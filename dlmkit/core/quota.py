@@ -8,10 +8,11 @@ from typing import Any
 from torch import Tensor
 
 from dlmkit.core.candidates import Candidates
+from dlmkit.core.context import Buildable
 from dlmkit.types import Ids, Mask, PerRow
 
 
-class Quota(ABC):
+class Quota(Buildable, ABC):
     """Accepts some open positions, in the order that they are ranked in.
 
     Pure: what it must remember is its row-first memory.

@@ -8,10 +8,11 @@ from typing import Any
 from torch import Tensor
 
 from dlmkit.core.candidates import Candidates
+from dlmkit.core.context import Buildable
 from dlmkit.types import Mask
 
 
-class Remask(ABC):
+class Remask(Buildable, ABC):
     """Puts the mask back where a token was written.
 
     Pure: what it must remember is its row-first memory.

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dlmkit import rows
 from dlmkit.core.cache import Window
+from dlmkit.core.context import Buildable
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.schedule import Level
 from dlmkit.noise import Noise
@@ -89,12 +90,8 @@ def per_row(values: Tensor, x: Tensor) -> Tensor:
     return values.to(dtype).view(-1, *(1,) * (x.ndim - 1))
 
 
-class Sampler(ABC):
+class Sampler(Buildable, ABC):
     """One step of a solver. Pure: what it must remember is its row-first state."""
-
-    def __init__(self, config: Any = None, context: Any = None) -> None:
-        """Built of its options and a ``BuildContext``; a sampler with options overrides it."""
-        super().__init__()
 
     window: Window | None = None
     """What is written before anything behind it is; None: all at once."""

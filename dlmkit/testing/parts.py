@@ -163,9 +163,6 @@ class Mixing(ScoreNetwork):
 class Half(Masking):
     """The first half of each row's tokens is given."""
 
-    def __init__(self, config: Nothing, context: BuildContext) -> None:
-        pass
-
     def draw(self, attend: Mask, noise: Noise) -> Mask:
         half = attend.sum(dim=1, keepdim=True) // 2
         return (attend.long().cumsum(dim=1) <= half) & attend

@@ -18,12 +18,13 @@ from dlmkit.core.denoise import ModelDenoise, Prediction
 from dlmkit.core.embedding import Corruption, EmbeddingSpace
 from dlmkit.core.network import Conditioning
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
+from dlmkit.core.options import Nothing
 from dlmkit.core.sampler import BoundDenoise, Sampler, Step, per_row
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import IMPOSSIBLE, categorical, masked_share, masking_rate
 from dlmkit.noise import Noise
 from dlmkit.types import Embedded, Ids, Logits, Mask, Probabilities, Query
-from dlmkit_candi.plugin import Hybrid, Nothing
+from dlmkit_candi.plugin import Hybrid
 
 LOST, GAUSSIAN = range(2)
 REVEALED, TOKEN = range(2)

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from dlmkit import Component, Config, hookimpl
-from dlmkit.core.options import Nothing as Nothing
+from dlmkit.core.options import Nothing
 from dlmkit.plugin import Recipe, Share, Size
 
 api = 2

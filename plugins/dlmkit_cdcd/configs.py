@@ -104,18 +104,6 @@ class ScoreInterpolation(Config):
     )
 
 
-class Nothing(Config):
-    """Every position is noised."""
-
-
-class Prefix(Config):
-    """CDCD's prefix mask: the length is uniform."""
-
-
-class Random(Config):
-    """CDCD's fully random mask: first a uniform count, then a random subset of that size."""
-
-
 class Mix(Config):
     """CDCD's base mixes prefix and random half and half."""
 

@@ -14,9 +14,6 @@ from dlmkit_cdcd import configs
 class NoMasking(Masking):
     """Every row is unconditional."""
 
-    def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
-        pass
-
     def draw(self, attend: Mask, noise: Noise) -> Mask:
         return torch.zeros_like(attend)
 
@@ -24,18 +21,12 @@ class NoMasking(Masking):
 class PrefixMasking(Masking):
     """The first k tokens are given, k uniform."""
 
-    def __init__(self, config: configs.Prefix, context: BuildContext) -> None:
-        pass
-
     def draw(self, attend: Mask, noise: Noise) -> Mask:
         return attend & (attend.cumsum(dim=1) <= uniform_count(attend, noise)[:, None])
 
 
 class RandomMasking(Masking):
     """A random subset of k tokens is given, k uniform."""
-
-    def __init__(self, config: configs.Random, context: BuildContext) -> None:
-        pass
 
     def draw(self, attend: Mask, noise: Noise) -> Mask:
         order = noise.uniform(1, (attend.shape[1],), torch.float64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dlmkit import Component, hookimpl
-from dlmkit.core.options import Normalised
+from dlmkit.core.options import Normalised, Nothing
 from dlmkit_cdcd import configs
 
 api = 2
@@ -64,9 +64,9 @@ def register_components() -> Sequence[Component]:
         *(
             Component("masking", name, summary, config, f"dlmkit_cdcd.masking:{target}")
             for name, target, config, summary in (
-                ("none", "NoMasking", configs.Nothing, "nothing is given"),
-                ("prefix", "PrefixMasking", configs.Prefix, "a prefix of uniform length is given"),
-                ("random", "RandomMasking", configs.Random, "a random subset is given"),
+                ("none", "NoMasking", Nothing, "nothing is given"),
+                ("prefix", "PrefixMasking", Nothing, "a prefix of uniform length is given"),
+                ("random", "RandomMasking", Nothing, "a random subset is given"),
                 ("mix", "MixedMasking", configs.Mix, "each row by one of several maskings"),
             )
         ),

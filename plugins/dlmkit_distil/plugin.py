@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt
 
 from dlmkit import Component, Config, hookimpl
-from dlmkit.core.options import Nothing as Nothing
+from dlmkit.core.options import Nothing
 from dlmkit.plugin import Part, PartOf, Recipe, Size
 
 api = 2

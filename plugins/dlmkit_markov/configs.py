@@ -38,14 +38,6 @@ class MarkovSpace(Config):
     seed: int = Field(0, ge=0, description="which embeddings")
 
 
-class MaskedSpace(Config):
-    """Token ids and a mask, of which the network reads the id itself; no options."""
-
-
-class ExactNetwork(Config):
-    """The exact posterior. It has no options: data and space say everything."""
-
-
 class ExactWarp(Config):
     """A variance-exploding schedule warped by the exact cross-entropy."""
 

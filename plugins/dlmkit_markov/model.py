@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from dlmkit.core.context import BuildContext
-from dlmkit.core.options import Tokens
+from dlmkit.core.options import Nothing, Tokens
 from dlmkit.core.tokens import TokenSpace
 from dlmkit.errors import RecipeError
 from dlmkit.testing.markov import MarkovNetwork, MarkovSpace, MaskedMarkovNetwork
@@ -29,12 +29,12 @@ def space(config: configs.MarkovSpace, context: BuildContext) -> MarkovSpace:
     return MarkovSpace(context.vocab_size, config.dim, config.seed)
 
 
-def network(config: configs.ExactNetwork, context: BuildContext) -> MarkovNetwork:
+def network(config: Nothing, context: BuildContext) -> MarkovNetwork:
     """The exact posterior of the recipe's chain in the recipe's space."""
     return MarkovNetwork(padded(chain_of(context).chain), context.part("space"))
 
 
-def masked_space(config: configs.MaskedSpace, context: BuildContext) -> TokenSpace:
+def masked_space(config: Nothing, context: BuildContext) -> TokenSpace:
     """Ids under masks, float64; the network reads one channel of a token, its id plus 1."""
     space = TokenSpace(Tokens(dim=1), context).double().requires_grad_(False)
     ids = torch.arange(1, 1 + len(space.table.weight)).to(space.table.weight)
@@ -42,6 +42,6 @@ def masked_space(config: configs.MaskedSpace, context: BuildContext) -> TokenSpa
     return space
 
 
-def masked_network(config: configs.ExactNetwork, context: BuildContext) -> MaskedMarkovNetwork:
+def masked_network(config: Nothing, context: BuildContext) -> MaskedMarkovNetwork:
     """The exact posterior of the recipe's chain given the tokens that no mask covers."""
     return MaskedMarkovNetwork(padded(chain_of(context).chain), context.part("space"))

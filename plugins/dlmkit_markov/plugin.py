@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dlmkit import Component, hookimpl
+from dlmkit.core.options import Nothing
 from dlmkit_markov import configs
 
 api = 2
@@ -35,7 +36,7 @@ def register_components() -> Sequence[Component]:
             kind="network",
             name="exact",
             summary="the chain's exact posterior by forward-backward; nothing to train",
-            config=configs.ExactNetwork,
+            config=Nothing,
             target="dlmkit_markov.model:network",
             requires=CHAIN | {"markov-space"},
         ),
@@ -43,7 +44,7 @@ def register_components() -> Sequence[Component]:
             kind="space",
             name="masked",
             summary="token ids with a mask state, for the exact posterior under masks",
-            config=configs.MaskedSpace,
+            config=Nothing,
             target="dlmkit_markov.model:masked_space",
             provides=frozenset({"masked", "token-ids", "markov-masks"}),
             expected_failures={"gradient-reaches-the-table": "nothing of it is trained"},
@@ -52,7 +53,7 @@ def register_components() -> Sequence[Component]:
             kind="network",
             name="exact-masked",
             summary="the chain's exact posterior given the uncovered tokens; nothing to train",
-            config=configs.ExactNetwork,
+            config=Nothing,
             target="dlmkit_markov.model:masked_network",
             requires=CHAIN | {"markov-masks"},
             expected_failures={
@@ -72,7 +73,7 @@ def register_components() -> Sequence[Component]:
             kind="quota",
             name="middle",
             summary="the middle of every gap: of a chain, all that may be written at once",
-            config=configs.ExactNetwork,
+            config=Nothing,
             target="dlmkit_markov.quota:Middle",
             requires=CHAIN | {"masked"},
             expected_failures={"follows-the-order": "of a gap the middle comes first, always"},

@@ -7,10 +7,8 @@ from typing import Any
 import torch
 
 from dlmkit.core.candidates import Candidates
-from dlmkit.core.context import BuildContext
 from dlmkit.core.quota import Quota
 from dlmkit.types import Ids, Mask
-from dlmkit_markov import configs
 
 
 class Middle(Quota):
@@ -20,9 +18,6 @@ class Middle(Quota):
     independent: one token a gap is exact, and halving each gap needs the fewest evaluations, the
     logarithm of L + 1 to base 2, rounded up.
     """
-
-    def __init__(self, config: configs.ExactNetwork, context: BuildContext) -> None:
-        pass
 
     def accept(self, rank: Ids, candidates: Candidates, memory: Any) -> tuple[Mask, Any]:
         masked, length = candidates.masked, candidates.masked.shape[1]

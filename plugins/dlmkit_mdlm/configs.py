@@ -5,7 +5,6 @@ from __future__ import annotations
 from pydantic import Field
 
 from dlmkit import Config
-from dlmkit.core.options import Nothing as Nothing
 from dlmkit.plugin import Size
 
 

@@ -15,10 +15,10 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Denoise, ModelDenoise, Prediction
 from dlmkit.core.network import Conditioning, Incremental, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
+from dlmkit.core.options import Nothing
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import IMPOSSIBLE, TokenSpace, masked_share, masking_rate
 from dlmkit.types import Ids, Query
-from dlmkit_mdlm import configs
 from dlmkit_mdlm.reuse import Reusing
 
 ROLE = 2
@@ -99,7 +99,7 @@ class MaskedBound(RecipeObjective):
 
     space: TokenSpace
 
-    def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
+    def __init__(self, config: Nothing, context: BuildContext) -> None:
         super().__init__(context)
 
     def denoise(self) -> MaskedDenoise:

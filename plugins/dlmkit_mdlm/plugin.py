@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlmkit import Component, hookimpl
-from dlmkit.core.options import Tokens
+from dlmkit.core.options import Nothing, Tokens
 from dlmkit.plugin import Recipe
 from dlmkit_mdlm import configs
 
@@ -38,7 +38,7 @@ def register_components() -> Sequence[Component]:
             kind="objective",
             name="nelbo",
             summary="a bound on the likelihood: cross-entropy of masked tokens, weighted by time",
-            config=configs.Nothing,
+            config=Nothing,
             target="dlmkit_mdlm.objective:MaskedBound",
             provides=frozenset({"likelihood-bound", "texts-apart"}),
             requires=MASKED,

@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat
 
 from dlmkit import Config, part_of
-from dlmkit.core.options import Nothing as Nothing
 from dlmkit.plugin import ComparedWith, Size
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dlmkit import Component, hookimpl
+from dlmkit.core.options import Nothing
 from dlmkit_samplers import configs
 
 api = 2
@@ -27,10 +28,10 @@ def _of(kind: str, *rows: tuple[Any, ...]) -> Iterator[Component]:
 def register_components() -> Sequence[Component]:
     return [
         *_of("sampler",
-            ("euler", configs.Nothing, "samplers:Euler",
+            ("euler", Nothing, "samplers:Euler",
              "first order, deterministic; the same formula as DDIM",
              {"provides": frozenset({"order-1"})}),
-            ("heun", configs.Nothing, "samplers:Heun",
+            ("heun", Nothing, "samplers:Heun",
              "second order, two evaluations a step (EDM, algorithm 1)",
              {"provides": frozenset({"order-2"})}),
             ("ancestral", configs.Ancestral, "samplers:Ancestral",
@@ -52,28 +53,28 @@ def register_components() -> Sequence[Component]:
             ("fitted", configs.Fitted, "entropic:Fitted",
              "sqrt-entropic of a recorded profile: a file of noise levels and entropies",
              {"example": {"path": str(PROFILE)}}),
-            ("arctan", configs.Nothing, "grids:Arctan",
+            ("arctan", Nothing, "grids:Arctan",
              "uniform in the arctangent of the noise-to-signal ratio (Align Your Steps)"),
-            ("warped", configs.Nothing, "grids:Warped",
+            ("warped", Nothing, "grids:Warped",
              "uniform in the CDF of the schedule's own training times"),
-            ("linear", configs.Nothing, "grids:Linear", "uniform in time"),
-            ("log-uniform", configs.Nothing, "grids:LogUniform",
+            ("linear", Nothing, "grids:Linear", "uniform in time"),
+            ("log-uniform", Nothing, "grids:LogUniform",
              "geometric in the noise-to-signal ratio"),
             ("karras", configs.Karras, "grids:Karras",
              "uniform in the 1/rho-th power of the noise-to-signal ratio (EDM)"),
         ),
         *_of("statistic",
-            ("entropy", configs.Nothing, "statistics:Entropy",
+            ("entropy", Nothing, "statistics:Entropy",
              "entropy of the predicted token, nats a position"),
-            ("kl", configs.Nothing, "statistics:KullbackLeibler",
+            ("kl", Nothing, "statistics:KullbackLeibler",
              "KL(now || previous step) of the predicted token, nats a position"),
-            ("jeffreys", configs.Nothing, "statistics:Jeffreys",
+            ("jeffreys", Nothing, "statistics:Jeffreys",
              "symmetrised KL between neighbouring steps, nats a position; exact when tiny"),
-            ("switches", configs.Nothing, "statistics:Switches",
+            ("switches", Nothing, "statistics:Switches",
              "positions whose likeliest token changed since the previous step"),
-            ("margin", configs.Nothing, "statistics:Margin",
+            ("margin", Nothing, "statistics:Margin",
              "probability of the likeliest token minus the runner-up's, mean over positions"),
-            ("gap", configs.Nothing, "statistics:Gap",
+            ("gap", Nothing, "statistics:Gap",
              "gap of the two largest logits, nats, mean over positions that are not certain"),
         ),
         *_of("exit",

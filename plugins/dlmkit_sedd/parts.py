@@ -14,12 +14,13 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import ModelDenoise, Prediction
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
+from dlmkit.core.options import Nothing
 from dlmkit.core.schedule import Level, NoiseSchedule
 from dlmkit.core.tokens import IMPOSSIBLE, DiscreteSpace, loss_rate, masked_share
 from dlmkit.exact.bayes import log_likelihood
 from dlmkit.types import Ids, Logits
 from dlmkit_sedd.graphs import graph_of
-from dlmkit_sedd.plugin import Geometric, Nothing
+from dlmkit_sedd.plugin import Geometric
 
 ROLE = 3
 

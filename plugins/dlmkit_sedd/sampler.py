@@ -10,12 +10,12 @@ from torch import Tensor
 from dlmkit import rows
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
+from dlmkit.core.options import Nothing
 from dlmkit.core.sampler import BoundDenoise, Sampler, Step
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import loss_rate
 from dlmkit.exact.bayes import log_likelihood
 from dlmkit_sedd.graphs import graph_of, left_of
-from dlmkit_sedd.plugin import Nothing
 
 LEAVES, TOKEN = range(2)
 

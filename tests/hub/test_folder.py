@@ -147,7 +147,7 @@ def test_a_folder_in_use(run, tmp_path):
 
 ACME = """
     from dlmkit import Component, hookimpl
-    from dlmkit_cdcd.configs import Nothing
+    from dlmkit.core.options import Nothing
 
     @hookimpl
     def register_components():

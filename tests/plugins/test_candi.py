@@ -8,15 +8,14 @@ import torch
 from dlmkit.core.context import BuildContext
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws
-from dlmkit.core.options import Tokens
+from dlmkit.core.options import Nothing, Tokens
 from dlmkit.core.sampler import Step
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import TokenSpace, masked_share
 from dlmkit.exact import bayes
 from dlmkit.noise import Noise
 from dlmkit_candi.model import HybridCrossEntropy, HybridDenoise, HybridSampler, HybridSpace
-from dlmkit_candi.plugin import Hybrid, Nothing
-from dlmkit_cdcd import configs as cdcd
+from dlmkit_candi.plugin import Hybrid
 from dlmkit_cdcd.masking import NoMasking
 from dlmkit_mdlm import configs as mdlm
 from dlmkit_mdlm.objective import MaskedBound
@@ -46,7 +45,7 @@ def context():
     parts = {
         "space": HybridSpace(Hybrid(dim=4), bare),
         "schedule": LogLinear(mdlm.LogLinear(), bare),
-        "masking": NoMasking(cdcd.Nothing(), bare),
+        "masking": NoMasking(Nothing(), bare),
     }
     return BuildContext(length=L, vocab_size=V, parts=parts)
 
@@ -92,7 +91,7 @@ def test_loss_is_mdlms_where_as_many_tokens_are_lost(context):
     batch = Batch(ids, ids >= 0)
     draws = Draws((slots + 0.5) / n, Noise.keyed(0, slots, 0))
     hybrid = HybridCrossEntropy(Nothing(), BuildContext(length=L, vocab_size=V, parts=parts))
-    bound = MaskedBound(mdlm.Nothing(), BuildContext(length=L, vocab_size=V, parts=masked))
+    bound = MaskedBound(Nothing(), BuildContext(length=L, vocab_size=V, parts=masked))
     found, expected = hybrid(batch, draws), bound(batch, draws)
     middle = expected.unconditional  # its terms at the ends aside
     gap = found.per_row - 0.999 * 0.999 * expected.per_row  # m rises by that in its middle

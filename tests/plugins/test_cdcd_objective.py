@@ -11,7 +11,7 @@ from dlmkit.core.denoise import ModelDenoise
 from dlmkit.core.masking import Masking
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws
-from dlmkit.core.options import Normalised
+from dlmkit.core.options import Normalised, Nothing
 from dlmkit.core.points import NormalisedSpace
 from dlmkit.core.schedule import Level
 from dlmkit.noise import Noise
@@ -190,9 +190,9 @@ def test_conditioning_dropout_zeroes_clean_embeddings_and_keeps_the_mask():
 @pytest.mark.parametrize("kind", [NoMasking, PrefixMasking, RandomMasking])
 def test_masks_keep_one_noised_token_and_never_give_padding(kind):
     options = {
-        NoMasking: configs.Nothing,
-        PrefixMasking: configs.Prefix,
-        RandomMasking: configs.Random,
+        NoMasking: Nothing,
+        PrefixMasking: Nothing,
+        RandomMasking: Nothing,
     }[kind]()
     rows = 4000
     attend = torch.arange(L)[None] < (torch.arange(rows) % L + 1)[:, None]
@@ -213,8 +213,8 @@ def test_masks_keep_one_noised_token_and_never_give_padding(kind):
 def test_mix_uses_each_part_by_its_share_and_row_by_row():
     parts = [Part(use="none"), Part(use="prefix")]
     builders = {
-        "none": lambda c: NoMasking(configs.Nothing(), c),
-        "prefix": lambda c: PrefixMasking(configs.Prefix(), c),
+        "none": lambda c: NoMasking(Nothing(), c),
+        "prefix": lambda c: PrefixMasking(Nothing(), c),
     }
     context = replace(CONTEXT, build=lambda kind, part: builders[part.use](CONTEXT))
     mix = MixedMasking(configs.Mix(parts=parts, weights=[3.0, 1.0]), context)
@@ -320,7 +320,7 @@ def test_a_model_trained_without_self_conditioning_is_never_shown_a_prediction()
     for share, shown in ((0.0, False), (0.5, True)):
         network = Oracle()
         denoise = objective(
-            NoMasking(configs.Nothing(), CONTEXT), network=network, self_conditioning=share
+            NoMasking(Nothing(), CONTEXT), network=network, self_conditioning=share
         ).denoise()
         first = denoise(x, level, denoise.start(x), nothing)
         denoise(x, level, first.feedback, nothing)
@@ -331,7 +331,7 @@ def test_a_denoiser_is_prepared_whether_or_not_it_is_shown_predictions():
     other = Oracle()
     for share in (0.0, 0.5):
         denoise = objective(
-            NoMasking(configs.Nothing(), CONTEXT), network=Oracle(), self_conditioning=share
+            NoMasking(Nothing(), CONTEXT), network=Oracle(), self_conditioning=share
         ).denoise()
         prepared = denoise.prepared(denoise.space.prepared(), lambda network: other)
         assert prepared.network is other

@@ -11,14 +11,14 @@ from dlmkit.cli.app import main
 from dlmkit.core.context import BuildContext
 from dlmkit.core.network import ScoreNetwork
 from dlmkit.core.objective import Batch, Draws
-from dlmkit.core.options import Normalised
+from dlmkit.core.options import Normalised, Nothing
 from dlmkit.core.points import NormalisedSpace
 from dlmkit.errors import RecipeError
 from dlmkit.model import compose, load_model
 from dlmkit.noise import Noise
 from dlmkit.recipe.load import load_recipe
 from dlmkit.testing import pretend
-from dlmkit_cdcd.configs import Nothing, VarianceExploding
+from dlmkit_cdcd.configs import VarianceExploding
 from dlmkit_cdcd.masking import NoMasking
 from dlmkit_cdcd.objective import ScoreInterpolation
 from dlmkit_cdcd.schedules import FixedDensity

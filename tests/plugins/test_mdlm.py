@@ -16,7 +16,6 @@ from dlmkit.core.tokens import TokenSpace, categorical, masking_rate, positions_
 from dlmkit.noise import Noise
 from dlmkit.testing import pretend
 from dlmkit.testing.parts import Nothing, Plain
-from dlmkit_cdcd import configs as cdcd
 from dlmkit_cdcd.masking import NoMasking
 from dlmkit_mdlm import configs
 from dlmkit_mdlm.objective import MaskedBound, MaskedDenoise
@@ -65,14 +64,14 @@ def context():
         "space": space,
         "network": Bayes(space),
         "schedule": LogLinear(configs.LogLinear(), context),
-        "masking": NoMasking(cdcd.Nothing(), context),
+        "masking": NoMasking(Nothing(), context),
     }
     return BuildContext(length=L, vocab_size=V, parts=parts)
 
 
 def test_bound_of_the_exact_model_is_the_entropy(context):
     """The bound is tight where the denoiser is exact: its mean over texts is H(JOINT)."""
-    objective = MaskedBound(configs.Nothing(), context).eval()
+    objective = MaskedBound(Nothing(), context).eval()
     words = torch.tensor(list(itertools.product(range(V), repeat=L)))
     n = 6000
     ids = words.repeat_interleave(n, dim=0)
@@ -110,7 +109,7 @@ ROWS = 4000
 def expected_loss(context, ids):
     """Nats of the row ``ids``: every mask with its chance, u by the midpoint rule, and the two
     end terms as often as they come."""
-    objective = MaskedBound(configs.Nothing(), context).eval()
+    objective = MaskedBound(Nothing(), context).eval()
     schedule = objective.schedule
     u = (torch.arange(ROWS) + 0.5).double() / ROWS
     # midpoints in log m, with the weights of that change of variable: the integrand is near 1 / m
@@ -152,7 +151,7 @@ def test_bound_of_the_exact_model_is_the_entropy_to_the_last_digits(context):
 
 
 def test_rows_of_the_end_terms_say_nothing_of_the_schedule(context):
-    objective = MaskedBound(configs.Nothing(), context).eval()
+    objective = MaskedBound(Nothing(), context).eval()
     ids = torch.zeros(ROWS, L, dtype=torch.int64)
     batch = Batch(ids, torch.ones_like(ids, dtype=torch.bool))
     for role, used in ((0.0, False), (0.5, True), (1.0 - 1e-9, False)):

@@ -10,11 +10,10 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import OutputPrior
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws
-from dlmkit.core.options import Normalised
+from dlmkit.core.options import Normalised, Nothing
 from dlmkit.core.points import NormalisedSpace
 from dlmkit.exact import bayes
 from dlmkit.noise import Noise
-from dlmkit_cdcd.configs import Nothing
 from dlmkit_cdcd.masking import NoMasking
 from dlmkit_plaid import configs
 from dlmkit_plaid.objective import LikelihoodBound

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dlmkit.core.context import BuildContext
+from dlmkit.core.options import Nothing
 from dlmkit.core.schedule import Level, NoiseSchedule
 from dlmkit.errors import DataError
 from dlmkit_cdcd.configs import TimeWarp as TimeWarpConfig
@@ -49,11 +50,11 @@ SCHEDULES = {
     "vp": Cosine(),
 }
 GRIDS = {
-    "warped": Warped(configs.Nothing(), CONTEXT),
-    "linear": Linear(configs.Nothing(), CONTEXT),
-    "log-uniform": LogUniform(configs.Nothing(), CONTEXT),
+    "warped": Warped(Nothing(), CONTEXT),
+    "linear": Linear(Nothing(), CONTEXT),
+    "log-uniform": LogUniform(Nothing(), CONTEXT),
     "karras": Karras(configs.Karras(), CONTEXT),
-    "arctan": Arctan(configs.Nothing(), CONTEXT),
+    "arctan": Arctan(Nothing(), CONTEXT),
     "sqrt-entropic": SquareRootEntropic(configs.Entropic(), CONTEXT),
 }
 

@@ -10,6 +10,7 @@ import torch
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.network import Conditioning
+from dlmkit.core.options import Nothing
 from dlmkit.core.sampler import Step, TwoStageSampler
 from dlmkit.core.schedule import Level
 from dlmkit.noise import Noise
@@ -31,8 +32,8 @@ DENOISE = markov_denoise(CHAIN, D)
 GAUSSIAN = DENOISE.space.corruption
 STEPS = 10
 """Points of the grid that samplers are told."""
-EULER = Euler(configs.Nothing(), CONTEXT)
-HEUN = Heun(configs.Nothing(), CONTEXT)
+EULER = Euler(Nothing(), CONTEXT)
+HEUN = Heun(Nothing(), CONTEXT)
 ANCESTRAL = Ancestral(configs.Ancestral(), CONTEXT)
 TWO, THREE, UNIPC = (kind(configs.Multistep(), CONTEXT) for kind in (DPM2M, DPM3M, UniPC))
 SDE = DPM2MSDE(configs.MultistepSDE(), CONTEXT)
@@ -355,7 +356,7 @@ def transition_distance(ids):
 )
 def test_samples_follow_the_chain(sampler, steps):
     """Their NLL is the entropy, and their transitions are the chain's, within error."""
-    ids = drawn(sampler, LogUniform(configs.Nothing(), CONTEXT), steps)
+    ids = drawn(sampler, LogUniform(Nothing(), CONTEXT), steps)
     nll = CHAIN.nll(ids)
     error = 3 * float(nll.std()) / math.sqrt(len(nll))
     assert float(nll.mean()) == pytest.approx(CHAIN.entropy(L), abs=0.02 + error)
@@ -364,7 +365,7 @@ def test_samples_follow_the_chain(sampler, steps):
 
 def test_a_bad_grid_does_not_follow_the_chain():
     """The test above can fail: four even steps jump over the noise levels that matter."""
-    assert transition_distance(drawn(EULER, Linear(configs.Nothing(), CONTEXT), 4)) > 0.12
+    assert transition_distance(drawn(EULER, Linear(Nothing(), CONTEXT), 4)) > 0.12
 
 
 class Midpoint(TwoStageSampler):

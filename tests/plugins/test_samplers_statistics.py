@@ -8,17 +8,14 @@ from torch.distributions import Categorical, kl_divergence
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
-from dlmkit.core.options import Normalised, Tokens
+from dlmkit.core.options import Normalised, Nothing, Tokens
 from dlmkit.core.points import NormalisedSpace
 from dlmkit.core.tokens import TokenSpace
-from dlmkit_samplers import configs
 from dlmkit_samplers.statistics import Entropy, Gap, Jeffreys, KullbackLeibler, Margin, Switches
 
 V, L, D, B = 50, 6, 8, 5
 CONTEXT = BuildContext(length=L, vocab_size=V)
-STATISTICS = {
-    kind: kind(configs.Nothing(), CONTEXT) for kind in (Entropy, KullbackLeibler, Jeffreys)
-}
+STATISTICS = {kind: kind(Nothing(), CONTEXT) for kind in (Entropy, KullbackLeibler, Jeffreys)}
 
 
 def expected(kind, now, before):
@@ -52,7 +49,7 @@ def test_the_gap_is_that_of_the_two_largest_logits_where_nothing_is_certain():
     logits = torch.tensor([[[3.0, 1.0, 0.0], [0.0, -104.0, -104.0], [0.0, 0.5, 4.5]]])
     spot = TokenSpace(Tokens(dim=2), BuildContext(length=3, vocab_size=3))
     ids, lse = spot.read(logits)
-    now, gap = Prediction(ids, logits, lse, ids, ()), Gap(configs.Nothing(), CONTEXT)
+    now, gap = Prediction(ids, logits, lse, ids, ()), Gap(Nothing(), CONTEXT)
     values = gap.per_position(spot, now, now)
     assert values.tolist() == [[2.0, 104.0, 4.0]]
     every = torch.ones(1, 3, dtype=torch.bool)
@@ -143,7 +140,7 @@ def test_where_the_statistics_settle(kind):
     logits = torch.full((1, L, V), -60.0, dtype=torch.float64).index_fill(2, torch.tensor(3), 0.0)
     x0, lse = spot.read(logits)
     now = Prediction(x0, logits, lse, x0, x0)
-    value = kind(configs.Nothing(), CONTEXT).per_position(spot, now, now)
+    value = kind(Nothing(), CONTEXT).per_position(spot, now, now)
     torch.testing.assert_close(value, torch.full_like(value, kind.settles_at))
 
 
@@ -160,11 +157,11 @@ def test_switches_and_margin_are_those_of_the_full_distributions(head, told):
     changed = spot.logits(now.query).argmax(-1) != spot.logits(before.query).argmax(-1)
     expected = (changed & generated).sum(dim=1).double()
     expected[3] = torch.inf
-    value = Switches(configs.Nothing(), CONTEXT)(spot, now, before, has_before, generated)
+    value = Switches(Nothing(), CONTEXT)(spot, now, before, has_before, generated)
     assert torch.equal(value, expected)
     assert 0 < float(value[0]) < L
     first, second = spot.logits(now.query).softmax(-1).topk(2, dim=-1).values.unbind(-1)
-    margin = Margin(configs.Nothing(), CONTEXT)
+    margin = Margin(Nothing(), CONTEXT)
     torch.testing.assert_close(margin.per_position(spot, now, before), first - second)
 
 

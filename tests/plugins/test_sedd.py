@@ -8,20 +8,19 @@ import torch
 from dlmkit.core.context import BuildContext
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws
-from dlmkit.core.options import Tokens
+from dlmkit.core.options import Nothing, Tokens
 from dlmkit.core.sampler import Step
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import TokenSpace, loss_rate, masked_share
 from dlmkit.noise import Noise
 from dlmkit.testing.markov import MarkovChain
-from dlmkit_cdcd import configs as cdcd
 from dlmkit_cdcd.masking import NoMasking
 from dlmkit_mdlm import configs as mdlm
 from dlmkit_mdlm.objective import MaskedBound
 from dlmkit_mdlm.schedule import LogLinear
 from dlmkit_sedd.graphs import graph_of
 from dlmkit_sedd.parts import GeometricNoise, ScoreEntropy
-from dlmkit_sedd.plugin import Geometric, Nothing
+from dlmkit_sedd.plugin import Geometric
 from dlmkit_sedd.sampler import TauLeaping, Tweedie
 from dlmkit_uniform import configs as uniform
 from dlmkit_uniform.objective import UniformBound
@@ -55,7 +54,7 @@ def setting(masked):
         "space": space,
         "network": Answers(),
         "schedule": LogLinear(mdlm.LogLinear(), bare),
-        "masking": NoMasking(cdcd.Nothing(), bare),
+        "masking": NoMasking(Nothing(), bare),
     }
     return BuildContext(length=L, vocab_size=V, parts=parts)
 
@@ -177,9 +176,7 @@ def test_loss_is_that_of_the_denoiser_which_the_scores_imply(masked):
     noise, batch = Noise.keyed(0, torch.arange(n), 0), Batch(ids, ids >= 0)
     torch.manual_seed(1)
     log_r = torch.randn(n, L, V).log_softmax(dim=-1)
-    other = (
-        MaskedBound(mdlm.Nothing(), context) if masked else UniformBound(uniform.Udlm(), context)
-    )
+    other = MaskedBound(Nothing(), context) if masked else UniformBound(uniform.Udlm(), context)
     network.output = log_r
     expected = other(batch, Draws(u, noise))
     objective = ScoreEntropy(Nothing(), context)

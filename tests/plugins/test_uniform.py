@@ -9,11 +9,11 @@ import torch
 from dlmkit.core.context import BuildContext
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws
+from dlmkit.core.options import Nothing
 from dlmkit.core.sampler import Step
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import loss_rate, masked_share, score_entropy, uniformity
 from dlmkit.noise import Noise
-from dlmkit_cdcd import configs as cdcd
 from dlmkit_cdcd.masking import NoMasking
 from dlmkit_mdlm.configs import LogLinear as LogLinearConfig
 from dlmkit_mdlm.schedule import LogLinear
@@ -62,7 +62,7 @@ def context():
         "space": space,
         "network": LeaveOneOut(space),
         "schedule": LogLinear(LogLinearConfig(), context),
-        "masking": NoMasking(cdcd.Nothing(), context),
+        "masking": NoMasking(Nothing(), context),
     }
     return BuildContext(length=L, vocab_size=V, parts=parts)
 

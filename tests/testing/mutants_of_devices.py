@@ -9,9 +9,9 @@ from mutants import CROSS, Loss, Table
 from mutants import mutant as declare
 from mutants_of_sampling import FIRST, GUIDED, RULE, Altered, Guided, Points, Rule
 
+from dlmkit.core.options import Nothing
 from dlmkit.core.schedule import Level
 from dlmkit.testing import parts
-from dlmkit_samplers import configs as options
 from dlmkit_samplers.statistics import Entropy
 
 CHECK = "runs-on-an-accelerator"
@@ -92,7 +92,7 @@ class StepsOnTheCPU(Altered):
         return x + torch.zeros(x.shape)
 
 
-@mutant("grid", config=options.Nothing)
+@mutant("grid", config=Nothing)
 class PointsOfTheCPU(Points):
     """Points of the CPU are added to the schedule's."""
 
@@ -118,7 +118,7 @@ class GuidesOnTheCPU(Guided):
         return replace(prediction, x0_step=moved)
 
 
-@mutant("statistic", config=options.Nothing)
+@mutant("statistic", config=Nothing)
 class ReadsByNumpy(Entropy):
     """It goes by way of numpy."""
 

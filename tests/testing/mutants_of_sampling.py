@@ -11,6 +11,7 @@ from dlmkit import rows
 from dlmkit.core.denoise import Wrapped
 from dlmkit.core.exits import ExitCriterion, Statistic
 from dlmkit.core.guidance import Guidance
+from dlmkit.core.options import Nothing
 from dlmkit_samplers import configs as options
 from dlmkit_samplers.exits import Patience
 from dlmkit_samplers.grids import Linear
@@ -18,7 +19,7 @@ from dlmkit_samplers.guidance import ClassifierFree
 from dlmkit_samplers.samplers import Euler, Heun
 from dlmkit_samplers.statistics import Entropy, KullbackLeibler
 
-GAUSSIAN = {"requires": frozenset({"gaussian"}), "config": options.Nothing}
+GAUSSIAN = {"requires": frozenset({"gaussian"}), "config": Nothing}
 FIRST = {**GAUSSIAN, "provides": frozenset({"order-1"})}
 SECOND = {**GAUSSIAN, "provides": frozenset({"order-2"})}
 
@@ -203,9 +204,7 @@ class Points(Linear):
         return self.change(super().points(schedule, n), schedule, n)
 
 
-@mutant(
-    "grid", "gives-n-float64-points", "falls-strictly", "spans-the-schedule", config=options.Nothing
-)
+@mutant("grid", "gives-n-float64-points", "falls-strictly", "spans-the-schedule", config=Nothing)
 class OneTooMany(Points):
     """It counts steps, not points."""
 
@@ -213,7 +212,7 @@ class OneTooMany(Points):
         return super().points(schedule, n + 1) if n > 100 else points
 
 
-@mutant("grid", "falls-strictly", config=options.Nothing)
+@mutant("grid", "falls-strictly", config=Nothing)
 class StandsStill(Points):
     """Two neighbours coincide on long grids."""
 
@@ -222,7 +221,7 @@ class StandsStill(Points):
         return points
 
 
-@mutant("grid", "spans-the-schedule", config=options.Nothing)
+@mutant("grid", "spans-the-schedule", config=Nothing)
 class StopsBefore(Points):
     """It ends before t_min."""
 
@@ -230,7 +229,7 @@ class StopsBefore(Points):
         return points + 1e-9 * (n > 2)
 
 
-@mutant("grid", "leaves-the-schedule", "runs-on-an-accelerator", config=options.Nothing)
+@mutant("grid", "leaves-the-schedule", "runs-on-an-accelerator", config=Nothing)
 class Jitters(Points):
     """Inner points are jittered by torch's global generator."""
 
@@ -250,7 +249,7 @@ class Rule(Patience):
         super().__init__(options.Patience.model_validate({"rule": held, "steps": 3}), context)
 
 
-RULE = {"config": options.Nothing}
+RULE = {"config": Nothing}
 
 
 @mutant("exit", "deterministic", **RULE)
@@ -451,7 +450,7 @@ class GuidanceShares(Guided):
         return replace(prediction, x0_step=x0 - 0.1 * free * x0.mean(dim=0, keepdim=True))
 
 
-@mutant("guidance", "wraps-a-denoiser", config=options.Nothing)
+@mutant("guidance", "wraps-a-denoiser", config=Nothing)
 class GivesAFunction(Guidance):
     """wrap gives a class that is no denoiser."""
 
@@ -524,7 +523,7 @@ class Number(Statistic):
         return values
 
 
-PLAIN = {"config": options.Nothing}
+PLAIN = {"config": Nothing}
 
 
 @mutant("statistic", "deterministic", "no-global-randomness", **PLAIN)
