@@ -34,7 +34,7 @@ import torch
 from dlmkit.core.tokenizer import Tokenizer
 from dlmkit_text import prepared, vocabulary
 from dlmkit_text.codec import Codec, encoded
-from dlmkit_text.configs import Tokens
+from dlmkit_text.configs import TextTokens
 from dlmkit_text.layout import Layout
 from dlmkit_text.shards import JsonShards, Listed, json_shards
 from dlmkit_text.stream import Deal, LaneStream
@@ -128,7 +128,7 @@ def main() -> int:
     shards, _ = json_shards(asked.shards)
     documents = vocabulary.sample(shards.all(), int(asked.megabytes * 1e6))
     if asked.tokenizer:
-        options = Tokens(kind="pretrained", name=asked.tokenizer)
+        options = TextTokens(kind="pretrained", name=asked.tokenizer)
         tokenizer = vocabulary.pretrained(asked.tokenizer, options)
     else:
         tokenizer = vocabulary.byte_level(vocabulary.sample(shards.all(), 10**7), asked.size)

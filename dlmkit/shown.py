@@ -119,7 +119,7 @@ def console(*, talk: bool = False, width: int | None = None) -> Console:
     from rich.console import Console
     from rich.segment import Segment
 
-    class Shown(Console):
+    class VisibleConsole(Console):
         def render_str(self, text: str, **style: Any) -> Any:
             return super().render_str(visible(text), **style)  # before its width is measured
 
@@ -131,7 +131,7 @@ def console(*, talk: bool = False, width: int | None = None) -> Console:
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
 
-    return Shown(
+    return VisibleConsole(
         file=cast("TextIO", Talk(sys.stderr)) if talk else None,
         width=width,
         markup=False,

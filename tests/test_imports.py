@@ -113,6 +113,35 @@ def test_commands_of_plugins_take_options_and_output_alone_from_the_command_line
         assert all(name.rpartition(".")[0] in shared or name in shared for name in taken), file
 
 
+OPTIONS = {"configs.py", "options.py", "plugin.py"}
+"""Files that hold options, which may be called what their part is: ``configs.Karras`` are those of
+``grids.Karras``."""
+
+SHARED = {
+    "Bench",
+    "Block",
+    "Case",
+    "Comparison",
+    "Difference",
+    "Entropy",
+    "Family",
+    "Keys",
+    "Margin",
+}
+SHARED |= {"Measured", "Memory", "Network", "Plan", "Row", "Run", "Settings", "Subject", "Verdict"}
+SHARED |= {"Tokens"}
+"""Names that still mean several classes; none may join them."""
+
+
+def test_a_class_name_means_one_class():
+    places: dict[tuple[str, bool], set[Path]] = {}
+    for file in (*FILES, *sorted((ROOT / "plugins").rglob("*.py"))):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault((node.name, file.name in OPTIONS), set()).add(file)
+    assert {name for (name, _), files in places.items() if len(files) > 1} <= SHARED
+
+
 MODELS = {"cdcd", "ddlm", "plaid", "ssd", "langflow", "flow", "mdlm", "uniform", "sedd", "candi"}
 MODELS |= {"hf"}
 """Plugins that are a model's parts; the others may take what a page lists."""

@@ -13,7 +13,7 @@ from dlmkit_hf import pretrained
 from dlmkit_metrics import configs as metrics
 from dlmkit_metrics.pretrained import load
 from dlmkit_text import vocabulary
-from dlmkit_text.configs import Tokens
+from dlmkit_text.configs import TextTokens
 
 ROOT = Path(__file__).parent.parent
 
@@ -73,7 +73,7 @@ def test_an_encoder(hostile):
 
 def test_a_tokenizer(hostile):
     with pytest.raises(DataError, match=str(hostile)):
-        vocabulary.pretrained(str(hostile), Tokens(kind="pretrained", name=str(hostile)))
+        vocabulary.pretrained(str(hostile), TextTokens(kind="pretrained", name=str(hostile)))
 
 
 @pytest.mark.parametrize("auto", ["AutoModel", "AutoModelForCausalLM"])

@@ -13,7 +13,7 @@ from dlmkit.cli import options, records
 from dlmkit.cli.output import answer, say
 
 if TYPE_CHECKING:
-    from dlmkit.evaluation.evaluate import Evaluated, Plan
+    from dlmkit.evaluation.evaluate import Evaluated, EvaluationPlan
     from dlmkit.evaluation.frontier import Frontier
     from dlmkit.evaluation.measure import Gauge
     from dlmkit.model import Model
@@ -117,7 +117,7 @@ def model(
     is written ./compare.
     """
     from dlmkit import devices, documents
-    from dlmkit.evaluation.evaluate import Plan
+    from dlmkit.evaluation.evaluate import EvaluationPlan
     from dlmkit.evaluation.measure import Intervals
     from dlmkit.evaluation.sweep import Sweep
     from dlmkit.evaluation.texts import of_file
@@ -147,7 +147,7 @@ def model(
     with world(device=devices.choose(device)) as processes:
         measured = open_model(model, set_, device=processes.device)
         count = count or measured.config.sample.measured
-        plan = Plan(count, seed, steps, batch_size, intervals, chosen)
+        plan = EvaluationPlan(count, seed, steps, batch_size, intervals, chosen)
         evaluate = _evaluator(model, _gauges(measured, parts), processes)
         if sweep is not None:
             curve = sweep.run(measured, plan, evaluate, quality, entropy)
@@ -159,11 +159,11 @@ def model(
 
 def _evaluator(
     name: str, gauges: Sequence[Gauge], world: World
-) -> Callable[[Model, Plan], Evaluated | None]:
+) -> Callable[[Model, EvaluationPlan], Evaluated | None]:
     """What evaluates a model by a plan, and tells of it in the first process."""
     from dlmkit.evaluation.evaluate import of_model
 
-    def evaluate(model: Model, plan: Plan) -> Evaluated | None:
+    def evaluate(model: Model, plan: EvaluationPlan) -> Evaluated | None:
         config = model.config
         if world.first:
             say(

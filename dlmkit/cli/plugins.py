@@ -14,7 +14,7 @@ from dlmkit.cli.commands import top, unreachable
 from dlmkit.cli.output import answer, columns, result, say
 
 if TYPE_CHECKING:
-    from dlmkit.testing.suite import Outcome
+    from dlmkit.testing.suite import CheckOutcome
 
 plugins = typer.Typer(no_args_is_help=True, help="The plugins that are installed.")
 
@@ -58,7 +58,7 @@ def check(
     """
     from dlmkit.errors import PluginError
     from dlmkit.registry.lookup import Registry
-    from dlmkit.testing.suite import Outcome, run
+    from dlmkit.testing.suite import CheckOutcome, run
 
     registry = Registry.load()
     if name not in [plugin.name for plugin in registry.loaded]:
@@ -67,13 +67,13 @@ def check(
         )
     outcomes = run(name, registry)
     hidden = unreachable(plugin for plugin in registry.plugins if plugin.name == name)
-    outcomes += [Outcome("plugin", "commands-are-reached", "failed", why) for why in hidden]
+    outcomes += [CheckOutcome("plugin", "commands-are-reached", "failed", why) for why in hidden]
     answer(as_json, [asdict(outcome) for outcome in outcomes], lambda: _report(outcomes))
     if any(outcome.outcome == "failed" for outcome in outcomes):
         raise typer.Exit(1)
 
 
-def _report(outcomes: list[Outcome]) -> str:
+def _report(outcomes: list[CheckOutcome]) -> str:
     """One line a component, and one for every check that failed, passed or not as expected."""
     lines = []
     for component in dict.fromkeys(outcome.component for outcome in outcomes):

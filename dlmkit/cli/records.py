@@ -9,7 +9,7 @@ from dlmkit.cli.output import columns
 
 if TYPE_CHECKING:
     from dlmkit.evaluation.frontier import Frontier
-    from dlmkit.evaluation.record import Change, Record
+    from dlmkit.evaluation.record import NumberChange, Record
 
 
 def table(record: Record) -> str:
@@ -40,7 +40,7 @@ def curve(frontier: Frontier) -> str:
     return columns([head, *rows])
 
 
-def changes(differences: Sequence[Change]) -> str:
+def changes(differences: Sequence[NumberChange]) -> str:
     """A changed number a line."""
     rows = [("metric", "number", "A", "B", "B - A, 95 %", "")]
     for change in differences:

@@ -37,7 +37,7 @@ LIKELIHOODS = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationPlan:
     """What to draw and how to measure it; ``likelihoods`` name those of :data:`LIKELIHOODS`."""
 
     count: int
@@ -60,7 +60,7 @@ def of_model(
     model: Model,
     name: str,
     gauges: Sequence[Gauge],
-    plan: Plan,
+    plan: EvaluationPlan,
     world: World,
     progress: Progress = False,
 ) -> Evaluated | None:

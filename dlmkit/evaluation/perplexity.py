@@ -29,7 +29,7 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Window:
+class TextWindow:
     """Tokens ``start`` to ``stop`` of a text, those from ``scored`` on to be scored."""
 
     start: int
@@ -37,16 +37,16 @@ class Window:
     stop: int
 
 
-def windows(tokens: int, context: int, stride: int) -> Iterator[Window]:
+def windows(tokens: int, context: int, stride: int) -> Iterator[TextWindow]:
     """The windows of a text of ``tokens`` tokens, which share out all of them."""
     stop = scored = 0
     while stop < tokens:
         stop = min(tokens, context if stop == 0 else stop + stride)
-        yield Window(max(0, stop - context), scored, stop)
+        yield TextWindow(max(0, stop - context), scored, stop)
         scored = stop
 
 
-def scored(scorer: Scorer, ids: Sequence[int], window: Window) -> float:
+def scored(scorer: Scorer, ids: Sequence[int], window: TextWindow) -> float:
     """-log p of a window's tokens, in nats, or a bound; its draws are keyed by its own tokens."""
     some, first = ids[window.start : window.stop], window.scored - window.start
     return scorer.nats(some, first, key(some[:first], some[first:]))

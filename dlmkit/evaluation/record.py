@@ -91,7 +91,7 @@ def texts_digest(texts: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Change:
+class NumberChange:
     """A number before and after, and the 95 % interval of the difference where it is known."""
 
     metric: str
@@ -107,7 +107,7 @@ class Change:
         return self.low is not None and self.high is not None and not self.low <= 0.0 <= self.high
 
 
-def compare(before: Record, after: Record, across: Sequence[str] = ()) -> list[Change]:
+def compare(before: Record, after: Record, across: Sequence[str] = ()) -> list[NumberChange]:
     """What changed, number by number.
 
     ``across`` names the keys of the protocol that may differ because they are what is compared.
@@ -127,7 +127,7 @@ def compare(before: Record, after: Record, across: Sequence[str] = ()) -> list[C
     return list(_changes(before, after))
 
 
-def _changes(before: Record, after: Record) -> Iterator[Change]:
+def _changes(before: Record, after: Record) -> Iterator[NumberChange]:
     for metric, numbers in before.results.items():
         others = after.results.get(metric, {})
         left = [record.left_out.get(metric, _NOTHING) for record in (before, after)]
@@ -140,7 +140,7 @@ def _changes(before: Record, after: Record) -> Iterator[Change]:
             if a is not None and b is not None and left[0]["count"] == left[1]["count"]:
                 one_left, two_left = (side["numbers"].get(name, ()) for side in left)
                 low, high = _difference(b - a, one_left, two_left, left[0]["count"])
-            yield Change(metric, name, a, b, low, high)
+            yield NumberChange(metric, name, a, b, low, high)
 
 
 _NOTHING: Mapping[str, Any] = {"count": 0, "numbers": {}}

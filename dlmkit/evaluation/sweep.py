@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from dlmkit.errors import UsageError
-from dlmkit.evaluation.evaluate import Evaluated, Plan
+from dlmkit.evaluation.evaluate import Evaluated, EvaluationPlan
 from dlmkit.evaluation.frontier import Frontier, axes
 from dlmkit.evaluation.record import Record
 from dlmkit.model import Model
@@ -40,7 +40,7 @@ class Sweep:
             )
         return Sweep(name, numbers)
 
-    def at(self, value: float, model: Model, plan: Plan) -> tuple[Model, Plan]:
+    def at(self, value: float, model: Model, plan: EvaluationPlan) -> tuple[Model, EvaluationPlan]:
         """The model and the plan at ``value``; a guidance of its name is replaced."""
         if self.name == STEPS:
             return model, replace(plan, steps=int(value))
@@ -52,8 +52,8 @@ class Sweep:
     def run(
         self,
         model: Model,
-        plan: Plan,
-        evaluate: Callable[[Model, Plan], Evaluated | None],
+        plan: EvaluationPlan,
+        evaluate: Callable[[Model, EvaluationPlan], Evaluated | None],
         quality: str | None,
         entropy: str | None,
     ) -> Frontier | None:

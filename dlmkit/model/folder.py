@@ -49,7 +49,7 @@ CODE = (".py", ".pyc", ".so", ".ipynb")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".msgpack")
 
 
-class Measured(Protocol):
+class Measurements(Protocol):
     """What was measured of a model: files by their names in its folder, and chapters and limits
     for its card."""
 
@@ -71,7 +71,7 @@ class Export:
     model: Model
     name: str
     licence: str | None = None
-    measured: Measured | None = None
+    measured: Measurements | None = None
 
     @staticmethod
     def of(

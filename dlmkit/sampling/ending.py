@@ -15,10 +15,10 @@ from dlmkit.errors import NonFiniteError
 from dlmkit.sampling.levels import Ladder
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.settle import REASON
-from dlmkit.sampling.slots import LastStep, Seat, Slots, places
+from dlmkit.sampling.slots import LastStep, RowSlots, Seat, places
 from dlmkit.sampling.snapshot import Sample
 from dlmkit.sampling.sound import is_sound
-from dlmkit.sampling.turn import Seen, Verdict
+from dlmkit.sampling.turn import RowVerdict, Seen
 
 STOPPED = "end of text"
 """Why a row ended of which a token that ends a text is settled, and all before it."""
@@ -81,7 +81,7 @@ class Ending:
     steps: int
     evaluations: Evaluations
 
-    def ended(self, slots: Slots, verdicts: Sequence[Verdict]) -> list[int]:
+    def ended(self, slots: RowSlots, verdicts: Sequence[RowVerdict]) -> list[int]:
         """The slots whose text ends with the turn that has just been taken."""
         return [
             i
@@ -90,7 +90,7 @@ class Ending:
         ]
 
     def samples(
-        self, slots: Slots, ended: Sequence[int], seen: Seen, verdicts: Sequence[Verdict]
+        self, slots: RowSlots, ended: Sequence[int], seen: Seen, verdicts: Sequence[RowVerdict]
     ) -> tuple[Sample, ...]:
         """The texts of the rows ``ended``: given positions as given, padding left out.
 
@@ -127,7 +127,9 @@ class Ending:
             samples.append(sample)
         return tuple(samples)
 
-    def _reason(self, seat: Seat, verdict: Verdict, text: Sequence[int], memory: Any) -> str | None:
+    def _reason(
+        self, seat: Seat, verdict: RowVerdict, text: Sequence[int], memory: Any
+    ) -> str | None:
         """Why a row ended: its rule, its end of text or every position being settled, or (None)
         the grid's end."""
         if seat.done == self.steps:

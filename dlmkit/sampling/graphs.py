@@ -18,7 +18,7 @@ from dlmkit import rows
 from dlmkit.core.denoise import CountingDenoise
 from dlmkit.errors import RecipeError, describe
 from dlmkit.sampling.slots import State
-from dlmkit.sampling.turn import Seen, Turn
+from dlmkit.sampling.turn import SamplingTurn, Seen
 
 WARM_UP = 3
 """Calls before a recording, in which libraries choose their kernels and allocate workspaces."""
@@ -37,14 +37,14 @@ def record(call: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
     return result, graph.replay
 
 
-class Recorded:
+class RecordedTurn:
     """``turn``, replayed. ``counters`` count the evaluations of a replay as of any other call.
 
     The first turn of a run, and those that every row ends with, are not recorded: they have
     kernels of their own and come once. Rows that have ended always step in vain.
     """
 
-    def __init__(self, turn: Turn, counters: Sequence[CountingDenoise]) -> None:
+    def __init__(self, turn: SamplingTurn, counters: Sequence[CountingDenoise]) -> None:
         self.turn, self.counters = turn, counters
         self._recordings: dict[int, _Recording] = {}
 
@@ -61,7 +61,9 @@ class Recorded:
 class _Recording:
     """A turn at one batch shape, with the memory that it reads from and writes to."""
 
-    def __init__(self, turn: Turn, state: State, counters: Sequence[CountingDenoise]) -> None:
+    def __init__(
+        self, turn: SamplingTurn, state: State, counters: Sequence[CountingDenoise]
+    ) -> None:
         self.turn, self.counters = turn, counters
         self.state = rows.clone(state)
         before = [(counter.calls, counter.rows) for counter in counters]

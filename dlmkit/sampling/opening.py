@@ -16,7 +16,7 @@ from dlmkit.noise import Noise
 from dlmkit.sampling.levels import Ladder
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import Request, template
-from dlmkit.sampling.slots import LastStep, Seat, Slots, State
+from dlmkit.sampling.slots import LastStep, RowSlots, Seat, State
 
 INITIAL, STEP = 0x1417, 0x57E9
 """Domains that keep sampling's noise apart from training's and the first x from the steps."""
@@ -34,7 +34,7 @@ class Opening:
     last: LastStep
 
     @torch.no_grad()
-    def slots(self, requests: list[Request], count: int) -> Slots:
+    def slots(self, requests: list[Request], count: int) -> RowSlots:
         """``count`` fresh slots: those of ``requests``, and idle ones after them."""
         parts, steps = self.parts, self.ladder.steps
         idle = count - len(requests)
@@ -64,7 +64,7 @@ class Opening:
         )
         live = [Seat(request, self.last.of(request)) for request in requests]
         none = Seat(requests[-1], self.last, live=False)
-        return Slots((*live, *[none] * idle), state)
+        return RowSlots((*live, *[none] * idle), state)
 
     def _memory(self, rule: ExitCriterion | None, count: int) -> Any:
         """The memory that ``rule`` has of ``count`` rows or positions that have taken no step."""

@@ -18,7 +18,7 @@ from dlmkit.core.network import Conditioning
 from dlmkit.core.sampler import Sampler
 from dlmkit.core.schedule import Level, NoiseSchedule
 from dlmkit.sampling.inference import Inference
-from dlmkit.sampling.requests import Template
+from dlmkit.sampling.requests import RowTemplate
 from dlmkit.types import Ids
 
 
@@ -64,7 +64,7 @@ class SamplingParts:
         narrow = clean.is_floating_point() and clean.dtype.itemsize < 4
         return clean.float() if narrow else clean
 
-    def known(self, clean: Tensor, asked: Template) -> Conditioning:
+    def known(self, clean: Tensor, asked: RowTemplate) -> Conditioning:
         """Conditioning on the given positions of ``clean``."""
         ones = torch.ones_like(asked.row, dtype=_level_dtype(clean))
         read = self.space.corruption.input(clean, Level(ones, torch.zeros_like(ones)))

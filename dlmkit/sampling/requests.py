@@ -65,7 +65,7 @@ def unconditional(count: int, length: int, first: int = 0) -> list[Request]:
 
 
 @dataclass(frozen=True)
-class Template:
+class RowTemplate:
     """Requests as tensors, row-first. ``ids`` is 0 where nothing is given."""
 
     row: Tensor
@@ -74,7 +74,7 @@ class Template:
     attend: Mask
 
 
-def template(requests: Iterable[Request], length: int, device: torch.device) -> Template:
+def template(requests: Iterable[Request], length: int, device: torch.device) -> RowTemplate:
     """The tensors of ``requests``, padded to ``length``. Raises UsageError if one is longer."""
     requests = list(requests)
     shape = (len(requests), length)
@@ -90,4 +90,4 @@ def template(requests: Iterable[Request], length: int, device: torch.device) -> 
         given[i, :size] = torch.tensor([token is not None for token in request.tokens])
         attend[i, :size] = True
     row = torch.tensor([request.row for request in requests], dtype=torch.int64)
-    return Template(*(part.to(device, non_blocking=True) for part in (row, ids, given, attend)))
+    return RowTemplate(*(part.to(device, non_blocking=True) for part in (row, ids, given, attend)))

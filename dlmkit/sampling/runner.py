@@ -17,15 +17,15 @@ from itertools import islice
 import torch
 
 from dlmkit.sampling.ending import Ending, Evaluations, last_step
-from dlmkit.sampling.graphs import Recorded
+from dlmkit.sampling.graphs import RecordedTurn
 from dlmkit.sampling.levels import Ladder, levels
 from dlmkit.sampling.opening import Opening
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import Request
 from dlmkit.sampling.settle import settle
-from dlmkit.sampling.slots import Slots, Width, compact, end, exact, refill
+from dlmkit.sampling.slots import RowSlots, Width, compact, end, exact, refill
 from dlmkit.sampling.snapshot import Sample, Snapshot
-from dlmkit.sampling.turn import Turn
+from dlmkit.sampling.turn import SamplingTurn
 
 
 def stream(
@@ -80,7 +80,7 @@ class _Run:
     parts: SamplingParts
     steps: int
     opening: Opening
-    advance: Turn | Recorded
+    advance: SamplingTurn | RecordedTurn
     ending: Ending
 
     @staticmethod
@@ -90,15 +90,15 @@ class _Run:
         last, asked = last_step(parts.exit, ladder)
         parts = replace(parts, exit=asked)
         evaluations = Evaluations.of(parts, steps)
-        turn = Turn(parts, ladder, evaluations.denoise)
+        turn = SamplingTurn(parts, ladder, evaluations.denoise)
         graphs = parts.inference.cuda_graphs
         counters = evaluations.network, evaluations.denoise
-        advance = Recorded(turn, counters) if graphs else turn
+        advance = RecordedTurn(turn, counters) if graphs else turn
         opening = Opening(parts, seed, length, ladder, evaluations.denoise, last)
         return _Run(parts, steps, opening, advance, Ending(parts, seed, steps, evaluations))
 
     @torch.no_grad()
-    def turn(self, slots: Slots) -> tuple[Slots, Snapshot]:
+    def turn(self, slots: RowSlots) -> tuple[RowSlots, Snapshot]:
         """One sampler step of the live rows; a text ends with the grid or where a rule says so.
 
         The device is waited for where a rule may end a text, and where texts end: once each.
@@ -108,7 +108,7 @@ class _Run:
         verdicts = seen.read()
         if seen.settles is not None and any(verdict.settles for verdict in verdicts):
             state = settle(self.parts, state, seen.settles, seen.prediction.query)
-        slots = Slots(tuple(seat.stepped() for seat in slots.seats), state)
+        slots = RowSlots(tuple(seat.stepped() for seat in slots.seats), state)
         ended = self.ending.ended(slots, verdicts)
         snapshot = Snapshot(
             row=torch.tensor([seat.request.row for seat in slots.seats]),
@@ -123,7 +123,7 @@ class _Run:
         )
         return end(slots, ended, self.steps), snapshot
 
-    def refill(self, slots: Slots, queue: Iterator[Request], width: Width) -> Slots:
+    def refill(self, slots: RowSlots, queue: Iterator[Request], width: Width) -> RowSlots:
         """Give free slots to the next requests; shrink when there are none left."""
         free = slots.free
         requests = list(islice(queue, len(free)))

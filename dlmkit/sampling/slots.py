@@ -13,7 +13,7 @@ from dlmkit import rows
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.network import Conditioning
 from dlmkit.noise import Noise
-from dlmkit.sampling.requests import Request, Template
+from dlmkit.sampling.requests import Request, RowTemplate
 from dlmkit.types import Index, Mask, Rows
 
 Width = Callable[[int, int], int]
@@ -51,7 +51,7 @@ class State:
     """
 
     position: Index
-    asked: Template
+    asked: RowTemplate
     generated: Mask
     conditioning: Conditioning
     noise: Noise
@@ -94,7 +94,7 @@ class Seat:
 
 
 @dataclass(frozen=True)
-class Slots:
+class RowSlots:
     """The state of the loop: the same slots as the host and as the device know them.
 
     A row that is not ``live`` is frozen.
@@ -119,7 +119,7 @@ def freeze(mask: Tensor, state: State, stepped: State) -> State:
     return rows.where(mask, stepped, replace(state, before=stepped.before))
 
 
-def end(slots: Slots, index: Sequence[int], steps: int) -> Slots:
+def end(slots: RowSlots, index: Sequence[int], steps: int) -> RowSlots:
     """``slots`` with the rows ``index`` ended, on a grid of ``steps`` points."""
     if not index:
         return slots
@@ -128,10 +128,10 @@ def end(slots: Slots, index: Sequence[int], steps: int) -> Slots:
         seats[i] = replace(seats[i], live=False)
     if any(seats[i].done < steps for i in index):
         state = replace(state, position=state.position.index_fill(0, places(index, slots), steps))
-    return Slots(tuple(seats), state)
+    return RowSlots(tuple(seats), state)
 
 
-def refill(slots: Slots, index: Sequence[int], fresh: Slots) -> Slots:
+def refill(slots: RowSlots, index: Sequence[int], fresh: RowSlots) -> RowSlots:
     """``slots`` with the slots ``index`` given to ``fresh``."""
     seats, where = list(slots.seats), places(index, slots)
     for i, seat in zip(index, fresh.seats, strict=True):
@@ -139,10 +139,10 @@ def refill(slots: Slots, index: Sequence[int], fresh: Slots) -> Slots:
     state = fresh.state
     if slots.state.before is not None:
         state = replace(state, before=rows.take(slots.state.before, where))
-    return Slots(tuple(seats), rows.put(slots.state, where, state))
+    return RowSlots(tuple(seats), rows.put(slots.state, where, state))
 
 
-def compact(slots: Slots, width: int) -> Slots:
+def compact(slots: RowSlots, width: int) -> RowSlots:
     """The live rows, and frozen ones up to ``width`` slots, in their order."""
     if width >= len(slots.seats):
         return slots
@@ -150,9 +150,9 @@ def compact(slots: Slots, width: int) -> Slots:
     out = set(free[len(free) - (len(slots.seats) - width) :])
     kept = [i for i in range(len(slots.seats)) if i not in out]
     seats = tuple(slots.seats[i] for i in kept)
-    return Slots(seats, rows.take(slots.state, places(kept, slots)))
+    return RowSlots(seats, rows.take(slots.state, places(kept, slots)))
 
 
-def places(index: Sequence[int], slots: Slots) -> Index:
+def places(index: Sequence[int], slots: RowSlots) -> Index:
     """The slots ``index`` as a tensor where the state is."""
     return torch.tensor(index, dtype=torch.int64).to(slots.state.x.device, non_blocking=True)

@@ -21,7 +21,7 @@ from dlmkit.sampling.sound import is_sound
 from dlmkit.types import Mask, PerRow, Rows
 
 
-class Verdict(NamedTuple):
+class RowVerdict(NamedTuple):
     """What the rules say of a row: whether the exit rule holds, whether some of its positions
     settle now, and whether none is open after that, for the rule or for the sampler."""
 
@@ -46,15 +46,15 @@ class Seen:
     settles: Mask | None
     verdicts: Tensor | None
 
-    def read(self) -> list[Verdict]:
+    def read(self) -> list[RowVerdict]:
         """The verdict on each row. Waits for the device, where there is a rule."""
         if self.verdicts is None:
-            return [Verdict(False, False, False)] * len(self.origin)
-        return [Verdict(*row) for row in self.verdicts.tolist()]
+            return [RowVerdict(False, False, False)] * len(self.origin)
+        return [RowVerdict(*row) for row in self.verdicts.tolist()]
 
 
 @dataclass(frozen=True)
-class Turn:
+class SamplingTurn:
     """What stays the same from turn to turn."""
 
     parts: SamplingParts

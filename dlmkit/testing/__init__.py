@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dlmkit.registry.lookup import Registry
-    from dlmkit.testing.suite import Outcome
+    from dlmkit.testing.suite import CheckOutcome
 
 __all__ = ["check_plugin", "checks"]
 
@@ -43,7 +43,7 @@ def checks(plugin: str) -> Callable[[Any], Any]:
     return mark
 
 
-def check_plugin(plugin: str, registry: Registry | None = None) -> list[Outcome]:
+def check_plugin(plugin: str, registry: Registry | None = None) -> list[CheckOutcome]:
     """What came of every check of ``plugin``."""
     from dlmkit.testing.suite import run
 

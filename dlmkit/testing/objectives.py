@@ -60,7 +60,7 @@ class Oracle(ScoreNetwork):
         return ()
 
 
-class Uniform(Oracle):
+class Ignorant(Oracle):
     """Knows nothing: every token is as likely as the others."""
 
     def forward(
@@ -69,7 +69,7 @@ class Uniform(Oracle):
         return self.queries.new_zeros(*x.shape[:2], self.queries.shape[1]) * self.scale
 
 
-class Reading(Oracle):
+class ReadsPrevious(Oracle):
     """Knows nothing, and answers by how large the previous prediction is."""
 
     def forward(
@@ -116,7 +116,7 @@ def mean(parts: LossParts) -> float:
 
 
 def _exercise(subject: Subject) -> Exercise:
-    objective = with_network(subject, Uniform)
+    objective = with_network(subject, Ignorant)
 
     def call(batch: Batch, draws: Draws) -> tuple[Tensor, ...]:
         parts: LossParts = objective(batch, draws)
@@ -142,7 +142,7 @@ def oracle_has_no_loss(subject: Subject) -> None:
 @check(KIND)
 def padding_does_not_count(subject: Subject) -> None:
     """What stands at padding changes neither the loss nor the count"""
-    objective = with_network(subject, Uniform)
+    objective = with_network(subject, Ignorant)
     first, other = (objective(rows, draws()) for rows in (batch(), _padding_changed(batch())))
     agree(
         (other.loss_sum, other.count),
@@ -162,7 +162,7 @@ def given_does_not_count(subject: Subject) -> None:
 @check(KIND)
 def counts_noised_positions(subject: Subject) -> None:
     """count is the number of noised positions, and per_row their mean in each row"""
-    parts = with_network(subject, Uniform)(batch(), draws())
+    parts = with_network(subject, Ignorant)(batch(), draws())
     expected = int(noised().sum())
     require(int(parts.count) == expected, f"count is {float(parts.count):g}, not {expected}")
     rows = noised().sum(dim=1)
@@ -173,7 +173,7 @@ def counts_noised_positions(subject: Subject) -> None:
 @check(KIND)
 def rows_report_detached(subject: Subject) -> None:
     """per_row, t and pdf carry no graph, and loss_sum does"""
-    parts = with_network(subject, Uniform)(batch(), draws())
+    parts = with_network(subject, Ignorant)(batch(), draws())
     require(parts.loss_sum.requires_grad, "loss_sum carries no gradient")
     for name in ("per_row", "t", "pdf"):
         require(not getattr(parts, name).requires_grad, f"{name} still carries the graph")
@@ -182,7 +182,7 @@ def rows_report_detached(subject: Subject) -> None:
 @check(KIND)
 def losses_add_up(subject: Subject) -> None:
     """The loss sum and count of a batch are those of its passes, added, however many there are"""
-    objective = with_network(subject, Reading)
+    objective = with_network(subject, ReadsPrevious)
     whole = objective(batch(), draws())
     for count in (2, ROWS):
         parts = [_part(objective, Slots(ROWS, first, count, first)) for first in range(count)]
@@ -202,7 +202,7 @@ def _part(objective: Objective, slots: Slots) -> LossParts:
 @check(KIND)
 def times_follow_the_schedule(subject: Subject) -> None:
     """t is the schedule's quantile of u, pdf its density there, unconditional the rows so"""
-    objective = with_network(subject, Uniform)
+    objective = with_network(subject, Ignorant)
     parts = objective(batch(), draws())
     agree(parts.t, objective.schedule.quantile(draws().u), "t and quantile(u)", 1e-6)
     agree(parts.pdf, objective.schedule.pdf(parts.t), "pdf and the schedule's", 1e-6)

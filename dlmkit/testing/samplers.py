@@ -70,7 +70,7 @@ def start(subject: Subject) -> Tensor:
     return x
 
 
-class Rows:
+class Walk:
     """Rows on their way: x, the sampler's state, what is fed back, and what is known."""
 
     def __init__(self, subject: Subject, sampler: Sampler, denoise: Denoise | None = None) -> None:
@@ -123,7 +123,7 @@ pure(KIND, _exercise)
 def survives_compaction(subject: Subject) -> None:
     """Rows that change places, or are left out, go on as before, its state included"""
     levels = ladder(subject)
-    stay, move = Rows(subject, subject.built), Rows(subject, subject.built)
+    stay, move = Walk(subject, subject.built), Walk(subject, subject.built)
     index = torch.tensor([5, 1, 2])
     for step, (here, there) in enumerate(pairwise(levels)):
         if step == 2:
@@ -138,7 +138,7 @@ def survives_compaction(subject: Subject) -> None:
 def survives_refill(subject: Subject) -> None:
     """A row that takes over a slot is stepped as if it had begun alone"""
     levels, slot = ladder(subject), torch.tensor([3])
-    alone, late = Rows(subject, subject.built), Rows(subject, subject.built)
+    alone, late = Walk(subject, subject.built), Walk(subject, subject.built)
     alone.value = rows.take(alone.value, slot)
     fresh = alone.value
     for step in range(2):
@@ -182,7 +182,7 @@ def ends_on_the_prediction(subject: Subject) -> None:
     """Rows whose next level is clean end on the predicted x0, whatever their neighbours do"""
     levels = ladder(subject)
     for ends in (torch.arange(ROWS) < ROWS // 2, torch.ones(ROWS, dtype=torch.bool)):
-        walk = Rows(subject, subject.built)
+        walk = Walk(subject, subject.built)
         walk.step(levels[0], levels[1], noise(0))
         target = rows.where(ends, clean(levels[1].alpha), levels[2])
         prediction = walk.step(levels[1], target, noise(1))
@@ -207,7 +207,7 @@ def hands_on_what_is_fed_back(subject: Subject) -> None:
             # a model without self-conditioning feeds back the very tensor that it was given
             return replace(prediction, feedback=copied(prediction.feedback))
 
-    walk = Rows(subject, subject.built, Watch(subject.denoise))
+    walk = Walk(subject, subject.built, Watch(subject.denoise))
     levels, before = ladder(subject), walk.value[2]
     walk.step(levels[0], levels[1], noise(0))
     require(seen and seen[0] is before, "its first evaluation does not get previous as given")
@@ -221,7 +221,7 @@ def counts_its_evaluations(subject: Subject) -> None:
     levels = ladder(subject)
     for ends in (False, True):
         counting = CountingDenoise(subject.denoise)
-        walk = Rows(subject, subject.built, counting)
+        walk = Walk(subject, subject.built, counting)
         for step in range(3):
             before = counting.rows
             there = clean(levels[0].alpha) if ends and step == 2 else levels[step + 1]
@@ -250,7 +250,7 @@ def reaches_a_point_mass(subject: Subject) -> None:
             exact = x0 if x0.shape == mean.shape else mean
             return Prediction(exact, queries[ids], lse, mean, ())
 
-    walk = Rows(subject, subject.built, Certain())
+    walk = Walk(subject, subject.built, Certain())
     levels = [*ladder(subject, 8), clean(start(subject))]
     for step, (here, there) in enumerate(pairwise(levels)):
         prediction = walk.step(here, there, noise(step))
@@ -341,7 +341,7 @@ def guidance_may_move_its_target(subject: Subject) -> None:
             prediction = inner(x, level, previous, known)
             return replace(prediction, x0_step=prediction.x0_step + 100.0)
 
-    plain, moved = Rows(subject, subject.built), Rows(subject, subject.built, Moved(inner))
+    plain, moved = Walk(subject, subject.built), Walk(subject, subject.built, Moved(inner))
     levels = ladder(subject)
     for walk in (plain, moved):
         walk.step(levels[0], levels[1], noise(0))

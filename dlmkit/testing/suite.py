@@ -84,7 +84,7 @@ def all_checks() -> dict[str, list[Check]]:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CheckOutcome:
     """What came of one check of one component (``kind/name``, or ``plugin``)."""
 
     component: str
@@ -94,7 +94,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Case:
+class CheckCase:
     """A check of a component, or of the plugin. ``expected`` is why it may fail, if it may."""
 
     component: str
@@ -102,7 +102,7 @@ class Case:
     subject: Any
     expected: str | None = None
 
-    def run(self) -> Outcome:
+    def run(self) -> CheckOutcome:
         """Run the check; nothing but an interrupt is raised."""
         state, message = self._attempt()
         if self.expected is not None and state == "failed":
@@ -110,7 +110,7 @@ class Case:
         elif self.expected is not None and state == "passed":
             state = "failed"
             message = f"it passes, but is declared an expected failure: {self.expected}"
-        return Outcome(self.component, self.check.name, state, message)
+        return CheckOutcome(self.component, self.check.name, state, message)
 
     def _attempt(self) -> tuple[State, str]:
         try:
@@ -130,7 +130,7 @@ class Case:
         return partial(_as_test, self)
 
 
-def _as_test(case: Case) -> None:
+def _as_test(case: CheckCase) -> None:
     import pytest
 
     outcome = case.run()
@@ -172,7 +172,7 @@ def isolated() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def cases(plugin: str, registry: Registry | None = None) -> list[Case]:
+def cases(plugin: str, registry: Registry | None = None) -> list[CheckCase]:
     """Every check of ``plugin`` that there is to run: of itself, then of each of its parts."""
     from dlmkit.testing.importers import Imported
     from dlmkit.testing.subject import Subject
@@ -181,7 +181,7 @@ def cases(plugin: str, registry: Registry | None = None) -> list[Case]:
     known = all_checks()
     _prepare_accelerator()
     loaded = _plugin(plugin, registry)
-    chosen = [Case("plugin", check, (loaded, registry)) for check in known[PLUGIN]]
+    chosen = [CheckCase("plugin", check, (loaded, registry)) for check in known[PLUGIN]]
     if loaded.state != "ok":
         return chosen[:1]
     for entry in registry.components():
@@ -191,13 +191,15 @@ def cases(plugin: str, registry: Registry | None = None) -> list[Case]:
         subject = Subject(registry, entry)
         expected = component.expected_failures
         chosen += [
-            Case(f"{component.kind}/{component.name}", check, subject, expected.get(check.name))
+            CheckCase(
+                f"{component.kind}/{component.name}", check, subject, expected.get(check.name)
+            )
             for check in (*known[EVERY], *known[component.kind])
         ]
     for importer in loaded.importers:
         about, reasons = Imported(registry, loaded, importer), importer.expected_failures
         chosen += [
-            Case(f"{IMPORTER}/{importer.name}", check, about, reasons.get(check.name))
+            CheckCase(f"{IMPORTER}/{importer.name}", check, about, reasons.get(check.name))
             for check in known[IMPORTER]
         ]
     return chosen
@@ -220,11 +222,11 @@ def _plugin(name: str, registry: Registry) -> Loaded:
     return next((plugin for plugin in claimants if plugin.state == "ok"), claimants[0])
 
 
-def run(plugin: str, registry: Registry | None = None) -> list[Outcome]:
+def run(plugin: str, registry: Registry | None = None) -> list[CheckOutcome]:
     """The outcomes of :func:`cases`. If no check ran at all, that is one failure."""
     outcomes = [case.run() for case in cases(plugin, registry)]
     if all(outcome.outcome == "skipped" for outcome in outcomes):
-        outcomes.append(Outcome("plugin", "checks-ran", "failed", "no check ran at all"))
+        outcomes.append(CheckOutcome("plugin", "checks-ran", "failed", "no check ran at all"))
     return outcomes
 
 

@@ -42,7 +42,7 @@ def drawn(source: str | Path | Iterable[StepRecord]) -> Figure:
     return curves(records)
 
 
-class Curves:
+class CurvesPicture:
     """Draws curves.png from metrics.jsonl when the run ends, if it was ever validated."""
 
     def __init__(self, folder: RunFolder, say: Callable[[str], None]) -> None:

@@ -22,7 +22,7 @@ _AHEAD = 8  # steps, so that text which is tokenised in bursts is smoothed
 
 
 @dataclass(frozen=True)
-class Rows:
+class FeedRows:
     """One step's rows of this process, and the stream's state after they were read."""
 
     step: int
@@ -35,11 +35,11 @@ class Feed:
 
     def __init__(self, stream: Stream, slots: Index, steps: range, pin: bool) -> None:
         self.stream, self.slots, self.steps, self.pin = stream, slots, steps, pin
-        self._ready: queue.Queue[Rows | BaseException] = queue.Queue(maxsize=_AHEAD)
+        self._ready: queue.Queue[FeedRows | BaseException] = queue.Queue(maxsize=_AHEAD)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="dlmkit-feed", daemon=True)
 
-    def next(self, stop: Callable[[], bool]) -> Rows | None:
+    def next(self, stop: Callable[[], bool]) -> FeedRows | None:
         """The next step's rows, or None if ``stop()`` holds first. Raises what reading raised."""
         while not stop():
             try:
@@ -51,7 +51,7 @@ class Feed:
             return item
         return None
 
-    def attempt(self, stop: Callable[[], bool]) -> tuple[Rows | None, Exception | None]:
+    def attempt(self, stop: Callable[[], bool]) -> tuple[FeedRows | None, Exception | None]:
         """:meth:`next`, or what it raised."""
         try:
             return self.next(stop), None
@@ -66,13 +66,13 @@ class Feed:
         except BaseException as error:
             self._put(error)
 
-    def _read(self, step: int) -> Rows:
+    def _read(self, step: int) -> FeedRows:
         batch = self.stream.read(step, self.slots)
         if self.pin:
             batch = row_first.each(batch, lambda tensor: tensor.pin_memory())
-        return Rows(step, batch, self.stream.state())
+        return FeedRows(step, batch, self.stream.state())
 
-    def _put(self, item: Rows | BaseException) -> bool:
+    def _put(self, item: FeedRows | BaseException) -> bool:
         while not self._closed.is_set():
             try:
                 self._ready.put(item, timeout=_POLL)

@@ -17,7 +17,7 @@ from dlmkit.registry.lookup import Registry
 from dlmkit.training.base import start_from
 from dlmkit.training.checkpoint import set_aside, step_of, sweep
 from dlmkit.training.console import Display
-from dlmkit.training.curves import Curves
+from dlmkit.training.curves import CurvesPicture
 from dlmkit.training.draws import micro_batches
 from dlmkit.training.environment import changed, environment
 from dlmkit.training.evaluate import Evaluator
@@ -117,7 +117,11 @@ class Launch:
         prepare_units(assembly.network, self.config.train, self.world.device)
         if self.world.first:
             self.open(start, assembly, progress)
-            consumers += [MetricsFile(start.run), Curves(start.run, self.display.say), *trackers]
+            consumers += [
+                MetricsFile(start.run),
+                CurvesPicture(start.run, self.display.say),
+                *trackers,
+            ]
             for tracker in trackers:
                 recipe = self.config.model_dump(mode="json", by_alias=True)
                 tracker.open(start.run.path, recipe)

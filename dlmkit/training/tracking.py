@@ -56,7 +56,7 @@ class Guarded:
 
 
 @dataclass
-class Window:
+class StepWindow:
     """Steps since the last train record, and the totals of the run; JSON in, JSON out."""
 
     steps: int = 0
@@ -109,7 +109,7 @@ class Progress:
     kinds of record that are still to be made at the current step. ``processes`` trained it.
     """
 
-    window: Window = field(default_factory=Window)
+    window: StepWindow = field(default_factory=StepWindow)
     best: tuple[int, float] | None = None
     pending: tuple[str, ...] = ()
     processes: int = 1

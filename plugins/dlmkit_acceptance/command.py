@@ -80,9 +80,9 @@ def measure(
     from dlmkit.report import png
     from dlmkit.training.memory import keep_freed
     from dlmkit_acceptance import document as acceptance
-    from dlmkit_acceptance.measure import Acceptance, Plan
+    from dlmkit_acceptance.measure import Acceptance, AcceptancePlan
 
-    plan = Plan(
+    plan = AcceptancePlan(
         judge,
         encoder,
         tuple(pieces or ()),

@@ -44,7 +44,7 @@ from dlmkit_acceptance import infilling
 from dlmkit_acceptance.command import SHOWN
 from dlmkit_acceptance.document import LANGUAGE_MODEL, QUALITY, Point
 from dlmkit_acceptance.ngram_texts import NgramSampler
-from dlmkit_text.configs import Tokens
+from dlmkit_text.configs import TextTokens
 from dlmkit_text.pieces import train
 from dlmkit_text.symbols import Cut, cutter
 
@@ -59,7 +59,7 @@ LARGEST = 4096
 
 
 @dataclass(frozen=True)
-class Plan:
+class AcceptancePlan:
     """How much is measured, and by whom."""
 
     judge: str | None
@@ -73,7 +73,7 @@ class Plan:
     batch_size: int | None
     seed: int
 
-    def little(self) -> Plan:
+    def little(self) -> AcceptancePlan:
         """So little that it says nothing."""
         few = {"rows": 16, "texts": SHOWN, "infilled": 16, "temperatures": (0.8, 1.0)}
         return replace(self, **few, softmax=(0.8, 1.0))  # type: ignore[arg-type]
@@ -84,7 +84,7 @@ class Acceptance:
     """A model with all that it is measured by; ``say`` is told what is under way."""
 
     name: str
-    plan: Plan
+    plan: AcceptancePlan
     model: Model
     frequencies: Frequencies
     gauges: Sequence[Gauge]
@@ -94,7 +94,7 @@ class Acceptance:
     @staticmethod
     def of(
         reference: str,
-        plan: Plan,
+        plan: AcceptancePlan,
         overrides: Sequence[str],
         device: str,
         say: Callable[[str], object],
@@ -221,7 +221,7 @@ class Acceptance:
         cuts: dict[str, Cut] = {"": cutter("tokens", self.data.tokenizer)}
         for size in self.plan.pieces:
             self.say(f"learning {size:,} pieces")
-            options = Tokens(kind="pieces", size=size, lowercase=False, fold=False)
+            options = TextTokens(kind="pieces", size=size, lowercase=False, fold=False)
             learned = Tokenizer(train(texts, options))
             cuts[f" of {size:,} pieces"] = cutter("tokens", learned)
         tokens = sum(len(cuts[""](text)) for text in self.data.texts("validation"))

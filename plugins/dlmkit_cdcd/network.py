@@ -33,7 +33,7 @@ class Modulated(nn.Module):
         return torch.addcmul(shift, F.layer_norm(h, (self.width,)), 1.0 + scale)
 
 
-class Block(nn.Module):
+class PreNormBlock(nn.Module):
     """Self-attention and feed-forward, each behind a modulated norm."""
 
     def __init__(self, config: configs.Transformer, attention: Attention) -> None:
@@ -89,7 +89,7 @@ class Transformer(Incremental):
         self.reads_level = config.level
         self.inputs = nn.Linear(3 * space.dim + 1, config.width)
         self.time = TimeFeatures(config.time_features, config.time_bandwidth)
-        self.blocks = nn.ModuleList(Block(config, attention) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(PreNormBlock(config, attention) for _ in range(config.blocks))
         self.norm = Modulated(config.width, config.time_features)
         self.query = nn.Linear(config.width, space.query_dim, bias=False)
         nn.init.zeros_(self.query.weight)
@@ -110,7 +110,7 @@ class Transformer(Incremental):
 
     def memory(self, count: int, length: int) -> Tensor:
         first = self.blocks[0]
-        assert isinstance(first, Block)
+        assert isinstance(first, PreNormBlock)
         width, heads = self.query.in_features, first.heads
         shape = (count, len(self.blocks), 2, length, heads, width // heads)
         return self.query.weight.new_zeros(shape)
@@ -131,5 +131,5 @@ class Transformer(Incremental):
 
     def dense_layers(self) -> Sequence[nn.Linear]:
         """Without the modulations, which read one vector a row."""
-        blocks = [block for block in self.blocks if isinstance(block, Block)]
+        blocks = [block for block in self.blocks if isinstance(block, PreNormBlock)]
         return [layer for block in blocks for layer in block.dense()]

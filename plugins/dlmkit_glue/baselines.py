@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dlmkit_glue.data import Example, Rows
+from dlmkit_glue.data import Example, TaskRows
 from dlmkit_glue.metrics import Predictions, labels
 from dlmkit_glue.tasks import Task
 
 
-def tfidf(task: Task, rows: Rows, train: Sequence[Example], seed: int) -> Predictions:
+def tfidf(task: Task, rows: TaskRows, train: Sequence[Example], seed: int) -> Predictions:
     """Words and pairs of words by TF-IDF; logistic regression, or ridge regression of numbers.
 
     The texts of a pair are joined. Where nothing can be learned (one label, or no word occurs
@@ -36,7 +36,7 @@ def tfidf(task: Task, rows: Rows, train: Sequence[Example], seed: int) -> Predic
     }
 
 
-def majority(task: Task, rows: Rows, train: Sequence[Example], seed: int) -> Predictions:
+def majority(task: Task, rows: TaskRows, train: Sequence[Example], seed: int) -> Predictions:
     """The most frequent label of ``train`` (the mean of numbers), whatever the text."""
     truth = labels(train)
     classes, counts = np.unique(truth, return_counts=True)

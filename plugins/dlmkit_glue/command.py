@@ -97,7 +97,7 @@ def glue(
     from dlmkit.training.memory import keep_freed
     from dlmkit_glue import data as rows_of
     from dlmkit_glue.metrics import require
-    from dlmkit_glue.run import Settings, check, run
+    from dlmkit_glue.run import TuningSettings, check, run
     from dlmkit_glue.source import Source, temporary
     from dlmkit_glue.tasks import task as named
 
@@ -109,7 +109,7 @@ def glue(
     require()
     keep_freed()
     rate = RATES[way] if learning_rate is None else learning_rate
-    settings = Settings(way.value, seeds, max_train, epochs, batch_size, rate, noise, steps)
+    settings = TuningSettings(way.value, seeds, max_train, epochs, batch_size, rate, noise, steps)
     set_ = [*short.overrides(exit=exit), *(overrides or ())]
     rows = rows_of.load(chosen, data)
     place = devices.choose(device)

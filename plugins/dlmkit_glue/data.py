@@ -28,7 +28,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Rows:
+class TaskRows:
     """The rows of a task by split, and where they came from."""
 
     source: str
@@ -36,14 +36,14 @@ class Rows:
     validation: Mapping[str, Sequence[Example]]
 
 
-def load(task: Task, folder: Path | None) -> Rows:
+def load(task: Task, folder: Path | None) -> TaskRows:
     """The rows of ``task`` from ``folder``/TASK/SPLIT.jsonl, or from the hub without one.
 
     Raises DataError where something is missing or is not what the task's columns say.
     """
     read = _from_hub(task) if folder is None else _from_folder(task, folder)
     validation = {split: read[split] for split in task.splits}
-    return Rows(HUB if folder is None else str(folder / task.name), read[TRAIN], validation)
+    return TaskRows(HUB if folder is None else str(folder / task.name), read[TRAIN], validation)
 
 
 def subsample(rows: Sequence[Example], most: int | None, seed: int) -> Sequence[Example]:

@@ -19,7 +19,7 @@ from dlmkit.training.loop import Learner, train
 from dlmkit.training.parallel import Single
 from dlmkit_glue import baselines, head, infill, metrics
 from dlmkit_glue.compare import compared, summary
-from dlmkit_glue.data import Example, Rows, subsample
+from dlmkit_glue.data import Example, TaskRows, subsample
 from dlmkit_glue.encode import Encoder, Epochs
 from dlmkit_glue.metrics import Predictions
 from dlmkit_glue.source import Source
@@ -32,7 +32,7 @@ SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class Settings:
+class TuningSettings:
     """How systems are fine-tuned; both kinds of start alike.
 
     ``way`` is head or infill. ``noise`` (sigma / alpha; 0: the text is given) is the head's,
@@ -60,7 +60,9 @@ class Finetuned:
 Say = Callable[[str], None]
 
 
-def run(task: Task, rows: Rows, source: Source, settings: Settings, say: Say) -> dict[str, Any]:
+def run(
+    task: Task, rows: TaskRows, source: Source, settings: TuningSettings, say: Say
+) -> dict[str, Any]:
     """The record: every system's figures, the difference that pretraining makes, and how."""
     truth = {split: metrics.labels(part) for split, part in rows.validation.items()}
     said: dict[str, list[Predictions]] = {s: [] for s in (PRETRAINED, RANDOM, TFIDF, MAJORITY)}
@@ -125,7 +127,7 @@ class _Encoded:
     pad: int
 
     @staticmethod
-    def of(task: Task, rows: Rows, source: Source, settings: Settings) -> _Encoded:
+    def of(task: Task, rows: TaskRows, source: Source, settings: TuningSettings) -> _Encoded:
         """Training rows are encoded once, those that some seed draws."""
         tokenizer = source.tokenizer
         verbaliser = infill.Verbaliser.of(task, tokenizer) if settings.way == "infill" else None
@@ -150,7 +152,7 @@ class _Tuning:
     rows ``chosen`` for it."""
 
     task: Task
-    settings: Settings
+    settings: TuningSettings
     encoded: _Encoded
     chosen: Sequence[Example]
     assembly: Assembly
@@ -234,7 +236,7 @@ def _words(scores: Mapping[str, float | None]) -> str:
     return ", ".join(f"{k} {'-' if v is None else f'{v:.3f}'}" for k, v in scores.items())
 
 
-def check(settings: Settings, source: Source) -> None:
+def check(settings: TuningSettings, source: Source) -> None:
     """Raise UsageError for a noise level that the model's schedule does not reach."""
     schedule = source.build(False, 0).schedule
     times = torch.tensor([schedule.t_min, schedule.t_max], device=devices.of(schedule))

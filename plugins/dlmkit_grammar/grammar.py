@@ -15,7 +15,7 @@ STOP = "."
 
 
 @dataclass(frozen=True)
-class Slot:
+class WordSlot:
     """One word of a pattern. ``forms`` are the words that fit when agreement is ignored."""
 
     probabilities: Mapping[str, float]
@@ -27,20 +27,20 @@ class Slot:
         return -sum(p * math.log(p) for p in self.probabilities.values())
 
 
-def word(text: str) -> Slot:
+def word(text: str) -> WordSlot:
     """A fixed word."""
-    return Slot({text: 1.0}, frozenset({text}))
+    return WordSlot({text: 1.0}, frozenset({text}))
 
 
-def agreeing(text: str, forms: Iterable[str]) -> Slot:
+def agreeing(text: str, forms: Iterable[str]) -> WordSlot:
     """The word that agrees with the subject, out of ``forms``."""
-    return Slot({text: 1.0}, frozenset(forms))
+    return WordSlot({text: 1.0}, frozenset(forms))
 
 
-def choice(weights: Mapping[str, float]) -> Slot:
+def choice(weights: Mapping[str, float]) -> WordSlot:
     """One of several words, with probabilities proportional to ``weights``."""
     total = sum(weights.values())
-    return Slot({text: w / total for text, w in weights.items()}, frozenset(weights))
+    return WordSlot({text: w / total for text, w in weights.items()}, frozenset(weights))
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Pattern:
 
     template: str
     weight: float
-    slots: tuple[Slot, ...]
+    slots: tuple[WordSlot, ...]
     chance: float
 
     def fits(self, words: Sequence[str]) -> bool:

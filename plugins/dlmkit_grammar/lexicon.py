@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from dlmkit_grammar.grammar import STOP, Grammar, Pattern, Slot, agreeing, choice, word
+from dlmkit_grammar.grammar import STOP, Grammar, Pattern, WordSlot, agreeing, choice, word
 
 WOMEN = "ada bella clara dora elena freya greta helga ines judith"
 MEN = "albert boris carlos dmitri edgar felix gustav hugo ivan jonas"
@@ -49,12 +49,12 @@ def falling(words: str, share: float = 1.0) -> dict[str, float]:
     return {text: share * weight / total for text, weight in weights.items()}
 
 
-def one_of(words: str) -> Slot:
+def one_of(words: str) -> WordSlot:
     """A word of a class; the first ones are the most frequent."""
     return choice(falling(words))
 
 
-def noun_phrases(category: str) -> Iterator[tuple[float, tuple[Slot, ...]]]:
+def noun_phrases(category: str) -> Iterator[tuple[float, tuple[WordSlot, ...]]]:
     """(probability, slots) of the ways to name a subject of ``category``."""
     noun = one_of(NOUNS[category])
     if category in ("she", "he"):
@@ -64,42 +64,52 @@ def noun_phrases(category: str) -> Iterator[tuple[float, tuple[Slot, ...]]]:
         yield ADJECTIVE_SHARE, (word("the"), one_of(ADJECTIVES), noun)
 
 
-def _agree(category: str, forms: Mapping[str, str]) -> Slot:
+def _agree(category: str, forms: Mapping[str, str]) -> WordSlot:
     return agreeing(forms[category], forms.values())
 
 
-def _pronoun(category: str) -> Slot:
+def _pronoun(category: str) -> WordSlot:
     return agreeing(category, CATEGORIES)
 
 
-def _while(category: str, subject: tuple[Slot, ...]) -> Iterator[tuple[float, tuple[Slot, ...]]]:
+def _while(
+    category: str, subject: tuple[WordSlot, ...]
+) -> Iterator[tuple[float, tuple[WordSlot, ...]]]:
     clause = (word("while"), *subject, one_of(HAPPENED), word(","))
     yield 1.0, (*clause, _pronoun(category), one_of(DID), word("the"), one_of(THINGS))
 
 
-def _because(category: str, subject: tuple[Slot, ...]) -> Iterator[tuple[float, tuple[Slot, ...]]]:
+def _because(
+    category: str, subject: tuple[WordSlot, ...]
+) -> Iterator[tuple[float, tuple[WordSlot, ...]]]:
     clause = (*subject, one_of(DID), word("the"), one_of(THINGS), word("because"))
     yield 1.0, (*clause, _pronoun(category), _agree(category, BE), one_of(FEELINGS))
 
 
-def _gift(category: str, subject: tuple[Slot, ...]) -> Iterator[tuple[float, tuple[Slot, ...]]]:
+def _gift(
+    category: str, subject: tuple[WordSlot, ...]
+) -> Iterator[tuple[float, tuple[WordSlot, ...]]]:
     gift = (*subject, one_of(GAVE), _agree(category, POSSESSIVES), one_of(THINGS), word("to"))
     named = choice(falling(WOMEN, 0.5) | falling(MEN, 0.5))
     yield NAMED_SHARE, (*gift, named)
     yield 1.0 - NAMED_SHARE, (*gift, word("the"), _someone())
 
 
-def _beside(category: str, subject: tuple[Slot, ...]) -> Iterator[tuple[float, tuple[Slot, ...]]]:
+def _beside(
+    category: str, subject: tuple[WordSlot, ...]
+) -> Iterator[tuple[float, tuple[WordSlot, ...]]]:
     place = (*subject, one_of(NEAR), word("the"), _someone())
     yield 1.0, (*place, _agree(category, BE), one_of(FEELINGS))
 
 
-def _self(category: str, subject: tuple[Slot, ...]) -> Iterator[tuple[float, tuple[Slot, ...]]]:
+def _self(
+    category: str, subject: tuple[WordSlot, ...]
+) -> Iterator[tuple[float, tuple[WordSlot, ...]]]:
     act = (word("at"), one_of(TIMES), *subject, one_of(SELF_VERBS))
     yield 1.0, (*act, _agree(category, REFLEXIVES), word("in"), word("the"), one_of(PLACES))
 
 
-def _someone() -> Slot:
+def _someone() -> WordSlot:
     """Somebody else, whose number says nothing about the subject's."""
     return choice(falling(ANIMALS, 0.5) | falling(GROUPS, 0.5))
 

@@ -27,7 +27,7 @@ class Asked(NamedTuple):
     memory: Any
 
 
-class Rule(ABC):
+class CacheRule(ABC):
     """Says what of each row is computed at a call. Pure: what it remembers is row-first."""
 
     exact: bool = False
@@ -42,7 +42,7 @@ class Rule(ABC):
         """What to compute of rows of which ``masked`` is left to write of ``generated``."""
 
 
-class Finished(Rule):
+class Finished(CacheRule):
     """Computes the first block that has a mask, and the one before it (BD3-LM, 2503.09573).
 
     That one is finished since the last call, or was: its keys and values are computed again, from
@@ -67,7 +67,7 @@ class Finished(Rule):
         return Asked(positions, first > memory, now)
 
 
-class Windowed(Rule):
+class Windowed(CacheRule):
     """Computes the window and, unless ``dual``, what stands behind it; a whole row at a window's
     first step. The memory is where the window begins."""
 
@@ -89,7 +89,7 @@ class _Settled(NamedTuple):
     age: Index
 
 
-class Delayed(Rule):
+class Delayed(CacheRule):
     """Computes what is masked or has been written since the last call, and at every
     ``refresh``-th call the whole row."""
 
@@ -104,7 +104,7 @@ class Delayed(Rule):
         return Asked(masked | ~memory.tokens, memory.age == 0, now)
 
 
-def rule_of(cache: Cache, block: int | None) -> Rule:
+def rule_of(cache: Cache, block: int | None) -> CacheRule:
     """What ``cache`` asks of a network with blocks of ``block`` positions, if it has any."""
     if cache.kind == "exact":
         assert block
@@ -115,7 +115,7 @@ def rule_of(cache: Cache, block: int | None) -> Rule:
     return Windowed(cache.window, cache.kind == "dual")
 
 
-class Kept(NamedTuple):
+class CacheMemory(NamedTuple):
     """Of each row, keys and values, and the memory of the rule."""
 
     memory: Tensor
@@ -131,12 +131,12 @@ class CachedDenoise(MaskedDenoise):
 
     network: Incremental
 
-    def __init__(self, space: TokenSpace, network: Incremental, rule: Rule) -> None:
+    def __init__(self, space: TokenSpace, network: Incremental, rule: CacheRule) -> None:
         super().__init__(space, network)
         self.rule = rule
 
     def start(self, x: Tensor) -> Any:
-        return Kept(self.network.memory(*x.shape), self.rule.start(x))
+        return CacheMemory(self.network.memory(*x.shape), self.rule.start(x))
 
     def __call__(
         self, x: Tensor, level: Level, previous: Any, conditioning: Conditioning
@@ -156,7 +156,7 @@ class CachedDenoise(MaskedDenoise):
                 at, part, extended = self._part(*asked)
                 memory = extended if len(index) == len(x) else rows.put(memory, index, extended)
                 parts.append(((index[:, None], at), part))
-        return self._together(x, parts, Kept(memory, rule))
+        return self._together(x, parts, CacheMemory(memory, rule))
 
     def _part(
         self, x: Ids, conditioning: Conditioning, asked: Mask, memory: Tensor
@@ -175,7 +175,7 @@ class CachedDenoise(MaskedDenoise):
         return at, self.carried(ids, self.possible(query), ()), memory
 
     def _together(
-        self, x: Ids, parts: list[tuple[tuple[Tensor, Tensor], Prediction]], kept: Kept
+        self, x: Ids, parts: list[tuple[tuple[Tensor, Tensor], Prediction]], kept: CacheMemory
     ) -> Prediction:
         """One prediction of whole rows: tokens that are written are certain."""
         like = parts[0][1]

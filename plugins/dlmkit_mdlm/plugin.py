@@ -48,7 +48,7 @@ def register_components() -> Sequence[Component]:
             name="unmasking",
             summary="masked tokens are uncovered at random, drawn in float64; the rest stay",
             config=configs.Unmasking,
-            target="dlmkit_mdlm.sampler:Ancestral",
+            target="dlmkit_mdlm.sampler:UnmaskingSampler",
             requires=MASKED,
         ),
     ]

@@ -20,7 +20,7 @@ from dlmkit_mdlm import configs
 UNCOVER, TOKEN = range(2)
 
 
-class Ancestral(Sampler):
+class UnmaskingSampler(Sampler):
     """A masked token is uncovered with the chance 1 - m_next / m_here, m the masked share.
 
     What it becomes is drawn from the prediction; what is uncovered never changes. With ``window``

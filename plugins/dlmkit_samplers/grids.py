@@ -40,7 +40,7 @@ def by_ratio(
     return pinned(schedule.inverse(ratios), schedule)
 
 
-class Warped(Grid):
+class WarpedGrid(Grid):
     """Equal shares of the schedule's training draws between neighbours (CDCD's time warping)."""
 
     def points(self, schedule: NoiseSchedule, n: int) -> Points:

@@ -55,7 +55,7 @@ def register_components() -> Sequence[Component]:
              {"example": {"path": str(PROFILE)}}),
             ("arctan", Nothing, "grids:Arctan",
              "uniform in the arctangent of the noise-to-signal ratio (Align Your Steps)"),
-            ("warped", Nothing, "grids:Warped",
+            ("warped", Nothing, "grids:WarpedGrid",
              "uniform in the CDF of the schedule's own training times"),
             ("linear", Nothing, "grids:Linear", "uniform in time"),
             ("log-uniform", Nothing, "grids:LogUniform",

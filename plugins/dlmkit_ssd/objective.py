@@ -16,7 +16,7 @@ BLOCK = 2
 """What a row's draw of its block is forked by: ssd drops no conditioning."""
 
 
-class CrossEntropy(RecipeObjective):
+class BlockCrossEntropy(RecipeObjective):
     """Cross-entropy at noised positions, all noise levels alike.
 
     With blocks, a row ends after one of its blocks, drawn uniformly, and all before that block

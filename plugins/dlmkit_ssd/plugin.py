@@ -38,7 +38,7 @@ def register_components() -> Sequence[Component]:
             name="block-cross-entropy",
             summary="cross-entropy of noised tokens, in whole rows or block after block",
             config=configs.CrossEntropy,
-            target="dlmkit_ssd.objective:CrossEntropy",
+            target="dlmkit_ssd.objective:BlockCrossEntropy",
             provides=frozenset({"cross-entropy"}),
             requires=SIMPLEX,
         ),

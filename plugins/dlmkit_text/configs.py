@@ -15,7 +15,7 @@ _NORMALISED = ("characters", "pieces")
 _NORMALISED_DEFAULTS: Mapping[str, Any] = {"lowercase": True, "fold": True, "rare": 1e-5}
 
 
-class Tokens(Config):
+class TextTokens(Config):
     """How text becomes ids."""
 
     kind: Literal["characters", "pieces", "bytes", "pretrained"] = Field(
@@ -84,7 +84,7 @@ class Tokens(Config):
 class Source(Config):
     """What every text source shares."""
 
-    tokenizer: Tokens = Field(Tokens(), description="how text becomes ids")
+    tokenizer: TextTokens = Field(TextTokens(), description="how text becomes ids")
     validation: float = Field(
         0.05, gt=0.0, lt=1.0, description="share of the documents held out, chosen by their hash"
     )
@@ -100,7 +100,9 @@ class Source(Config):
 class Sharded(Source):
     """What sources share that may be too large to hold in memory."""
 
-    tokenizer: Tokens = Field(Tokens(kind="bytes", size=32_000), description="how text becomes ids")
+    tokenizer: TextTokens = Field(
+        TextTokens(kind="bytes", size=32_000), description="how text becomes ids"
+    )
     mode: Literal["prepared", "stream"] = Field(
         "stream",
         description="tokenise everything once to disk before training; or while training",

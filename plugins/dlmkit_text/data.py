@@ -19,7 +19,7 @@ from dlmkit_text.configs import C4, Dataset, KingJames, Reviews, Sharded, Source
 from dlmkit_text.hub import HubShards
 from dlmkit_text.layout import Layout
 from dlmkit_text.prepared import PreparedStream, Table, tables
-from dlmkit_text.shards import Listed, Shards, hold_out, json_shards
+from dlmkit_text.shards import Listed, TextShards, hold_out, json_shards
 from dlmkit_text.stream import Deal, LaneStream
 
 SPLITS = ("train", "validation")
@@ -32,7 +32,7 @@ class Sourced(Data):
     """Text in shards, rows of which are packed or padded. The base of two ways to read it."""
 
     def __init__(
-        self, train: Shards, validation: Shards, options: Source, context: BuildContext
+        self, train: TextShards, validation: TextShards, options: Source, context: BuildContext
     ) -> None:
         self.train, self.held_out = train, validation
         self.layout = Layout(context.length, options.rows == "padded", options.long == "split")
@@ -64,8 +64,8 @@ class Prepared(Sourced):
 
     def __init__(
         self,
-        train: Shards,
-        validation: Shards,
+        train: TextShards,
+        validation: TextShards,
         options: Source,
         context: BuildContext,
         documents: int | None = None,
@@ -106,7 +106,7 @@ class Streamed(Sourced):
     """Tokenised while training reads it. Validation rows are the first of the held-out text."""
 
     def __init__(
-        self, train: Shards, validation: Shards, options: Sharded, context: BuildContext
+        self, train: TextShards, validation: TextShards, options: Sharded, context: BuildContext
     ) -> None:
         super().__init__(train, validation, options, context)
         self.options = options
@@ -151,8 +151,8 @@ def text(config: TextFiles, context: BuildContext) -> Data:
 
 def c4(config: C4, context: BuildContext) -> Data:
     """C4, of the hub or of a folder."""
-    train: Shards
-    held_out: Shards | None
+    train: TextShards
+    held_out: TextShards | None
     if config.path is None:
         train, held_out = (
             HubShards("allenai/c4", config.config, split, "text", config.revision)
@@ -181,7 +181,7 @@ def _listed(
 
 
 def _sharded(
-    train: Shards, held_out: Shards | None, options: Sharded, context: BuildContext
+    train: TextShards, held_out: TextShards | None, options: Sharded, context: BuildContext
 ) -> Prepared | Streamed:
     if held_out is None:
         train, held_out = hold_out(train, options.validation)

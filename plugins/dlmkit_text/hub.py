@@ -15,7 +15,7 @@ from typing import Any
 
 from dlmkit import folders
 from dlmkit.errors import DataError
-from dlmkit_text.shards import Shards, fingerprint
+from dlmkit_text.shards import TextShards, fingerprint
 
 _BUILDERS = {
     ".json": "json",
@@ -27,7 +27,7 @@ _BUILDERS = {
 }
 
 
-class HubShards(Shards):
+class HubShards(TextShards):
     """One column of one split of a dataset, which is opened when it is first read."""
 
     def __init__(

@@ -59,7 +59,7 @@ class NgramJudgeMetric(CutMetric[NgramJudge, Floats]):
 
 
 @dataclass(frozen=True)
-class Grams:
+class PooledGrams:
     """Pooled 1- and 4-grams, and of each text how many whole words it has, and known ones."""
 
     ones: Pool
@@ -67,7 +67,7 @@ class Grams:
     words: Sequence[tuple[int, int]]
 
 
-class NgramEntropyMetric(CutMetric[NgramEntropy, Grams]):
+class NgramEntropyMetric(CutMetric[NgramEntropy, PooledGrams]):
     """How varied texts are, and how many of their words exist.
 
     Both entropies grow with the amount of text: compare equal amounts only.
@@ -78,15 +78,15 @@ class NgramEntropyMetric(CutMetric[NgramEntropy, Grams]):
         super().fit(data)
         self.known = {word for text in data.texts("train") for word in words(text)}
 
-    def table(self, texts: Sequence[str]) -> Grams:
+    def table(self, texts: Sequence[str]) -> PooledGrams:
         rows = [self.cut(text) for text in texts]
-        return Grams(Pool(rows, 1), Pool(rows, 4), [self._words(text) for text in texts])
+        return PooledGrams(Pool(rows, 1), Pool(rows, 4), [self._words(text) for text in texts])
 
     def _words(self, text: str) -> tuple[int, int]:
         inner = [word for word in words(text)[1:-1] if word[0].isalpha()]
         return len(inner), sum(word in self.known for word in inner)
 
-    def numbers(self, table: Grams, chosen: Sequence[int]) -> dict[str, float]:
+    def numbers(self, table: PooledGrams, chosen: Sequence[int]) -> dict[str, float]:
         """These; some miss for empty texts.
 
         entropy_1, entropy_4  entropy of the pooled 1- and 4-grams, in nats

@@ -18,7 +18,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, tra
 
 from dlmkit.core.tokenizer import PAD, UNKNOWN, Tokenizer
 from dlmkit.errors import DataError
-from dlmkit_text.configs import Tokens
+from dlmkit_text.configs import TextTokens
 
 SEPARATOR = "\n"
 LONGEST = 64
@@ -37,7 +37,7 @@ _PLAIN = {
 }
 
 
-def normaliser(options: Tokens) -> normalizers.Normalizer:
+def normaliser(options: TextTokens) -> normalizers.Normalizer:
     """The normalisation that is saved with the tokenizer: ``decode(encode(x))`` equals it.
 
     Runs of whitespace become one space, or one newline where they hold one.
@@ -80,7 +80,7 @@ def restrict(documents: Iterable[str], keep: set[str]) -> list[str]:
     return [line for line in lines if line]
 
 
-def train(documents: Sequence[str], options: Tokens) -> tokenizers.Tokenizer:
+def train(documents: Sequence[str], options: TextTokens) -> tokenizers.Tokenizer:
     """A tokenizer of the characters of ``documents``, or of ``options.size`` pieces of them.
 
     Raises DataError if the characters alone are more than that.
@@ -100,7 +100,7 @@ def train(documents: Sequence[str], options: Tokens) -> tokenizers.Tokenizer:
 
 
 def _segmenter(
-    pieces: Sequence[str], counts: Mapping[str, int], options: Tokens
+    pieces: Sequence[str], counts: Mapping[str, int], options: TextTokens
 ) -> tokenizers.Tokenizer:
     """The tokenizer that cuts a word into its most probable ``pieces`` by their ``counts``."""
     total = max(sum(counts.values()), 1)
@@ -109,7 +109,7 @@ def _segmenter(
     return _pipeline(models.Unigram(scored, unknown, byte_fallback=False), options)
 
 
-def _pipeline(model: models.Model, options: Tokens) -> tokenizers.Tokenizer:
+def _pipeline(model: models.Model, options: TextTokens) -> tokenizers.Tokenizer:
     backend = tokenizers.Tokenizer(model)
     backend.normalizer = normaliser(options)
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(_PATTERN), behavior="isolated")
@@ -119,7 +119,7 @@ def _pipeline(model: models.Model, options: Tokens) -> tokenizers.Tokenizer:
 
 
 def _propose(
-    documents: Sequence[str], characters: Sequence[str], options: Tokens
+    documents: Sequence[str], characters: Sequence[str], options: TextTokens
 ) -> tokenizers.Tokenizer:
     """Byte-pair merges, twice as many pieces as asked for."""
     backend = _pipeline(models.BPE(unk_token=UNKNOWN), options)
@@ -141,7 +141,7 @@ def _words(backend: tokenizers.Tokenizer, documents: Sequence[str]) -> Counter[s
 
 
 def _prune(
-    backend: tokenizers.Tokenizer, words: Mapping[str, int], options: Tokens
+    backend: tokenizers.Tokenizer, words: Mapping[str, int], options: TextTokens
 ) -> tokenizers.Tokenizer:
     """Halve the surplus of pieces, re-cut the text by what is left, and so on until size fits.
 

@@ -28,7 +28,7 @@ from dlmkit_text import cache
 from dlmkit_text.codec import Codec, Ids, encoded
 from dlmkit_text.layout import Layout
 from dlmkit_text.mapped import Mapped, checksums
-from dlmkit_text.shards import Shards
+from dlmkit_text.shards import TextShards
 from dlmkit_text.shuffle import permuted, uniform
 
 FORMAT = 2
@@ -143,7 +143,7 @@ class PreparedStream(Stream):
 
 
 def tables(
-    splits: Mapping[str, tuple[Shards, int | None]], tokenizer: Tokenizer, layout: Layout
+    splits: Mapping[str, tuple[TextShards, int | None]], tokenizer: Tokenizer, layout: Layout
 ) -> dict[str, Table]:
     """The rows of every split of (shards, at most so many documents), prepared if need be.
 
@@ -191,7 +191,7 @@ def _meta(folder: Path) -> _Meta:
 
 
 def _key(
-    splits: Mapping[str, tuple[Shards, int | None]], tokenizer: Tokenizer, layout: Layout
+    splits: Mapping[str, tuple[TextShards, int | None]], tokenizer: Tokenizer, layout: Layout
 ) -> str:
     # written and read once, as one that a run saved was: its JSON may differ from a new one's
     backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())

@@ -21,7 +21,7 @@ _LONGEST = 256 * MIB
 """The most bytes of a line: a few packed kilobytes may unpack to any number."""
 
 
-class Shards(ABC):
+class TextShards(ABC):
     """One split of a source. A document's place is its shard and its record, both from 0."""
 
     name: str
@@ -56,10 +56,10 @@ def fingerprint(paths: Sequence[Path], times: bool, *facts: object) -> str:
     return hashlib.blake2b(words, digest_size=16).hexdigest()
 
 
-class Kept(Shards):
+class Filtered(TextShards):
     """``inner`` with every document blank that ``keep`` refuses: records keep their numbers."""
 
-    def __init__(self, inner: Shards, keep: Callable[[str], bool], rule: str) -> None:
+    def __init__(self, inner: TextShards, keep: Callable[[str], bool], rule: str) -> None:
         self.inner, self.keep, self.name = inner, keep, inner.name
         self.identity, self.files = f"{inner.identity} {rule}", f"{inner.files} {rule}"
 
@@ -71,7 +71,7 @@ class Kept(Shards):
         return (text if self.keep(text) else "" for text in self.inner.read(shard, start))
 
 
-class Listed(Shards):
+class Listed(TextShards):
     """Documents in memory, as one shard."""
 
     count = 1
@@ -87,7 +87,7 @@ class Listed(Shards):
         return iter(self.documents[start:])
 
 
-class JsonShards(Shards):
+class JsonShards(TextShards):
     """Gzip files of JSON lines like C4's, each an object with the document under ``text``."""
 
     def __init__(self, paths: Sequence[Path], name: str) -> None:
@@ -160,9 +160,9 @@ def json_shards(folder: Path) -> tuple[JsonShards, JsonShards | None]:
     )
 
 
-def hold_out(inner: Shards, share: float) -> tuple[Kept, Kept]:
+def hold_out(inner: TextShards, share: float) -> tuple[Filtered, Filtered]:
     """(training, validation) of ``inner`` by the hash of each document."""
     return (
-        Kept(inner, lambda text: not sources.held_out(text, share), f"without {share}"),
-        Kept(inner, lambda text: sources.held_out(text, share), f"held out {share}"),
+        Filtered(inner, lambda text: not sources.held_out(text, share), f"without {share}"),
+        Filtered(inner, lambda text: sources.held_out(text, share), f"held out {share}"),
     )

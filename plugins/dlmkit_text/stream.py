@@ -25,7 +25,7 @@ from dlmkit.core.objective import Batch
 from dlmkit.errors import CheckpointError, DataError, UsageError
 from dlmkit_text.codec import BATCH, Codec, Ids
 from dlmkit_text.layout import Layout
-from dlmkit_text.shards import Shards
+from dlmkit_text.shards import TextShards
 from dlmkit_text.shuffle import permuted
 
 _DOMAIN = 0x57E4
@@ -50,7 +50,7 @@ class Place:
 class Deal:
     """How ``shards`` are dealt to ``lanes`` and shuffled."""
 
-    shards: Shards
+    shards: TextShards
     codec: Codec
     layout: Layout
     seed: int

@@ -17,7 +17,7 @@ from dlmkit.core.chat import Template
 from dlmkit.core.tokenizer import FILE, PAD, Tokenizer
 from dlmkit.errors import DataError
 from dlmkit_text import cache, pieces
-from dlmkit_text.configs import Tokens
+from dlmkit_text.configs import TextTokens
 
 SEPARATOR = "<eos>"
 SAMPLE = 50_000_000
@@ -28,7 +28,7 @@ _FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "conf
 
 
 def obtain(
-    options: Tokens,
+    options: TextTokens,
     documents: Callable[[], Iterator[str]],
     identity: str,
     name: str,
@@ -72,7 +72,7 @@ def sample(documents: Iterable[str], characters: int) -> list[str]:
     return taken
 
 
-def trained(options: Tokens, documents: list[str], name: str) -> Tokenizer:
+def trained(options: TextTokens, documents: list[str], name: str) -> Tokenizer:
     """A tokenizer of ``documents``. Raises DataError if there is nothing to learn from."""
     if options.kind == "bytes":
         _refuse_empty(documents, name)
@@ -109,7 +109,7 @@ def byte_level(documents: Iterable[str], size: int) -> Tokenizer:
     return Tokenizer(backend, unknown=None, separator=SEPARATOR)
 
 
-def pretrained(name: str, options: Tokens) -> Tokenizer:
+def pretrained(name: str, options: TextTokens) -> Tokenizer:
     """A fast transformers tokenizer by folder or name, in the roles that ``options`` give.
 
     After a document comes its eos token, or its sep token if it has no eos. Padded positions

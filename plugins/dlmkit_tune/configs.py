@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from dlmkit import Config
 from dlmkit.plugin import Size
-from dlmkit_text.configs import Tokens
+from dlmkit_text.configs import TextTokens
 
 
 class Adapting(Config):
@@ -58,8 +58,8 @@ class Conversations(Config):
     long: Literal["leave-out", "truncate"] = Field(
         "leave-out", description="what becomes of a text that is longer than a row"
     )
-    tokenizer: Tokens = Field(
-        Tokens(kind="bytes", size=512),
+    tokenizer: TextTokens = Field(
+        TextTokens(kind="bytes", size=512),
         description="how text becomes ids; the chat template of a pretrained one is used, and "
         "without one turns stand on lines of their own",
     )

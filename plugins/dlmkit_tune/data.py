@@ -22,7 +22,7 @@ from dlmkit_text.shuffle import permuted
 from dlmkit_text.sources import digest, held_out
 from dlmkit_text.vocabulary import obtain
 from dlmkit_tune import configs
-from dlmkit_tune.rows import Table, Text, texts
+from dlmkit_tune.rows import Exchange, RowTable, texts
 
 EXAMPLE = Path(__file__).parent / "example" / "questions.jsonl"
 _DOMAIN = 0x7C4E
@@ -46,7 +46,7 @@ class ConversationData(Data):
             config.tokenizer, lambda: iter(train), identity, self.name, context.folder
         )
         self.length = context.length
-        self._texts: dict[str, list[Text]] = {"train": [], "validation": []}
+        self._texts: dict[str, list[Exchange]] = {"train": [], "validation": []}
         self.left_out = 0
         for turns, part in zip(conversations, split, strict=True):
             for text in self._tokenised(turns, config):
@@ -56,7 +56,7 @@ class ConversationData(Data):
                 else:
                     self.left_out += 1
         self.tables = {
-            part: Table(
+            part: RowTable(
                 rows,
                 self.length,
                 self.tokenizer,
@@ -74,7 +74,7 @@ class ConversationData(Data):
                 stacklevel=2,
             )
 
-    def _tokenised(self, turns: Conversation, config: configs.Conversations) -> list[Text]:
+    def _tokenised(self, turns: Conversation, config: configs.Conversations) -> list[Exchange]:
         try:
             return list(texts(turns, self.tokenizer, config.answers))
         except UsageError as error:  # of a conversation that a user would have typed
@@ -122,7 +122,7 @@ class PackedConversations(ConversationData):
 class ConversationStream(Stream):
     """Every epoch gives every row once, in another order."""
 
-    def __init__(self, table: Table, seed: int, batch_size: int) -> None:
+    def __init__(self, table: RowTable, seed: int, batch_size: int) -> None:
         self.table, self.seed, self.batch_size = table, seed, batch_size
 
     def read(self, step: int, slots: Tensor) -> Batch:
@@ -143,8 +143,8 @@ class ConversationStream(Stream):
             raise UsageError(f"this data keeps no state, but a checkpoint has {sorted(state)}")
 
 
-def _cut(text: Text, length: int) -> Text:
-    return Text(text.question, text.answer[: length - len(text.question)])
+def _cut(text: Exchange, length: int) -> Exchange:
+    return Exchange(text.question, text.answer[: length - len(text.question)])
 
 
 def _written(turns: Conversation) -> str:

@@ -17,7 +17,7 @@ _ANSWER = "\ue123"
 """Stands for an answer while what the template writes behind it is looked for."""
 
 
-class Text(NamedTuple):
+class Exchange(NamedTuple):
     """A question's ids, and those of its answer with what ends it."""
 
     question: list[int]
@@ -28,13 +28,13 @@ class Text(NamedTuple):
         return len(self.question) + len(self.answer)
 
 
-def texts(turns: Sequence[Turn], tokenizer: Tokenizer, answers: str) -> Iterator[Text]:
+def texts(turns: Sequence[Turn], tokenizer: Tokenizer, answers: str) -> Iterator[Exchange]:
     """A text for each answer in ``turns``, or for the last alone."""
     places = [place for place, turn in enumerate(turns) if turn.role == "assistant" and place]
     for place in places if answers == "each" else places[-1:]:
         before, answer = turns[:place], turns[place].content
         question = asked(before, tokenizer)
-        yield Text(question, [*tokenizer.encode(answer), *ending(before, tokenizer)])
+        yield Exchange(question, [*tokenizer.encode(answer), *ending(before, tokenizer)])
 
 
 def asked(turns: Sequence[Turn], tokenizer: Tokenizer) -> list[int]:
@@ -63,12 +63,12 @@ def ending(turns: Sequence[Turn], tokenizer: Tokenizer) -> list[int]:
     return [] if tokenizer.separator_id is None else [tokenizer.separator_id]
 
 
-class Table:
+class RowTable:
     """Rows of ``length``, each of which holds one text or several, all of them whole or cut."""
 
     def __init__(
         self,
-        texts: Sequence[Text],
+        texts: Sequence[Exchange],
         length: int,
         tokenizer: Tokenizer,
         *,

@@ -8,7 +8,7 @@ from dlmkit import Config
 from dlmkit.plugin import Size
 
 
-class Tokens(Config):
+class States(Config):
     """Token ids, none of them a mask."""
 
     dim: Size = Field(768, description="channels that the network reads of a token")

@@ -24,7 +24,7 @@ from dlmkit.exact.bayes import log_likelihood
 from dlmkit.types import Ids, Logits, PerPosition, Probabilities, Query
 from dlmkit_uniform import configs
 from dlmkit_uniform.curriculum import Softened
-from dlmkit_uniform.space import TokenSpace
+from dlmkit_uniform.space import UniformSpace
 
 ROLE = 3
 
@@ -44,7 +44,7 @@ class UniformDenoise(ModelDenoise):
     query, so that statistics and samplers meet p(token | x), as from any other denoiser.
     """
 
-    def __init__(self, space: TokenSpace, network: ScoreNetwork) -> None:
+    def __init__(self, space: UniformSpace, network: ScoreNetwork) -> None:
         super().__init__(space, network, feedback=False)
         self.table = space.table
 
@@ -81,7 +81,7 @@ class UniformBound(RecipeObjective):
     In DUO's curriculum x is the argmax of Gaussian noise, of which the network reads a softmax.
     """
 
-    space: TokenSpace
+    space: UniformSpace
 
     def __init__(self, config: configs.Udlm, context: BuildContext) -> None:
         super().__init__(context)

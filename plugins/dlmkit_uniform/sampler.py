@@ -17,7 +17,7 @@ from dlmkit_uniform.space import random_tokens
 CHOICE, TOKEN, OTHER, AGAIN = range(4)
 
 
-class Ancestral(Sampler):
+class PosteriorSampler(Sampler):
     """x0 is drawn from the prediction, then x_next from q(x_next | x, x0) (2412.10193, section 3).
 
     q is that of D3PM's uniform state (2107.03006): x_next is x0, or x, or any token. Over all x0
@@ -55,7 +55,7 @@ class Ancestral(Sampler):
         return torch.where(u * total < anew, other, drawn), prediction, state
 
 
-class PredictorCorrector(Ancestral):
+class PredictorCorrector(PosteriorSampler):
     """The Psi sampler (2602.21185): with the chance ``eta`` x_next is drawn from q(x_next | x0).
 
     It forgets x there, which lets tokens that were settled wrongly change. At 0 it is the

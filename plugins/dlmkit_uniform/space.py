@@ -53,12 +53,12 @@ class UniformNoise(Corruption):
         return torch.where(same, said.view(-1, 1, 1), 0.0)
 
 
-class TokenSpace(DiscreteSpace):
+class UniformSpace(DiscreteSpace):
     """x0 is the id itself; the network puts out V logits."""
 
     corruption: UniformNoise
 
-    def __init__(self, config: configs.Tokens, context: BuildContext) -> None:
+    def __init__(self, config: configs.States, context: BuildContext) -> None:
         super().__init__()
         self.vocab_size = self.query_dim = context.rows(config.size)
         self.dim = config.dim

@@ -71,11 +71,11 @@ def analyze(
     from dlmkit.recipe import short
     from dlmkit.registry.lookup import Registry
     from dlmkit_viewers.html import write
-    from dlmkit_viewers.study import Settings, analyse, chosen
+    from dlmkit_viewers.study import StudySettings, analyse, chosen
 
     for word in names(overrides or (), "exit", "freeze"):
         raise UsageError(f"--set {word}: full runs are analysed; rules are replayed by 'view'")
-    settings = Settings(
+    settings = StudySettings(
         count=count,
         seed=seed,
         steps=steps,

@@ -19,7 +19,7 @@ Values = Sequence[Sequence[float | None]]
 
 
 @dataclass(frozen=True)
-class Mark:
+class Halt:
     """Where a rule would have ended the text: after ``step`` steps, or never (None)."""
 
     rule: str
@@ -48,7 +48,7 @@ class Film:
     positions: Mapping[str, Values]
     by: str
     most: float
-    marks: Sequence[Mark] = ()
+    marks: Sequence[Halt] = ()
 
     @property
     def steps(self) -> int:
@@ -117,7 +117,7 @@ def _check(trace: Trace, by: str) -> None:
         raise UsageError(f"this trace does not say at which noise levels it was recorded: {again}")
 
 
-def _mark(trace: Trace, text: str, rule: ExitCriterion) -> Mark:
+def _mark(trace: Trace, text: str, rule: ExitCriterion) -> Halt:
     noisy = drowned(trace, rule)
     if noisy:
         raise UsageError(
@@ -125,7 +125,7 @@ def _mark(trace: Trace, text: str, rule: ExitCriterion) -> Mark:
             "this trace, where rounding would decide; take a larger one"
         )
     step = int(halting_steps(trace, rule)[0])
-    return Mark(text, step if step < trace.steps else None)
+    return Halt(text, step if step < trace.steps else None)
 
 
 def _rounded(values: Sequence[Sequence[float]]) -> list[list[float | None]]:

@@ -38,7 +38,7 @@ STEP = "step of the grid"
 
 
 @dataclass(frozen=True)
-class Way:
+class StepCurve:
     """A curve over the steps: where it is found, what its axis says, whether it is logarithmic."""
 
     curve: str
@@ -46,14 +46,14 @@ class Way:
     log: bool = False
 
 
-WAYS: Mapping[str, Way] = {
-    "switches": Way("switches", "tokens that changed, a text"),
-    "entropy": Way("entropy", "entropy, nats a token"),
-    "kl": Way("kl", "KL from the step before, nats a token", log=True),
-    "margin": Way("margin", "p(likeliest) - p(runner-up)"),
-    "norm-x": Way("norm_x", "norm of x, a token", log=True),
-    "norm-x0": Way("norm_x0", "norm of the predicted x0, a token"),
-    "score-angle": Way("score_angle", "turn of the score, degrees a step"),
+WAYS: Mapping[str, StepCurve] = {
+    "switches": StepCurve("switches", "tokens that changed, a text"),
+    "entropy": StepCurve("entropy", "entropy, nats a token"),
+    "kl": StepCurve("kl", "KL from the step before, nats a token", log=True),
+    "margin": StepCurve("margin", "p(likeliest) - p(runner-up)"),
+    "norm-x": StepCurve("norm_x", "norm of x, a token", log=True),
+    "norm-x0": StepCurve("norm_x0", "norm of the predicted x0, a token"),
+    "score-angle": StepCurve("score_angle", "turn of the score, degrees a step"),
 }
 
 
@@ -144,7 +144,7 @@ def _warp(
     return finished(figure, axes)
 
 
-def _way(content: Content, way: Way) -> Figure | None:
+def _way(content: Content, way: StepCurve) -> Figure | None:
     """The mean over texts at each step, with the quartiles of the newest."""
     entries = [e for e in content["checkpoints"] if way.curve in e["trajectory"]["curves"]]
     if not entries:

@@ -36,7 +36,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Settings:
+class StudySettings:
     """What is asked for. ``count`` texts are drawn and as many held-out rows are read;
     ``overrides`` are sampling keys of the recipe."""
 
@@ -52,7 +52,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Text:
+class StudyText:
     """What the recipe's data is good for: held-out rows, token frequencies, fitted metrics."""
 
     held_out: Batch
@@ -60,7 +60,7 @@ class Text:
     metrics: Sequence[Metric]
 
     @staticmethod
-    def of(model: Model, count: int) -> Text:
+    def of(model: Model, count: int) -> StudyText:
         """Raises DataError if the data cannot be had, or is not what the model was trained on."""
         try:
             data: Data = model.assembly.build("data", model.config.data)
@@ -76,7 +76,7 @@ class Text:
             metric.fit(data)
         held_out, device = data.validation(count), model.assembly.context.device
         rows = Batch(held_out.ids.to(device), held_out.attend.to(device))
-        return Text(rows, Frequencies.count(data, _COUNTED), metrics)
+        return StudyText(rows, Frequencies.count(data, _COUNTED), metrics)
 
 
 def chosen(reference: Path, which: str) -> list[Path]:
@@ -98,7 +98,7 @@ def chosen(reference: Path, which: str) -> list[Path]:
     return [find(every[round(last - apart * i)]) for i in reversed(range(wanted))]
 
 
-def analyse(folders: Sequence[Path], settings: Settings, say: Say) -> dict[str, Any]:
+def analyse(folders: Sequence[Path], settings: StudySettings, say: Say) -> dict[str, Any]:
     """The document: how it was made, and one entry a checkpoint, oldest first.
 
     Every entry holds what :func:`measure` finds, the checkpoint's ``step`` (None if its folder
@@ -106,19 +106,19 @@ def analyse(folders: Sequence[Path], settings: Settings, say: Say) -> dict[str, 
     """
     entries: list[dict[str, Any]] = []
     about: dict[str, Any] = {}
-    text: Text | None = None
+    text: StudyText | None = None
     for folder in folders:
         say(f"{folder}: {settings.count} texts")
         model = _load(folder, settings)
         if not entries:
             about = _about(model, settings)
-            text = Text.of(model, settings.count) if settings.with_data else None
+            text = StudyText.of(model, settings.count) if settings.with_data else None
         measured = measure(model, settings, text)
         entries.append({"step": step_of(folder), "folder": str(folder), **measured})
     return {**about, "checkpoints": entries}
 
 
-def measure(model: Model, settings: Settings, text: Text | None) -> dict[str, Any]:
+def measure(model: Model, settings: StudySettings, text: StudyText | None) -> dict[str, Any]:
     """``warp``, ``trajectory``, ``levels`` (cross-entropies by noise level) and ``noise_scale``
     (the sweep) of one model; the last two are None where ``left_out`` says why."""
     space, left_out = model.assembly.space, {}
@@ -143,16 +143,16 @@ def measure(model: Model, settings: Settings, text: Text | None) -> dict[str, An
     }
 
 
-def _load(folder: Path, settings: Settings) -> Model:
+def _load(folder: Path, settings: StudySettings) -> Model:
     words = [*settings.overrides, "exit=null", "freeze=null"]
     return load_model(folder, words, weights=settings.weights, device=settings.device)
 
 
-def _steps(model: Model, settings: Settings) -> int:
+def _steps(model: Model, settings: StudySettings) -> int:
     return model.config.sample.steps if settings.steps is None else settings.steps
 
 
-def _about(model: Model, settings: Settings) -> dict[str, Any]:
+def _about(model: Model, settings: StudySettings) -> dict[str, Any]:
     config = model.config
     kinds = {kind: getattr(config, kind) for kind in ("schedule", "sampler", "grid")}
     return {
@@ -173,7 +173,9 @@ def _about(model: Model, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _levels(model: Model, settings: Settings, text: Text) -> list[dict[str, float | None]]:
+def _levels(
+    model: Model, settings: StudySettings, text: StudyText
+) -> list[dict[str, float | None]]:
     reports = context_gain(
         model.parts.denoise,
         model.assembly.space,
@@ -186,7 +188,7 @@ def _levels(model: Model, settings: Settings, text: Text) -> list[dict[str, floa
     return [report.record() for report in reports]
 
 
-def _trace(model: Model, settings: Settings) -> Trace:
+def _trace(model: Model, settings: StudySettings) -> Trace:
     ids = torch.zeros(1, 1, dtype=torch.int64, device=settings.device)
     continuous = model.assembly.space.embed(ids).is_floating_point()
     requests = unconditional(settings.count, model.config.length)
@@ -200,7 +202,9 @@ def _trace(model: Model, settings: Settings) -> Trace:
     )
 
 
-def _sweep(model: Model, settings: Settings, text: Text | None) -> Iterator[dict[str, Any]]:
+def _sweep(
+    model: Model, settings: StudySettings, text: StudyText | None
+) -> Iterator[dict[str, Any]]:
     return sweep(
         model,
         settings.scales,

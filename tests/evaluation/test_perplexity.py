@@ -8,7 +8,7 @@ import pytest
 
 from dlmkit.cli.app import main
 from dlmkit.errors import DataError, UsageError
-from dlmkit.evaluation.perplexity import Window, perplexity, windows
+from dlmkit.evaluation.perplexity import TextWindow, perplexity, windows
 from dlmkit.evaluation.score import Scoring, scorer
 from dlmkit.model import Model, open_model
 
@@ -31,7 +31,7 @@ def test_windows_share_out_all_tokens(tokens: int, context: int, stride: int):
 
 
 def test_by_hand():
-    assert list(windows(7, 4, 2)) == [Window(0, 0, 4), Window(2, 4, 6), Window(3, 6, 7)]
+    assert list(windows(7, 4, 2)) == [TextWindow(0, 0, 4), TextWindow(2, 4, 6), TextWindow(3, 6, 7)]
 
 
 def test_a_window_behind_the_first_is_exact_for_a_chain(model: Model, tmp_path, capsys):

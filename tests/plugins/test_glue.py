@@ -194,7 +194,7 @@ def test_all_nine_tasks_are_scored_by_their_metrics():
 
 def test_baselines_where_there_is_nothing_to_learn():
     one = data.Example(("a b c",), 1.0)
-    rows = data.Rows("made up", [one], {"validation": [one, one]})
+    rows = data.TaskRows("made up", [one], {"validation": [one, one]})
     for system in (baselines.tfidf, baselines.majority):
         assert system(task("sst2"), rows, [one], 0)["validation"].tolist() == [1.0, 1.0]
 

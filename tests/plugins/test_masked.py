@@ -25,7 +25,7 @@ from dlmkit.plugin import Part
 from dlmkit.registry.lookup import Registry
 from dlmkit_mdlm import configs as mdlm
 from dlmkit_mdlm.objective import MaskedDenoise
-from dlmkit_mdlm.sampler import Ancestral
+from dlmkit_mdlm.sampler import UnmaskingSampler
 from dlmkit_mdlm.schedule import LogLinear
 
 V, L = 3, 3
@@ -127,7 +127,7 @@ def test_all_at_once_is_not():
 def test_random_order_by_drawn_levels_is_mdlms_own_sampler():
     drawn = part("schedule", shape="level", count="drawn")
     ours = build("sampler", "masked:decoder", order=part("random"), quota=drawn)
-    theirs = Ancestral(mdlm.Unmasking(), context())
+    theirs = UnmaskingSampler(mdlm.Unmasking(), context())
     for steps in (1, 2, 5):
         assert torch.equal(run(ours, 500, steps)[0], run(theirs, 500, steps)[0])
 

@@ -19,7 +19,7 @@ from dlmkit.testing.parts import Nothing, Plain
 from dlmkit_cdcd.masking import NoMasking
 from dlmkit_mdlm import configs
 from dlmkit_mdlm.objective import MaskedBound, MaskedDenoise
-from dlmkit_mdlm.sampler import Ancestral
+from dlmkit_mdlm.sampler import UnmaskingSampler
 from dlmkit_mdlm.schedule import LogLinear
 
 V, L = 3, 2
@@ -197,7 +197,7 @@ def test_sampler_has_the_law_of_the_chain(context, times):
     n = 20_000
     space = context.part("space")
     denoise = MaskedDenoise(space, context.part("network"))
-    sampler = Ancestral(configs.Unmasking(), context)
+    sampler = UnmaskingSampler(configs.Unmasking(), context)
     x = torch.full((n, L), MASK)
     known = Conditioning(x < 0, torch.zeros(n, L, space.dim), x >= 0)
     for number, (here, after) in enumerate(itertools.pairwise(times)):
@@ -297,7 +297,7 @@ def level(masked, device=None):
 def uncovering(space, network, x, noise):
     """A step of ``x`` in which a third of the masked tokens is uncovered, ready to be taken."""
     parts = {"space": space}
-    sampler = Ancestral(configs.Unmasking(), BuildContext(length=LENGTH, parts=parts))
+    sampler = UnmaskingSampler(configs.Unmasking(), BuildContext(length=LENGTH, parts=parts))
     denoise = MaskedDenoise(space, network)
     known = Conditioning(x < 0, x.new_zeros(TEXTS, LENGTH, 4, dtype=torch.float32), x >= 0)
     here, there = level(0.5, x.device), level(0.33, x.device)

@@ -19,7 +19,7 @@ from dlmkit_cdcd.configs import VarianceExploding
 from dlmkit_cdcd.schedules import FixedDensity, TimeWarp
 from dlmkit_samplers import configs
 from dlmkit_samplers.entropic import Fitted, SquareRootEntropic
-from dlmkit_samplers.grids import Arctan, Karras, Linear, LogUniform, Warped
+from dlmkit_samplers.grids import Arctan, Karras, Linear, LogUniform, WarpedGrid
 
 CONTEXT = BuildContext(length=4)
 
@@ -50,7 +50,7 @@ SCHEDULES = {
     "vp": Cosine(),
 }
 GRIDS = {
-    "warped": Warped(Nothing(), CONTEXT),
+    "warped": WarpedGrid(Nothing(), CONTEXT),
     "linear": Linear(Nothing(), CONTEXT),
     "log-uniform": LogUniform(Nothing(), CONTEXT),
     "karras": Karras(configs.Karras(), CONTEXT),

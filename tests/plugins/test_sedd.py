@@ -24,7 +24,7 @@ from dlmkit_sedd.plugin import Geometric
 from dlmkit_sedd.sampler import TauLeaping, Tweedie
 from dlmkit_uniform import configs as uniform
 from dlmkit_uniform.objective import UniformBound
-from dlmkit_uniform.space import TokenSpace as States
+from dlmkit_uniform.space import UniformSpace as States
 
 V, L = 4, 3
 CHAIN = MarkovChain.random(V, 1.0)
@@ -49,7 +49,7 @@ class Answers(ScoreNetwork):
 def setting(masked):
     torch.manual_seed(0)
     bare = BuildContext(length=L, vocab_size=V)
-    space = TokenSpace(Tokens(dim=4), bare) if masked else States(uniform.Tokens(dim=4), bare)
+    space = TokenSpace(Tokens(dim=4), bare) if masked else States(uniform.States(dim=4), bare)
     parts = {
         "space": space,
         "network": Answers(),

@@ -14,7 +14,7 @@ from dlmkit.noise import Noise
 from dlmkit.recipe.load import load_recipe
 from dlmkit_ssd import configs
 from dlmkit_ssd.blocks import write
-from dlmkit_ssd.objective import CrossEntropy
+from dlmkit_ssd.objective import BlockCrossEntropy
 from dlmkit_ssd.sampler import Projection, nucleus, project
 from dlmkit_ssd.schedule import Cosine
 from dlmkit_ssd.space import SimplexSpace
@@ -97,7 +97,7 @@ def test_blocks_end_where_they_should():
     ends = {(int(b.sum()), int(a.sum())) for a, b in zip(shown[1:], before[1:], strict=True)}
     assert ends == {(0, 16), (16, 32), (0, 32)}
     assert (int(before[0].sum()), int(shown[0].sum())) in {(0, 16), (16, 20), (0, 20)}
-    assert isinstance(objective, CrossEntropy)
+    assert isinstance(objective, BlockCrossEntropy)
 
 
 def test_written_blocks_extend_each_other():

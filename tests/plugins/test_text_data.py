@@ -16,7 +16,7 @@ from dlmkit.errors import DataError, Notice
 from dlmkit.recipe.load import load_recipe
 from dlmkit.registry.lookup import Registry
 from dlmkit_text import sources
-from dlmkit_text.configs import KingJames, Reviews, TextFiles, Tokens
+from dlmkit_text.configs import KingJames, Reviews, TextFiles, TextTokens
 from dlmkit_text.data import Prepared, kjv, reviews, text
 
 WORDS = ("the", "old", "harbour", "kept", "its", "lamps", "alight", "for", "Anna's", "boats")
@@ -230,8 +230,8 @@ def test_every_document_survives_the_round_trip(lines: Path, tokenizer: dict[str
 
 @settings(max_examples=60, deadline=None)
 @given(st.text(alphabet="".join(WORDS) + "ABCÀé\u2019\u2014\u2026 \t\n\u00a0", max_size=40))
-@pytest.mark.parametrize("kind", [Tokens(), Tokens(kind="pieces", size=64)])
-def test_decoding_gives_back_the_normalised_text(kind: Tokens, sample: str):
+@pytest.mark.parametrize("kind", [TextTokens(), TextTokens(kind="pieces", size=64)])
+def test_decoding_gives_back_the_normalised_text(kind: TextTokens, sample: str):
     from dlmkit.core.tokenizer import Tokenizer
     from dlmkit_text import pieces
 
@@ -290,7 +290,7 @@ def test_a_vocabulary_below_the_alphabet_is_refused(lines: Path):
 @pytest.mark.parametrize("options", [{"kind": "pieces"}, {"size": 64}])
 def test_size_goes_with_pieces(options: dict[str, object]):
     with pytest.raises(ValidationError, match="size goes with kind"):
-        Tokens.model_validate(options)
+        TextTokens.model_validate(options)
 
 
 def test_a_saved_tokenizer_is_used_instead_of_a_new_one(lines: Path, tmp_path: Path):
@@ -299,7 +299,7 @@ def test_a_saved_tokenizer_is_used_instead_of_a_new_one(lines: Path, tmp_path: P
     run.mkdir()
     first.tokenizer.save(run)
     lines.write_text("\n".join([f"{line} \u4e00 zebra zebra" for line in LINES]))
-    config = TextFiles(paths=[lines], document="line", validation=0.2, tokenizer=Tokens())
+    config = TextFiles(paths=[lines], document="line", validation=0.2, tokenizer=TextTokens())
     again = text(config, BuildContext(length=16, folder=run))
     assert again.tokenizer.pieces() == first.tokenizer.pieces()
     joined = "".join(again.texts("train"))

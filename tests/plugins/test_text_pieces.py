@@ -3,7 +3,7 @@
 import pytest
 
 from dlmkit_text import pieces, vocabulary
-from dlmkit_text.configs import Tokens
+from dlmkit_text.configs import TextTokens
 
 TEXTS = {
     "letters": "etaoinshrdlu" * 3_000,
@@ -12,7 +12,7 @@ TEXTS = {
     "mixed": "ab-" * 9_000,
 }
 TRAINED = {
-    "pieces": lambda text: vocabulary.trained(Tokens(kind="pieces", size=64), [text], "text"),
+    "pieces": lambda text: vocabulary.trained(TextTokens(kind="pieces", size=64), [text], "text"),
     "bytes": lambda text: vocabulary.byte_level([text], 300),
 }
 

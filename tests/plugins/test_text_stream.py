@@ -16,7 +16,7 @@ from dlmkit.core.objective import Batch
 from dlmkit.errors import CheckpointError, DataError, UsageError
 from dlmkit_text.codec import Codec, encoded
 from dlmkit_text.layout import Layout
-from dlmkit_text.shards import Shards, hold_out
+from dlmkit_text.shards import TextShards, hold_out
 from dlmkit_text.stream import Deal, LaneStream, Place
 from dlmkit_text.vocabulary import byte_level
 
@@ -24,7 +24,7 @@ TOKENIZER = byte_level(["the lamps of the old harbour"] * 3, 270)
 PACKED, SPLIT, CUT = Layout(8, False, False), Layout(8, True, True), Layout(8, True, False)
 
 
-class Memory(Shards):
+class Memory(TextShards):
     """Shards of lists, which remember from where they were read, and how far."""
 
     def __init__(self, shards: Sequence[Sequence[str]]) -> None:
@@ -44,11 +44,13 @@ def sharded(*sizes: int) -> Memory:
     return Memory([list(itertools.islice(names, size)) for size in sizes])
 
 
-def deal(shards: Shards, layout: Layout = PACKED, lanes: int = 3, shuffle: int = 4) -> Deal:
+def deal(shards: TextShards, layout: Layout = PACKED, lanes: int = 3, shuffle: int = 4) -> Deal:
     return Deal(shards, Codec(TOKENIZER), layout, 7, lanes, shuffle)
 
 
-def stream(shards: Shards, layout: Layout = PACKED, batch: int = 6, **options: int) -> LaneStream:
+def stream(
+    shards: TextShards, layout: Layout = PACKED, batch: int = 6, **options: int
+) -> LaneStream:
     return LaneStream(deal(shards, layout, **options), batch, TOKENIZER.pad_id)
 
 

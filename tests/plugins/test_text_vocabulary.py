@@ -15,7 +15,7 @@ from dlmkit.core.tokenizer import FILE, ROLES, Tokenizer
 from dlmkit.errors import DataError
 from dlmkit_text import vocabulary
 from dlmkit_text.codec import Codec
-from dlmkit_text.configs import C4, Tokens
+from dlmkit_text.configs import C4, TextTokens
 from dlmkit_text.data import c4
 from dlmkit_text.vocabulary import byte_level, pretrained, sample
 
@@ -74,7 +74,7 @@ def word_piece(folder: Path, **roles: str) -> Path:
 
 
 def load(folder: Path, **options: str) -> Tokenizer:
-    return pretrained(str(folder), Tokens(kind="pretrained", name=str(folder), **options))
+    return pretrained(str(folder), TextTokens(kind="pretrained", name=str(folder), **options))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from dlmkit.noise import Noise
 from dlmkit.recipe.load import load_recipe
 from dlmkit_tune.configs import Conversations, Packed
 from dlmkit_tune.objective import Adapting, Blocks
-from dlmkit_tune.rows import Table, Text, packing, texts
+from dlmkit_tune.rows import Exchange, RowTable, packing, texts
 
 CHAT = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}"
@@ -81,13 +81,13 @@ def test_a_special_token_that_somebody_typed_stays_text():
 
 def test_questions_are_given_and_padding_is_learned_only_if_asked():
     own = tokenizer()
-    found = [Text([10, 11], [12]), Text([13], [14, 15, 16])]
-    plain = Table(found, 6, own).batch(torch.arange(2).numpy())
+    found = [Exchange([10, 11], [12]), Exchange([13], [14, 15, 16])]
+    plain = RowTable(found, 6, own).batch(torch.arange(2).numpy())
     assert plain.ids.tolist() == [[10, 11, 12, 0, 0, 0], [13, 14, 15, 16, 0, 0]]
     assert plain.attend.sum(dim=1).tolist() == [3, 4]
     assert plain.given.long().sum(dim=1).tolist() == [2, 1]
     assert plain.segments is None
-    learned = Table(found, 6, own, learned=True).batch(torch.arange(2).numpy())
+    learned = RowTable(found, 6, own, learned=True).batch(torch.arange(2).numpy())
     assert learned.ids[0].tolist() == [10, 11, 12, 1, 1, 1]  # end-of-text
     assert learned.attend.all()
     assert torch.equal(learned.given, plain.given)
@@ -99,7 +99,7 @@ def test_packed_rows_hold_every_text_whole_and_once():
     assert sorted(i for row in rows for i in row) == list(range(len(sizes)))
     assert all(sum(sizes[i] for i in row) <= 8 for row in rows)
     assert len(rows) == 5
-    table = Table([Text([10] * (n - 1), [11]) for n in sizes], 8, tokenizer(), packed=True)
+    table = RowTable([Exchange([10] * (n - 1), [11]) for n in sizes], 8, tokenizer(), packed=True)
     batch = table.batch(torch.arange(len(table.rows)).numpy())
     for row, held in enumerate(table.rows):
         lengths = batch.segments[row][batch.attend[row]].unique(return_counts=True)[1]
@@ -162,7 +162,7 @@ def test_a_packed_row_costs_what_its_texts_cost_alone(objective, monkeypatch):
     assert len(held) > 1
     one = Draws(torch.tensor([0.5]), Noise.keyed(0, torch.arange(1), 0))
     packed = assembly.objective(table.batch(torch.arange(1).numpy()), one)
-    alone = Table([own[i] for i in held], 128, assembly.tokenizer)
+    alone = RowTable([own[i] for i in held], 128, assembly.tokenizer)
     apart = [
         assembly.objective(alone.batch(torch.tensor([i]).numpy()), one) for i in range(len(held))
     ]

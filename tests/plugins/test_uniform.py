@@ -20,8 +20,8 @@ from dlmkit_mdlm.schedule import LogLinear
 from dlmkit_uniform import configs
 from dlmkit_uniform.curriculum import Softened
 from dlmkit_uniform.objective import UniformBound, UniformDenoise
-from dlmkit_uniform.sampler import Ancestral, PredictorCorrector
-from dlmkit_uniform.space import TokenSpace
+from dlmkit_uniform.sampler import PosteriorSampler, PredictorCorrector
+from dlmkit_uniform.space import UniformSpace
 
 V, L = 3, 2
 JOINT = torch.tensor([[0.1, 0.2, 0.05], [0.05, 0.3, 0.1], [0.1, 0.05, 0.05]], dtype=torch.float64)
@@ -57,7 +57,7 @@ class LeaveOneOut(ScoreNetwork):
 def context():
     torch.manual_seed(0)
     context = BuildContext(length=L, vocab_size=V)
-    space = TokenSpace(configs.Tokens(dim=4), context)
+    space = UniformSpace(configs.States(dim=4), context)
     parts = {
         "space": space,
         "network": LeaveOneOut(space),
@@ -142,7 +142,7 @@ def test_one_position_keeps_its_law_at_every_level(eta):
     """From the exact q(x) at one level to that at the next, whatever the step and eta."""
     n = 40_000
     context = BuildContext(length=1, vocab_size=V)
-    space = TokenSpace(configs.Tokens(dim=4), context)
+    space = UniformSpace(configs.States(dim=4), context)
     context = BuildContext(length=1, vocab_size=V, parts={"space": space})
     prior = torch.tensor([0.6, 0.3, 0.1])
 
@@ -158,7 +158,9 @@ def test_one_position_keeps_its_law_at_every_level(eta):
     denoise = UniformDenoise(space, Prior())
     config = configs.PredictorCorrector(eta=eta)
     sampler = (
-        PredictorCorrector(config, context) if eta else Ancestral(configs.Posterior(), context)
+        PredictorCorrector(config, context)
+        if eta
+        else PosteriorSampler(configs.Posterior(), context)
     )
     shares = [1.0, 0.7, 0.3, 0.0]
     slots = torch.arange(n)
@@ -178,7 +180,10 @@ def test_one_position_keeps_its_law_at_every_level(eta):
 def test_two_positions_in_small_steps_have_the_law_of_the_text(context):
     n = 20_000
     space, network = context.part("space"), context.part("network")
-    denoise, sampler = UniformDenoise(space, network), Ancestral(configs.Posterior(), context)
+    denoise, sampler = (
+        UniformDenoise(space, network),
+        PosteriorSampler(configs.Posterior(), context),
+    )
     slots = torch.arange(n)
     x = everything(space, n, L)
     known = Conditioning.of(space.table(x), x < 0, x >= 0)
@@ -231,7 +236,7 @@ def test_the_curriculum_reads_mixtures_until_it_ends(context):
 def test_a_greedy_tail_ends_on_the_likeliest_token(context):
     space, n = context.part("space"), 500
     denoise = UniformDenoise(space, context.part("network"))
-    sampler = Ancestral(configs.Posterior(greedy_tail=True), context)
+    sampler = PosteriorSampler(configs.Posterior(greedy_tail=True), context)
     x = everything(space, n, L)
     known = Conditioning.of(space.table(x), x < 0, x >= 0)
     here, after = (Level(torch.full((n,), 1.0 - s), torch.full((n,), s)) for s in (0.5, 0.0))

@@ -10,7 +10,6 @@ from dlmkit.registry.lookup import Registry
 from dlmkit.released.opening import converted
 from dlmkit.released.verify import verify
 
-
 GOLDEN = Path(__file__).parent.parent / "golden"
 
 

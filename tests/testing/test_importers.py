@@ -10,7 +10,7 @@ from dlmkit.plugin import Importer
 from dlmkit.registry.loading import Loaded
 from dlmkit.registry.lookup import Registry
 from dlmkit.testing.importers import Imported
-from dlmkit.testing.suite import IMPORTER, Case, all_checks
+from dlmkit.testing.suite import IMPORTER, CheckCase, all_checks
 from dlmkit_released.llada import Llada
 
 REGISTRY = Registry.load(third_party=False)
@@ -22,7 +22,7 @@ def outcomes(importer, registry=REGISTRY, plugin="released", target="dlmkit_rele
     """What each check comes to, by its name, with the message."""
     loaded = Loaded(plugin, "tests", "0", target, importers=(importer,))
     subject = Imported(registry, loaded, importer)
-    done = (Case("importer", c, subject).run() for c in all_checks()[IMPORTER])
+    done = (CheckCase("importer", c, subject).run() for c in all_checks()[IMPORTER])
     return {outcome.check: (outcome.outcome, outcome.message) for outcome in done}
 
 

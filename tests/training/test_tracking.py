@@ -8,7 +8,7 @@ import pytest
 from training_runs import dlmkit, metrics, state
 
 from dlmkit.training.loop import StepRecord
-from dlmkit.training.tracking import Progress, Window
+from dlmkit.training.tracking import Progress, StepWindow
 
 
 @pytest.mark.parametrize("broken", ["open", "log", "close"])
@@ -67,7 +67,7 @@ def record(step: int, loss: float) -> StepRecord:
 
 
 def test_a_window_averages_its_steps_and_adds_up_the_run():
-    window = Window()
+    window = StepWindow()
     for step, loss in ((1, 3.0), (2, 5.0)):
         window.add(record(step, loss))
     first = window.flush(record(2, 5.0))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dlmkit.errors import UsageError
 from dlmkit.exits.replay import halting_steps
 from dlmkit_viewers.colours import STEPS, ink, luminance, scale
-from dlmkit_viewers.film import Mark, film, visible
+from dlmkit_viewers.film import Halt, film, visible
 
 
 def test_a_film_is_the_text(markov):
@@ -40,7 +40,7 @@ def test_marks_are_where_rules_halt(markov, build):
         for mark in shown.marks:
             step = int(halting_steps(markov, rules[mark.rule])[row])
             assert mark.step == (step if step < 10 else None)
-    assert shown.marks[1] == Mark("b", 4)
+    assert shown.marks[1] == Halt("b", 4)
     assert str(shown.marks[1]) == "b halts it after step 4"
 
 

@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import replace
 
-from dlmkit_viewers.film import Film, Mark, film
+from dlmkit_viewers.film import Film, Halt, film
 from dlmkit_viewers.player import player
 
 FILM = Film(
@@ -16,7 +16,7 @@ FILM = Film(
     positions={"entropy": [[0.0, 2.0, 1.0], [0.0, 0.5, 0.5], [0.0, 0.0, None]]},
     by="entropy",
     most=2.0,
-    marks=[Mark("fixed:step=2", 2), Mark("kl:threshold=0", None)],
+    marks=[Halt("fixed:step=2", 2), Halt("kl:threshold=0", None)],
 )
 
 

@@ -13,7 +13,7 @@ from dlmkit.recipe.assemble import assemble, assemble_sampling
 from dlmkit.recipe.load import load_recipe
 from dlmkit.registry.lookup import Registry
 from dlmkit.training.checkpoint import checkpoint_name, publish
-from dlmkit_viewers.study import Settings, Text, chosen, measure
+from dlmkit_viewers.study import StudySettings, StudyText, chosen, measure
 from dlmkit_viewers.sweep import diversity, sweep, with_scale
 
 WORDS = [
@@ -113,7 +113,7 @@ def test_text_that_is_gone_says_so_and_how_to_do_without(model, tmp_path):
     gone = Part(use="text:text", options={"paths": [str(tmp_path / "gone.txt")]})
     config = model.config.model_copy(update={"data": gone})
     with pytest.raises(DataError, match=r"gone\.txt.*; or leave out what needs text by --no-data"):
-        Text.of(replace(model, assembly=replace(model.assembly, config=config)), 4)
+        StudyText.of(replace(model, assembly=replace(model.assembly, config=config)), 4)
 
 
 def test_text_of_another_vocabulary_is_refused(model, tmp_path):
@@ -124,11 +124,11 @@ def test_text_of_another_vocabulary_is_refused(model, tmp_path):
     )
     config = model.config.model_copy(update={"data": other})
     with pytest.raises(DataError, match="now gives another vocabulary"):
-        Text.of(replace(model, assembly=replace(model.assembly, config=config)), 4)
+        StudyText.of(replace(model, assembly=replace(model.assembly, config=config)), 4)
 
 
 def test_what_is_left_out_is_said(model):
-    found = measure(model, Settings(count=2, seed=0, steps=3), None)
+    found = measure(model, StudySettings(count=2, seed=0, steps=3), None)
     assert found["left_out"] == {
         "levels": "left out by --no-data",
         "noise_scale": "no scales were asked for",
