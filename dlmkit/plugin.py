@@ -151,6 +151,11 @@ class Recipe:
     name: str
     path: Path
 
+    @staticmethod
+    def beside(module: str, *names: str) -> Sequence[Recipe]:
+        """The recipes ``NAME.yaml`` in the folder of ``module``, a plugin's ``__file__``."""
+        return [Recipe(name, Path(module).with_name(f"{name}.yaml")) for name in names]
+
 
 @dataclass(frozen=True, slots=True)
 class ShippedModel:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 
 from pydantic import Field
 
@@ -66,6 +66,5 @@ def register_components() -> list[Component]:
 
 
 @hookimpl
-def register_recipes() -> list[Recipe]:
-    here = Path(__file__).parent
-    return [Recipe(name, here / f"{name}.yaml") for name in ("candi_grammar", "candi_words")]
+def register_recipes() -> Sequence[Recipe]:
+    return Recipe.beside(__file__, "candi_grammar", "candi_words")

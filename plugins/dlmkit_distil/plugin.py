@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
@@ -64,5 +63,4 @@ def register_components() -> Sequence[Component]:
 
 @hookimpl
 def register_recipes() -> Sequence[Recipe]:
-    path = Path(__file__).with_name("consistency_grammar.yaml")
-    return [Recipe("consistency_grammar", path)]
+    return Recipe.beside(__file__, "consistency_grammar")

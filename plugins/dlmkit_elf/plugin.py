@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
@@ -91,5 +90,4 @@ def register_components() -> Sequence[Component]:
 
 @hookimpl
 def register_recipes() -> Sequence[Recipe]:
-    names = ("elf_grammar", "elf_words")
-    return [Recipe(name, Path(__file__).with_name(f"{name}.yaml")) for name in names]
+    return Recipe.beside(__file__, "elf_grammar", "elf_words")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -110,5 +109,4 @@ def register_components() -> Sequence[Component]:
 
 @hookimpl
 def register_recipes() -> Sequence[Recipe]:
-    names = ("flm_grammar", "sflm_grammar", "flm_words", "sflm_words")
-    return [Recipe(name, Path(__file__).with_name(f"{name}.yaml")) for name in names]
+    return Recipe.beside(__file__, "flm_grammar", "sflm_grammar", "flm_words", "sflm_words")

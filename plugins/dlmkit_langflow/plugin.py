@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -54,6 +54,5 @@ def register_components() -> list[Component]:
 
 
 @hookimpl
-def register_recipes() -> list[Recipe]:
-    here = Path(__file__).parent
-    return [Recipe(name, here / f"{name}.yaml") for name in ("langflow_grammar", "langflow_words")]
+def register_recipes() -> Sequence[Recipe]:
+    return Recipe.beside(__file__, "langflow_grammar", "langflow_words")

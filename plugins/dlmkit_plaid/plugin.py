@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from dlmkit import Component, hookimpl
 from dlmkit.plugin import Recipe
@@ -38,5 +37,4 @@ def register_components() -> Sequence[Component]:
 
 @hookimpl
 def register_recipes() -> Sequence[Recipe]:
-    here = Path(__file__).parent
-    return [Recipe(name, here / f"{name}.yaml") for name in ("plaid_grammar", "plaid_words")]
+    return Recipe.beside(__file__, "plaid_grammar", "plaid_words")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from dlmkit import Component, hookimpl
 from dlmkit.plugin import Command, Recipe
@@ -59,8 +58,7 @@ def register_components() -> Sequence[Component]:
 
 @hookimpl
 def register_recipes() -> Sequence[Recipe]:
-    here = Path(__file__).parent
-    return [Recipe(name, here / f"{name}.yaml") for name in ("ssd_grammar", "ssd_words")]
+    return Recipe.beside(__file__, "ssd_grammar", "ssd_words")
 
 
 @hookimpl

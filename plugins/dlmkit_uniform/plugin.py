@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from dlmkit import Component, hookimpl
 from dlmkit.plugin import Recipe
@@ -56,5 +55,4 @@ def register_components() -> Sequence[Component]:
 
 @hookimpl
 def register_recipes() -> Sequence[Recipe]:
-    here = Path(__file__).parent
-    return [Recipe(name, here / f"{name}.yaml") for name in ("duo_grammar", "duo_words")]
+    return Recipe.beside(__file__, "duo_grammar", "duo_words")
