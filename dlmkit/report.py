@@ -96,6 +96,12 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def estimate(value: float, ends: Sequence[float], digits: int) -> str:
+    """A number and the ends of its interval."""
+    value, low, high = (round(number, digits) + 0.0 for number in (value, *ends))  # no minus zero
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
 def facts(*about: Mapping[str, Any]) -> str:
     """What a page says of how it came about, a line each."""
     lines = (

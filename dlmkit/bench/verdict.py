@@ -10,12 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dlmkit.bench.cases import titled
-from dlmkit.exact.intervals import Interval, percentile
+from dlmkit.exact.intervals import Interval, percentile, resampled_shares
 from dlmkit.exits.replay import Replay, best_fixed, fixed
 from dlmkit.exits.trace import Trace
 from dlmkit.types import Index
-
-DRAWS = 2000
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ def judge(
 
     In buckets every fixed exit is held to the rule's own mean disagreement.
     """
-    weights = _weights(len(found.steps), seed)
+    weights = resampled_shares(len(found.steps), seed=seed)
     own, wrong = found.evaluations.double(), found.disagreement
     cost = torch.zeros(len(weights), dtype=torch.float64)
     bound = weights @ wrong
@@ -113,15 +111,6 @@ def judge(
         of_oracle=found.saving / oracle.saving,
         rules=rules,
     )
-
-
-def _weights(texts: int, seed: int) -> Float[Tensor, "draws B"]:
-    """Shares of each text: all equal in the first row, bootstrap draws in the others."""
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(texts, (DRAWS, texts), generator=generator)
-    counts = torch.zeros(DRAWS, texts, dtype=torch.float64)
-    counts.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
-    return torch.cat((torch.ones(1, texts, dtype=torch.float64), counts)) / texts
 
 
 def fixed_steps(calibration: Trace, bucket: Index, bound: float) -> dict[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -17,6 +17,12 @@ class Quota(Buildable, ABC):
 
     Pure: what it must remember is its row-first memory.
     """
+
+    order: ClassVar[str | None] = None
+    """The order it is made for, as a recipe names it, by which the bench runs it; None: that of
+    confidence."""
+    on_grid: ClassVar[bool] = False
+    """Whether the steps of the grid set its pace; else the first number of its options does."""
 
     def init(self, x: Tensor) -> Any:
         """The memory of rows that have taken no step yet: row-first, by default empty."""

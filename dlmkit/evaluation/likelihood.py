@@ -139,22 +139,16 @@ def bound(subject: Subject, batch: Batch, options: Bound) -> Nats:
 @torch.no_grad()
 def _bound(subject: Subject, batch: Batch, rows: Index, options: Bound) -> Nats:
     x0, nothing, weight = _clean(subject, batch)
-    s_min, s_max = subject.ends
     noise = Noise.keyed(options.seed, rows, 0)
     u = noise.fork(TIMES).uniform(0, (options.draws,), torch.float64)
     integral = torch.zeros(len(rows), dtype=torch.float64, device=x0.device)
     for k in range(options.draws):
         stratum = 2.0 * (k // 2 + u[:, k]) / options.draws
         s = _level(subject, stratum, warped=k % 2 == 0)
-        x = x0 + s[:, None, None].to(x0.dtype) * _normal(noise, CORRUPTION, k, x0)
-        x0_hat = subject.predict(x * weight, s, nothing, options.previous).x0_step
-        error = ((x0 - x0_hat) * weight).double().square().sum(dim=(1, 2))
-        integral += error / s**3 / _density(subject, s) / options.draws
-    least = torch.full_like(integral, s_min)
-    x = x0 + s_min * _normal(noise, DEQUANTISE, 0, x0)
-    last = subject.predict(x * weight, least, nothing, options.previous)
-    prior = x0.double().square().sum(dim=(1, 2)) / (2.0 * s_max**2)
-    return Nats(prior, integral, subject.reconstruction(last, batch), batch.attend.sum(dim=1))
+        noisy = _noisy(x0, s, noise, CORRUPTION, k)
+        integral += _integrand(subject, noisy, x0, weight, s, nothing, options) / options.draws
+    prior, reconstruction = _ends(subject, batch, x0, weight, noise, nothing, options)
+    return Nats(prior, integral, reconstruction, batch.attend.sum(dim=1))
 
 
 @torch.no_grad()
@@ -162,32 +156,62 @@ def conditional(subject: Subject, ids: Ids, given: Mask, key: int, options: Boun
     """:func:`bound` of one text, ``ids`` and ``given`` (1, L), in nats: of the tokens that are not
     given, given the others. Its draws are keyed by ``key`` and are the rows of each pass.
     """
-    attend = torch.ones_like(given)
     x0 = subject.space.embed(ids)
-    nothing = Conditioning.of(x0, given, attend)
-    weight = (~given)[..., None].to(x0.dtype)
-    s_min, s_max = subject.ends
+    known = Conditioning.of(x0, given, torch.ones_like(given))
+    weight = (~given)[..., None].to(x0.dtype).expand_as(x0)
     draw = torch.arange(options.draws, device=ids.device)
     noise = Noise.keyed(options.seed, torch.full_like(draw, key), draw)
     u = noise.fork(TIMES).uniform(0, (), torch.float64)
     stratum = 2.0 * (draw // 2 + u) / options.draws
-    warped = _level(subject, stratum, warped=True)
-    s = torch.where(draw % 2 == 0, warped, _level(subject, stratum, warped=False))
+    even, odd = (_level(subject, stratum, warped=warped) for warped in (True, False))
+    s = torch.where(draw % 2 == 0, even, odd)
     terms = []
     for rows in draw.split(options.batch_size):
-        some = s[rows]
+        each, counted = (one.expand(len(rows), -1, -1) for one in (x0, weight))
         own = Noise(noise.key[rows])
-        each = x0.expand(len(rows), -1, -1)
-        x = each + some[:, None, None].to(x0.dtype) * _normal(own, CORRUPTION, 0, each)
-        known = take(nothing, torch.zeros_like(rows))
-        x0_hat = subject.predict(x * weight, some, known, options.previous).x0_step
-        error = ((x0 - x0_hat) * weight).double().square().sum(dim=(1, 2))
-        terms.append(error / some**3 / _density(subject, some))
-    x = x0 + s_min * _normal(Noise(noise.key[:1]), DEQUANTISE, 0, x0)
-    last = subject.predict(x * weight, s[:1] * 0.0 + s_min, nothing, options.previous)
-    prior = (x0 * weight).double().square().sum() / (2.0 * s_max**2)
-    reconstruction = subject.reconstruction(last, Batch(ids, ~given))[0]
-    return float(prior + torch.cat(terms).mean() + reconstruction)
+        noisy = _noisy(each, s[rows], own, CORRUPTION, 0)
+        shown = take(known, torch.zeros_like(rows))
+        terms.append(_integrand(subject, noisy, each, counted, s[rows], shown, options))
+    first, text = Noise(noise.key[:1]), Batch(ids, ~given)
+    prior, reconstruction = _ends(subject, text, x0, weight, first, known, options)
+    return float(prior[0] + torch.cat(terms).mean() + reconstruction[0])
+
+
+def _noisy(x0: Embedded, s: Tensor, noise: Noise, domain: int, draw: int) -> Embedded:
+    return x0 + s[:, None, None].to(x0.dtype) * _normal(noise, domain, draw, x0)
+
+
+def _integrand(
+    subject: Subject,
+    noisy: Embedded,
+    x0: Embedded,
+    weight: Embedded,
+    s: Tensor,
+    known: Conditioning,
+    options: Bound,
+) -> PerRow:
+    """s^-3 |x0 - x0_hat|^2 of what counts, over the density that ``s`` is drawn with."""
+    x0_hat = subject.predict(noisy * weight, s, known, options.previous).x0_step
+    error = ((x0 - x0_hat) * weight).double().square().sum(dim=(1, 2))
+    return error / s**3 / _density(subject, s)
+
+
+def _ends(
+    subject: Subject,
+    batch: Batch,
+    x0: Embedded,
+    weight: Embedded,
+    noise: Noise,
+    known: Conditioning,
+    options: Bound,
+) -> tuple[PerRow, PerRow]:
+    """(prior, reconstruction) of what counts: the bound's terms at the largest and least noise."""
+    s_min, s_max = subject.ends
+    least = torch.full((len(x0),), s_min, dtype=torch.float64, device=x0.device)
+    noisy = x0 + s_min * _normal(noise, DEQUANTISE, 0, x0)
+    last = subject.predict(noisy * weight, least, known, options.previous)
+    prior = (x0 * weight).double().square().sum(dim=(1, 2)) / (2.0 * s_max**2)
+    return prior, subject.reconstruction(last, batch)
 
 
 def _level(subject: Subject, u: Tensor, *, warped: bool) -> Tensor:

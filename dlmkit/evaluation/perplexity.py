@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from dlmkit.errors import DataError, UsageError
-from dlmkit.evaluation.score import Scorer, key
+from dlmkit.evaluation.score import Scorer
 from dlmkit.exact.intervals import Interval, percentile, resampled_means
 
 
@@ -48,8 +48,7 @@ def windows(tokens: int, context: int, stride: int) -> Iterator[TextWindow]:
 
 def scored(scorer: Scorer, ids: Sequence[int], window: TextWindow) -> float:
     """-log p of a window's tokens, in nats, or a bound; its draws are keyed by its own tokens."""
-    some, first = ids[window.start : window.stop], window.scored - window.start
-    return scorer.nats(some, first, key(some[:first], some[first:]))
+    return scorer.keyed(ids[window.start : window.stop], window.scored - window.start)
 
 
 @dataclass(frozen=True)

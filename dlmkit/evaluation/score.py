@@ -74,6 +74,10 @@ class Scorer(ABC):
         ``key`` picks the draws. At least one token must be scored.
         """
 
+    def keyed(self, ids: Sequence[int], first: int) -> float:
+        """:meth:`nats`, its draws keyed by the tokens themselves."""
+        return self.nats(ids, first, key(ids[:first], ids[first:]))
+
     @abstractmethod
     def greedy(self, ids: Sequence[int], first: int) -> bool:
         """Whether the likeliest token, one at a time from left to right, is always the text's."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+RESAMPLES = 2000
+"""Bootstrap samples of an interval."""
 
 
 class Interval(NamedTuple):
@@ -107,7 +110,7 @@ def jackknife(value: float, without: Sequence[float], count: int, level: float =
 
 
 def resampled_means(
-    values: Float[Tensor, "B K"], draws: int = 2000, seed: int = 0
+    values: Float[Tensor, "B K"], draws: int = RESAMPLES, seed: int = 0
 ) -> Float[Tensor, "draws K"]:
     """Means of K paired values a text over bootstrap draws of the texts, in float64."""
     chosen = resamplings(len(values), draws, seed)
@@ -119,6 +122,18 @@ def resamplings(count: int, draws: int, seed: int = 0) -> Iterator[Int[Tensor, "
     generator = torch.Generator().manual_seed(seed)
     for _ in range(draws):
         yield torch.randint(count, (count,), generator=generator)
+
+
+@lru_cache(maxsize=4)
+def resampled_shares(count: int, draws: int = RESAMPLES, seed: int = 0) -> Float[Tensor, "R B"]:
+    """Shares of ``count`` texts: all equal in the first row, then those of each bootstrap sample.
+
+    The same in every call, so that what has the same texts is compared text by text.
+    """
+    drawn = torch.stack(list(resamplings(count, draws, seed)))
+    counts = torch.zeros(draws, count, dtype=torch.float64)
+    counts.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
+    return torch.cat((torch.ones(1, count, dtype=torch.float64), counts)) / count
 
 
 def percentile(draws: Float[Tensor, "draws"], level: float = 0.95) -> Interval:

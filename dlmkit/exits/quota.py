@@ -7,9 +7,8 @@ a token that is written at another step is drawn by other noise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,10 +45,22 @@ def sampler(order: Part, quota: Part) -> Part:
     return Part(use=DECODER, options={"order": order, "quota": quota, "draw": {"temperature": 0}})
 
 
-def decoded(model: Model, part: Part) -> Model:
-    """``model`` with the sampler ``part``, where nothing but that ends a text."""
-    words = inline(part.model_dump(mode="json", by_alias=True))
-    return model.with_(f"sampler={words}", "exit=null", "freeze=null")
+def decoded(model: Model, part: Part, exit: Part | None = None) -> Model:
+    """``model`` with the sampler ``part``, where nothing but that and ``exit`` ends a text."""
+    words, ends = (
+        "null" if one is None else inline(one.model_dump(mode="json", by_alias=True))
+        for one in (part, exit)
+    )
+    return model.with_(f"sampler={words}", f"exit={ends}", "freeze=null")
+
+
+def written(
+    model: Model, requests: Sequence[Request], run: Run
+) -> tuple[list[tuple[int, ...]], Tensor]:
+    """(token ids of every text, its evaluations), in the order of the requests."""
+    found = {sample.row: sample for sample in model.run(requests, run)}
+    samples = [found[request.row] for request in requests]
+    return [tuple(one.ids) for one in samples], torch.tensor([one.evaluations for one in samples])
 
 
 def calibrate_quota(
@@ -120,10 +131,8 @@ def _generated(requests: Sequence[Request], length: int) -> Tensor:
 
 def _run(model: Model, requests: Sequence[Request], part: Part, run: Run) -> tuple[Tensor, Tensor]:
     """(ids padded to the model's length, evaluations), a row a request, in the requests' order."""
-    samples = decoded(model, part).run(requests, run)
-    by_row: Mapping[int, Any] = {sample.row: sample for sample in samples}
+    texts, spent = written(decoded(model, part), requests, run)
     ids = torch.zeros(len(requests), model.config.length, dtype=torch.int64)
-    for place, request in enumerate(requests):
-        tokens = by_row[request.row].ids
+    for place, tokens in enumerate(texts):
         ids[place, : len(tokens)] = torch.tensor(tokens)
-    return ids, torch.tensor([by_row[request.row].evaluations for request in requests])
+    return ids, spent

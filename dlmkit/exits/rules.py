@@ -80,8 +80,8 @@ class OpenRule:
 
     def at(self, value: float) -> Part:
         """The rule with ``value`` in its open place, resolved: qualified names, every option."""
-        filled = _filled(self.part, self._number(value))
-        return _resolved(filled, f"--rule {self.text}", self.registry)
+        whole = filled(self.part, self._number(value))
+        return _resolved(whole, f"--rule {self.text}", self.registry)
 
     def __call__(self, value: float) -> ExitCriterion:
         """The rule itself, with ``value`` in its open place."""
@@ -106,12 +106,19 @@ class OpenRule:
         return sorted({x for value in quantiles if self._takes(x := float(f"{value:.4g}"))})
 
     @property
+    def field(self) -> FieldInfo:
+        """The open option, as its rule's config declares it."""
+        found = _open_field(self.inner, self.registry)
+        assert found is not None, "checked when the rule was parsed"
+        return found
+
+    @property
     def statistic(self) -> str:
         """The statistic that the open number is compared with: as its config marks it, or the
         first that the rule reads."""
         field = _open_field(self.inner, self.registry)
         marks = field.metadata if field else []
-        part = _filled(self.inner, self._number(self.example))
+        part = filled(self.inner, self._number(self.example))
         needs = self.registry.build("exit", part, self.context).needs
         marked = [mark.statistic for mark in marks if isinstance(mark, ComparedWith)]
         first: str = [*marked, *(n for n in needs if n not in BUILT_IN), *needs][0]
@@ -183,7 +190,8 @@ def _holders(value: Any) -> list[Part]:
     return [part for item in value for part in _holders(item)] if isinstance(value, list) else []
 
 
-def _filled(part: Part, number: int | float) -> Part:
+def filled(part: Part, number: int | float) -> Part:
+    """``part`` with ``number`` wherever :data:`TUNED` stands in its options."""
     return Part(use=part.use, options=_replaced(part.options, number))
 
 

@@ -89,8 +89,7 @@ class DlmkitLM(LM):
         def answer(args: Sequence[str]) -> tuple[float, bool]:
             context, ids = self._pair(*args)
             whole, first = self._cut([*context, *ids], len(ids))
-            nats = self.scorer.nats(whole, first, key(whole[:first], whole[first:]))
-            return -nats, self.scorer.greedy(whole, first)
+            return -self.scorer.keyed(whole, first), self.scorer.greedy(whole, first)
 
         return self._shared(requests, answer)
 

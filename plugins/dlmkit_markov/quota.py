@@ -19,6 +19,8 @@ class Middle(Quota):
     logarithm of L + 1 to base 2, rounded up.
     """
 
+    order = "masked:random"
+
     def accept(self, rank: Ids, candidates: Candidates, memory: Any) -> tuple[Mask, Any]:
         masked, length = candidates.masked, candidates.masked.shape[1]
         place = torch.arange(length, device=masked.device).expand_as(masked)

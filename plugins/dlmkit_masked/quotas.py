@@ -37,6 +37,8 @@ class Schedule(Quota):
     after the step over the share before it, or as many as that is of their number, rounded down.
     """
 
+    order, on_grid = "masked:random", True
+
     def __init__(self, config: configs.Schedule, context: BuildContext) -> None:
         self.config = config
 
@@ -97,6 +99,8 @@ class FirstHitting(Quota):
     one token a step.
     """
 
+    order = "masked:random"
+
     def __init__(self, config: configs.Nothing, context: BuildContext) -> None:
         pass
 
@@ -142,6 +146,8 @@ class Factor(Quota):
 class EntropyBound(Quota):
     """The largest n of which the entropies but the largest sum to gamma at most (EB-Sampler,
     2505.24857)."""
+
+    order = "masked:entropy"
 
     def __init__(self, config: configs.EntropyBound, context: BuildContext) -> None:
         self.bound = config.bound

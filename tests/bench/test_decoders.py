@@ -2,16 +2,21 @@
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from dlmkit.bench.decoders import Bench, Curve, Found, Plan, Rule, Scale, Verdict, entropy
+import dlmkit
+from dlmkit.bench.decoders import Bench, Plan
+from dlmkit.bench.saving import Curve, Found, Verdict, entropy
+from dlmkit.bench.shelf import PLAIN, Scale, oracle, rules
 from dlmkit.cli.app import main
 from dlmkit.exact.intervals import Interval
 from dlmkit.model import Model, open_model
-from dlmkit.plugin import Part
+from dlmkit.registry import single
 
 SMALL = ("length=8", "data.with.tokens=6", "data.with.successors=2")
 
@@ -76,31 +81,183 @@ def test_the_setting_of_a_mean_is_found(rising: bool):
     def mean(setting: float) -> float:
         return 4.0 + 28.0 * (setting if rising else 1.0 - setting)
 
-    assert mean(scale.search(mean, 16.0)) == pytest.approx(16.0, rel=0.05)
-    wide = Scale(0.0, math.inf)
-    assert wide.search(lambda f: 32.0 / (1.0 + f), 8.0) == pytest.approx(3.0, rel=0.1)
+    assert mean(scale.search(mean, 16.0, {})) == pytest.approx(16.0, rel=0.05)
+    wide, tried = Scale(0.0, math.inf), {}
+    for target, setting in ((8.0, 3.0), (16.0, 1.0)):  # what was tried is not tried again
+        found = wide.search(lambda f: 32.0 / (1.0 + f), target, tried)
+        assert found == pytest.approx(setting, rel=0.1)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 3, 5, 8, 31, 32])
+def test_a_whole_number_is_found_exactly(tokens: int):
+    assert Scale(1.0, 32.0, whole=True).search(lambda n: 32.0 / n, 32.0 / tokens, {}) == tokens
 
 
 def test_the_middle_of_every_gap_is_exact_and_takes_the_logarithm(model: Model):
     """Texts by bisection have the chain's likelihood, where as few steps at random have not."""
     bench = Bench(model, "markov_masked", Plan(texts=400, batch_size=400), lambda line: None)
-    middle = bench._run("masked:random", Part(use="markov:middle"), 8)
+    exact = oracle(model)
+    assert exact is not None
+    middle = bench.found(exact, None, 8)
     assert middle.evaluations.unique().tolist() == [4.0]  # of 8 tokens: 1, 2, 4 and 1
     assert middle.quality["impossible"] == 0.0
     error = (middle.quality["nll_gap_high"] - middle.quality["nll_gap"]) / 1.96
     assert abs(middle.quality["nll_gap"]) < 4.0 * error
-    random = bench._run("masked:random", Part(use="masked:schedule"), 4)
+    random = bench.found(PLAIN, None, 4)
     assert random.quality["nll_gap_low"] > 0.3
 
 
 def test_a_quota_takes_the_evaluations_it_is_asked_for(model: Model):
-    bench = Bench(model, "markov_masked", Plan(texts=64, batch_size=64), lambda line: None)
-    rule = Rule("masked:entropy", "masked:entropy-bound", "bound")
-    _, run = bench._at(rule, 4)
+    plan = Plan((4,), texts=64, batch_size=64)
+    bench = Bench(model, "markov_masked", plan, lambda line: None)
+    (rule,) = (rule for rule in rules(model) if rule.name == "entropy | entropy-bound")
+    ((_, run),) = bench.at(rule)
     assert float(run.evaluations.mean()) == pytest.approx(4.0, abs=0.7)
 
 
-def test_the_command_ends_with_a_verdict_a_rule(tmp_path, capsys):
+THIRD = """
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from dlmkit import Component, Config, hookimpl
+from dlmkit.core.order import Order
+from dlmkit.core.quota import Quota
+from dlmkit.core.remask import Remask
+
+api = 2
+
+
+class Side(Config):
+    "Where to begin."
+
+    side: Literal["left", "right"] = Field("left", description="the end")
+
+
+class Fill(Config):
+    "How many."
+
+    share: float = Field(0.5, gt=0.0, le=1.0, description="of what is open")
+
+
+class Nothing(Config):
+    "No options."
+
+
+class Ends(Order):
+    def __init__(self, config, context):
+        self.sign = -1.0 if config.side == "left" else 1.0
+
+    def scores(self, candidates):
+        place = torch.arange(candidates.ids.shape[1], dtype=torch.float64)
+        return self.sign * place.expand(candidates.ids.shape)
+
+
+class Share(Quota):
+    order = "mine:ends"
+
+    def __init__(self, config, context):
+        self.share_of = config.share
+
+    def accept(self, rank, candidates, memory):
+        count = (candidates.open.sum(dim=1) * self.share_of).floor().clamp(min=1)
+        return (rank < count[:, None]) & candidates.open, memory
+
+
+class First(Remask):
+    def __init__(self, config, context):
+        pass
+
+    def back(self, candidates, accepted, memory):
+        return candidates.settled & (candidates.settled.cumsum(dim=1) == 1), memory
+
+
+class Refuses(Order):
+    def __init__(self, config, context):
+        from dlmkit.errors import RecipeError
+
+        raise RecipeError("it has no words to count")
+
+    def scores(self, candidates):
+        return candidates.certainty.first
+
+
+@hookimpl
+def register_components():
+    return [
+        Component("order", "ends", "from an end", Side, "mine:Ends"),
+        Component("order", "refuses", "never", Nothing, "mine:Refuses"),
+        Component("quota", "share", "a share", Fill, "mine:Share"),
+        Component("remask", "first", "the first", Nothing, "mine:First"),
+    ]
+"""
+
+
+@pytest.fixture
+def third(tmp_path: Path) -> Iterator[Model]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(single.FILES, "")  # and no plugin of this name afterwards
+        file = tmp_path / "mine.py"
+        file.write_text(THIRD)
+        dlmkit.load_plugin(file)
+        yield open_model("markov_masked", SMALL)
+
+
+def test_what_a_third_party_registers_has_rows(third: Model, monkeypatch: pytest.MonkeyPatch):
+    mine = [rule for rule in rules(third) if "mine:" in rule.name]
+    assert [rule.name for rule in mine] == [
+        "mine:ends | schedule",
+        "mine:ends side=right | schedule",
+        "mine:refuses | schedule",
+        "mine:ends | mine:share",
+        "random | schedule | mine:first",
+    ]
+    assert mine[3].scale == Scale(0.0, 1.0)
+    monkeypatch.setattr("dlmkit.bench.decoders.rules", lambda model: mine)
+    plan = Plan((2, 4), texts=16, batch_size=32, calibration=16)
+    content = Bench(third, "markov_masked", plan, lambda line: None).run()
+    taken = {(row["rule"], row["target"]): row["evaluations"] for row in content["rows"]}
+    assert taken["mine:ends side=right | schedule", 4] == 4.0
+    assert taken["mine:ends | mine:share", 4] == 4.0  # 8 tokens: 4, 2, 1 and 1
+    assert "it has no words to count" in content["left_out"]["mine:refuses | schedule"]
+    assert [verdict["rules"] for verdict in content["verdicts"]] == [4, 4, 4, 4]
+
+
+def test_every_rule_of_the_shelf_has_a_row(model: Model):
+    names = [rule.name for rule in rules(model)]
+    assert len(set(names)) == len(names)
+    assert {"confidence | tokens", "random | first-hitting", "random | schedule | planned"} <= {
+        *names
+    }
+    assert {"random | schedule | remdm rule=rescale", "random | schedule shape=cosine"} <= {*names}
+    assert {"confidence | rule margin", "random | schedule | exit falling:shape=linear"} <= {*names}
+    registry = model.assembly.registry
+    for kind in ("order", "quota", "remask"):
+        used = {getattr(rule, kind).use for rule in (PLAIN, *rules(model)) if getattr(rule, kind)}
+        there = {entry.qualified for entry in registry.components(kind)}
+        assert used | {"markov:middle"} == there | {"markov:middle"}
+
+
+def test_one_token_a_step_is_exact_by_any_rule(model: Model):
+    """At as many evaluations as there are tokens, texts have the chain's own likelihood."""
+    wanted = {"confidence | tokens", "confidence | rule margin", "random | schedule | planned"}
+    plan = Plan((8,), texts=300, batch_size=300, calibration=32)
+    bench = Bench(model, "markov_masked", plan, lambda line: None)
+    for rule in (rule for rule in rules(model) if rule.name in wanted):
+        ((_, run),) = bench.at(rule)
+        assert float(run.evaluations.mean()) == pytest.approx(8.0, abs=0.1)
+        assert run.quality["impossible"] == 0.0
+        error = (run.quality["nll_gap_high"] - run.quality["nll_gap"]) / 1.96
+        assert abs(run.quality["nll_gap"]) < 4.0 * error
+
+
+def test_the_command_ends_with_a_verdict_a_rule(tmp_path, capsys, monkeypatch):
+    some = {"confidence | schedule", "confidence | threshold", "confidence | factor"}
+    some |= {"entropy | entropy-bound", "random | schedule | exit falling"}
+    monkeypatch.setattr(
+        "dlmkit.bench.decoders.rules", lambda model: [r for r in rules(model) if r.name in some]
+    )
     words = ["bench", "sampler", "markov_masked", "--decoders", "-n", "24", "--steps", "2,4"]
     for override in SMALL:
         words += ["--set", override]
@@ -108,8 +265,7 @@ def test_the_command_ends_with_a_verdict_a_rule(tmp_path, capsys):
     out = capsys.readouterr().out
     content = json.loads((tmp_path / "found.json").read_text())
     names = [verdict["rule"] for verdict in content["verdicts"]]
-    assert {"confidence | schedule", "confidence | threshold"} <= set(names)
-    assert {"entropy | entropy-bound", "confidence | factor"} <= set(names)
+    assert set(names) == some
     assert all(verdict["sentence"] in out for verdict in content["verdicts"])
     assert "| random, middle |" in out or "| random, markov:middle |" in out
     assert content["protocol"]["evaluations"] == [2, 4]
@@ -125,3 +281,20 @@ def test_what_it_cannot_compare_is_refused(capsys):
     assert "--exit: the option does nothing with --decoders" in capsys.readouterr().err
     words = ["bench", "sampler", "markov_masked", "--decoders", "--batch-size", "2,4"]
     assert main(words) == 2
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("use", "words", "named"),
+    [
+        ("--decoders", ["--early-exit"], "--early-exit"),
+        ("--decoders", ["--bound", "0.01"], "--bound"),
+        ("--decoders", ["--rounds", "2"], "--rounds"),
+        ("--cache", ["--decoders"], "--decoders"),
+        ("--cache", ["-n", "8"], "-n"),
+        ("--cache", ["--quick"], "--full"),
+    ],
+)
+def test_an_option_of_another_use_is_refused(use, words, named, capsys):
+    assert main(["bench", "sampler", "markov_masked", use, *words]) == 2
+    assert f"{named}: the option does nothing with {use}" in capsys.readouterr().err

@@ -19,6 +19,7 @@ from dlmkit.exact.intervals import (
     left_out,
     percentile,
     resampled_means,
+    resampled_shares,
     student,
 )
 from dlmkit.plugin import Part
@@ -144,3 +145,10 @@ def test_intervals_of_pooled_statistics_hold_the_value_as_often_as_they_say():
     assert all(count >= 88 for count in held.values()), held
     ratios = {name: errors[name] / spread[name] for name in names}
     assert all(0.85 < ratio < 1.35 for ratio in ratios.values()), ratios
+
+
+def test_resampled_shares_are_those_of_the_resampled_means():
+    values = torch.rand(7, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    shares = resampled_shares(7, draws=50, seed=3)
+    torch.testing.assert_close(shares[0] @ values, values.mean(dim=0))
+    torch.testing.assert_close(shares[1:] @ values, resampled_means(values, 50, seed=3))

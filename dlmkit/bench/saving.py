@@ -1,0 +1,153 @@
+"""What a decoder saves over random order on a coarser grid, with its interval over texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dlmkit.exact.intervals import Interval, percentile, resampled_shares
+
+
+@dataclass(frozen=True)
+class Found:
+    """One run: of every text its evaluations, nats a token, entropy and ids."""
+
+    evaluations: Float[Tensor, "B"]
+    nats: Float[Tensor, "B"]
+    entropy: Float[Tensor, "B"]
+    quality: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A rule at one mean number of evaluations. ``saving`` is 1 - evaluations / those of random
+    order on the coarser grid whose texts have the same likelihood gap."""
+
+    rule: str
+    target: int
+    setting: float | None
+    evaluations: float
+    gap: float
+    gap_interval: Interval
+    entropy: float
+    entropy_interval: Interval
+    saving: float | None
+    saving_interval: Interval | None
+    quality: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``saving`` over the coarser grid in the geometric mean over the numbers of evaluations, its
+    interval holding for all ``rules`` together; None: every run is as good as one token a step."""
+
+    rule: str
+    saving: float
+    interval: Interval
+    entropy_fell: bool
+    rules: int
+
+    @property
+    def gain(self) -> bool:
+        """Whether it saves evaluations for certain, and not by writing less varied texts."""
+        return round(100.0 * self.interval.low, 1) > 0.0 and not self.entropy_fell
+
+    @property
+    def sentence(self) -> str:
+        """One plain line."""
+        saving, low, high = (round(100.0 * v, 1) + 0.0 for v in (self.saving, *self.interval))
+        numbers = f"{saving:.1f} % of evaluations, 95 % interval {low:.1f} to {high:.1f}"
+        if self.gain:
+            return f"{self.rule}: worth {numbers} over random order on a coarser grid"
+        less = "; its texts are less varied than the model's" if self.entropy_fell else ""
+        return f"{self.rule}: no gain over random order on a coarser grid ({numbers}{less})"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Evaluations of random order against its likelihood gap, and how both vary over texts."""
+
+    evaluations: Float[Tensor, "N"]
+    gaps: Float[Tensor, "R N"]
+
+    @staticmethod
+    def of(runs: Mapping[int, Found], reference: Found) -> Curve:
+        """From the runs by their steps. Row 0 is of all texts, the others of resampled ones."""
+        each = torch.stack([found.nats - reference.nats for found in runs.values()], dim=1)
+        spent = torch.stack([found.evaluations.mean() for found in runs.values()])
+        # more evaluations are never worse: what says so is noise
+        gaps = (resampled_shares(len(each)) @ each).flip(1).cummax(dim=1).values.flip(1)
+        return Curve(spent, gaps.clamp(min=0.0))
+
+    def equal(self, gap: Float[Tensor, "R"]) -> Float[Tensor, "R"]:
+        """Evaluations at which random order has the same gap, interpolated in its logarithm."""
+        log_cost = self.evaluations.log()
+        cost = torch.full_like(gap, float(log_cost[-1]))
+        for k in range(len(log_cost) - 1):
+            high, low = self.gaps[:, k], self.gaps[:, k + 1]
+            share = ((high - gap) / (high - low).clamp(min=1e-12)).clamp(0.0, 1.0)
+            inside = (gap <= high) & (gap >= low)
+            here = log_cost[k] + share * (log_cost[k + 1] - log_cost[k])
+            cost = torch.where(inside, torch.minimum(cost, here), cost)
+        return torch.where(gap > self.gaps[:, 0], log_cost[0], cost).exp()
+
+    def _ratio(self, found: Found, reference: Found) -> Float[Tensor, "R"]:
+        """log of evaluations over those of the coarser grid at the same gap."""
+        weights = resampled_shares(len(found.nats))
+        gap = (weights @ (found.nats - reference.nats)).clamp(min=0.0)
+        return (weights @ found.evaluations).log() - self.equal(gap).log()
+
+    def row(
+        self, name: str, target: int, setting: float | None, found: Found, reference: Found
+    ) -> Row:
+        """The measured row of the rule ``name``."""
+        saving = 1.0 - self._ratio(found, reference).exp()
+        row = plain_row(name, target, setting, found, reference)
+        interval = percentile(saving[1:], 0.95)
+        return replace(row, saving=float(saving[0]), saving_interval=interval)
+
+    def verdict(
+        self, name: str, measured: Sequence[Found], reference: Found, rules: int
+    ) -> Verdict:
+        """Over all runs of one rule."""
+        ratios = torch.stack([self._ratio(found, reference) for found in measured]).mean(dim=0)
+        saving = 1.0 - ratios.exp()
+        weights = resampled_shares(len(reference.entropy))[1:]
+        fell = [
+            percentile(weights @ (found.entropy - reference.entropy), 0.95).high < -0.01
+            for found in measured
+        ]
+        interval = percentile(saving[1:], 1.0 - 0.05 / rules)
+        return Verdict(name, float(saving[0]), interval, any(fell), rules)
+
+
+def plain_row(name: str, target: int, setting: float | None, found: Found, reference: Found) -> Row:
+    """A row that is compared with nothing."""
+    weights = resampled_shares(len(found.nats))
+    gaps, entropies = weights @ (found.nats - reference.nats), weights @ found.entropy
+    return Row(
+        rule=name,
+        target=target,
+        setting=setting,
+        evaluations=float(found.evaluations.mean()),
+        gap=float(gaps[0]),
+        gap_interval=percentile(gaps[1:], 0.95),
+        entropy=float(entropies[0]),
+        entropy_interval=percentile(entropies[1:], 0.95),
+        saving=None,
+        saving_interval=None,
+        quality=found.quality,
+    )
+
+
+def entropy(ids: Sequence[Sequence[int]]) -> Float[Tensor, "B"]:
+    """The entropy of the tokens of each text by how often it has them, in nats."""
+    found = []
+    for row in ids:
+        share = torch.tensor(row).unique(return_counts=True)[1].double() / len(row)
+        found.append(-(share * share.log()).sum())
+    return torch.stack(found)
