@@ -23,6 +23,7 @@ from dlmkit.recipe.write import inline
 from dlmkit.registry.lookup import Registry
 from dlmkit.testing import pretend
 from dlmkit.testing.subject import part_of
+from dlmkit.training.curves import CurvesPicture
 
 sys.path.insert(0, str(Path(__file__).parent / "training"))
 from training_runs import metrics, state
@@ -75,6 +76,12 @@ def same_forms(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     vocabulary._chosen.cache_clear()
     yield
     vocabulary._chosen.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is drawn is what stands in metrics.jsonl, which is compared."""
+    monkeypatch.setattr(CurvesPicture, "close", lambda curves: None)
 
 
 @pytest.fixture

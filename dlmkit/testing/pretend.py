@@ -354,29 +354,32 @@ def _rebuilt(inner: torch.Tensor, requires_grad: bool) -> torch.Tensor:
     return Pretend(inner).requires_grad_(requires_grad)
 
 
+_PLAIN = frozenset({int, float, bool, str, type(None), torch.dtype, torch.layout})
+
+
 def _host(value: Any) -> Any:
     """``value``, an operation's argument, for the CPU."""
-    if isinstance(value, Pretend):
+    return _sorted(value, [], [])
+
+
+def _sorted(value: Any, ours: list[Pretend], others: list[torch.Tensor]) -> Any:
+    """``value``, an operation's argument, for the CPU; its tensors, of which some stand in lists,
+    are added to ``ours`` or to ``others``."""
+    kind = type(value)
+    if kind is Pretend:
+        ours.append(value)
         return value.on_host
+    if kind in _PLAIN:
+        return value
     if isinstance(value, (list, tuple)):
-        return type(value)(_host(item) for item in value)
-    if isinstance(value, torch.device) and value.type == NAME:
+        return kind([_sorted(item, ours, others) for item in value])
+    if isinstance(value, torch.Tensor):
+        others.append(value)
+    elif kind is torch.device and value.type == NAME:
         return _HOST
     return value
 
 
-def _tensors(args: Sequence[Any], kwargs: dict[str, Any]) -> list[torch.Tensor]:
-    """An operation's tensors, of which some stand in lists."""
-    found: list[torch.Tensor] = []
-    for value in (*args, *kwargs.values()):
-        if isinstance(value, torch.Tensor):
-            found.append(value)
-        elif isinstance(value, (list, tuple)):
-            found += [item for item in value if isinstance(item, torch.Tensor)]
-    return found
-
-
-_COPIES = {"aten::_to_copy", "aten::copy_", "aten::_copy_from", "aten::_copy_from_and_resize"}
 _READS = {"aten::_local_scalar_dense", "aten::equal"}
 
 
@@ -404,47 +407,67 @@ _SCALARS = {"aten::fill", "aten::fill_", "aten::masked_fill", "aten::masked_fill
 
 
 @cache
-def _launches(func: Any) -> bool:
-    returns = func._schema.returns
-    views = any(r.alias_info and not r.alias_info.is_write for r in returns)
-    return not views and func._schema.name not in _NO_LAUNCH
-
-
-@cache
 def _takes_scalars(func: Any) -> bool:
     name = func._schema.name
     return torch.Tag.pointwise in func.tags or name in _SCALARS or name.startswith("aten::_foreach")
 
 
+class _Operation(NamedTuple):
+    """What of an operation is known before it runs."""
+
+    name: str
+    instead: Callable[..., Any] | None
+    launches: bool
+    waits: bool
+    reads: bool
+    indexes: bool
+    mutable: bool
+    resizes: bool
+
+
+@cache
+def _known(func: Any) -> _Operation:
+    name, returns = func._schema.name, func._schema.returns
+    views = any(r.alias_info and not r.alias_info.is_write for r in returns)
+    return _Operation(
+        name=name,
+        instead=_INSTEAD.get(name),
+        launches=not views and name not in _NO_LAUNCH,
+        waits=name in _READS or name in _SIZES,
+        reads=name in _READS,
+        indexes=name in _INDEXING,
+        mutable=func._schema.is_mutable,
+        resizes=torch.Tag.inplace_view in func.tags,
+    )
+
+
 def _run(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """An operation that has something to do with the device: by the CPU, counted."""
-    name = func._schema.name
-    if name in _COPIES:
-        return _copy(func, name, args, kwargs)
-    if name == "aten::detach_":  # of a new tensor, while a mode watches: there is nothing to cut
-        return args[0]
-    if name in _ATTENTION:
-        return _ATTENTION[name](*args, **kwargs)
-    tensors = _tensors(args, kwargs)
-    ours = [tensor for tensor in tensors if isinstance(tensor, Pretend)]
+    known = _known(func)
+    if known.instead is not None:
+        return known.instead(*args, **kwargs)
+    ours: list[Pretend] = []
+    others: list[torch.Tensor] = []
+    given = [_sorted(value, ours, others) for value in args]
+    options = {k: _sorted(v, ours, others) for k, v in kwargs.items() if k != "pin_memory"}
     wanted = kwargs.get("device")
     made_here = bool(ours) if wanted is None else wanted.type == NAME
-    if torch.Tag.inplace_view in func.tags and ours:
-        raise NotImplementedError(f"the pretend accelerator does not support {name}")
-    if ours and len(ours) < len(tensors):
-        _check_devices(func, name, args, tensors)
+    if ours and known.resizes:
+        raise NotImplementedError(f"the pretend accelerator does not support {known.name}")
+    if ours and others:
+        _check_devices(func, known.name, args, ours, others)
     generator = kwargs.get("generator")
     if generator is not None and made_here and generator._cdata not in _Generator.ours:
         raise RuntimeError(f"Expected a '{NAME}' device type for generator but found 'cpu'")
-    if _launches(func):
-        _count("launch", name)
-    if name in _READS or name in _SIZES or (name in _INDEXING and _has_mask(args)):
-        _count("wait", name)
-    inner = {key: _host(value) for key, value in kwargs.items() if key != "pin_memory"}
-    out = func(*_host(tuple(args)), **inner)
-    if name in _READS or not made_here:
+    if _counting:
+        if known.launches:
+            _count("launch", known.name)
+        if known.waits or (known.indexes and _has_mask(args)):
+            _count("wait", known.name)
+    out = func(*given, **options)
+    if known.reads or not made_here:
         return out
-    same = {id(tensor.on_host): tensor for tensor in ours} if func._schema.is_mutable else {}
+    same = {id(tensor.on_host): tensor for tensor in ours} if known.mutable else {}
     return _wrapped(out, same)
 
 
@@ -468,10 +491,14 @@ def _has_mask(args: Sequence[Any]) -> bool:
 
 
 def _check_devices(
-    func: Any, name: str, args: Sequence[Any], tensors: Sequence[torch.Tensor]
+    func: Any,
+    name: str,
+    args: Sequence[Any],
+    ours: Sequence[Pretend],
+    others: Sequence[torch.Tensor],
 ) -> None:
-    """Raise MixedDevices unless CUDA, too, takes the CPU tensors among ``tensors``."""
-    strange = [tensor for tensor in tensors if not isinstance(tensor, Pretend)]
+    """Raise MixedDevices unless CUDA, too, takes ``others``, the CPU's tensors among its own."""
+    strange = [*others]
     if name in _INDEXING and isinstance(args[0], Pretend):
         moved = [i for i in args[1] if isinstance(i, torch.Tensor) and not isinstance(i, Pretend)]
         _count("copy", name, len(moved))
@@ -484,25 +511,25 @@ def _check_devices(
             _count("wait", name, len(strange))
         strange = [tensor for tensor in strange if tensor.dim() > 0]
     if strange:
-        found = ", ".join(f"{tuple(t.shape)} on {t.device}" for t in tensors)
+        found = ", ".join(f"{tuple(t.shape)} on {t.device}" for t in (*ours, *others))
         raise MixedDevices(
             f"Expected all tensors to be on the same device, but {name} got {found}; "
             "make tensors on the device of those they will meet"
         )
 
 
-def _copy(func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+def _copied(source: Any, **options: Any) -> Any:
     """A copy, from a device to another or on one."""
-    if name == "aten::copy_":
-        return _copy_into(*args, **kwargs)
-    if name != "aten::_to_copy":
-        return _copy_into(args[1], args[0], *args[2:3])
-    source, device = args[0], kwargs.get("device")
+    device = options.get("device")
     to_us = isinstance(source, Pretend) if device is None else device.type == NAME
-    _count_copy(name, source, to_us, bool(kwargs.get("non_blocking")))
-    rest = {key: _host(v) for key, v in kwargs.items() if key not in ("non_blocking", "pin_memory")}
-    out = func(_host(source), **rest)
+    _count_copy("aten::_to_copy", source, to_us, bool(options.get("non_blocking")))
+    rest = {k: _host(v) for k, v in options.items() if k not in ("non_blocking", "pin_memory")}
+    out = torch.ops.aten._to_copy.default(_host(source), **rest)
     return Pretend(out) if to_us else out
+
+
+def _copied_from(source: Any, target: Any, non_blocking: bool = False) -> Any:
+    return _copy_into(target, source, non_blocking)
 
 
 def _copy_into(target: Any, source: Any, non_blocking: bool = False) -> Any:
@@ -607,7 +634,13 @@ def _attention_backward(
     return *(Pretend(gradient) for gradient in found), None
 
 
-_ATTENTION: dict[str, Callable[..., Any]] = {
+_INSTEAD: dict[str, Callable[..., Any]] = {
+    "aten::_to_copy": _copied,
+    "aten::copy_": _copy_into,
+    "aten::_copy_from": _copied_from,
+    "aten::_copy_from_and_resize": _copied_from,
+    # of a new tensor, while a mode watches: there is nothing to cut
+    "aten::detach_": lambda tensor: tensor,
     "aten::scaled_dot_product_attention": _choose_attention,
     "aten::_scaled_dot_product_fused_attention_overrideable": _attention,
     "aten::_scaled_dot_product_fused_attention_overrideable_backward": _attention_backward,
@@ -683,8 +716,9 @@ def _casting(func: Any) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         with torch._C._ExcludeDispatchKeyGuard(autocast):
             if rule := CASTS.get(func._schema.name):
-                tensors = _tensors(args, kwargs)
-                dtype = rule([t for t in tensors if isinstance(t, Pretend) and _narrow(t)])
+                ours: list[Pretend] = []
+                _sorted((*args, *kwargs.values()), ours, [])
+                dtype = rule([tensor for tensor in ours if _narrow(tensor)])
                 args = tuple(_cast(value, dtype) for value in args)
                 kwargs = {key: _cast(value, dtype) for key, value in kwargs.items()}
             return func(*args, **kwargs)

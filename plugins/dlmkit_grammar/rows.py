@@ -45,9 +45,11 @@ class RowSampler:
         pattern = np.searchsorted(self._patterns, u[..., 0], side="right")
         chosen = (u[..., 1:, None] >= self._bounds[pattern]).sum(-1)
         words = np.take_along_axis(self._words[pattern], chosen[..., None], -1)[..., 0]
-        real = np.arange(longest) < self.sizes[pattern][..., None]
-        packed = [row[mask][: self.length] for row, mask in zip(words, real, strict=True)]
-        return np.stack(packed)
+        beyond = np.arange(longest) >= self.sizes[pattern][..., None]
+        shape = (len(words), -1)
+        # a stable order of truth values: what is real comes first, as it stands
+        first = beyond.reshape(shape).argsort(axis=1, kind="stable")[:, : self.length]
+        return np.take_along_axis(words.reshape(shape), first, axis=1)
 
 
 @dataclass(frozen=True)

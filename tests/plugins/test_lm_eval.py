@@ -3,13 +3,11 @@
 import itertools
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from launched import launch
 
 from dlmkit.errors import UsageError
 
@@ -174,12 +172,11 @@ def test_two_processes_answer_as_one_does(bench: Path, tmp_path: Path):
     ]
     words += ["--tasks", "chain_choice,chain_write,chain_rolling", "--include_path", str(bench)]
     words += ["--device", "cpu", "--log_samples", "--batch_size", "2", "--output_path"]
-    alone = [sys.executable, "-m", "dlmkit_lm_eval"]
-    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    jobs = [(size, [*words, str(tmp_path / name)]) for name, size in (("alone", 1), ("two", 2))]
+    offline = {"HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    assert launch(jobs, program="dlmkit_lm_eval.__main__", **offline) == [[0], [0, 0]]
     found = {}
-    for name, program in (("alone", alone), ("two", [*two, "-m", "dlmkit_lm_eval"])):
-        environment = {**os.environ, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
-        subprocess.run([*program, *words, str(tmp_path / name)], check=True, env=environment)
+    for name in ("alone", "two"):
         answers = {}
         for path in sorted((tmp_path / name).rglob("samples_*.jsonl")):
             lines = [json.loads(line) for line in path.read_text().splitlines()]

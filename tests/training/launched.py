@@ -4,6 +4,7 @@
 writes their exit codes. torchrun starts its workers with the same variables in the environment.
 """
 
+import importlib
 import json
 import os
 import socket
@@ -11,15 +12,27 @@ import subprocess
 import sys
 from typing import Any
 
+PROGRAMS = {
+    # beside the program: a run's pictures and torch's parallel wrappers, 1.7 s of modules
+    "dlmkit.cli.app": (
+        "dlmkit.training.run", "matplotlib.backends.backend_agg", "torch._dynamo",
+    ),
+    "dlmkit_lm_eval.__main__": ("dlmkit_lm_eval.model", "lm_eval.__main__", "lm_eval.evaluator"),
+}  # fmt: skip
+"""Modules whose ``main`` reads the command line, and what is imported once, before any fork."""
+
 
 def launch(
-    jobs: list[tuple[int, list[Any]]], timeout: float = 300, **environment: str
+    jobs: list[tuple[int, list[Any]]],
+    timeout: float = 300,
+    program: str = "dlmkit.cli.app",
+    **environment: str,
 ) -> list[list[int]]:
-    """Run every (number of processes, arguments of dlmkit); the exit codes of each, by rank."""
+    """Run ``program`` for every (number of processes, arguments); exit codes of each, by rank."""
     text = json.dumps([(size, [str(word) for word in words]) for size, words in jobs])
     done = subprocess.run(
-        [sys.executable, __file__], input=text, capture_output=True, text=True, timeout=timeout,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, check=False,
+        [sys.executable, __file__, program], input=text, capture_output=True, text=True,
+        timeout=timeout, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     sys.stderr.write(done.stderr)
@@ -33,7 +46,7 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def start(size: int, words: list[str]) -> list[int]:
+def start(program: str, size: int, words: list[str]) -> list[int]:
     """Fork the processes of one run; their ids by rank."""
     port, children = free_port(), []
     for rank in range(size):
@@ -44,17 +57,17 @@ def start(size: int, words: list[str]) -> list[int]:
                     RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size),
                     MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
                 )  # fmt: skip
-            os._exit(_main(words))
+            os._exit(_main(program, words))
         children.append(child)
     return children
 
 
-def _main(words: list[str]) -> int:
-    from dlmkit.cli.app import main
-
+def _main(program: str, words: list[str]) -> int:
     os.dup2(2, 1)
+    sys.argv = [program, *words]
     try:
-        return main(words)
+        code: int = importlib.import_module(program).main()
+        return code
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -65,10 +78,8 @@ def wait(children: list[int]) -> list[int]:
 
 
 if __name__ == "__main__":
-    # once, before any fork: a run's pictures and torch's optimisers import 1.7 s of modules
-    import matplotlib.backends.backend_agg  # noqa: F401
-    import torch._dynamo  # noqa: F401
-
-    import dlmkit.training.run  # noqa: F401
-
-    print(json.dumps([wait(start(size, words)) for size, words in json.load(sys.stdin)]))
+    wanted = sys.argv[1]
+    for module in (wanted, *PROGRAMS[wanted]):
+        importlib.import_module(module)
+    codes = [wait(start(wanted, size, words)) for size, words in json.load(sys.stdin)]
+    print(json.dumps(codes))
