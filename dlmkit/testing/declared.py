@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import os
 import pickle
-import subprocess
-import sys
 
 from pydantic_core import to_json
 from torch import nn
@@ -20,6 +17,7 @@ from dlmkit.recipe.yaml import read_text
 from dlmkit.registry.loading import DECLARED, Loaded
 from dlmkit.registry.lookup import Registry, import_target
 from dlmkit.testing.compare import agree, require
+from dlmkit.testing.light import without_torch
 from dlmkit.testing.outcome import CheckFailed, NotApplicable
 from dlmkit.testing.subject import Subject, part_of
 from dlmkit.testing.suite import CHECKS, EVERY, PLUGIN, check, located, unbuildable
@@ -39,20 +37,7 @@ def imports_no_torch(about: About) -> None:
     """Its module imports no torch, so that listing and checking stay quick"""
     if about[0].from_file:
         raise NotApplicable("its declarations and its parts lie in one file")
-    program = (
-        f"import sys, {about[0].target}; print(*{{'torch', 'transformers'}} & set(sys.modules))"
-    )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
-    require(done.returncode == 0, f"importing it alone fails: {done.stderr[-300:]}")
-    imported = done.stdout.split()
-    require(not imported, f"importing it imports {' and '.join(imported)}; import it in the target")
+    without_torch("importing it alone", f"import {about[0].target}")
 
 
 @check(PLUGIN)

@@ -175,11 +175,36 @@ def accelerator() -> Iterator[torch.device]:
     """The block runs on a machine whose accelerator is this device. Raises what set_up raises."""
     global _present
     device, before, generator = set_up(), _present, torch.Generator
+    apply = torch.nn.Module._apply
     _present, torch.Generator = True, _Generator  # type: ignore[misc]
+    torch.nn.Module._apply = _keeping_ties(apply)  # type: ignore[method-assign]
     try:
         yield device
     finally:
         _present, torch.Generator = before, generator  # type: ignore[misc]
+        torch.nn.Module._apply = apply  # type: ignore[method-assign]
+
+
+def _keeping_ties(apply: Callable[..., Any]) -> Callable[..., Any]:
+    """``Module._apply``, by which ``module.to`` moves: parameters of several modules stay one.
+
+    To CUDA torch moves what a parameter holds. Between the CPU and a tensor of another class it
+    makes a new parameter, one for every module that has it.
+    """
+
+    def keep(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        homes: dict[int, list[tuple[torch.nn.Module, str]]] = {}
+        for inner in module.modules():
+            for name, parameter in inner._parameters.items():
+                if parameter is not None:
+                    homes.setdefault(id(parameter), []).append((inner, name))
+        moved = apply(module, *args, **kwargs)
+        for (owner, name), *others in homes.values():
+            for other, called in others:
+                other._parameters[called] = owner._parameters[name]
+        return moved
+
+    return keep
 
 
 class _Generator(torch.Generator):

@@ -29,6 +29,7 @@ from dlmkit.registry.lookup import Registry
 from dlmkit.types import Ids, Index, Logits, Mask
 from dlmkit_masked import configs
 from dlmkit_masked.decoder import Decoder
+from dlmkit_masked.draw import likely
 
 Predict = Callable[[Ids], Logits]
 """The logits of each position's own token."""
@@ -133,10 +134,31 @@ def decode(predict: Predict, ids: Ids, mask: int, objective: Objective, how: Set
 
 
 def _confidence(order: str, logits: Logits) -> Tensor:
-    """What the reference recorded of each position: p of the likeliest token, or minus the
-    entropy."""
+    """What the reference recorded of each position: p of the likeliest token, its lead over the
+    runner-up's, or minus the entropy."""
     p = logits.double().softmax(dim=-1)
-    return -torch.special.entr(p).sum(dim=-1) if order == "entropy" else p.amax(dim=-1)
+    if order == "entropy":
+        entropy: Tensor = torch.special.entr(p).sum(dim=-1)
+        return -entropy
+    two = p.topk(2, dim=-1).values
+    return two[..., 0] - two[..., 1] if order == "margin" else two[..., 0]
+
+
+def likeliest(predict: Predict, top_p: float, top_k: int | None) -> Predict:
+    """Logits of the likeliest tokens alone, first by their probability and then by their number:
+    Dream is confident of what is left, and so by the draw that it does not make at temperature 0.
+    """
+    cuts = [configs.Draw(top_p=top_p), configs.Draw(top_k=top_k)]
+
+    def cut(ids: Ids) -> Logits:
+        whole = predict(ids)
+        logits = whole.flatten(0, 1)
+        for draw in cuts:
+            logits = likely(logits, draw)
+        # finite, as theirs are: nothing times minus infinity is not a number
+        return logits.clamp(min=torch.finfo(logits.dtype).min).view_as(whole)
+
+    return cut
 
 
 def guided(predict: Predict, unconditional: Callable[[Ids], Ids], scale: float) -> Predict:

@@ -72,6 +72,7 @@ class Settings(documents.Shape):
     remasking: str = "low_confidence"
     cfg_scale: float = 0.0
     threshold: float | None = None
+    factor: float | None = None
 
 
 class Llada(TokenFamily):
@@ -119,11 +120,18 @@ class Llada(TokenFamily):
         return Conversion(said, tensors, size, mask, attention="full")
 
     def decoded(self, objective: Objective, run: Mapping[str, Any]) -> Decoded | None:
-        """Low-confidence remasking in blocks, with or without guidance or Fast-dLLM's threshold."""
+        """Low-confidence remasking in blocks, with or without guidance or Fast-dLLM's threshold.
+
+        Not those in which steps were left over, or one was spent on predicting the mask itself.
+        """
         settings = documents.shaped(run.get("settings"), Settings)
-        if settings.remasking != "low_confidence" or settings.temperature:
+        if settings.remasking != "low_confidence" or settings.temperature or settings.factor:
             return None
         mask, where = settings.mask_id, next(objective.parameters()).device
+        if settings.threshold is None and settings.steps > settings.gen_length:
+            return None
+        if any(mask in row for row in run["final_ids"]):
+            return None
         ids, attend = documents.shaped(dict(run), Run).start(settings.gen_length, mask, where)
         predict = predictor(objective, attend)
         if settings.cfg_scale:
@@ -135,10 +143,12 @@ class Llada(TokenFamily):
             quota = decoding.part(objective, "quota", "schedule")
         else:
             quota = decoding.part(objective, "quota", "threshold", threshold=settings.threshold)
+        # by a threshold at least one token a step, whatever is said of steps
+        steps = settings.steps if settings.threshold is None else settings.gen_length
         how = decoding.Settings(
             "confidence",
             quota,
-            settings.steps,
+            steps,
             window=settings.block_length,
             until_done=settings.threshold is not None,
         )

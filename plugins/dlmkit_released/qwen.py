@@ -138,6 +138,12 @@ class Settings(documents.Shape):
     temperature: float = 0.0
     alg_temp: float | None = 0.0
     threshold: float | None = None
+    top_p: float | None = None
+    top_k: Size | None = None
+
+
+ORDERS = {"entropy": "entropy", "maskgit_plus": "confidence", "topk_margin": "margin"}
+"""What Dream calls its algorithms, and `masked` the orders that they are."""
 
 
 class Dream(Qwen):
@@ -147,9 +153,10 @@ class Dream(Qwen):
     shift = True
 
     def decoded(self, objective: Objective, run: Mapping[str, Any]) -> Decoded | None:
-        """By entropy or probability at the times of its schedule, or by Fast-dLLM's threshold."""
+        """By entropy, probability or its lead at the times of its schedule, or by Fast-dLLM's
+        threshold."""
         settings = documents.shaped(run.get("settings"), Settings)
-        if settings.alg not in ("entropy", "maskgit_plus", "confidence_threshold"):
+        if settings.alg not in (*ORDERS, "confidence_threshold"):
             return None
         if settings.temperature or settings.alg_temp:
             return None
@@ -157,15 +164,18 @@ class Dream(Qwen):
         where = next(objective.parameters()).device
         ids, attend = documents.shaped(dict(run), Run).start(more, mask, where)
         positions = (attend.cumsum(dim=1) - 1).masked_fill(~attend, 1)  # none counts for padding
-        predict = predictor(objective, attend, positions)
+        predict = decoding.likeliest(
+            predictor(objective, attend, positions), settings.top_p or 1.0, settings.top_k
+        )
         if settings.alg == "confidence_threshold":
             quota = decoding.Leftover(settings.threshold or 0.9, settings.steps, mask)
             how = decoding.Settings("confidence", quota, more, until_done=True)
         else:
-            order = "entropy" if settings.alg == "entropy" else "confidence"
             shares = torch.linspace(1.0, settings.eps, settings.steps + 1)
             shares[-1] = 0.0  # at the last step all
-            how = decoding.Settings(order, decoding.BatchMean(), settings.steps, shares)
+            how = decoding.Settings(
+                ORDERS[settings.alg], decoding.BatchMean(), settings.steps, shares
+            )
         return decoding.decode(predict, ids, mask, objective, how)
 
 

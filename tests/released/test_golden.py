@@ -4,8 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from dlmkit.cli.app import main
+from dlmkit.registry.lookup import Registry
+from dlmkit.released.opening import open_released
+from dlmkit.released.verify import verify
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 LARGE = ("modernbert", "plaid", "ssd-lm")
@@ -47,3 +51,56 @@ def test_a_run_that_went_otherwise_is_beyond_the_tolerance(golden, capsys):
     }
     assert found["greedy_one_block", "steps"] == 1.0
     assert found["greedy_one_block", "final_ids"] == 0.0
+
+
+def _recorded(folder, name, **settings):
+    """The run ``name`` alone, by other settings, and what is compared of it."""
+    path = folder / "decoding.json"
+    run = next(r for r in json.loads(path.read_text())["runs"] if r["name"] == name)
+    run["settings"] |= settings
+    path.write_text(json.dumps({"runs": [run]}))
+    found = verify(folder, Registry.load(third_party=False))
+    return found.missing, {d.tensor: d.largest for d in found.differences if d.case == name}
+
+
+def test_a_threshold_needs_no_steps(golden):
+    missing, found = _recorded(golden("llada"), "threshold_blocks", steps=2)
+    assert (missing, found["network_calls"], found["steps"]) == ([], 0.0, 0.0)
+
+
+def test_a_cut_that_leaves_every_token_changes_no_run_of_dream(golden):
+    folder = golden("dream")
+    size = json.loads((folder / "meta.json").read_text())["sizes"]["vocab"]
+    missing, found = _recorded(folder, "entropy", top_p=0.999999, top_k=size - 1)
+    assert (missing, found["final_ids"], found["steps"]) == ([], 0.0, 0.0)
+    _, found = _recorded(folder, "entropy", top_p=None, top_k=1)
+    assert found["steps"] > 0  # of one token each, all positions are as sure
+
+
+def test_steps_that_write_nothing_or_a_mask_are_not_compared(golden):
+    folder = golden("llada")
+    assert _recorded(folder, "greedy_blocks", steps=24)[0] == ["greedy_blocks"]
+
+
+def test_dreams_margin_is_the_lead_of_the_likeliest_token(golden):
+    folder = golden("dream")
+    registry = Registry.load(third_party=False)
+    opened = open_released(folder, registry, dtype=torch.float32)
+    objective, table = opened.assembly.objective.eval(), opened.assembly.objective.space.table
+    recorded = json.loads((folder / "decoding.json").read_text())["runs"][0]
+    run = {**recorded, "settings": {**recorded["settings"], "alg": "topk_margin"}}
+    decoded = opened.family.decoded(objective, run)
+    assert decoded is not None
+    ids, mask = torch.tensor(run["prompt_ids"]), run["settings"]["mask_token_id"]
+    ids = torch.cat((ids, ids.new_full((1, run["settings"]["max_new_tokens"]), mask)), dim=1)
+    for taken in decoded.taken:
+        with torch.no_grad():
+            network = objective.network
+            p = network.after(network.logits(table(ids), None)).softmax(dim=-1)
+        first, second = p.topk(2, dim=-1).values.unbind(dim=-1)
+        lead = torch.where(ids == mask, first - second, -1.0)[0]
+        best = lead.topk(len(taken.positions)).indices
+        assert sorted(best.tolist()) == taken.positions
+        assert torch.allclose(lead[taken.positions], torch.tensor(taken.confidence), atol=1e-5)
+        ids[0, taken.positions] = p.argmax(dim=-1)[0, taken.positions]
+    assert torch.equal(ids, decoded.ids)

@@ -39,6 +39,16 @@ def test_every_family_draws_text_that_begins_with_the_prompt(golden, run, family
     assert MASKS.get(family, "[UNK]") not in "".join(texts)
 
 
+def test_a_duo_can_end_on_the_likeliest_tokens(golden, run):
+    folder = golden("duo", words=True)
+    greedy = ("--set", "sampler.with.greedy_tail=true")
+    one = ("-n", "2", "--length", "12", "--steps", "1", "--json")
+    # at one step the last is the first: from the same noise, by chance and by likelihood
+    drawn, likeliest = (run("sample", folder, *one, *more) for more in ((), greedy))
+    assert (drawn[0], likeliest[0]) == (0, 0)
+    assert json.loads(drawn[1]) != json.loads(likeliest[1])
+
+
 def test_a_folder_without_a_tokenizer_is_refused_before_any_text(golden, run):
     code, out, err = run("sample", golden("llada"), *DRAWN)
     assert (code, out) == (5, "")

@@ -132,7 +132,7 @@ def test_recognising_that_imports_torch_is_found(tmp_path, monkeypatch):
     importer = Importer("weighty", "s", known, "weighty:look", golden=GOLDEN / "llada")
     found = outcomes(importer, REGISTRY, "weighty", "weighty")
     assert found["looks-without-torch"][0] == "failed"
-    assert "it imports torch" in found["looks-without-torch"][1]
+    assert "recognising a config imports torch" in found["looks-without-torch"][1]
 
 
 def test_every_check_of_importers_has_a_seeded_bug():

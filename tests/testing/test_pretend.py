@@ -69,6 +69,19 @@ def test_a_view_shares_its_storage_and_a_copy_does_not(accelerator: torch.device
     assert held[0] == held[1] != held[2]
 
 
+def test_a_parameter_of_two_modules_stays_one_when_they_are_moved(accelerator: torch.device):
+    table, head, plain = nn.Embedding(5, 3), nn.Linear(3, 5, bias=False), nn.Linear(3, 5)
+    head.weight = table.weight
+    both = nn.ModuleList([table, nn.Sequential(plain, head)])
+    numbers = table.weight.detach().clone()
+    for device in (accelerator, torch.device("cpu"), accelerator):
+        both.to(device)
+        assert head.weight is table.weight
+        assert head.weight is not plain.weight
+        assert (head.weight.device, len(list(both.parameters()))) == (device, 3)
+    assert torch.equal(head.weight.detach().cpu(), numbers)
+
+
 def test_a_device_context_makes_tensors_there(accelerator: torch.device):
     with accelerator:
         made = [torch.tensor([1.0]), torch.arange(3), torch.zeros(2), torch.linspace(0, 1, 3)]
