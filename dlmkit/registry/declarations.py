@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,19 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     return f", did you mean {' or '.join(map(repr, matches))}?" if matches else ""
 
 
-def check_component(component: Any, strangers: bool = True) -> Component:
-    """``component`` itself. Raises ValueError if it is not a proper declaration.
+def check(hook: str, item: Any, strangers: bool = True) -> None:
+    """Raise ValueError unless ``item`` is a proper declaration of what ``hook`` returns.
 
-    The options of ``strangers`` must be describable too; the built-ins' are, as tests show.
+    The options of ``strangers`` must be describable too (the built-ins' are, as tests show), and
+    their commands stand under their plugin's name.
     """
-    if not isinstance(component, Component):
-        raise ValueError(
-            f"register_components() returned a {type(component).__name__}: {component!r}"
-        )
+    declared = DECLARED[hook]
+    if not isinstance(item, declared.kind):
+        raise ValueError(f"{hook}() returned a {type(item).__name__}: {item!r}")
+    declared.check(item, strangers)
+
+
+def _component(component: Component, strangers: bool) -> None:
     if component.kind not in KINDS:
         raise ValueError(
             f"component {component.name!r} is of unknown kind {component.kind!r}"
@@ -59,7 +64,6 @@ def check_component(component: Any, strangers: bool = True) -> Component:
         _check_mapping(where, field, getattr(component, field))
     if strangers:
         _check_describable(where, component.config)
-    return component
 
 
 def _matches(pattern: re.Pattern[str], value: Any) -> bool:
@@ -91,64 +95,40 @@ def _check_mapping(where: str, field: str, value: Any) -> None:
         raise ValueError(f"{where}: {field} must be a mapping from names, not {value!r}")
 
 
-def check_recipe(recipe: Any) -> Recipe:
-    """``recipe`` itself. Raises ValueError if it is not a proper declaration."""
-    if not isinstance(recipe, Recipe):
-        raise ValueError(f"register_recipes() returned a {type(recipe).__name__}: {recipe!r}")
+def _recipe(recipe: Recipe, strangers: bool) -> None:
     if not _matches(_RECIPE_NAME, recipe.name):
         raise ValueError(f"recipe {recipe.name!r}: a name is lower-case letters, digits, . _ and -")
     if not (isinstance(recipe.path, Path) and recipe.path.is_file()):
         raise ValueError(f"recipe {recipe.name!r}: there is no file {recipe.path}")
-    return recipe
 
 
-def check_model(model: Any) -> ShippedModel:
-    """``model`` itself. Raises ValueError if it is not a proper declaration."""
-    if not isinstance(model, ShippedModel):
-        raise ValueError(f"register_models() returned a {type(model).__name__}: {model!r}")
+def _model(model: ShippedModel, strangers: bool) -> None:
     if not _matches(_RECIPE_NAME, model.name):
         raise ValueError(f"model {model.name!r}: a name is lower-case letters, digits, . _ and -")
     if not (isinstance(model.path, Path) and model.path.is_dir()):
         raise ValueError(f"model {model.name!r}: there is no folder {model.path}")
     _check_summary(f"model {model.name!r}", model.summary)
-    return model
 
 
-def check_importer(importer: Any) -> Importer:
-    """``importer`` itself. Raises ValueError if it is not a proper declaration."""
-    if not isinstance(importer, Importer):
-        raise ValueError(f"register_importers() returned a {type(importer).__name__}: {importer!r}")
+def _importer(importer: Importer, strangers: bool) -> None:
     _check_callable("importer", importer)
     if not callable(importer.recognises):
         raise ValueError(f"importer {importer.name!r}: recognises must be a function of a config")
     if not all(isinstance(model, HubModel) for model in importer.models):
         raise ValueError(f"importer {importer.name!r}: models must be HubModel values")
-    return importer
 
 
-def check_command(command: Any, strangers: bool = True) -> Command:
-    """``command`` itself. Raises ValueError if it is not a proper declaration.
-
-    The commands of ``strangers`` stand under their plugin's name.
-    """
-    if not isinstance(command, Command):
-        raise ValueError(f"register_commands() returned a {type(command).__name__}: {command!r}")
+def _command(command: Command, strangers: bool) -> None:
     _check_callable("command", command)
     if command.top and strangers:
         raise ValueError(
             f"command {command.name!r}: top=True is for dlmkit's own plugins; leave it out, and "
             f"the command is run as 'dlmkit PLUGIN {command.name}'"
         )
-    return command
 
 
-def check_benchmark(benchmark: Any) -> Benchmark:
-    """``benchmark`` itself. Raises ValueError if it is not a proper declaration."""
-    if not isinstance(benchmark, Benchmark):
-        returned = type(benchmark).__name__
-        raise ValueError(f"register_benchmarks() returned a {returned}: {benchmark!r}")
+def _benchmark(benchmark: Benchmark, strangers: bool) -> None:
     _check_callable("benchmark", benchmark)
-    return benchmark
 
 
 def _check_callable(what: str, declared: Command | Benchmark | Importer) -> None:
@@ -163,6 +143,25 @@ def _check_callable(what: str, declared: Command | Benchmark | Importer) -> None
 def _check_summary(where: str, summary: Any) -> None:
     if not (isinstance(summary, str) and summary.strip()):
         raise ValueError(f"{where}: the summary must be a line of text")
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a hook returns: the ``field`` of a loaded plugin that holds it, its type, its check."""
+
+    field: str
+    kind: type
+    check: Callable[[Any, bool], None]
+
+
+DECLARED: Mapping[str, Declared] = {
+    "register_components": Declared("components", Component, _component),
+    "register_recipes": Declared("recipes", Recipe, _recipe),
+    "register_models": Declared("models", ShippedModel, _model),
+    "register_importers": Declared("importers", Importer, _importer),
+    "register_commands": Declared("commands", Command, _command),
+    "register_benchmarks": Declared("benchmarks", Benchmark, _benchmark),
+}
 
 
 def duplicates(declared: Iterable[str]) -> list[str]:

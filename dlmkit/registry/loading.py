@@ -13,9 +13,8 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib import metadata
 from types import ModuleType
 from typing import Any, Literal, NoReturn
@@ -35,16 +34,7 @@ from dlmkit.plugin import (
     ShippedModel,
 )
 from dlmkit.registry import single
-from dlmkit.registry.declarations import (
-    check_benchmark,
-    check_command,
-    check_component,
-    check_importer,
-    check_model,
-    check_recipe,
-    did_you_mean,
-    duplicates,
-)
+from dlmkit.registry.declarations import DECLARED, check, did_you_mean, duplicates
 from dlmkit.shown import say
 from dlmkit.version import __version__
 
@@ -362,33 +352,21 @@ def _results(manager: pluggy.PluginManager, hook: str) -> list[Any]:
     return [item for value in returned for item in value]
 
 
-DECLARED: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
-    "register_components": ("components", check_component),
-    "register_recipes": ("recipes", check_recipe),
-    "register_models": ("models", check_model),
-    "register_importers": ("importers", check_importer),
-    "register_commands": ("commands", check_command),
-    "register_benchmarks": ("benchmarks", check_benchmark),
-}
-"""Of every hook, the field of :class:`Loaded` for what it returns, and what that must be like."""
-
-
 def _collect(plugin: Loaded, manager: pluggy.PluginManager) -> Loaded:
     """The plugin with its declarations; failed if one is bad, the good ones kept for messages."""
     problems: list[str] = []
     fields: dict[str, Any] = {}
-    for hook, (field, check) in DECLARED.items():
-        if plugin.built_in and check in (check_component, check_command):
-            check = partial(check, strangers=False)
+    for hook, declared in DECLARED.items():
         good = []
         for item in _results(manager, hook):
             try:
-                good.append(_inside(plugin, check(item)))
+                check(hook, item, strangers=not plugin.built_in)
+                good.append(_inside(plugin, item))
             except ValueError as error:
                 problems.append(str(error))
-        word = field.removesuffix("s")
+        word = declared.field.removesuffix("s")
         problems += duplicates(f"{getattr(item, 'kind', word)} {item.name!r}" for item in good)
-        fields[field] = tuple(good)
+        fields[declared.field] = tuple(good)
     if plugin.from_file and not problems and not any(fields.values()):
         problems.append("it declares no component, recipe, model, importer, command or benchmark")
     loaded = replace(plugin, **fields)

@@ -14,7 +14,8 @@ from dlmkit.recipe.load import load_recipe
 from dlmkit.recipe.options import options_of
 from dlmkit.recipe.write import dump
 from dlmkit.recipe.yaml import read_text
-from dlmkit.registry.loading import DECLARED, Loaded
+from dlmkit.registry.declarations import DECLARED
+from dlmkit.registry.loading import Loaded
 from dlmkit.registry.lookup import Registry, import_target
 from dlmkit.testing.compare import agree, require
 from dlmkit.testing.light import without_torch
@@ -54,8 +55,8 @@ def hooks_repeat_themselves(about: About) -> None:
 def offers_something(about: About) -> None:
     """It declares something"""
     plugin = about[0]
-    declared = [item for field, _ in DECLARED.values() for item in getattr(plugin, field)]
-    require(declared, "it declares no component, recipe, model, command or benchmark")
+    items = [item for declared in DECLARED.values() for item in getattr(plugin, declared.field)]
+    require(items, "it declares no component, recipe, model, command or benchmark")
 
 
 @check(PLUGIN)
