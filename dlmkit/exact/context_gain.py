@@ -133,7 +133,6 @@ def sigmas(schedule: NoiseSchedule, count: int = 8) -> Float[Tensor, "count"]:
     return torch.linspace(low, high, count + 2)[1:-1].exp()
 
 
-@torch.no_grad()
 def context_gain(
     denoise: Denoise,
     space: EmbeddingSpace,
@@ -145,76 +144,67 @@ def context_gain(
     seed: int = 0,
     rows: int = 32,
 ) -> Iterator[LevelReport]:
-    """One report a level, lowest noise first.
+    """One report a level, lowest noise first, of what :class:`Denoised` measures."""
+    steps = levels if levels is not None else sigmas(schedule)
+    measured = Denoised(denoise, space, schedule, frequencies, seed, rows)
+    for index, sigma in enumerate(steps):
+        scores = measured.scores(batch, sigma, index)
+        model, *others = (scores.sum(dim=0) / _noised(batch).sum().item()).tolist()
+        yield LevelReport(float(sigma), model, *(None if math.isnan(v) else v for v in others))
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """A model and the exact denoisers of ``frequencies``, on the same noisy rows.
 
     Rows are unconditional, but for what the data gives, and self-conditioned: a first prediction
     from zero is fed to a second, which is scored. The noise is keyed by (``seed``, row, level).
     ``rows`` are done at a time.
     """
-    steps = levels if levels is not None else sigmas(schedule)
-    for index, sigma in enumerate(steps):
-        scores = level_scores(
-            denoise, space, schedule, batch, frequencies, sigma, index=index, seed=seed, rows=rows
-        )
-        model, *others = (scores.sum(dim=0) / _noised(batch).sum().item()).tolist()
-        yield LevelReport(float(sigma), model, *(None if math.isnan(v) else v for v in others))
 
+    denoise: Denoise
+    space: EmbeddingSpace
+    schedule: NoiseSchedule
+    frequencies: Frequencies
+    seed: int = 0
+    rows: int = 32
 
-@torch.no_grad()
-def level_scores(
-    denoise: Denoise,
-    space: EmbeddingSpace,
-    schedule: NoiseSchedule,
-    batch: Batch,
-    frequencies: Frequencies,
-    sigma: Tensor,
-    *,
-    index: int = 0,
-    seed: int = 0,
-    rows: int = 32,
-) -> Float[Tensor, "B 4"]:
-    """Nats of each whole row at one level, by the model and the three exact denoisers, in the
-    order of :class:`LevelReport`; not a number for one that there is not. ``index`` keys the noise.
-    """
-    scores = []
-    for first in range(0, len(batch.ids), rows):
-        key = torch.arange(first, min(first + rows, len(batch.ids)), device=batch.ids.device)
-        part = take(batch, key)
-        scores.append(_scores(denoise, space, schedule, part, frequencies, sigma, seed, key, index))
-    return torch.cat(scores)
+    @torch.no_grad()
+    def scores(self, batch: Batch, sigma: Tensor, index: int = 0) -> Float[Tensor, "B 4"]:
+        """Nats of each whole row at one level, by the model and the three exact denoisers, in the
+        order of :class:`LevelReport`; not a number for one that there is not. ``index`` keys the
+        noise."""
+        scores = []
+        for first in range(0, len(batch.ids), self.rows):
+            stop = min(first + self.rows, len(batch.ids))
+            key = torch.arange(first, stop, device=batch.ids.device)
+            noise = Noise.keyed(self.seed, key, index)
+            scores.append(self._scores(take(batch, key), sigma, noise))
+        return torch.cat(scores)
 
-
-def _scores(
-    denoise: Denoise,
-    space: EmbeddingSpace,
-    schedule: NoiseSchedule,
-    batch: Batch,
-    frequencies: Frequencies,
-    sigma: Tensor,
-    seed: int,
-    rows: Tensor,
-    index: int,
-) -> Float[Tensor, "B 4"]:
-    ratio = sigma.to(batch.ids.device).expand(len(rows))
-    level = schedule.level(schedule.inverse(ratio))
-    x0 = space.embed(batch.ids)
-    x = space.corruption.corrupt(x0, level, Noise.keyed(seed, rows, index))
-    read = space.corruption.input(x, level)
-    given, clean = torch.zeros_like(batch.attend), read
-    if batch.given is not None:
-        given, clean = batch.given, space.corruption.clean(x0)
-    known = Conditioning.of(clean, given, batch.attend, batch.segments)
-    first = denoise(x, level, denoise.start(x), known)
-    second = denoise(x, level, first.feedback, known)
-    likelihood = bayes.log_likelihood(space, x, level)
-    guesses = [space.logits(second.query)]
-    if likelihood is not None:
-        # further rows of a space's table are no token of any text
-        guesses += exact(likelihood[..., : len(frequencies.unigram)], frequencies)
-    scores = torch.full((len(rows), 4), torch.nan, dtype=torch.float64)
-    for column, guess in enumerate(guesses):
-        scores[:, column] = _cross_entropy(guess, batch).cpu()
-    return scores
+    def _scores(self, batch: Batch, sigma: Tensor, noise: Noise) -> Float[Tensor, "B 4"]:
+        space, denoise = self.space, self.denoise
+        ratio = sigma.to(batch.ids.device).expand(len(batch.ids))
+        level = self.schedule.level(self.schedule.inverse(ratio))
+        x0 = space.embed(batch.ids)
+        x = space.corruption.corrupt(x0, level, noise)
+        read = space.corruption.input(x, level)
+        given, clean = torch.zeros_like(batch.attend), read
+        if batch.given is not None:
+            given, clean = batch.given, space.corruption.clean(x0)
+        known = Conditioning.of(clean, given, batch.attend, batch.segments)
+        first = denoise(x, level, denoise.start(x), known)
+        second = denoise(x, level, first.feedback, known)
+        likelihood = bayes.log_likelihood(space, x, level)
+        guesses = [space.logits(second.query)]
+        if likelihood is not None:
+            # further rows of a space's table are no token of any text
+            tokens = likelihood[..., : len(self.frequencies.unigram)]
+            guesses += exact(tokens, self.frequencies)
+        scores = torch.full((len(batch.ids), 4), torch.nan, dtype=torch.float64)
+        for column, guess in enumerate(guesses):
+            scores[:, column] = _cross_entropy(guess, batch).cpu()
+        return scores
 
 
 def exact(likelihood: Logits, frequencies: Frequencies) -> list[Logits]:

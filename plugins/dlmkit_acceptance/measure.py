@@ -34,7 +34,7 @@ from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.errors import UsageError
 from dlmkit.evaluation.conditions import conditions
 from dlmkit.evaluation.measure import Gauge, Intervals, gauges, pinned
-from dlmkit.exact.context_gain import Frequencies, level_scores, sigmas
+from dlmkit.exact.context_gain import Denoised, Frequencies, sigmas
 from dlmkit.model import Model, Run, open_model
 from dlmkit.plugin import Part
 from dlmkit.sampling.requests import Request, unconditional
@@ -178,13 +178,18 @@ class Acceptance:
         assembly, batch = self.model.assembly, self.data.validation(self.plan.rows)
         device = assembly.context.device
         there = Batch(batch.ids.to(device), batch.attend.to(device))
-        parts = self.model.parts.denoise, assembly.space, assembly.schedule, there
+        denoised = Denoised(
+            self.model.parts.denoise,
+            assembly.space,
+            assembly.schedule,
+            self.frequencies,
+            self.plan.seed,
+            rows=16,
+        )
         return [
             acceptance.level(
                 float(sigma),
-                level_scores(
-                    *parts, self.frequencies, sigma, index=index, seed=self.plan.seed, rows=16
-                ),
+                denoised.scores(there, sigma, index),
                 batch.attend.sum(dim=1).double(),
                 self.intervals,
             )
