@@ -59,7 +59,7 @@ def _fold(key: Tensor | int, value: Tensor | int) -> Tensor:
 
 @dataclass(frozen=True)
 class Noise:
-    """One stream of random numbers a row. ``key`` is row-first, int64[B].
+    """One stream of random numbers per row. ``key`` is row-first, int64[B].
 
     Or N streams a row, int64[B, N], of which ``step`` picks one: see :meth:`at`. Numbers are made
     on ``device``, by default where the keys are: see :meth:`on`.
@@ -93,7 +93,7 @@ class Noise:
         """The same streams, whose numbers are made on ``device`` while keys stay where they are.
 
         To fold keys takes a dozen small operations each time, which the host does sooner than it
-        launches them. What is one number a row is drawn on the host as well.
+        launches them. What is one number per row is drawn on the host as well.
         """
         return Noise(self.key, self.step, device)
 

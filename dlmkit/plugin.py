@@ -43,7 +43,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 KINDS: Mapping[str, str] = {
     "schedule": "corruption level (alpha, sigma) at a time, and the density times are drawn from",
     "space": "where tokens live while they are noised: embedding, corruption and read-out",
-    "network": "the score network: noisy rows in, one hidden vector a position out",
+    "network": "the score network: noisy rows in, one hidden vector per position out",
     "objective": "the training loss: the only thing that trains",
     "masking": "which positions are given, not noised",
     "sampler": "one step from a noise level to the next",
@@ -53,7 +53,7 @@ KINDS: Mapping[str, str] = {
     "grid": "the noise levels that a sampler visits",
     "exit": "when a row may stop before the end of the grid",
     "guidance": "a wrapper that changes predictions while sampling",
-    "statistic": "a number a row and step that exit rules read",
+    "statistic": "a number per row and step that exit rules read",
     "data": "text and its tokenizer",
     "metric": "a measure of generated text",
     "tracker": "a consumer of a training run's records",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def table(record: Record) -> str:
-    """A number a line, beside its human value."""
+    """A number per line, beside its human value."""
     rows = [("metric", "number", "value", "95 % interval", "human")]
     for metric, numbers in record.results.items():
         for name, number in numbers.items():
@@ -41,7 +41,7 @@ def curve(frontier: Frontier) -> str:
 
 
 def changes(differences: Sequence[NumberChange]) -> str:
-    """A changed number a line."""
+    """A changed number per line."""
     rows = [("metric", "number", "A", "B", "B - A, 95 %", "")]
     for change in differences:
         between = _between(change.low, change.high)

@@ -225,7 +225,7 @@ class Wrapped(Denoise):
 
 
 class CountingDenoise(Wrapped):
-    """Counts row evaluations of ``inner``, exactly: one a row and call."""
+    """Counts row evaluations of ``inner``, exactly: one per row and call."""
 
     def __init__(self, inner: Denoise) -> None:
         super().__init__(inner)

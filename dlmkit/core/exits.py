@@ -21,7 +21,7 @@ a share of the grid, and sigma / alpha at the level of the row's prediction."""
 
 
 class Statistic(Buildable, ABC):
-    """One number a position and step, in nats or as documented, averaged to one a row."""
+    """One number per position and step, in nats or as documented, averaged to one per row."""
 
     @abstractmethod
     def per_position(
@@ -47,7 +47,7 @@ class Statistic(Buildable, ABC):
         has_before: Rows,
         generated: Mask,
     ) -> PerRow:
-        """One value a row, of its ``generated`` positions (neither given nor padding)."""
+        """One value per row, of its ``generated`` positions (neither given nor padding)."""
         value = self.of_row(self.per_position(space, now, before), generated)
         return torch.where(has_before, value, torch.inf) if self.needs_before else value
 

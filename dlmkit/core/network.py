@@ -48,7 +48,7 @@ class Conditioning:
 
 
 class ScoreNetwork(nn.Module, ABC):
-    """Noisy rows in, one query vector a position out.
+    """Noisy rows in, one query vector per position out.
 
     One that says ``reads_level = False`` puts out the same at every level.
     """

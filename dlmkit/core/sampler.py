@@ -130,7 +130,7 @@ class Sampler(Buildable, ABC):
 
 
 class GaussianSampler(Sampler):
-    """A solver with one evaluation a step: :meth:`move` says where x / alpha goes.
+    """A solver with one evaluation per step: :meth:`move` says where x / alpha goes.
 
     The conversion to x / alpha and back, and the rows that end on the predicted x0, are done here.
     """
@@ -153,7 +153,7 @@ class GaussianSampler(Sampler):
 
 
 class TwoStageSampler(Sampler):
-    """A solver with two evaluations a step, one where it ends clean.
+    """A solver with two evaluations per step, one where it ends clean.
 
     Euler's step leads to a second point, whose slope dx / ds and that of the start make the slope
     of the whole step. The next step is fed the second prediction.

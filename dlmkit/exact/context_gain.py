@@ -144,7 +144,7 @@ def context_gain(
     seed: int = 0,
     rows: int = 32,
 ) -> Iterator[LevelReport]:
-    """One report a level, lowest noise first, of what :class:`Denoised` measures."""
+    """One report per level, lowest noise first, of what :class:`Denoised` measures."""
     steps = levels if levels is not None else sigmas(schedule)
     measured = Denoised(denoise, space, schedule, frequencies, seed, rows)
     for index, sigma in enumerate(steps):

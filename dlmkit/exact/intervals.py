@@ -112,7 +112,7 @@ def jackknife(value: float, without: Sequence[float], count: int, level: float =
 def resampled_means(
     values: Float[Tensor, "B K"], draws: int = RESAMPLES, seed: int = 0
 ) -> Float[Tensor, "draws K"]:
-    """Means of K paired values a text over bootstrap draws of the texts, in float64."""
+    """Means of K paired values per text over bootstrap draws of the texts, in float64."""
     chosen = resamplings(len(values), draws, seed)
     return torch.stack([values.double()[rows].mean(dim=0) for rows in chosen])
 
@@ -144,5 +144,5 @@ def percentile(draws: Float[Tensor, "draws"], level: float = 0.95) -> Interval:
 
 
 def bootstrap_mean(values: Float[Tensor, "B"], level: float = 0.95, seed: int = 0) -> Interval:
-    """The percentile interval of the mean of one value a text."""
+    """The percentile interval of the mean of one value per text."""
     return percentile(resampled_means(values[:, None], seed=seed)[:, 0], level)

@@ -56,7 +56,7 @@ def _divergence(a: float, b: float) -> float:
 
 @dataclass(frozen=True)
 class LossKind:
-    """A loss a text and the p-value that is valid for it."""
+    """A loss per text and the p-value that is valid for it."""
 
     of: Callable[[float], Loss]
     p_value: PValue

@@ -130,7 +130,7 @@ def _generated(requests: Sequence[Request], length: int) -> Tensor:
 
 
 def _run(model: Model, requests: Sequence[Request], part: Part, run: Run) -> tuple[Tensor, Tensor]:
-    """(ids padded to the model's length, evaluations), a row a request, in the requests' order."""
+    """(ids padded to the model's length, evaluations), a row per request, in their order."""
     texts, spent = written(decoded(model, part), requests, run)
     ids = torch.zeros(len(requests), model.config.length, dtype=torch.int64)
     for place, tokens in enumerate(texts):

@@ -1,6 +1,6 @@
 """The file of a trace: one safetensors file whose header holds JSON. Nothing is unpickled.
 
-Tokens are kept where they change: a bit a position and step says whether the token differs from
+Tokens are kept where they change: a bit per position and step says whether the token differs from
 the step before, and the changed tokens follow in order. The header's sha256 covers every tensor
 and what it says about them.
 """

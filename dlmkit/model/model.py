@@ -231,7 +231,7 @@ class Model:
         return model.texts(model.run(requests, run, progress, world), seed)
 
     def train(self) -> Iterator[StepRecord]:
-        """Train by the recipe's ``train`` section, one record an optimiser step.
+        """Train by the recipe's ``train`` section, one record per optimiser step.
 
         For notebooks and tests: nothing is written. When it ends, or is left early, the weights
         are the moving average of those that were trained. Left early, by ``break`` or by Ctrl-C

@@ -49,7 +49,7 @@ class _Several:
 
 
 class InvalidRecipe(RecipeError, _Several):
-    """A recipe with problems, all of them in the message, one a line."""
+    """A recipe with problems, all of them in the message, one per line."""
 
 
 class UnusableRecipe(PluginError, _Several):

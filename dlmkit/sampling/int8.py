@@ -12,7 +12,7 @@ LEVELS = 127.0
 
 
 class Int8Linear(nn.Module):
-    """``linear`` in int8: one scale an output channel for the weights, one a token for the input.
+    """``linear`` in int8: a scale per output channel for the weights, per token for the input.
 
     A scale taken over the batch would make one text depend on its neighbours. Sums are exact in
     int32. Rounding moves an output by about 1 % of its standard deviation.

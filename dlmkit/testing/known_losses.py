@@ -35,7 +35,7 @@ ERRORS = 4.0
 
 
 class Points(Tied):
-    """A tied space with a channel a token: every distribution is some query's."""
+    """A tied space with a channel per token: every distribution is some query's."""
 
     def __init__(self, config: Nothing, context: BuildContext) -> None:
         super().__init__(config, context)

@@ -1,4 +1,4 @@
-"""The kit's own parts: the smallest model that components are checked in, a component a kind."""
+"""The kit's own parts: the smallest model that components are checked in, a component per kind."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ pure(KIND, _exercise)
 @check(KIND)
 @torch.no_grad()
 def gives_a_number_a_position(subject: Subject) -> None:
-    """It gives one finite number a position"""
+    """It gives one finite number per position"""
     values = subject.built.per_position(subject.space, *pair(subject.space))
     require(values.shape == (ROWS, LENGTH), f"its shape is {tuple(values.shape)}")
     finite(values, "it")

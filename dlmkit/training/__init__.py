@@ -1,1 +1,1 @@
-"""Training: one loop that yields a record a step, and consumers of what it yields."""
+"""Training: one loop that yields a record per step, and consumers of what it yields."""

@@ -81,7 +81,7 @@ class Evaluator:
         """Cross-entropy on held-out rows at fixed noise levels, whatever the schedule warps.
 
         ``loss`` is the mean over the levels in nats per token, ``gain`` that of the context gain;
-        ``levels`` holds one report a level. Rows are unconditional and self-conditioned.
+        ``levels`` holds one report per level. Rows are unconditional and self-conditioned.
         """
         levels = [report.record() for report in self._reports()]
         loss, gain = ([level[key] or 0.0 for level in levels] for key in ("model", "gain"))

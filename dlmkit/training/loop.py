@@ -1,4 +1,4 @@
-"""The training loop: a generator that yields one record an optimiser step, and nothing else.
+"""The training loop: a generator that yields one record per optimiser step, and nothing else.
 
 Checkpoints, validation, samples, logs and trackers are the business of whoever drains it, at the
 step boundaries that a record marks. The loop knows no kind of component by name.
@@ -55,7 +55,7 @@ def train(
     world: World,
     stop: Callable[[], bool] = lambda: False,
 ) -> Generator[StepRecord, None, None]:
-    """Train from ``learner.step`` to ``config.steps``, one record a step.
+    """Train from ``learner.step`` to ``config.steps``, one record per step.
 
     Ends early, between two steps, once ``stop()`` holds in any process; it is asked while
     waiting for data as well. Raises NonFiniteLossError before any weight is touched, and what

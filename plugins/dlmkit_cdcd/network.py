@@ -130,6 +130,6 @@ class Transformer(Incremental):
         return list(self.blocks)
 
     def dense_layers(self) -> Sequence[nn.Linear]:
-        """Without the modulations, which read one vector a row."""
+        """Without the modulations, which read one vector per row."""
         blocks = [block for block in self.blocks if isinstance(block, PreNormBlock)]
         return [layer for block in blocks for layer in block.dense()]

@@ -19,8 +19,8 @@ from dlmkit_elf import plugin
 class SelfConditioning(Guidance):
     """x0_alone + scale (x0 - x0_alone), where x0_alone is said without a previous prediction.
 
-    Two evaluations a step; of a model that feeds nothing back, both are one. ELF trains the guided
-    velocity into the network instead, with the scale as an input.
+    Two evaluations per step; of a model that feeds nothing back, both are one. ELF trains the
+    guided velocity into the network instead, with the scale as an input.
     """
 
     def __init__(self, config: plugin.Scale, context: BuildContext) -> None:

@@ -34,7 +34,7 @@ class CopiedMetric(CutMetric[Copied, Ints]):
         self.known = np.unique(self._windows(units))
 
     def table(self, texts: Sequence[str]) -> Ints:
-        """A row a text: how many of its windows were found, and how many it has."""
+        """A row per text: how many of its windows were found, and how many it has."""
         windows = [self._windows(self.cut(text)) for text in texts]
         return np.array([[self._known(w).sum(), len(w)] for w in windows], dtype=np.int64)
 

@@ -48,7 +48,7 @@ class RepetitionMetric(CutMetric[Repetition, NDArray[np.float64]]):
     """Repetition inside single texts."""
 
     def table(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """A row a text: repetition at each order (nan: it has no n-gram), and whether it loops."""
+        """A row per text: repetition at each order (nan: it has no n-gram), whether it loops."""
         rows = [self.cut(text) for text in texts]
         shares = [
             [*(repeated(row, n) for n in self.config.orders), self._loops(row)] for row in rows

@@ -1,4 +1,4 @@
-"""Samplers of Gaussian diffusions with one or two evaluations a step.
+"""Samplers of Gaussian diffusions with one or two evaluations per step.
 
 Here s = sigma / alpha is a step's ratio, and s' the next one.
 """

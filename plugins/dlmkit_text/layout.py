@@ -1,4 +1,4 @@
-"""How documents become rows: packed end to end, or one a row and padded."""
+"""How documents become rows: packed end to end, or one per row and padded."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class NgramJudgeMetric(CutMetric[NgramJudge, Floats]):
         self.model = KneserNey(self.alphabet.encode(units), len(self.alphabet), order)
 
     def table(self, texts: Sequence[str]) -> Floats:
-        """A row a text: its nats, characters and units."""
+        """A row per text: its nats, characters and units."""
         rows = [self.alphabet.encode(self.cut(text)) for text in texts]
         nats = [-self.model.log_probabilities(row).sum() if len(row) else 0.0 for row in rows]
         return np.array([nats, [*map(len, texts)], [*map(len, rows)]], dtype=np.float64).T

@@ -148,7 +148,7 @@ def _cut(text: Exchange, length: int) -> Exchange:
 
 
 def _written(turns: Conversation) -> str:
-    """A conversation as text that a tokenizer can learn from, a turn a line."""
+    """A conversation as text that a tokenizer can learn from, a turn per line."""
     return "\n".join(turn.content for turn in turns)
 
 

@@ -39,7 +39,7 @@ def register_components() -> Sequence[Component]:
         Component(
             kind="data",
             name="conversations",
-            summary="questions and answers, an answer a row; only answers are learned",
+            summary="questions and answers, an answer per row; only answers are learned",
             config=configs.Conversations,
             target="dlmkit_tune.data:ConversationData",
             example=EXAMPLE,

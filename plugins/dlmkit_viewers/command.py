@@ -48,7 +48,7 @@ def view(
     live: Annotated[bool, typer.Option("--live", hidden=True, callback=_gone)] = False,
     dark: Annotated[bool, typer.Option("--dark", hidden=True, callback=_gone)] = False,
 ) -> None:
-    """Watch one text of a trace: a line a step, or a page with a player.
+    """Watch one text of a trace: a line per step, or a page with a player.
 
     Nothing is sampled again: rules are replayed on the recorded run, which gives exactly what they
     would have done.

@@ -56,7 +56,7 @@ class Film:
         return len(self.tokens)
 
     def lines(self) -> Iterator[str]:
-        """A line a step: its number, the shown statistic's mean, the text; then the marks."""
+        """A line per step: its number, the shown statistic's mean, the text; then the marks."""
         width = len(str(self.steps))
         mean = self.statistics.get(self.by, [None] * self.steps)
         for step, tokens in enumerate(self.tokens):

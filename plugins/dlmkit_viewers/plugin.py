@@ -15,7 +15,7 @@ def register_commands() -> Sequence[Command]:
     return [
         Command(
             "view",
-            "Watch one text of a trace: a line a step, or a page with a player.",
+            "Watch one text of a trace: a line per step, or a page with a player.",
             "dlmkit_viewers.command:view",
             top=True,
         ),
