@@ -29,11 +29,6 @@ class LossName(StrEnum):
     fraction = "fraction"
 
 
-@exit_app.callback()
-def _group() -> None:
-    """Calibrate exit rules on recorded runs."""
-
-
 @exit_app.command()
 def calibrate(
     trace: Annotated[Path, typer.Argument(metavar="TRACE", help="A file of `dlmkit trace`.")],

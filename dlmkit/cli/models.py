@@ -19,10 +19,6 @@ models = typer.Typer(
 )
 
 
-@models.callback()
-def _group() -> None: ...
-
-
 @models.command("list")
 def list_models(
     as_json: Annotated[bool, options.json("A list of {name, summary, package, path}.")] = False,

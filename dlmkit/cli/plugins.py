@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 plugins = typer.Typer(no_args_is_help=True, help="The plugins that are installed.")
 
 
-@plugins.callback()
-def _group() -> None: ...
-
-
 @plugins.command("list")
 def list_plugins(
     as_json: Annotated[bool, options.json("One JSON list.")] = False,
