@@ -63,9 +63,9 @@ class ExitCriterion(ABC):
     needs: tuple[str, ...]
     """Names of the statistics this rule reads, of the recipe's or of :data:`BUILT_IN`."""
 
-    @abstractmethod
     def init(self, rows: int) -> Any:
-        """The memory of rows that have taken no step: row-first, possibly empty (``()``)."""
+        """The memory of rows that have taken no step: row-first, by default empty."""
+        return ()
 
     @abstractmethod
     def __call__(self, statistics: Mapping[str, PerRow], memory: Any) -> tuple[Rows, Any]:
@@ -103,9 +103,6 @@ class Comparison(ExitCriterion):
         self.needs = (statistic,)
         self.sign, self.value = sign, value
         self.compare = {"<": torch.lt, "<=": torch.le, ">=": torch.ge}[sign]  # false for NaN
-
-    def init(self, rows: int) -> Any:
-        return ()
 
     def __call__(self, statistics: Mapping[str, PerRow], memory: Any) -> tuple[Rows, Any]:
         return self.compare(statistics[self.needs[0]], self.value), memory

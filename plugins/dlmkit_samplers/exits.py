@@ -68,9 +68,6 @@ class Falling(ExitCriterion):
     def __init__(self, config: configs.Falling, context: BuildContext) -> None:
         self.config, self.needs = config, (config.statistic, "fraction")
 
-    def init(self, rows: int) -> Any:
-        return ()
-
     def __call__(self, statistics: Mapping[str, PerRow], memory: Any) -> tuple[Rows, Any]:
         config, done = self.config, statistics["fraction"]
         if config.shape == "thirds":
