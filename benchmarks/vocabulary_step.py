@@ -5,9 +5,11 @@
 V 32,768, d 256, L 64 at batch 4 and 8. All cases give the mean of x0 and the log-normaliser; the
 plain form computes logits, their softmax, its product with the table, and a log-sum-exp. "plain
 with statistics" adds the entropy and the Jeffreys divergence as sums over the vocabulary, which
-is what an exit rule costs without the identities. "matmuls" are the two products alone, into
-buffers made before. Temporary memory is the peak of allocations minus releases during one call,
-read from the profiler's memory records (on a GPU: from the allocator), without its two results.
+is what an exit rule costs without the identities. "certainty" is what an order or a quota of a
+masked model reads, of logits that are there: the likeliest tokens and the entropy. "matmuls" are
+the two products alone, into buffers made before. Temporary memory is the peak of allocations minus
+releases during one call, read from the profiler's memory records (on a GPU: from the allocator),
+without its two results.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from dlmkit.core.denoise import Prediction
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.options import Normalised, Nothing
 from dlmkit.core.points import NormalisedSpace
+from dlmkit.core.tokens import positions_at_once
 from dlmkit.kernels import vocabulary
 from dlmkit_samplers import statistics
 
@@ -67,6 +70,8 @@ def measure(
     earlier, now = predict(ready, before), predict(ready, query)
     log_r = (before.flatten(0, 1).to(dtype) @ tables.keys.T).log_softmax(dim=-1)
 
+    blocks = logits.split(positions_at_once(device, vocab))
+
     def matmuls() -> None:
         torch.mm(flat, tables.keys.T, out=logits)
         torch.mm(logits, tables.values, out=mean)
@@ -78,6 +83,7 @@ def measure(
         "plain with statistics": lambda: plainly(flat, log_r, tables),
         "matmuls": matmuls,
         "statistics": lambda: cheaply(ready, now, earlier),
+        "certainty": lambda: [vocabulary.certainty(block) for block in blocks],
     }
     seconds = rounds.summary(rounds.rounds(cases, count, device, clock))
     memory = temporary(lambda: ready.read(query), device)
@@ -92,6 +98,7 @@ def measure(
         "times_plain": rounds.ratio(seconds, "plain", ready.kernel),
         "times_plain_with_statistics": rounds.ratio(seconds, "plain with statistics", ready.kernel),
         "share_of_matmul_speed": rounds.ratio(seconds, "matmuls", ready.kernel),
+        "certainty_share_of_matmuls": rounds.ratio(seconds, "certainty", "matmuls"),
         "statistics_share_of_step": rounds.ratio(seconds, "statistics", ready.kernel),
         "temporary_bytes": memory,
         "temporary_share_of_logits": memory / (logits.numel() * logits.element_size()),
@@ -182,6 +189,7 @@ def show(report: dict[str, Any]) -> None:
         "times_plain_with_statistics",
         "share_of_matmul_speed",
         "statistics_share_of_step",
+        "certainty_share_of_matmuls",
     ):
         print(f"  {name:28s} {report[name]['min']:.4f}  ({report[name]['median']:.4f})")
     for name in ("temporary_share_of_logits", "entropy_error_nats"):
