@@ -42,6 +42,11 @@ class Conditioning:
             self.given.gather(1, positions), clean, self.attend.gather(1, positions)
         )
 
+    def shown(self, x: Embedded) -> Embedded:
+        """``x``, but at given positions their clean embeddings."""
+        read: Embedded = torch.where(self.given[..., None], self.clean.to(x.dtype), x)
+        return read
+
     def dropped(self) -> Conditioning:
         """The same rows without their clean embeddings, as classifier-free guidance needs."""
         return replace(self, clean=torch.zeros_like(self.clean))

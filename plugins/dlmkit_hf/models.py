@@ -63,7 +63,7 @@ class HfModel(ScoreNetwork):
     def forward(
         self, x: Embedded, level: Level, conditioning: Conditioning, previous: Tensor
     ) -> Query:
-        x = torch.where(conditioning.given[..., None], conditioning.clean.to(x.dtype), x)
+        x = conditioning.shown(x)
         return self.after(self.logits(x, *self.seen(conditioning)))
 
     def seen(self, conditioning: Conditioning) -> tuple[Seen, Places | None]:
@@ -231,9 +231,7 @@ class HfDecoder(HfModel, Incremental):
     def extend(
         self, x: Embedded, conditioning: Conditioning, positions: Ids, memory: Tensor
     ) -> tuple[Query, Tensor]:
-        memory = memory.clone()
-        there = conditioning.at(positions)
-        x = torch.where(there.given[..., None], there.clean.to(x.dtype), x)
+        memory, x = memory.clone(), conditioning.at(positions).shown(x)
         block = None if self.attention == "full" else self.block or 1
         seen = extended(conditioning.attend, positions, block).expand(-1, -1, x.shape[1], -1)
         out: Tensor = self.model(

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dlmkit.types import Mask
+from dlmkit.core.layers import extended
+from dlmkit.core.network import Conditioning
+from dlmkit.types import Embedded, Ids, Mask
 
 Seen = Mask | Bool[Tensor, "#B 1 L L"]
 """Which positions may be seen: the keys, by every position, or of each position its own."""
@@ -33,6 +35,21 @@ def block_causal(
     number = torch.arange(length, device=device) // block
     causal = number[:, None] >= number
     return causal if keys is None else keys & causal
+
+
+def extension(
+    x: Embedded,
+    conditioning: Conditioning,
+    positions: Ids,
+    memory: Tensor,
+    rotation: Tensor,
+    block: int | None,
+) -> tuple[Embedded, Tensor, Tensor, Tensor]:
+    """What a network extends a row's keys and values by: what it reads at ``positions`` (B, M), a
+    copy of ``memory`` to write to, the ``rotation`` there, and what is seen from there."""
+    seen = extended(conditioning.attend, positions, block)
+    read = conditioning.at(positions).shown(x)
+    return read, memory.clone(), rotation[:, positions], seen
 
 
 def attended(

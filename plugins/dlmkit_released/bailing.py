@@ -10,14 +10,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dlmkit.core.context import BuildContext
-from dlmkit.core.layers import Keep, extended, keeper, rotate, rotation_at
+from dlmkit.core.layers import Keep, keeper, rotate, rotation_at
 from dlmkit.core.network import Conditioning, Incremental
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import TokenSpace
 from dlmkit.errors import RecipeError
 from dlmkit.types import Embedded, Ids, Logits, Query
 from dlmkit_released import configs
-from dlmkit_released.attention import Seen, attended, block_causal, rotary_rates
+from dlmkit_released.attention import Seen, attended, block_causal, extension, rotary_rates
 
 
 class SelfAttention(nn.Module):
@@ -186,7 +186,7 @@ class Bailing(Incremental):
     def forward(
         self, x: Embedded, level: Level, conditioning: Conditioning, previous: Tensor
     ) -> Query:
-        x = torch.where(conditioning.given[..., None], conditioning.clean.to(x.dtype), x)
+        x = conditioning.shown(x)
         return self.logits(x, conditioning.attend)
 
     def logits(self, x: Embedded, seen: Seen | None) -> Logits:
@@ -206,10 +206,9 @@ class Bailing(Incremental):
     def extend(
         self, x: Embedded, conditioning: Conditioning, positions: Ids, memory: Tensor
     ) -> tuple[Query, Tensor]:
-        memory, rotation = memory.clone(), self.rotation[:, positions]
-        there = conditioning.at(positions)
-        x = torch.where(there.given[..., None], there.clean.to(x.dtype), x)
-        mask = extended(conditioning.attend, positions, self.block)
+        x, memory, rotation, mask = extension(
+            x, conditioning, positions, memory, self.rotation, self.block
+        )
         for at, layer in enumerate(self.layers):
             x = layer(x, rotation, mask, keeper(memory, at, positions))
         query: Tensor = self.lm_head(self.norm(x))

@@ -11,14 +11,14 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from dlmkit.core.context import BuildContext
-from dlmkit.core.layers import Keep, extended, keeper, rotate, rotation_at
+from dlmkit.core.layers import Keep, keeper, rotate, rotation_at
 from dlmkit.core.network import Conditioning, Incremental
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import DiscreteSpace, masked_share
 from dlmkit.errors import RecipeError
 from dlmkit.types import Embedded, Ids, Logits, PerRow, Query
 from dlmkit_released import configs
-from dlmkit_released.attention import Seen, attended, block_causal, rotary_rates
+from dlmkit_released.attention import Seen, attended, block_causal, extension, rotary_rates
 
 FREQUENCIES = 128
 """Cosines, and as many sines, of a time; the files' first layer of time reads both."""
@@ -151,7 +151,7 @@ class Dit(Incremental):
     def forward(
         self, x: Embedded, level: Level, conditioning: Conditioning, previous: Tensor
     ) -> Query:
-        x = torch.where(conditioning.given[..., None], conditioning.clean.to(x.dtype), x)
+        x = conditioning.shown(x)
         return self.logits(x, -torch.log1p(-masked_share(level)), conditioning.attend)
 
     def logits(
@@ -184,10 +184,9 @@ class Dit(Incremental):
     def extend(
         self, x: Embedded, conditioning: Conditioning, positions: Ids, memory: Tensor
     ) -> tuple[Query, Tensor]:
-        memory, rotation = memory.clone(), self.rotation[:, positions]
-        there = conditioning.at(positions)
-        x = torch.where(there.given[..., None], there.clean.to(x.dtype), x)
-        mask = extended(conditioning.attend, positions, self.block)
+        x, memory, rotation, mask = extension(
+            x, conditioning, positions, memory, self.rotation, self.block
+        )
         time = self.sigma_map(torch.zeros(len(x), device=x.device))
         for at, block in enumerate(self.blocks):
             x = block(x, time, rotation, mask, keeper(memory, at, positions))

@@ -22,7 +22,7 @@ from dlmkit.plugin import Depth, Size
 from dlmkit.types import Logits
 from dlmkit_released.attention import rotary_rates
 from dlmkit_released.dit import ROTARY_BASE, Dit
-from dlmkit_released.family import recipe
+from dlmkit_released.family import masked
 
 INFINITY = 1e6
 """What is taken from the logit of the mask, and from what cannot be (MDLM's diffusion.py)."""
@@ -75,7 +75,6 @@ class DitFamily(Family):
         size, width = keys.vocab_size, keys.hidden_dim
         if width % (2 * keys.n_heads):
             raise ValueError(f"n_heads: {keys.n_heads} heads do not divide {width} channels evenly")
-        mask = self.mask(config, tokens, size)
         network = {
             "blocks": keys.n_blocks,
             "heads": keys.n_heads,
@@ -83,30 +82,23 @@ class DitFamily(Family):
             "time": self.time if keys.time_conditioning is None else keys.time_conditioning,
             "block": self.block(keys),
         }
-        longest = keys.model_length
-        said = recipe(
-            "released:dit",
-            network,
-            dim=width,
-            size=size,
-            mask=mask,
-            longest=longest,
-            block=self.block(keys),
-        )
         tensors = {f"{self.prefix}vocab_embed.embedding": "space.table.weight"}
         tensors |= {f"{self.prefix}{name}": f"network.{name}" for name in _names(keys.n_blocks)}
-        return Conversion(
-            said,
+        return masked(
+            "released:dit",
+            network,
             tensors,
-            size,
-            mask,
+            dim=width,
+            size=size,
+            mask=self.mask(config, tokens, size),
+            longest=keys.model_length,
+            attention=self.block(keys) or "full",
             unused=frozenset({"sampling_eps_min", "sampling_eps_max"}),  # of training
             computed={
                 f"{self.prefix}rotary_emb.inv_freq": rotary_rates(
                     width // keys.n_heads, ROTARY_BASE
                 )
             },
-            attention=self.block(keys) or "full",
         )
 
     def answers(self, objective: Objective, case: Case) -> Mapping[str, Tensor]:
@@ -199,14 +191,14 @@ class Duo(DitFamily):
     time = True
 
     def convert(self, config: Mapping[str, Any], tokens: Mapping[str, int]) -> Conversion:
-        masked = super().convert(config, tokens)
+        base = super().convert(config, tokens)
         dim = self.keys(config).hidden_dim
         uniform = {
-            "space": {"use": "uniform:states", "with": {"dim": dim, "size": masked.size}},
+            "space": {"use": "uniform:states", "with": {"dim": dim, "size": base.size}},
             "objective": {"use": "uniform:udlm"},
             "sampler": {"use": "uniform:posterior"},
         }
-        return replace(masked, recipe={**masked.recipe, **uniform}, mask=None)
+        return replace(base, recipe={**base.recipe, **uniform}, mask=None)
 
     def logits(self, space: DiscreteSpace, network: Dit, case: Case) -> Logits:
         inputs, table = case.inputs, space.table
@@ -269,9 +261,9 @@ class Sedd(DitFamily):
         return size - 1
 
     def convert(self, config: Mapping[str, Any], tokens: Mapping[str, int]) -> Conversion:
-        masked = super().convert(config, tokens)
+        base = super().convert(config, tokens)
         own = {"objective": {"use": "sedd:score-entropy"}, "sampler": {"use": "sedd:tweedie"}}
-        return replace(masked, recipe={**masked.recipe, **own})
+        return replace(base, recipe={**base.recipe, **own})
 
     def after(self, logits: Logits, inputs: Mapping[str, Tensor], space: DiscreteSpace) -> Logits:
         ids, sigma = inputs["input_ids"], inputs["sigma"]

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dlmkit import documents
-from dlmkit.core.importer import Case, Family
+from dlmkit.core.importer import Case, Conversion, Family, Place, Split
 from dlmkit.core.objective import Objective
 from dlmkit.core.tokens import TokenSpace
 from dlmkit_hf.models import HfDecoder, HfModel
@@ -18,6 +18,9 @@ from dlmkit_released.decoding import Predict
 
 LONGEST = 4096
 """Positions of a row unless the recipe says otherwise, where a model could read more."""
+
+Attention = Literal["full", "causal"] | int | None
+"""What a position sees, as of a :class:`~dlmkit.core.importer.Conversion`."""
 
 Head = Literal["hf:decoder", "hf:masked-lm", "released:dit", "released:bailing"]
 
@@ -78,25 +81,27 @@ def rope(
     return {"rope_type": said.pop("type", "default"), **said}
 
 
-def recipe(
+def masked(
     use: Head,
     network: Mapping[str, Any],
+    tensors: Mapping[str, Place | Split],
     *,
     dim: int,
     size: int,
     mask: int | None,
     longest: int,
+    attention: Attention,
     stop: Sequence[str] = (),
-    block: int | None = None,
-) -> dict[str, Any]:
-    """The recipe of a masked model whose network is ``use``, and whose texts end at ``stop``.
+    **more: Any,
+) -> Conversion:
+    """A masked model whose network is ``use``, and whose texts end at ``stop``.
 
-    One that attends by blocks is written ``block`` after block.
+    One that attends by blocks is written block after block. ``more`` is of the conversion.
     """
     sampler: dict[str, Any] = {"use": "mdlm:unmasking"}
-    if block is not None:
-        sampler["with"] = {"window": block}
-    return {
+    if isinstance(attention, int):
+        sampler["with"] = {"window": attention}
+    recipe = {
         "length": min(longest, LONGEST),
         "schedule": {"use": "mdlm:log-linear"},
         "space": {"use": "mdlm:tokens", "with": {"dim": dim, "size": size, "mask": mask}},
@@ -105,3 +110,4 @@ def recipe(
         "sampler": sampler,
         "sample": {"steps": 64, "batch_size": 4, "stop": list(stop)},
     }
+    return Conversion(recipe, tensors, size, mask, attention=attention, **more)

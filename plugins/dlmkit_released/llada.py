@@ -12,7 +12,7 @@ from dlmkit.core.importer import Conversion, Decoded, ends_of, mask_of
 from dlmkit.core.objective import Objective
 from dlmkit.plugin import Depth, Size
 from dlmkit_released import decoding
-from dlmkit_released.family import Run, TokenFamily, predictor, recipe
+from dlmkit_released.family import Run, TokenFamily, masked, predictor
 
 
 class Keys(documents.Shape):
@@ -81,7 +81,6 @@ class Llada(TokenFamily):
     def convert(self, config: Mapping[str, Any], tokens: Mapping[str, int]) -> Conversion:
         keys = documents.shaped(dict(config), Keys)
         size = keys.embedding_size or keys.vocab_size
-        mask = mask_of(config, tokens, "<|mdm_mask|>")
         groups = 1 if keys.multi_query_attention else keys.n_kv_heads or keys.n_heads
         architecture = {
             "model_type": "llama",
@@ -107,17 +106,17 @@ class Llada(TokenFamily):
                 place = f"{ours}.layers.{block}.{llama}.weight"
                 tensors[f"{prefix}.blocks.{block}.{name}.weight"] = place
         network = {"architecture": architecture, "tied": keys.weight_tying}
-        longest = keys.max_sequence_length
-        said = recipe(
+        return masked(
             "hf:decoder",
             network,
+            tensors,
             dim=keys.d_model,
             size=size,
-            mask=mask,
-            longest=longest,
+            mask=mask_of(config, tokens, "<|mdm_mask|>"),
+            longest=keys.max_sequence_length,
+            attention="full",
             stop=ends_of(config, tokens, "<|eot_id|>", "<|endoftext|>"),
         )
-        return Conversion(said, tensors, size, mask, attention="full")
 
     def decoded(self, objective: Objective, run: Mapping[str, Any]) -> Decoded | None:
         """Low-confidence remasking in blocks, with or without guidance or Fast-dLLM's threshold.

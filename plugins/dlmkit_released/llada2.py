@@ -15,7 +15,7 @@ from dlmkit.core.objective import Objective
 from dlmkit.core.tokens import TokenSpace
 from dlmkit.plugin import Depth, Size
 from dlmkit_released.bailing import Bailing
-from dlmkit_released.family import recipe
+from dlmkit_released.family import masked
 
 BLOCK = 32
 """Positions of a block; the config does not say (2512.15745)."""
@@ -84,7 +84,6 @@ class Llada2(Family):
 
     def convert(self, config: Mapping[str, Any], tokens: Mapping[str, int]) -> Conversion:
         keys = documents.shaped(dict(config), Keys)
-        mask = mask_of(config, tokens, "<|mask|>")
         channels = keys.head_dim or keys.hidden_size // keys.num_attention_heads
         network = {
             "blocks": keys.num_hidden_layers,
@@ -105,17 +104,17 @@ class Llada2(Family):
             "scale": keys.routed_scaling_factor,
             "block": keys.block_size,
         }
-        said = recipe(
+        return masked(
             "released:bailing",
             network,
+            _tensors(keys),
             dim=keys.hidden_size,
             size=keys.vocab_size,
-            mask=mask,
+            mask=mask_of(config, tokens, "<|mask|>"),
             longest=keys.max_position_embeddings,
+            attention=keys.block_size,
             stop=ends_of(config, tokens, "<|role_end|>", "<|endoftext|>"),
-            block=keys.block_size,
         )
-        return Conversion(said, _tensors(keys), keys.vocab_size, mask, attention=keys.block_size)
 
     def answers(self, objective: Objective, case: Case) -> Mapping[str, Tensor]:
         space, network = objective.space, objective.network

@@ -10,7 +10,7 @@ from pydantic import Field
 from dlmkit import documents
 from dlmkit.core.importer import Conversion, ends_of, mask_of
 from dlmkit.plugin import Depth, Size
-from dlmkit_released.family import TokenFamily, recipe
+from dlmkit_released.family import TokenFamily, masked
 
 
 class Keys(documents.Shape):
@@ -49,7 +49,6 @@ class ModernBert(TokenFamily):
 
     def convert(self, config: Mapping[str, Any], tokens: Mapping[str, int]) -> Conversion:
         keys = documents.shaped(dict(config), Keys)
-        mask = mask_of(config, tokens, "[MASK]")
         layers, every = range(keys.num_hidden_layers), keys.global_attn_every_n_layers
         kinds = keys.layer_types or [
             "sliding_attention" if layer % every else "full_attention" for layer in layers
@@ -69,16 +68,6 @@ class ModernBert(TokenFamily):
             "tie_word_embeddings": False,  # by network.tied, to the table of the space
             **{f"{role}_token_id": None for role in ("pad", "bos", "eos", "cls", "sep")},
         }
-        network = {"architecture": architecture, "tied": True}
-        said = recipe(
-            "hf:masked-lm",
-            network,
-            dim=keys.hidden_size,
-            size=keys.vocab_size,
-            mask=mask,
-            longest=keys.max_position_embeddings,
-            stop=ends_of(config, tokens, "[SEP]"),
-        )
         words, head = "model.embeddings.tok_embeddings.weight", "decoder.weight"
         names = {"model.embeddings.norm": keys.norm_bias, "model.final_norm": keys.norm_bias}
         names |= {"head.dense": keys.classifier_bias, "head.norm": keys.norm_bias}
@@ -92,7 +81,18 @@ class ModernBert(TokenFamily):
         named += [f"{name}.bias" for name, biased in names.items() if biased]
         named += ["decoder.bias"] if keys.decoder_bias else []
         tensors = {words: "space.table.weight", **{n: f"network.model.{n}" for n in named}}
-        return Conversion(said, tensors, keys.vocab_size, mask, {head: words})
+        return masked(
+            "hf:masked-lm",
+            {"architecture": architecture, "tied": True},
+            tensors,
+            dim=keys.hidden_size,
+            size=keys.vocab_size,
+            mask=mask_of(config, tokens, "[MASK]"),
+            longest=keys.max_position_embeddings,
+            attention=None,
+            stop=ends_of(config, tokens, "[SEP]"),
+            copies={head: words},
+        )
 
 
 _COPIED = (

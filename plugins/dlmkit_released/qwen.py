@@ -18,7 +18,7 @@ from dlmkit.core.importer import Conversion, Decoded, ends_of, mask_of
 from dlmkit.core.objective import Objective
 from dlmkit.plugin import Depth, Size
 from dlmkit_released import decoding
-from dlmkit_released.family import Run, TokenFamily, predictor, recipe, rope
+from dlmkit_released.family import Run, TokenFamily, masked, predictor, rope
 
 Base = Literal["qwen2", "qwen3"]
 
@@ -63,7 +63,6 @@ class Qwen(TokenFamily):
     def convert(self, config: Mapping[str, Any], tokens: Mapping[str, int]) -> Conversion:
         keys = documents.shaped(dict(config), Keys)
         base = self._base(config)
-        mask = mask_of(config, tokens, *self.masks)
         architecture: dict[str, Any] = {
             "model_type": base,
             **{key: getattr(keys, key) for key in _COPIED},
@@ -78,25 +77,24 @@ class Qwen(TokenFamily):
             "shift": self.shift,
             **self.attention(keys),
         }
-        said = recipe(
-            "hf:decoder",
-            network,
-            dim=keys.hidden_size,
-            size=keys.vocab_size,
-            mask=mask,
-            longest=keys.max_position_embeddings,
-            stop=ends_of(config, tokens, *ENDS),
-            block=network.get("block"),
-        )
         words, head = "model.embed_tokens.weight", "lm_head.weight"
         names = [head] if not keys.tie_word_embeddings else []
         names += ["model.norm.weight"]
         for block in range(keys.num_hidden_layers):
             names += [f"model.layers.{block}.{name}" for name in _block(base, keys.attention_bias)]
         tensors = {words: "space.table.weight", **{n: f"network.model.{n}" for n in names}}
-        copies = {head: words} if keys.tie_word_embeddings else {}
-        sees = network.get("block", "full")
-        return Conversion(said, tensors, keys.vocab_size, mask, copies, attention=sees)
+        return masked(
+            "hf:decoder",
+            network,
+            tensors,
+            dim=keys.hidden_size,
+            size=keys.vocab_size,
+            mask=mask_of(config, tokens, *self.masks),
+            longest=keys.max_position_embeddings,
+            attention=network.get("block", "full"),
+            stop=ends_of(config, tokens, *ENDS),
+            copies={head: words} if keys.tie_word_embeddings else {},
+        )
 
     def _base(self, config: Mapping[str, Any]) -> Base:
         return self.base
