@@ -37,16 +37,21 @@ def encoder(config: configs.HfEncoder, context: BuildContext) -> tuple[Any, Tens
     embeddings. Raises DataError if a pretrained one cannot be had, RecipeError if the
     architecture is not one of transformers' or cannot run as the recipe says.
     """
+    from transformers import AutoModelForMaskedLM as Auto  # it comes without a pooler
+
     attention, saved = _attention(context, "hf-encoder"), _saved(context)
+    settings = {"attn_implementation": attention, "dtype": context.dtype}
+    name, fresh = str(config.name), config.from_scratch
     if saved is not None:
-        described, weights = _described(_read(saved), str(saved)), None
+        described, fresh = _described(_read(saved), str(saved)), True
     elif config.architecture is not None:
-        described, weights = _described(config.architecture, "network.with.architecture"), None
+        described, fresh = _described(config.architecture, "network.with.architecture"), True
     else:
-        name = str(config.name)
         described = _found(name, config.revision, "masked")
-        weights = None if config.from_scratch else _place(name)
-    model = _model(described, weights, config.revision, attention, context.dtype)
+    if fresh:
+        model = _fresh(Auto, described, **settings)
+    else:
+        model = _pretrained(Auto, name, described, config.revision, **settings)
     table = model.get_input_embeddings().weight
     scale = table.detach().std(dim=0)
     body = model.base_model
@@ -82,33 +87,14 @@ def language_model(
     table, rows = space.table.weight, space.query_dim
     if context.attention == "auto":
         attention = None  # transformers' own choice, for some models have eager attention alone
+    settings = {"attn_implementation": attention, "dtype": context.dtype}
     if fresh:
         described.vocab_size = rows
-        try:
-            with _quiet():
-                model = auto.from_config(
-                    described,
-                    attn_implementation=attention,
-                    dtype=context.dtype,
-                    trust_remote_code=False,
-                )
-        except Exception as error:  # whatever a model makes of its config
-            raise RecipeError(
-                f"network: transformers cannot build {described.model_type}: {_words(error)}"
-            ) from error
+        model = _fresh(auto, described, **settings)
     else:
-        with _quiet(), _explained(str(config.name)):
-            model = auto.from_pretrained(
-                _place(str(config.name)),
-                config=described,
-                revision=config.revision,
-                attn_implementation=attention,
-                dtype=context.dtype,
-                use_safetensors=True,
-                trust_remote_code=False,
-            )
-            refuse_non_finite(model.state_dict().items(), str(config.name))
-            known = min(rows, described.vocab_size)
+        model = _pretrained(auto, str(config.name), described, config.revision, **settings)
+        known = min(rows, described.vocab_size)
+        with _quiet():
             model.resize_token_embeddings(rows)
     words = model.get_input_embeddings()
     if words.weight.shape[1] != space.dim:
@@ -224,27 +210,30 @@ def _found(name: str, revision: str | None, head: encoders.Head) -> Any:
     return _still(config)
 
 
-def _model(
-    described: Any, weights: str | None, revision: str | None, attention: str, dtype: torch.dtype
-) -> Any:
-    """With the head of a masked language model: such models come without a pooler."""
-    from transformers import AutoModelForMaskedLM
+def _fresh(auto: Any, described: Any, **settings: Any) -> Any:
+    """A model of the config ``described``, without weights of any. Raises RecipeError if
+    transformers cannot build it."""
+    try:
+        with _quiet():
+            return auto.from_config(described, trust_remote_code=False, **settings)
+    except Exception as error:  # whatever a model makes of its config
+        raise RecipeError(
+            f"network: transformers cannot build {described.model_type}: {_words(error)}"
+        ) from error
 
-    with _quiet(), _explained(weights or described.model_type):
-        if weights is None:
-            return AutoModelForMaskedLM.from_config(
-                described, attn_implementation=attention, dtype=dtype, trust_remote_code=False
-            )
-        model = AutoModelForMaskedLM.from_pretrained(
-            weights,
+
+def _pretrained(auto: Any, name: str, described: Any, revision: str | None, **settings: Any) -> Any:
+    """The model ``name`` with its weights. Raises DataError if it cannot be had."""
+    with _quiet(), _explained(name):
+        model = auto.from_pretrained(
+            _place(name),
             config=described,
             revision=revision,
-            attn_implementation=attention,
-            dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
+            **settings,
         )
-    refuse_non_finite(model.state_dict().items(), weights)
+    refuse_non_finite(model.state_dict().items(), name)
     return model
 
 
