@@ -158,39 +158,23 @@ def quota(
     from dlmkit.evaluation.conditions import CONTINUED, conditions
     from dlmkit.exits.calibrate import Promise
     from dlmkit.exits.certificate import Certificate
-    from dlmkit.exits.quota import calibrate_quota, decoded, knob_of, sampler
+    from dlmkit.exits.quota import SHARE, OpenQuota, beginnings, calibrate_quota, decoded
     from dlmkit.model import Run, open_model
-    from dlmkit.plugin import Part
-    from dlmkit.sampling.requests import Request
 
     documents.check_new(out)
     opened = open_model(model, overrides or (), device=devices.choose(device))
     registry = opened.assembly.registry
-    use = registry.find("quota", quota).qualified
+    rule = OpenQuota.of(registry, quota, order)
     promise = Promise(epsilon, delta, tolerance=tolerance)
-    batch = opened.data.validation(count)
-    requests = []
-    for row, (ids, attend) in enumerate(zip(batch.ids, batch.attend, strict=True)):
-        tokens = ids[attend].tolist()
-        known = max(1, len(tokens) * given // 100)
-        requests.append(Request.prompt(row, tokens[:known], len(tokens)))
-    by, knob = Part(use=registry.find("order", order).qualified), knob_of(registry, use)
+    requests = beginnings(opened.data.validation(count), given)
     tried = _numbers(thresholds)
     for value in tried:
         try:
-            registry.options("quota", Part(use=use, options={knob: value}))
+            registry.options("quota", rule.at(value))
         except RecipeError as error:
             raise UsageError(f"--thresholds {value:g}: {error}") from error
     calibrated = calibrate_quota(
-        opened,
-        requests,
-        by,
-        use,
-        knob,
-        tried,
-        promise,
-        Run(batch_size=batch_size),
-        say=say,
+        opened, requests, rule, tried, promise, Run(batch_size=batch_size), say
     )
     if as_json:
         about = {"model": model, "order": order, "given": given, **asdict(promise)}
@@ -199,10 +183,9 @@ def quota(
         full = 0 if calibrated.tested is None else calibrated.tested.full_evaluations
         result(_table([calibrated], full))
     if calibrated.threshold is None:
-        raise UsageError(_nothing([calibrated], promise, count - round(0.25 * count)))
+        raise UsageError(_nothing([calibrated], promise, count - round(SHARE * count)))
     if out is not None:
-        part = sampler(by, Part(use=use, options={knob: calibrated.threshold}))
-        chosen = decoded(opened, part)
+        chosen = decoded(opened, rule.sampler(calibrated.threshold))
         Certificate(
             rule=chosen.config.sampler.model_dump(mode="json", by_alias=True),
             threshold=calibrated.threshold,

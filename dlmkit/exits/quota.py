@@ -8,11 +8,12 @@ a token that is written at another step is drawn by other noise.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from dlmkit.core.objective import Batch
 from dlmkit.core.tokens import MaskCorruption
 from dlmkit.errors import UsageError
 from dlmkit.exits.calibrate import SPLIT, Calibrated, Promise, check_levels, choose
@@ -26,18 +27,41 @@ from dlmkit.sampling.requests import Request
 
 DECODER = "masked:decoder"
 
+SHARE = 0.25
+"""Of the texts, those that order the thresholds."""
+
 
 def knob(config: type[Config]) -> str | None:
     """The option of a quota that sets its pace: its first real number, if it has one."""
     return next((n for n, f in config.model_fields.items() if f.annotation is float), None)
 
 
-def knob_of(registry: Registry, quota: str) -> str:
-    """:func:`knob` of a quota by its name. Raises UsageError if it has none."""
-    name = knob(registry.find("quota", quota).component.config)
-    if name is None:
-        raise UsageError(f"the quota {quota} has no number to find: its pace is the grid's")
-    return name
+@dataclass(frozen=True)
+class OpenQuota:
+    """A quota whose number ``knob`` is left open, with the order that it is used with."""
+
+    quota: str
+    knob: str
+    order: Part
+
+    @staticmethod
+    def of(registry: Registry, quota: str, order: str) -> OpenQuota:
+        """By the names of both. Raises UsageError if the quota has no number to find."""
+        entry = registry.find("quota", quota)
+        name = knob(entry.component.config)
+        if name is None:
+            raise UsageError(
+                f"the quota {entry.qualified} has no number to find: its pace is the grid's"
+            )
+        return OpenQuota(entry.qualified, name, Part(use=registry.find("order", order).qualified))
+
+    def at(self, value: float) -> Part:
+        """The quota with ``value`` in its open place."""
+        return Part(use=self.quota, options={self.knob: value})
+
+    def sampler(self, value: float) -> Part:
+        """The decoder that writes the likeliest tokens by it."""
+        return sampler(self.order, self.at(value))
 
 
 def sampler(order: Part, quota: Part) -> Part:
@@ -66,18 +90,15 @@ def written(
 def calibrate_quota(
     model: Model,
     requests: Sequence[Request],
-    order: Part,
-    quota: str,
-    knob: str,
+    quota: OpenQuota,
     thresholds: Sequence[float],
     promise: Promise,
     run: Run,
-    share: float = 0.25,
     say: Callable[[str], None] = lambda line: None,
 ) -> Calibrated:
-    """The boldest of ``thresholds`` for the number ``knob`` of ``quota`` that keeps ``promise``.
+    """The boldest of ``thresholds`` for ``quota`` that keeps ``promise``.
 
-    ``share`` of the requests order the thresholds, the others test them, as for exit rules. Raises
+    :data:`SHARE` of the requests order them, the others test them, as for exit rules. Raises
     UsageError for a model without masks, for requests of which nothing is given, which would all
     be answered by one text, and for too few of them.
     """
@@ -90,31 +111,40 @@ def calibrate_quota(
         )
     rows = torch.tensor([request.row for request in requests])
     drawn = Noise.keyed(SPLIT, rows, 0).uniform(0, (), torch.float64).argsort()
-    count = round(share * len(rows))
+    count = round(SHARE * len(rows))
     first, rest = drawn[:count].sort().values, drawn[count:].sort().values
     check_levels(promise.epsilon, promise.delta, len(rest), 1)
     generated = _generated(requests, model.config.length)
     run = replace(run, steps=model.config.length)  # enough for one token a step
-    whole, full = _run(model, requests, sampler(order, _one()), run)
+    whole, full = _run(model, requests, sampler(quota.order, _one()), run)
     ran: dict[float, Replay] = {}
 
     def at(threshold: float) -> Replay:
         if threshold not in ran:
-            part = sampler(order, Part(use=quota, options={knob: threshold}))
-            ids, spent = _run(model, requests, part, run)
+            ids, spent = _run(model, requests, quota.sampler(threshold), run)
             differs = ((ids != whole) & generated).sum(dim=1).double()
             lost = differs / generated.sum(dim=1)
             ran[threshold] = Replay(spent, spent, ids, lost, round(float(full.double().mean())))
-            say(f"{knob} {threshold:g}: {float(spent.double().mean()):.2f} evaluations")
+            say(f"{quota.knob} {threshold:g}: {float(spent.double().mean()):.2f} evaluations")
         return ran[threshold]
 
     return choose(
-        quota,
+        quota.quota,
         thresholds,
         lambda threshold: at(threshold).take(first),
         lambda threshold: at(threshold).take(rest),
         promise,
     )
+
+
+def beginnings(batch: Batch, percent: int) -> list[Request]:
+    """Requests that give the first ``percent`` of each row's tokens, and one token at least."""
+    requests = []
+    for row, (ids, attend) in enumerate(zip(batch.ids, batch.attend, strict=True)):
+        tokens = ids[attend].tolist()
+        known = max(1, len(tokens) * percent // 100)
+        requests.append(Request.prompt(row, tokens[:known], len(tokens)))
+    return requests
 
 
 def _one() -> Part:

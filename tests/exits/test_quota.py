@@ -7,7 +7,7 @@ import pytest
 from dlmkit.cli.app import main
 from dlmkit.errors import UsageError
 from dlmkit.exits.calibrate import Promise
-from dlmkit.exits.quota import calibrate_quota, knob_of, sampler
+from dlmkit.exits.quota import OpenQuota, calibrate_quota, sampler
 from dlmkit.model import Model, Run, open_model
 from dlmkit.plugin import Part
 from dlmkit.sampling.requests import Request, unconditional
@@ -31,9 +31,7 @@ def found(model: Model, thresholds: list[float], **more: float):
     return calibrate_quota(
         model,
         prompts(model, 80),
-        ORDER,
-        "masked:threshold",
-        "threshold",
+        OpenQuota("masked:threshold", "threshold", ORDER),
         thresholds,
         promise,
         Run(batch_size=80),
@@ -65,15 +63,16 @@ def test_a_reckless_threshold_is_not_certified():
 
 
 def test_what_cannot_be_compared_is_refused(model: Model):
-    arguments = (ORDER, "masked:threshold", "threshold", [0.5], Promise(), Run())
+    quota = OpenQuota("masked:threshold", "threshold", ORDER)
+    arguments = (quota, [0.5], Promise(), Run())
     with pytest.raises(UsageError, match="the likeliest text is the same for all"):
         calibrate_quota(model, unconditional(80, 10), *arguments)
     with pytest.raises(UsageError, match="record more texts"):
         calibrate_quota(model, prompts(model, 20), *arguments)
     registry = model.assembly.registry
-    assert knob_of(registry, "masked:factor") == "factor"
+    assert OpenQuota.of(registry, "factor", "confidence").knob == "factor"
     with pytest.raises(UsageError, match="has no number to find"):
-        knob_of(registry, "masked:first-hitting")
+        OpenQuota.of(registry, "first-hitting", "confidence")
     with pytest.raises(UsageError, match="masks no tokens"):
         calibrate_quota(open_model("markov"), prompts(model, 8), *arguments)
 
