@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -138,16 +138,15 @@ def bound(subject: Subject, batch: Batch, options: Bound) -> Nats:
 
 @torch.no_grad()
 def _bound(subject: Subject, batch: Batch, rows: Index, options: Bound) -> Nats:
-    x0, nothing, weight = _clean(subject, batch)
+    clean = _Clean.of(subject, batch, torch.zeros_like(batch.attend), options.previous)
     noise = Noise.keyed(options.seed, rows, 0)
     u = noise.fork(TIMES).uniform(0, (options.draws,), torch.float64)
-    integral = torch.zeros(len(rows), dtype=torch.float64, device=x0.device)
+    integral = torch.zeros(len(rows), dtype=torch.float64, device=u.device)
     for k in range(options.draws):
         stratum = 2.0 * (k // 2 + u[:, k]) / options.draws
         s = _level(subject, stratum, warped=k % 2 == 0)
-        noisy = _noisy(x0, s, noise, CORRUPTION, k)
-        integral += _integrand(subject, noisy, x0, weight, s, nothing, options) / options.draws
-    prior, reconstruction = _ends(subject, batch, x0, weight, noise, nothing, options)
+        integral += clean.integrand(s, noise, k) / options.draws
+    prior, reconstruction = clean.ends(noise)
     return Nats(prior, integral, reconstruction, batch.attend.sum(dim=1))
 
 
@@ -156,62 +155,63 @@ def conditional(subject: Subject, ids: Ids, given: Mask, key: int, options: Boun
     """:func:`bound` of one text, ``ids`` and ``given`` (1, L), in nats: of the tokens that are not
     given, given the others. Its draws are keyed by ``key`` and are the rows of each pass.
     """
-    x0 = subject.space.embed(ids)
-    known = Conditioning.of(x0, given, torch.ones_like(given))
-    weight = (~given)[..., None].to(x0.dtype).expand_as(x0)
+    clean = _Clean.of(subject, Batch(ids, torch.ones_like(given)), given, options.previous)
     draw = torch.arange(options.draws, device=ids.device)
     noise = Noise.keyed(options.seed, torch.full_like(draw, key), draw)
     u = noise.fork(TIMES).uniform(0, (), torch.float64)
     stratum = 2.0 * (draw // 2 + u) / options.draws
     even, odd = (_level(subject, stratum, warped=warped) for warped in (True, False))
     s = torch.where(draw % 2 == 0, even, odd)
-    terms = []
-    for rows in draw.split(options.batch_size):
-        each, counted = (one.expand(len(rows), -1, -1) for one in (x0, weight))
-        own = Noise(noise.key[rows])
-        noisy = _noisy(each, s[rows], own, CORRUPTION, 0)
-        shown = take(known, torch.zeros_like(rows))
-        terms.append(_integrand(subject, noisy, each, counted, s[rows], shown, options))
-    first, text = Noise(noise.key[:1]), Batch(ids, ~given)
-    prior, reconstruction = _ends(subject, text, x0, weight, first, known, options)
+    terms = [
+        clean.take(torch.zeros_like(rows)).integrand(s[rows], Noise(noise.key[rows]), 0)
+        for rows in draw.split(options.batch_size)
+    ]
+    prior, reconstruction = clean.ends(Noise(noise.key[:1]))
     return float(prior[0] + torch.cat(terms).mean() + reconstruction[0])
 
 
-def _noisy(x0: Embedded, s: Tensor, noise: Noise, domain: int, draw: int) -> Embedded:
-    return x0 + s[:, None, None].to(x0.dtype) * _normal(noise, domain, draw, x0)
+@dataclass(frozen=True)
+class _Clean:
+    """Rows before they are noised. ``counted`` are the tokens whose likelihood is asked; elsewhere
+    ``x0`` and ``weight`` are 0, and where they are, ``weight`` is 1."""
 
+    subject: Subject
+    counted: Batch
+    x0: Embedded
+    weight: Embedded
+    known: Conditioning
+    previous: Previous
 
-def _integrand(
-    subject: Subject,
-    noisy: Embedded,
-    x0: Embedded,
-    weight: Embedded,
-    s: Tensor,
-    known: Conditioning,
-    options: Bound,
-) -> PerRow:
-    """s^-3 |x0 - x0_hat|^2 of what counts, over the density that ``s`` is drawn with."""
-    x0_hat = subject.predict(noisy * weight, s, known, options.previous).x0_step
-    error = ((x0 - x0_hat) * weight).double().square().sum(dim=(1, 2))
-    return error / s**3 / _density(subject, s)
+    @staticmethod
+    @torch.no_grad()
+    def of(subject: Subject, batch: Batch, given: Mask, previous: Previous) -> _Clean:
+        """Of ``batch``, where the tokens ``given`` are known and padding has no part."""
+        x0, counted = subject.space.embed(batch.ids), batch.attend & ~given
+        weight = counted[..., None].to(x0.dtype).expand_as(x0)
+        known = Conditioning.of(x0, given, batch.attend)
+        return _Clean(subject, Batch(batch.ids, counted), x0 * weight, weight, known, previous)
 
+    def take(self, rows: Index) -> _Clean:
+        """Some rows, any of them more than once."""
+        batch, (x0, weight, known) = self.counted, take((self.x0, self.weight, self.known), rows)
+        counted = Batch(batch.ids[rows], batch.attend[rows])
+        return replace(self, counted=counted, x0=x0, weight=weight, known=known)
 
-def _ends(
-    subject: Subject,
-    batch: Batch,
-    x0: Embedded,
-    weight: Embedded,
-    noise: Noise,
-    known: Conditioning,
-    options: Bound,
-) -> tuple[PerRow, PerRow]:
-    """(prior, reconstruction) of what counts: the bound's terms at the largest and least noise."""
-    s_min, s_max = subject.ends
-    least = torch.full((len(x0),), s_min, dtype=torch.float64, device=x0.device)
-    noisy = x0 + s_min * _normal(noise, DEQUANTISE, 0, x0)
-    last = subject.predict(noisy * weight, least, known, options.previous)
-    prior = (x0 * weight).double().square().sum(dim=(1, 2)) / (2.0 * s_max**2)
-    return prior, subject.reconstruction(last, batch)
+    def integrand(self, s: PerRow, noise: Noise, draw: int) -> PerRow:
+        """s^-3 |x0 - x0_hat|^2, over the density that the levels ``s`` are drawn with."""
+        x = self.x0 + s[:, None, None].to(self.x0.dtype) * _normal(noise, CORRUPTION, draw, self.x0)
+        prediction = self.subject.predict(x * self.weight, s, self.known, self.previous)
+        error = ((self.x0 - prediction.x0_step) * self.weight).double().square().sum(dim=(1, 2))
+        return error / s**3 / _density(self.subject, s)
+
+    def ends(self, noise: Noise) -> tuple[PerRow, PerRow]:
+        """(prior, reconstruction): the terms at the largest and at the least noise."""
+        s_min, s_max = self.subject.ends
+        prior = _norm(self.x0) / (2.0 * s_max**2)
+        x = self.x0 + s_min * _normal(noise, DEQUANTISE, 0, self.x0)
+        least = torch.full_like(prior, s_min)
+        last = self.subject.predict(x * self.weight, least, self.known, self.previous)
+        return prior, self.subject.reconstruction(last, self.counted)
 
 
 def _level(subject: Subject, u: Tensor, *, warped: bool) -> Tensor:
@@ -249,7 +249,8 @@ def flow(subject: Subject, batch: Batch, options: Flow) -> Nats:
 
 
 def _flow(subject: Subject, batch: Batch, rows: Index, options: Flow) -> Nats:
-    x0, nothing, weight = _clean(subject, batch)
+    clean = _Clean.of(subject, batch, torch.zeros_like(batch.attend), options.previous)
+    x0, nothing, weight = clean.x0, clean.known, clean.weight
     terms = torch.zeros(3, len(rows), dtype=torch.float64, device=x0.device)
     grid = _grid(subject, options.steps)
     for draw in range(options.draws):
@@ -319,14 +320,6 @@ def _grid(subject: Subject, steps: int) -> Float[Tensor, "N"]:
     parts = (_level(subject, inner, warped=True), _level(subject, outer, warped=False))
     low, high = subject.ends
     return torch.cat(parts).clamp(low, high).sort().values
-
-
-def _clean(subject: Subject, batch: Batch) -> tuple[Embedded, Conditioning, Embedded]:
-    """(x0 with zeros at padding, conditioning on nothing, 1 where a position counts)."""
-    with torch.no_grad():
-        x0 = subject.space.embed(batch.ids)
-    weight = batch.attend[..., None].to(x0.dtype).expand_as(x0)
-    return x0 * weight, Conditioning.of(x0, torch.zeros_like(batch.attend), batch.attend), weight
 
 
 def _normal(noise: Noise, domain: int, draw: int, like: Embedded) -> Embedded:
