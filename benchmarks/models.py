@@ -64,14 +64,16 @@ MASKING = (
     "masking={use: cdcd:mix, with: {parts: [{use: cdcd:none}, {use: cdcd:prefix}, "
     "{use: cdcd:random}], weights: [2, 1, 1]}}"
 )
+PIECES = "data.with.tokenizer.size=2048"
 OTHERS: Mapping[str, tuple[str, ...]] = {
     "cdcd": (
         "ddlm_small",
+        PIECES,
         MASKING,
         "schedule={use: cdcd:time-warp, with: {t_min: 0.5, t_max: 30.0}}",
         "sampler.use=samplers:euler",
     ),
-    REFERENCE: ("ddlm_small", MASKING),
+    REFERENCE: ("ddlm_small", PIECES, MASKING),
     "flm-posterior": ("flm_words", MASKING, "space.with.reads=posterior"),
     "ar": (
         "mdlm_words",
