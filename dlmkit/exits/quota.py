@@ -72,8 +72,8 @@ def sampler(order: Part, quota: Part) -> Part:
 def decoded(model: Model, part: Part, exit: Part | None = None) -> Model:
     """``model`` with the sampler ``part``, where nothing but that and ``exit`` ends a text."""
     words, ends = (
-        "null" if one is None else inline(one.model_dump(mode="json", by_alias=True))
-        for one in (part, exit)
+        "null" if choice is None else inline(choice.model_dump(mode="json", by_alias=True))
+        for choice in (part, exit)
     )
     return model.with_(f"sampler={words}", f"exit={ends}", "freeze=null")
 
@@ -82,9 +82,9 @@ def written(
     model: Model, requests: Sequence[Request], run: Run
 ) -> tuple[list[tuple[int, ...]], Tensor]:
     """(token ids of every text, its evaluations), in the order of the requests."""
-    found = {sample.row: sample for sample in model.run(requests, run)}
-    samples = [found[request.row] for request in requests]
-    return [tuple(one.ids) for one in samples], torch.tensor([one.evaluations for one in samples])
+    by_row = {sample.row: sample for sample in model.run(requests, run)}
+    samples = [by_row[request.row] for request in requests]
+    return [tuple(s.ids) for s in samples], torch.tensor([s.evaluations for s in samples])
 
 
 def calibrate_quota(

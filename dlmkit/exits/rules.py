@@ -108,9 +108,9 @@ class OpenRule:
     @property
     def field(self) -> FieldInfo:
         """The open option, as its rule's config declares it."""
-        found = _open_field(self.inner, self.registry)
-        assert found is not None, "checked when the rule was parsed"
-        return found
+        field = _open_field(self.inner, self.registry)
+        assert field is not None, "checked when the rule was parsed"
+        return field
 
     @property
     def statistic(self) -> str:
