@@ -121,13 +121,14 @@ class Llada(TokenFamily):
     def decoded(self, objective: Objective, run: Mapping[str, Any]) -> Decoded | None:
         """Low-confidence remasking in blocks, with or without guidance or Fast-dLLM's threshold.
 
-        Not those in which steps were left over, or one was spent on predicting the mask itself.
+        Not those in which a block had steps left over, or one was spent on predicting the mask itself.
         """
         settings = documents.shaped(run.get("settings"), Settings)
         if settings.remasking != "low_confidence" or settings.temperature or settings.factor:
             return None
         mask, where = settings.mask_id, next(objective.parameters()).device
-        if settings.threshold is None and settings.steps > settings.gen_length:
+        idle = settings.steps > settings.gen_length > settings.block_length
+        if idle and settings.threshold is None:
             return None
         if any(mask in row for row in run["final_ids"]):
             return None
