@@ -121,7 +121,7 @@ class Llada(TokenFamily):
     def decoded(self, objective: Objective, run: Mapping[str, Any]) -> Decoded | None:
         """Low-confidence remasking in blocks, with or without guidance or Fast-dLLM's threshold.
 
-        Not those in which a block had steps left over, or one was spent on predicting the mask itself.
+        Not those in which a block had steps left over, or one was spent on predicting the mask.
         """
         settings = documents.shaped(run.get("settings"), Settings)
         if settings.remasking != "low_confidence" or settings.temperature or settings.factor:
