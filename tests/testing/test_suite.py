@@ -15,7 +15,7 @@ from dlmkit import Component, hookimpl
 from dlmkit.plugin import Benchmark, Command, Recipe, ShippedModel
 from pathlib import Path
 import itertools
-from dlmkit_cdcd.configs import Random as Options
+from dlmkit.core.options import Nothing as Options
 
 def masking(name="mine", **declared):
     target = "dlmkit_cdcd.masking:RandomMasking"
