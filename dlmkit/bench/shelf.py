@@ -126,9 +126,9 @@ def rules(model: Model) -> Iterator[Rule]:
         for name, part in variants(entry):
             if part.use != RANDOM:
                 yield replace(PLAIN, name=f"{name} | schedule", order=part)
-    oracle = getattr(model.data, "oracle_quota", None)
+    exact = oracle(model)
     for entry in registry.components("quota"):
-        if oracle is None or entry != registry.find("quota", oracle):
+        if exact is None or entry.qualified != exact.quota.use:
             yield from _quotas(model, entry, exits)
     for entry in registry.components("remask"):
         for name, part in variants(entry):
@@ -151,10 +151,9 @@ def variants(entry: Entry) -> Iterator[tuple[str, Part]]:
 
     Options that must be given are those of its example.
     """
-    fields = entry.component.config.model_fields
     given = {
-        field.alias or name: field.examples[0]
-        for name, field in fields.items()
+        name: field.examples[0]
+        for name, field in _options(entry.component.config)
         if field.is_required() and field.examples
     }
     yield _short(entry), Part(use=entry.qualified, options=given)
@@ -165,11 +164,17 @@ def variants(entry: Entry) -> Iterator[tuple[str, Part]]:
 
 def choices(config: type[Config]) -> Iterator[tuple[str, Any]]:
     """(option, choice) for every choice but the default of every option that names some."""
-    for name, field in config.model_fields.items():
+    for name, field in _options(config):
         if get_origin(field.annotation) is Literal:
             for choice in get_args(field.annotation):
                 if choice != field.default:
-                    yield field.alias or name, choice
+                    yield name, choice
+
+
+def _options(config: type[Config]) -> Iterator[tuple[str, FieldInfo]]:
+    """Every option by the name that a recipe gives it."""
+    for name, field in config.model_fields.items():
+        yield field.alias or name, field
 
 
 def _short(entry: Entry) -> str:
@@ -219,14 +224,8 @@ def _quotas(
 
 def _asked(config: type[Config]) -> str | None:
     """The option of a quota that holds an exit rule, if it has one."""
-    return next(
-        (
-            field.alias or name
-            for name, field in config.model_fields.items()
-            if PartOf("exit") in field.metadata
-        ),
-        None,
-    )
+    holders = (name for name, field in _options(config) if PartOf("exit") in field.metadata)
+    return next(holders, None)
 
 
 def _pace(config: type[Config]) -> str | None:
