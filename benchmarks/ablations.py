@@ -98,8 +98,8 @@ def parser() -> argparse.ArgumentParser:
 def cases(options: argparse.Namespace) -> Iterator[tuple[str, int]]:
     """(TEXT/RECIPE, seed) of every run that is asked for, the base of each text first."""
     for text in options.text or COLUMNS:
-        found = sorted((RECIPES / text).glob("*.yaml"), key=lambda p: (p.stem != "base", p.stem))
-        for name in (f"{text}/{path.stem}" for path in found):
+        paths = sorted((RECIPES / text).glob("*.yaml"), key=lambda p: (p.stem != "base", p.stem))
+        for name in (f"{text}/{path.stem}" for path in paths):
             if options.only is None or name in options.only:
                 seeds = options.base_seeds if name.endswith("/base") else 1
                 yield from ((name, seed) for seed in range(seeds))
@@ -123,14 +123,14 @@ def ablation(
     records = list(model.train())
     seconds = time.process_time() - began
     held_out = model.data.validation(ROWS)
-    found = {
+    measured = {
         "tokens": sum(record.tokens for record in records),
         "cpu_seconds": round(seconds, 1),
         "levels": unconditional(model, held_out, sigmas),
         "given": {name: conditional(model, held_out, sigmas, use) for name, use in GIVEN.items()},
         "metrics": metrics(model, judge),
     }
-    return {**found, "summary": summary(found)}
+    return {**measured, "summary": summary(measured)}
 
 
 def unconditional(model: Model, held_out: Batch, sigmas: Sequence[float]) -> list[dict[str, Any]]:
@@ -164,8 +164,8 @@ def conditional(model: Model, held_out: Batch, sigmas: Sequence[float], use: str
         first = denoise(x, level, denoise.start(x), conditioning)
         second = denoise(x, level, first.feedback, conditioning)
         logits = assembly.space.logits(second.query).transpose(1, 2)
-        each = F.cross_entropy(logits, held_out.ids, reduction="none")
-        losses.append(each[held_out.attend & ~given].mean().item())
+        nats = F.cross_entropy(logits, held_out.ids, reduction="none")
+        losses.append(nats[held_out.attend & ~given].mean().item())
     return losses
 
 
@@ -179,7 +179,7 @@ def half(masking: Masking, batch: Batch, noise: Noise) -> torch.Tensor:
 
 def metrics(model: Model, judge: str | None) -> dict[str, float]:
     """The recipe's metrics of its own number of unconditional samples, and the judge's."""
-    assembly, found = model.assembly, {}
+    assembly, numbers = model.assembly, {}
     texts = [text.text for text in model.sample(model.config.sample.measured, seed=7)]
     parts = [("", part) for part in model.config.metric]
     if judge is not None:
@@ -187,15 +187,15 @@ def metrics(model: Model, judge: str | None) -> dict[str, float]:
     for before, part in parts:
         metric = assembly.build("metric", part)
         metric.fit(assembly.data)
-        found.update({before + name: value for name, value in metric.measure(texts).items()})
-    return found
+        numbers.update({before + name: value for name, value in metric.measure(texts).items()})
+    return numbers
 
 
-def summary(found: Mapping[str, Any]) -> dict[str, float]:
+def summary(measured: Mapping[str, Any]) -> dict[str, float]:
     """The columns of the table that every text has: means over the levels, in nats per token."""
-    losses = [level["model"] for level in found["levels"]]
-    gains = [level["context_free"] - level["model"] for level in found["levels"]]
-    means = {name: sum(values) / len(values) for name, values in found["given"].items()}
+    losses = [level["model"] for level in measured["levels"]]
+    gains = [level["context_free"] - level["model"] for level in measured["levels"]]
+    means = {name: sum(values) / len(values) for name, values in measured["given"].items()}
     return {"loss": sum(losses) / len(losses), "gain": sum(gains) / len(gains), **means}
 
 
@@ -203,9 +203,9 @@ def table(text: str, done: Mapping[str, Any]) -> str:
     """All finished runs of one text, in Markdown."""
     names = ("loss", "gain", *GIVEN, *COLUMNS[text])
     lines = [f"| {text} | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for key, found in sorted(done.items()):
+    for key, measured in sorted(done.items()):
         if key.startswith(f"{text}/"):
-            numbers = {**found["summary"], **found["metrics"]}
+            numbers = {**measured["summary"], **measured["metrics"]}
             cells = " | ".join(f"{numbers.get(name, float('nan')):.3f}" for name in names)
             lines.append(f"| {key.removeprefix(f'{text}/')} | {cells} |")
     return "\n".join(lines)

@@ -107,7 +107,7 @@ def main() -> None:
     loads = [int(load) for load in given.load.split(",")]
     before = os.getloadavg()[0]
     workers = {way: start(given.recipe, variables) for way, variables in WAYS.items()}
-    found: dict[str, dict[str, list[dict[str, float]]]] = {
+    windows: dict[str, dict[str, list[dict[str, float]]]] = {
         way: {str(load): [] for load in loads} for way in WAYS
     }
     for _ in range(given.rounds):
@@ -116,26 +116,28 @@ def main() -> None:
                 with busy(load):
                     worker.stdin.write(f"{given.seconds}\n")
                     worker.stdin.flush()
-                    found[way][str(load)].append(answer(worker))
+                    windows[way][str(load)].append(answer(worker))
     for worker in workers.values():
         worker.stdin.close()
         worker.wait()
-    print(report(found, before))
+    print(report(windows, before))
     if given.json:
-        given.json.write_text(json.dumps({"load_before": before, "found": found}, indent=1) + "\n")
+        given.json.write_text(
+            json.dumps({"load_before": before, "found": windows}, indent=1) + "\n"
+        )
 
 
-def report(found: dict[str, dict[str, list[dict[str, float]]]], before: float) -> str:
+def report(windows: dict[str, dict[str, list[dict[str, float]]]], before: float) -> str:
     """Medians, and the two ratios that have an aim."""
     lines = [f"load before: {before:.2f}", "steps per second (CPU seconds per step), medians"]
-    loads = list(next(iter(found.values())))
+    loads = list(next(iter(windows.values())))
     lines.append(f"{'busy processes':16}" + "".join(f"{load:>18}" for load in loads))
     rate: dict[tuple[str, str], float] = {}
-    for way, by_load in found.items():
+    for way, by_load in windows.items():
         cells = []
-        for load, windows in by_load.items():
-            rate[way, load] = statistics.median(window["rate"] for window in windows)
-            cpu = statistics.median(window["cpu"] for window in windows)
+        for load, timed in by_load.items():
+            rate[way, load] = statistics.median(window["rate"] for window in timed)
+            cpu = statistics.median(window["cpu"] for window in timed)
             cells.append(f"{rate[way, load]:9.2f} ({cpu:6.3f})")
         lines.append(f"{way:16}" + "".join(cells))
     if "0" in loads:

@@ -103,15 +103,15 @@ def measure(bench: Bench, rounds: int) -> dict[str, dict[str, float]]:
             began = time.process_time()
             tokens = stage(bench)
             rates[name].append(tokens / (time.process_time() - began))
-    each = bench.megabytes / bench.tokens
+    per_token = bench.megabytes / bench.tokens
     return {
         name: {
-            "mb_per_second": statistics.median(found) * each,
-            "tokens_per_second": statistics.median(found),
-            "lowest": min(found),
-            "highest": max(found),
+            "mb_per_second": statistics.median(stage_rates) * per_token,
+            "tokens_per_second": statistics.median(stage_rates),
+            "lowest": min(stage_rates),
+            "highest": max(stage_rates),
         }
-        for name, found in rates.items()
+        for name, stage_rates in rates.items()
     }
 
 

@@ -80,17 +80,17 @@ def main() -> int:
         query: torch.Tensor = network(x, level, Conditioning.of(x, nothing, attend), x)
         return query
 
-    def own() -> torch.Tensor:
+    def reference() -> torch.Tensor:
         logits: torch.Tensor = theirs(input_ids=ids, attention_mask=attend.long()).logits
         return logits
 
     with torch.inference_mode():
-        apart = float((ours() - own()).abs().max())
+        apart = float((ours() - reference()).abs().max())
         seconds: list[tuple[float, float]] = []
         for turn in range(given.rounds):
-            pair = (ours, own) if turn % 2 else (own, ours)
+            pair = (ours, reference) if turn % 2 else (reference, ours)
             taken = {run: timed(run) for run in pair}
-            seconds.append((taken[ours], taken[own]))
+            seconds.append((taken[ours], taken[reference]))
     mine, other = (statistics.median(column) for column in zip(*seconds, strict=True))
     ratio = mine / other
     print(f"logits of {given.rows} x {given.length} tokens differ by at most {apart:.1e}")

@@ -50,8 +50,8 @@ VALID = Part(use="grammar:grammar", options={"floor": 0.01})
 
 def train(name: str, steps: int, out: Path) -> None:
     """Train ``name`` as a user would, or go on."""
-    recipe, *own = (word.format(out=out) for word in MODELS[name])
-    runs.train(recipe, [*own, *SAME], steps, out / name)
+    recipe, *overrides = (word.format(out=out) for word in MODELS[name])
+    runs.train(recipe, [*overrides, *SAME], steps, out / name)
 
 
 def cells(texts: Mapping[str, Sequence[str]]) -> list[str]:
@@ -61,13 +61,13 @@ def cells(texts: Mapping[str, Sequence[str]]) -> list[str]:
     judge, valid = (registry.build("metric", part, context) for part in (JUDGE, VALID))
     for metric in (judge, valid):
         metric.fit(data)
-    found = []
+    rows = []
     for drawn in texts.values():
-        each = [judge.measure([text])["nll_per_token"] for text in drawn]
-        off = 2.0 * stdev(each) / len(each) ** 0.5
+        nats = [judge.measure([text])["nll_per_token"] for text in drawn]
+        off = 2.0 * stdev(nats) / len(nats) ** 0.5
         share = 100.0 * valid.measure(list(drawn))["valid"]
-        found.append(f"{mean(each):.2f} ± {off:.2f} / {share:.0f} %")
-    return found
+        rows.append(f"{mean(nats):.2f} ± {off:.2f} / {share:.0f} %")
+    return rows
 
 
 def main() -> None:

@@ -77,11 +77,11 @@ def main() -> int:
 
 def _measure(options: argparse.Namespace, device: torch.device) -> int:
     began = time.monotonic()
-    found: dict[str, Any] = {"measured": True, "machine": machine.describe(device)}
-    found["versions"] = documents.versions()
+    content: dict[str, Any] = {"measured": True, "machine": machine.describe(device)}
+    content["versions"] = documents.versions()
     peak = machine.matmul_peak(device, BF16)
-    found["peak"] = peak
-    print(f"{found['machine']['gpu']}: best bf16 matmul here {peak / 1e12:.0f} TFLOP/s")
+    content["peak"] = peak
+    print(f"{content['machine']['gpu']}: best bf16 matmul here {peak / 1e12:.0f} TFLOP/s")
     figures: dict[str, Callable[[], Any]] = {
         "attention": lambda: attention(device),
         "vocabulary": lambda: vocabulary_step(device),
@@ -95,15 +95,15 @@ def _measure(options: argparse.Namespace, device: torch.device) -> int:
         if time.monotonic() - began > BUDGET:
             print(f"{name}: not measured: {BUDGET:.0f} s were over")
             continue
-        found[name] = figure()
+        content[name] = figure()
         torch.cuda.empty_cache()
-    _write(options, found)
+    _write(options, content)
     return 0
 
 
-def _write(options: argparse.Namespace, found: Mapping[str, Any]) -> None:
+def _write(options: argparse.Namespace, content: Mapping[str, Any]) -> None:
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def best(call: Callable[[], Any], rounds: int = 20) -> float:
@@ -114,23 +114,23 @@ def best(call: Callable[[], Any], rounds: int = 20) -> float:
 
 def attention(device: torch.device) -> dict[str, Any]:
     """TFLOP/s of each backend at CDCD's base shape and at one where attention dominates."""
-    found: dict[str, Any] = {}
+    backends: dict[str, Any] = {}
     for name in BACKENDS:
         try:
             backend = resolve_attention(name, device, BF16, 64)
         except PluginError as error:
-            found[name] = {"refused": str(error).splitlines()[0]}
-            print(f"attention {name}: {found[name]['refused']}")
+            backends[name] = {"refused": str(error).splitlines()[0]}
+            print(f"attention {name}: {backends[name]['refused']}")
             continue
         rates = {}
         for rows, length in ((256, 64), (16, 1024)):
             q, k, v = torch.randn(3, rows, 16, length, 64, device=device, dtype=BF16).unbind()
             seconds = best(partial(backend, q, k, v, None))
             rates[str(length)] = 4 * rows * 16 * length * length * 64 / seconds
-        found[name] = {"kernel": backend.kernel, "flops_per_second": rates}
+        backends[name] = {"kernel": backend.kernel, "flops_per_second": rates}
         shown = ", ".join(f"{rate / 1e12:.1f} TFLOP/s at L {n}" for n, rate in rates.items())
         print(f"attention {name} ({backend.kernel}): {shown}")
-    return found
+    return backends
 
 
 @torch.no_grad()
@@ -139,7 +139,7 @@ def vocabulary_step(device: torch.device) -> dict[str, Any]:
     vocab, dim = SIZE["vocab"], SIZE["dim"]
     table = torch.randn(vocab, dim, device=device, dtype=BF16)
     tables = vocabulary.Tables(table, table)
-    found: dict[str, Any] = {"chosen": str(vocabulary.choose(tables))}
+    forms: dict[str, Any] = {"chosen": str(vocabulary.choose(tables))}
     for batch in (8, 64):
         queries = batch * SIZE["length"]
         query = torch.randn(queries, dim, device=device, dtype=BF16) / dim**0.5
@@ -147,12 +147,12 @@ def vocabulary_step(device: torch.device) -> dict[str, Any]:
             try:
                 seconds = best(partial(vocabulary.FORMS[name], query, tables), 10)
             except RuntimeError as error:
-                found[f"{name} {batch}"] = {"refused": str(error).splitlines()[0]}
+                forms[f"{name} {batch}"] = {"refused": str(error).splitlines()[0]}
                 continue
             rate = 4 * queries * vocab * dim / seconds
-            found[f"{name} {batch}"] = {"seconds": seconds, "flops_per_second": rate}
+            forms[f"{name} {batch}"] = {"seconds": seconds, "flops_per_second": rate}
             print(f"vocabulary step, batch {batch}, {name}: {rate / 1e12:.0f} TFLOP/s")
-    return found
+    return forms
 
 
 def work(parts: SamplingParts, texts: int, batch: int, steps: int, graphs: bool) -> Work:
@@ -165,29 +165,29 @@ def work(parts: SamplingParts, texts: int, batch: int, steps: int, graphs: bool)
 
 def latency(device: torch.device) -> dict[str, Any]:
     """Seconds of a step at batch 1: the difference of a long and a short run, over its steps."""
-    found = {}
+    seconds = {}
     for name, way in WAYS.items():
         parts = a_model(SIZE, way, device)
         long, short = (work(parts, 1, 1, steps, way.cuda_graphs).run for steps in (110, 10))
-        found[name] = (best(long, 3) - best(short, 3)) / 100
-        print(f"batch 1, {name}: {1e6 * found[name]:.0f} us a step")
-    return found
+        seconds[name] = (best(long, 3) - best(short, 3)) / 100
+        print(f"batch 1, {name}: {1e6 * seconds[name]:.0f} us a step")
+    return seconds
 
 
 def utilisation(device: torch.device, peak: float) -> dict[str, Any]:
     """Texts a second and the share of the peak at batch 256."""
-    found = {}
+    by_steps = {}
     parts = a_model(SIZE, WAYS["graph"], device)
     flops = evaluation_flops(parts, parts.denoise.network, SIZE["length"])  # type: ignore[attr-defined]
     for steps in (32, 200):
         seconds = best(work(parts, 256, 256, steps, True).run, 2)
         share = 256 * steps * flops / (seconds * peak)
-        found[str(steps)] = {"texts_per_second": 256 / seconds, "utilisation": share}
+        by_steps[str(steps)] = {"texts_per_second": 256 / seconds, "utilisation": share}
         print(
             f"batch 256, {steps} steps: {256 / seconds:.0f} texts/s, "
             f"{100 * share:.0f} % of the best matmul"
         )
-    return {"flops_per_evaluation": flops, **found}
+    return {"flops_per_evaluation": flops, **by_steps}
 
 
 def refill(device: torch.device) -> dict[str, Any]:

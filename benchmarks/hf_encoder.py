@@ -86,14 +86,14 @@ def arm(options: argparse.Namespace, name: str, seed: int) -> Iterator[Report]:
     for record in train(learner, stream, config.train, config.seed, world):
         if record.step % every == 0:
             spent = time.process_time() - began
-            found = evaluator.validate()
+            losses = evaluator.validate()
             yield {
                 "arm": name,
                 "seed": seed,
                 "step": record.step,
                 "tokens": record.step * options.rows * options.length,
                 "cpu_seconds": round(spent, 1),
-                **found,
+                **losses,
             }
             began = time.process_time() - spent
 

@@ -62,17 +62,17 @@ def main() -> None:
     options.add_argument("--sites", action="store_true", help="list every line")
     options.add_argument("--json", type=Path, metavar="FILE", help="where to write the counts")
     given = options.parse_args()
-    found: dict[str, Counts] = {}
+    counted: dict[str, Counts] = {}
     with pretend.accelerator() as device:
         for name, overrides in SAMPLING.items():
             middle, end = sampling(device, overrides)
-            found |= {f"sample: {name}": middle, f"sample: {name}, last step": end}
+            counted |= {f"sample: {name}": middle, f"sample: {name}, last step": end}
         for name in given.recipe or RECIPES:
-            found[f"train: {name}"] = training(device, name)
-    report = {name: tabulated(counts) for name, counts in found.items()}
+            counted[f"train: {name}"] = training(device, name)
+    report = {name: tabulated(counts) for name, counts in counted.items()}
     show(report)
     if given.sites:
-        for name, counts in found.items():
+        for name, counts in counted.items():
             print(f"\n{name}: {counts}")
     if given.json:
         given.json.write_text(json.dumps(report, indent=2) + "\n")
@@ -82,7 +82,7 @@ def sampling(device: torch.device, overrides: Iterable[str]) -> tuple[Counts, Co
     """(a step in the middle, the last step) of three texts of the model that ships."""
     model = load_model("ddlm-mini", list(overrides), device=device)
     length = model.config.length
-    steps = each(
+    steps = counts_of_items(
         stream(
             model.parts,
             unconditional(3, length),
@@ -105,18 +105,18 @@ def training(device: torch.device, name: str) -> Counts:
     learner = Learner.begin(assembly.objective.train(), config.train, processes)
     assert assembly.data is not None
     data = assembly.data.stream(config.seed, config.train.batch_size)
-    return each(train(learner, data, config.train, config.seed, processes))[STEPS - 1]
+    return counts_of_items(train(learner, data, config.train, config.seed, processes))[STEPS - 1]
 
 
-def each(running: Iterator[Any]) -> list[Counts]:
+def counts_of_items(running: Iterator[Any]) -> list[Counts]:
     """The counts of every item."""
-    found: list[Counts] = []
+    counts: list[Counts] = []
     while True:
         with pretend.counted(sites=True) as seen:
             item = next(running, None)
         if item is None:
-            return found
-        found.append(seen)
+            return counts
+        counts.append(seen)
 
 
 def part(site: Site) -> str:

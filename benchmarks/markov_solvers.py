@@ -100,9 +100,9 @@ def table(entries: list[dict[str, Any]], key: str) -> str:
     head = f"| sampler | grid | {' | '.join(map(str, columns))} |"
     lines = [head, "|---" * (2 + len(columns)) + "|"]
     names = dict.fromkeys((entry["sampler"], entry["grid"]) for entry in entries)
-    found = {(e["sampler"], e["grid"], e["asked"]): e[key] for e in entries if key in e}
+    cells = {(e["sampler"], e["grid"], e["asked"]): e[key] for e in entries if key in e}
     for name in names:
-        values = [found.get((*name, column)) for column in columns]
+        values = [cells.get((*name, column)) for column in columns]
         shown = [f"{1e3 * v['mean']:.1f} ± {1e3 * v['half']:.1f}" if v else "" for v in values]
         lines.append(f"| {' | '.join((*name, *shown))} |")
     return "\n".join(lines)

@@ -183,7 +183,7 @@ def loss(model: Model, batch: Batch, repeats: int = 4) -> float:
     objective.masking = NoMasking(Nothing(), model.assembly.context)  # type: ignore[assignment]
     u = stratified(0, 0, rows * repeats, torch.device("cpu")).view(repeats, rows)
     noise = (Noise.keyed(1, torch.arange(rows), turn) for turn in range(repeats))
-    parts = [objective(batch, Draws(one, keys)) for one, keys in zip(u, noise, strict=True)]
+    parts = [objective(batch, Draws(draw, keys)) for draw, keys in zip(u, noise, strict=True)]
     objective.masking = masking  # type: ignore[assignment]
     return float(sum(p.loss_sum for p in parts) / sum(p.count for p in parts))
 
@@ -210,8 +210,8 @@ def infilled(model: Model, batch: Batch, steps: int, size: int) -> float:
         Request(row, tuple(i if known else None for i, known in zip(ids, there, strict=True)))
         for row, (ids, there) in enumerate(zip(batch.ids.tolist(), given.tolist(), strict=True))
     ]
-    found = torch.tensor([s.ids for s in model.run(asked, Run(0, steps, size))])
-    return float((found == batch.ids)[~given].double().mean())
+    filled = torch.tensor([s.ids for s in model.run(asked, Run(0, steps, size))])
+    return float((filled == batch.ids)[~given].double().mean())
 
 
 def softened(model: Model, temperature: float) -> Model:
@@ -249,31 +249,31 @@ def measured(model: Model, judges: Judges, asked: argparse.Namespace, name: str)
     """Everything that the table and the picture show of one trained model."""
     batch = model.data.validation(asked.rows)
     objective = model.assembly.registry.find("objective", model.config.objective.use)
-    found: dict[str, Any] = {"sampler": model.config.sampler.use, "points": {}, "frontier": {}}
+    content: dict[str, Any] = {"sampler": model.config.sampler.use, "points": {}, "frontier": {}}
     if "likelihood-bound" in objective.component.provides:
-        found["bound"] = loss(model, batch)
+        content["bound"] = loss(model, batch)
     causal = name == "ar"
     if not causal:
-        found["infilled"] = infilled(model, batch, asked.steps, asked.batch)
+        content["infilled"] = infilled(model, batch, asked.steps, asked.batch)
     for steps in [model.config.length] if causal else asked.evaluations:
         start = time.perf_counter()
         drawn = model.sample(asked.texts, steps=steps, batch_size=asked.batch)
         spent = (time.perf_counter() - start) / asked.texts
         texts = [text.text for text in drawn]
         count = mean(text.evaluations for text in drawn)
-        found["points"][str(steps)] = {
+        content["points"][str(steps)] = {
             "evaluations": count,
             "seconds": spent,
             **judges.score(texts),
         }
-        found["texts"] = texts[:3]
+        content["texts"] = texts[:3]
     for temperature in asked.temperatures:
         steps = model.config.length if causal else asked.steps
         drawn = softened(model, temperature).sample(
             asked.texts, steps=steps, batch_size=asked.batch
         )
-        found["frontier"][str(temperature)] = judges.score([text.text for text in drawn])
-    return found
+        content["frontier"][str(temperature)] = judges.score([text.text for text in drawn])
+    return content
 
 
 def trained(name: str, words: tuple[str, ...], asked: argparse.Namespace, judges: Judges) -> None:
@@ -307,7 +307,7 @@ def trained(name: str, words: tuple[str, ...], asked: argparse.Namespace, judges
         kept.get(f"rate-{name}-{asked.tokens}-{rate:g}", partial(tried, rate))
         for rate in asked.rates
     ]
-    best = min(rates, key=lambda found: found["nats"])["rate"]
+    best = min(rates, key=lambda result: result["nats"])["rate"]
     for seed in asked.seeds:
         about = {"steps": steps, "rate": best, "rates": rates, **size}
         point = f"{name}-{asked.tokens}-{seed}"
@@ -321,30 +321,34 @@ Found = Mapping[str, Sequence[Mapping[str, Any]]]
 def results(names: Sequence[str], asked: argparse.Namespace) -> Found:
     """By model, what is known of every seed."""
     kept = Kept(asked.results)
-    found = {n: [kept.find(f"{n}-{asked.tokens}-{seed}") for seed in asked.seeds] for n in names}
-    return {name: [one for one in seeds if one] for name, seeds in found.items() if any(seeds)}
+    by_model = {n: [kept.find(f"{n}-{asked.tokens}-{seed}") for seed in asked.seeds] for n in names}
+    return {
+        name: [result for result in seeds if result]
+        for name, seeds in by_model.items()
+        if any(seeds)
+    }
 
 
 def over(seeds: Sequence[Mapping[str, Any]], *path: str, form: str = ".3f") -> str:
     """The mean of one number over seeds, and how far the seeds lie from it."""
     values = []
-    for found in seeds:
+    for value in seeds:
         for key in path:
-            found = found.get(key) if found else None  # type: ignore[assignment]
-        if found is not None:
-            values.append(float(found))  # type: ignore[arg-type]
+            value = value.get(key) if value else None  # type: ignore[assignment]
+        if value is not None:
+            values.append(float(value))  # type: ignore[arg-type]
     if not values:
         return ""
     reach = (max(values) - min(values)) / 2.0
     return f"{mean(values):{form}}" + (f" ± {reach:{form}}" if len(values) > 1 else "")
 
 
-def table(found: Found, human: Mapping[str, float], evaluations: Sequence[int], at: int) -> str:
+def table(by_model: Found, human: Mapping[str, float], evaluations: Sequence[int], at: int) -> str:
     """Rows of models, columns of evaluations."""
     cells = [str(n) for n in evaluations]
     head = ["model", "parameters", "steps", "rate", *cells, f"entropy at {at}", "bound", "infilled"]
     rows = [[*head, f"seconds a text at {at}"], ["---"] * (len(head) + 1)]
-    for name, seeds in found.items():
+    for name, seeds in by_model.items():
         first, last = (
             seeds[0],
             str(at) if str(at) in seeds[0]["points"] else max(seeds[0]["points"]),
@@ -370,13 +374,13 @@ def table(found: Found, human: Mapping[str, float], evaluations: Sequence[int], 
     return "\n".join([*lines, "", text])
 
 
-def picture(found: Found, human: Mapping[str, float], at: int, file: Path) -> None:
+def picture(by_model: Found, human: Mapping[str, float], at: int, file: Path) -> None:
     """Quality against evaluations, and against entropy over temperatures; for any background."""
     ink = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     settings: Any = {**dict.fromkeys(ink, report.GREY), "svg.hashsalt": "dlmkit"}
     with matplotlib.rc_context(settings):
         figure, (left, right) = report.panels(2, (10.5, 4.8))
-        for place, (name, seeds) in enumerate(found.items()):
+        for place, (name, seeds) in enumerate(by_model.items()):
             look = report.look(place)
             steps = sorted(seeds[0]["points"], key=int)
             nats = [mean(s["points"][n]["nats"] for s in seeds) for n in steps]
@@ -438,12 +442,12 @@ def main() -> None:
     for name in asked.models:
         if not asked.table:
             trained(name, every[name], asked, judges)
-    found = results(asked.models, asked)
-    if not found:
+    by_model = results(asked.models, asked)
+    if not by_model:
         parser.error(f"{asked.out} holds no result of these models, seeds and tokens")
-    print(table(found, human, asked.evaluations, asked.steps))
-    picture(found, human, asked.steps, asked.out / "models.svg")
-    whole = {"human": human, "models": found}
+    print(table(by_model, human, asked.evaluations, asked.steps))
+    picture(by_model, human, asked.steps, asked.out / "models.svg")
+    whole = {"human": human, "models": by_model}
     (asked.out / "models.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 
 

@@ -85,8 +85,8 @@ def opened(folder: str | None, dtype: str | None) -> dict[str, float]:
     if folder is None:
         import transformers.models.llama.modeling_llama  # noqa: F401  what opening imports
     else:
-        found = open_released(Path(folder), registry, dtype=DTYPES[dtype] if dtype else None)
-        parameters = list(found.assembly.objective.parameters())
+        model = open_released(Path(folder), registry, dtype=DTYPES[dtype] if dtype else None)
+        parameters = list(model.assembly.objective.parameters())
         assert not any(p.is_meta or bool(torch.isnan(p).any()) for p in parameters[:3])
         weights = sum(p.nbytes for p in parameters)
     return {"peak": peak(), "weights": weights}
@@ -103,8 +103,8 @@ def peak() -> int:
 def child(*words: str) -> dict[str, float]:
     command = [sys.executable, __file__, "--child", *words]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return measured
 
 
 def main() -> None:
@@ -121,14 +121,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         stored = write(Path(name), arguments.gigabytes, arguments.stored)
         idle = child()["peak"]
-        found = child(name, *([arguments.dtype] if arguments.dtype else []))
-    bound = 1.15 * found["weights"] + 400 * MB
+        measured = child(name, *([arguments.dtype] if arguments.dtype else []))
+    bound = 1.15 * measured["weights"] + 400 * MB
     print(f"stored          {stored / MB:8,.0f} MB in {SHARDS} shards")
-    print(f"weights         {found['weights'] / MB:8,.0f} MB in memory")
-    print(f"peak            {found['peak'] / MB:8,.0f} MB, libraries included")
+    print(f"weights         {measured['weights'] / MB:8,.0f} MB in memory")
+    print(f"peak            {measured['peak'] / MB:8,.0f} MB, libraries included")
     print(f"libraries alone {idle / MB:8,.0f} MB")
     print(f"bound           {bound / MB:8,.0f} MB ({BOUND})")
-    sys.exit(0 if found["peak"] <= bound else 8)
+    sys.exit(0 if measured["peak"] <= bound else 8)
 
 
 if __name__ == "__main__":

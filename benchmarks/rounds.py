@@ -55,9 +55,9 @@ def summary(seconds: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
     return {n: {"min": min(s), "median": statistics.median(s)} for n, s in seconds.items()}
 
 
-def ratio(found: Mapping[str, Mapping[str, float]], above: str, below: str) -> dict[str, float]:
+def ratio(seconds: Mapping[str, Mapping[str, float]], above: str, below: str) -> dict[str, float]:
     """How many times as long ``above`` takes as ``below``, by minimum and by median."""
-    return {key: found[above][key] / found[below][key] for key in ("min", "median")}
+    return {key: seconds[above][key] / seconds[below][key] for key in ("min", "median")}
 
 
 def square_peak(device: torch.device, dtype: torch.dtype) -> dict[str, Case]:
@@ -69,10 +69,12 @@ def square_peak(device: torch.device, dtype: torch.dtype) -> dict[str, Case]:
     return cases
 
 
-def peak_flops(found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+def peak_flops(seconds: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """The best rate of the square products, FLOP/s, by minimum and by median."""
-    sizes = [(name, int(name.split()[1])) for name in found if name.startswith("square")]
-    return {key: max(2 * n**3 / found[name][key] for name, n in sizes) for key in ("min", "median")}
+    sizes = [(name, int(name.split()[1])) for name in seconds if name.startswith("square")]
+    return {
+        key: max(2 * n**3 / seconds[name][key] for name, n in sizes) for key in ("min", "median")
+    }
 
 
 def machine(device: torch.device, clock: str) -> dict[str, Any]:

@@ -67,8 +67,8 @@ def main() -> None:
         ways["int8"] = Inference(int8=True)
     if chosen.bf16:
         ways["bf16"] = Inference(dtype=torch.bfloat16, cuda_graphs=device.type == "cuda")
-    found = [measure(name, ways, device, count, chosen) for name in names]
-    rounds.finish({"machine": rounds.machine(device, chosen.clock), "results": found}, chosen)
+    measured = [measure(name, ways, device, count, chosen) for name in names]
+    rounds.finish({"machine": rounds.machine(device, chosen.clock), "results": measured}, chosen)
 
 
 def measure(

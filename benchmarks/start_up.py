@@ -39,15 +39,15 @@ def main() -> None:
     given = options.parse_args()
     checkouts = {"": ROOT, **({"beside": given.beside.resolve()} if given.beside else {})}
     with tempfile.TemporaryDirectory() as compiled:
-        found = measured(checkouts, given.rounds, compiled)
+        seconds = measured(checkouts, given.rounds, compiled)
     print(f"{'CPU seconds: minimum, median':34}" + "".join(f"{n:>16}" for n in checkouts))
     for name in (*IMPORTS, *COMMANDS):
-        values = [found[checkout][name] for checkout in checkouts]
+        values = [seconds[checkout][name] for checkout in checkouts]
         cells = "".join(f"{v['min']:8.3f}{v['median']:8.3f}" for v in values)
         ratio = f"   x {values[0]['median'] / values[1]['median']:.2f}" if len(values) > 1 else ""
         print(f"{name:34}{cells}{ratio}")
     if given.json:
-        given.json.write_text(json.dumps(found, indent=2) + "\n")
+        given.json.write_text(json.dumps(seconds, indent=2) + "\n")
 
 
 def measured(

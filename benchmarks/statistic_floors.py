@@ -53,14 +53,14 @@ def main() -> None:
     options = parser.parse_args()
     shapes = {s: n for s, n in SHAPES.items() if not options.quick or s[0] < 10_000}
     with torch.no_grad():
-        found = [row for shape, count in shapes.items() for row in measure(*shape, count)]
-    for row in found:
+        rows = [row for shape, count in shapes.items() for row in measure(*shape, count)]
+    for row in rows:
         print(
             f"V {row['vocabulary']:6d}  d {row['channels']:3d}  {row['dtype']:8s} "
             f"{row['statistic']:9s} {row['noise']:.2e}   of {row['rows']} rows, {row['kernel']}"
         )
     if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
+        options.json.write_text(json.dumps(rows, indent=2) + "\n")
 
 
 def measure(vocabulary: int, channels: int, count: int) -> Iterator[dict[str, Any]]:
@@ -113,7 +113,7 @@ def read(
     space: EmbeddingSpace, now: Tensor, before: Tensor, plainly: bool = False
 ) -> dict[str, Tensor]:
     """Every statistic of every row; ``plainly`` by sums over the vocabulary."""
-    found: dict[str, list[Tensor]] = {name: [] for name in KINDS}
+    statistics: dict[str, list[Tensor]] = {name: [] for name in KINDS}
     for pair in zip(now.split(1), before.split(1), strict=True):
         now_read, before_read = (predict(space, query) for query in pair)
         space.tied = not plainly
@@ -121,8 +121,8 @@ def read(
         generated = torch.ones(1, LENGTH, dtype=torch.bool)
         for name, kind in KINDS.items():
             statistic = kind(Nothing(), BuildContext(length=LENGTH))
-            found[name].append(statistic(space, now_read, before_read, row, generated))
-    return {name: torch.cat(values) for name, values in found.items()}
+            statistics[name].append(statistic(space, now_read, before_read, row, generated))
+    return {name: torch.cat(values) for name, values in statistics.items()}
 
 
 def predict(space: EmbeddingSpace, query: Tensor) -> Prediction:

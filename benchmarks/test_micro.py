@@ -64,11 +64,11 @@ class Subject:
         shape = (BATCH, SIZE["length"])
         nothing = torch.zeros(shape, dtype=torch.bool, device=DEVICE)
         x = torch.randn(*shape, SIZE["dim"], device=DEVICE)
-        one = torch.ones(BATCH, device=DEVICE)
+        ones = torch.ones(BATCH, device=DEVICE)
         return Subject(
             parts,
             x,
-            (Level(one, 3.0 * one), Level(one, 2.5 * one)),
+            (Level(ones, 3.0 * ones), Level(ones, 2.5 * ones)),
             Conditioning.of(torch.zeros_like(x), nothing, ~nothing),
         )
 
@@ -109,8 +109,8 @@ def test_vocabulary_step(benchmark: Any, subject: Subject, form: str) -> None:
 def test_denoiser_step(benchmark: Any, way: str) -> None:
     if way == "int8" and DEVICE.type != "cpu":
         pytest.skip("int8 layers are for the CPU")
-    one = Subject.of(Inference(int8=way == "int8"))
-    timed(benchmark, lambda: one.predict(one.x), kernel=one.parts.space.kernel)
+    subject = Subject.of(Inference(int8=way == "int8"))
+    timed(benchmark, lambda: subject.predict(subject.x), kernel=subject.parts.space.kernel)
 
 
 @pytest.mark.parametrize("name", names("sampler"))

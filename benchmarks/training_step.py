@@ -350,29 +350,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     keep_freed()
     registry = Registry.load()
-    found = {name: measure(name, options, registry) for name in options.sizes}
+    measured = {name: measure(name, options, registry) for name in options.sizes}
     machine = {"torch": torch.__version__, "cpu": platform.processor(), "threads": options.threads}
     if options.out is not None:
-        options.out.write_text(json.dumps({"machine": machine, "models": found}, indent=1) + "\n")
-    print("\n\n".join(report(name, numbers) for name, numbers in found.items()))
+        options.out.write_text(
+            json.dumps({"machine": machine, "models": measured}, indent=1) + "\n"
+        )
+    print("\n\n".join(report(name, numbers) for name, numbers in measured.items()))
     return 0
 
 
-def report(name: str, found: Mapping[str, Any]) -> str:
+def report(name: str, measured: Mapping[str, Any]) -> str:
     """The numbers of one size in words."""
     lines = [
-        f"{name}: {found['parameters']:,} parameters, "
-        f"{found['flops_per_step'] / 1e9:.1f} GFLOP a step"
+        f"{name}: {measured['parameters']:,} parameters, "
+        f"{measured['flops_per_step'] / 1e9:.1f} GFLOP a step"
     ]
     for clock in ("wall", "cpu"):
-        n = found[clock]
+        n = measured[clock]
         lines.append(
             f"  {clock}: step {n['step_seconds'] * 1e3:.1f} ms, products alone "
             f"{n['products_seconds'] * 1e3:.1f} ms: {n['products_share']:.1%}; "
             f"{n['gigaflops']:.1f} GFLOP/s, {n['share_of_best_square']:.1%} of the best square"
         )
-    lines.append(f"  waiting for data {found['waiting_for_data']:.2%}")
-    rest = ", ".join(f"{key} {share:.1%}" for key, share in list(found["profile"].items())[:12])
+    lines.append(f"  waiting for data {measured['waiting_for_data']:.2%}")
+    rest = ", ".join(f"{key} {share:.1%}" for key, share in list(measured["profile"].items())[:12])
     return "\n".join([*lines, f"  profile: {rest}"])
 
 

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result.write_text(json.dumps(work(options)))
         return 0
     rounds = [measured(options) for _ in range(options.rounds)]
-    found = {
+    outcome = {
         "recipe": options.recipe,
         "set": options.set,
         "rounds": rounds,
@@ -47,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "first_step_seconds": first_step(options),
     }
     if options.out is not None:
-        options.out.write_text(json.dumps(found, indent=1) + "\n")
-    print(report(found))
+        options.out.write_text(json.dumps(outcome, indent=1) + "\n")
+    print(report(outcome))
     return 0
 
 
@@ -167,14 +167,15 @@ def first_step(options: argparse.Namespace) -> float:
     return seconds
 
 
-def report(found: dict[str, Any]) -> str:
+def report(measured: dict[str, Any]) -> str:
     """The numbers in words."""
-    rounds = ", ".join(f"{r['together']:.0f} / {r['apart']:.0f}" for r in found["rounds"])
+    rounds = ", ".join(f"{r['together']:.0f} / {r['apart']:.0f}" for r in measured["rounds"])
     return "\n".join(
         (
-            f"{found['recipe']}: two processes reach {found['ratio']:.3f} of two independent runs",
+            f"{measured['recipe']}: two processes reach {measured['ratio']:.3f} of two "
+            "independent runs",
             f"  tokens per second, together / apart: {rounds}",
-            f"  first step after {found['first_step_seconds']:.1f} s",
+            f"  first step after {measured['first_step_seconds']:.1f} s",
         )
     )
 

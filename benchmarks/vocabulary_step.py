@@ -40,10 +40,10 @@ def main() -> None:
     shape = (4096, 64) if options.quick else (32768, 256)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     with torch.no_grad():
-        found = [measure(*shape, batch, device, dtype, count, options.clock) for batch in (4, 8)]
-    for report in found:
+        measured = [measure(*shape, batch, device, dtype, count, options.clock) for batch in (4, 8)]
+    for report in measured:
         show(report)
-    rounds.finish({"machine": rounds.machine(device, options.clock), "results": found}, options)
+    rounds.finish({"machine": rounds.machine(device, options.clock), "results": measured}, options)
 
 
 def measure(

@@ -64,7 +64,7 @@ def put(value: Value, index: Tensor, rows: Value) -> Value:
     return result
 
 
-def each(value: Value, function: Callable[[Tensor], Tensor]) -> Value:
+def mapped(value: Value, function: Callable[[Tensor], Tensor]) -> Value:
     """``value`` with ``function`` of every tensor."""
     result: Value = _map(function, value)
     return result
@@ -72,7 +72,7 @@ def each(value: Value, function: Callable[[Tensor], Tensor]) -> Value:
 
 def to(value: Value, device: torch.device) -> Value:
     """``value`` with every tensor on ``device``."""
-    return each(value, lambda tensor: tensor.to(device))
+    return mapped(value, lambda tensor: tensor.to(device))
 
 
 def merge(value: Value) -> Value:

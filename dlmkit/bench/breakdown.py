@@ -60,6 +60,6 @@ def step_breakdown(
     for run in runs.values():
         run()
     return {
-        name: min(own)
-        for name, own in zip(runs, interleaved([*runs.values()], rounds), strict=True)
+        name: min(seconds)
+        for name, seconds in zip(runs, interleaved([*runs.values()], rounds), strict=True)
     }

@@ -117,19 +117,19 @@ def _measured(kept: Mapping[str, Model], batch: int, plan: Plan, say: Say) -> li
     free = plain.run([Request.free(row, length) for row in range(batch)], run) if given else []
     begun = [sample.ids[:given] for sample in free] or [()] * batch
     asked = [Request.prompt(row, ids, length) for row, ids in enumerate(begun)]
-    found: dict[str, list[Any]] = {}
+    samples: dict[str, list[Any]] = {}
     seconds: dict[str, list[tuple[float, float]]] = {cache: [] for cache in kept}
     for _ in range(plan.rounds):
         for cache, model in kept.items():
             begin = time.perf_counter(), time.process_time()
-            found[cache] = model.run(asked, run)
+            samples[cache] = model.run(asked, run)
             end = time.perf_counter(), time.process_time()
             seconds[cache].append((end[0] - begin[0], end[1] - begin[1]))
     rows = []
     for cache in kept:
         pairs = list(zip(seconds[NONE], seconds[cache], strict=True))
         speeds = tuple(before[0] / after[0] for before, after in pairs)
-        both = zip(found[NONE], found[cache], strict=True)
+        both = zip(samples[NONE], samples[cache], strict=True)
         same = [_same(a.ids[given:], b.ids[given:]) for a, b in both]
         row = Row(
             cache=cache,
@@ -140,16 +140,16 @@ def _measured(kept: Mapping[str, Model], batch: int, plan: Plan, say: Say) -> li
             processor_speed=statistics.median(b[1] / max(a[1], 1e-9) for b, a in pairs),
             tokens=statistics.fmean(same),
             texts=statistics.fmean(share == 1.0 for share in same),
-            evaluations=statistics.fmean(sample.evaluations for sample in found[cache]),
+            evaluations=statistics.fmean(sample.evaluations for sample in samples[cache]),
         )
         say(f"{cache}, batch {batch}: {row.seconds:.2f} s")
         rows.append(row)
     return rows
 
 
-def _same(one: Sequence[int], other: Sequence[int]) -> float:
-    alike = sum(a == b for a, b in zip(one, other, strict=False))
-    return alike / max(len(one), len(other), 1)
+def _same(ids: Sequence[int], others: Sequence[int]) -> float:
+    alike = sum(a == b for a, b in zip(ids, others, strict=False))
+    return alike / max(len(ids), len(others), 1)
 
 
 def _sentence(rows: Sequence[Row]) -> str:

@@ -72,7 +72,10 @@ def compare(before: Document, after: Document) -> Comparison:
     Raises UsageError if their protocols differ, naming what does, or if they share no case.
     """
     unlike, versions = (
-        [str(one) for one in documents.differences(before["dlmkit"][key], after["dlmkit"][key])]
+        [
+            str(difference)
+            for difference in documents.differences(before["dlmkit"][key], after["dlmkit"][key])
+        ]
         for key in ("protocol", "versions")
     )
     if unlike:

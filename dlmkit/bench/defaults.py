@@ -57,23 +57,23 @@ def rules(model: Model, text: str | None, early: bool) -> list[str]:
 def _parts(model: Model, kind: str, text: str | None, every: bool) -> list[str]:
     if text is not None:
         return words(f"--{kind}", text)
-    own = short(model, kind, getattr(model.config, kind))
+    current = short(model, kind, getattr(model.config, kind))
     if not every:
-        return [own]
+        return [current]
     usable = [
         entry.component.name
         for entry in model.assembly.registry.components(kind)
         if not any(f.is_required() for f in entry.component.config.model_fields.values())
     ]
-    return [own, *(name for name in usable if name != own.partition(":")[0])]
+    return [current, *(name for name in usable if name != current.partition(":")[0])]
 
 
 def short(model: Model, kind: str, part: Part) -> str:
     """``part`` in its short form, without its plugin's name and options left at their defaults."""
     fields = model.assembly.registry.find(kind, part.use).component.config.model_fields
-    own = {key: v for key, v in part.options.items() if v != fields[key].get_default()}
+    changed = {key: v for key, v in part.options.items() if v != fields[key].get_default()}
     name = part.use.rpartition(":")[2]
-    return f"{name}:{';'.join(f'{k}={inline(v)}' for k, v in own.items())}" if own else name
+    return f"{name}:{';'.join(f'{k}={inline(v)}' for k, v in changed.items())}" if changed else name
 
 
 def percentages(option: str, text: str) -> list[int]:

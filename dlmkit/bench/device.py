@@ -47,10 +47,10 @@ def measured(machine: dict[str, Any]) -> str:
 
 def _cpu() -> str:
     try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        match = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     except OSError:
-        found = None
-    return found[1].strip() if found else platform.processor()
+        match = None
+    return match[1].strip() if match else platform.processor()
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype, rounds: int = 5) -> float:
@@ -111,5 +111,5 @@ def _reset_resident() -> bool:
 
 
 def _resident() -> int | None:
-    found = re.search(r"VmHWM:\s*(\d+) kB", _STATUS.read_text())
-    return int(found[1]) * 1024 if found else None
+    line = re.search(r"VmHWM:\s*(\d+) kB", _STATUS.read_text())
+    return int(line[1]) * 1024 if line else None

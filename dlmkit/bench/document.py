@@ -87,12 +87,12 @@ def read(path: Path) -> Document:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise UsageError(f"{path} is not JSON: {error}") from error
-    own = content.get("dlmkit") if isinstance(content, dict) else None
-    if not isinstance(own, dict) or "protocol" not in own:
+    ours = content.get("dlmkit") if isinstance(content, dict) else None
+    if not isinstance(ours, dict) or "protocol" not in ours:
         raise UsageError(
             f"{path} was not written by 'dlmkit bench ... --json FILE': it says no protocol"
         )
-    documents.check_format(path, own.get("format"), FORMAT, "measure again")
+    documents.check_format(path, ours.get("format"), FORMAT, "measure again")
     try:
         documents.shaped(content, _Content)
     except ValueError as error:

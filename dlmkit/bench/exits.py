@@ -30,7 +30,7 @@ class Choice:
 
     family: Family
     threshold: float | None
-    found: Replay
+    replayed: Replay
 
 
 @dataclass(frozen=True)
@@ -74,16 +74,16 @@ class Recorded:
         risk = [
             {
                 "threshold": threshold,
-                "evaluations": _mean(found),
-                "calibration": found.token_disagreement,
+                "evaluations": _mean(replayed),
+                "calibration": replayed.token_disagreement,
                 "report": replay(self.report, family(threshold)).token_disagreement,
             }
-            for threshold, found in tried
+            for threshold, replayed in tried
         ]
         within = [
-            (_mean(found), threshold)
-            for threshold, found in tried
-            if found.token_disagreement <= self.bound
+            (_mean(replayed), threshold)
+            for threshold, replayed in tried
+            if replayed.token_disagreement <= self.bound
         ]
         if not within:
             return None, risk
@@ -91,18 +91,18 @@ class Recorded:
         return Choice(family, threshold, replay(self.report, family(threshold))), risk
 
 
-def _mean(found: Replay) -> float:
-    return float(found.evaluations.double().mean())
+def _mean(replayed: Replay) -> float:
+    return float(replayed.evaluations.double().mean())
 
 
 def refined(tried: Sequence[tuple[float, Replay]], bound: float) -> list[float]:
     """More thresholds between neighbours of which one keeps the bound and the other does not."""
-    found: list[float] = []
+    more: list[float] = []
     for (low, before), (high, after) in pairwise(tried):
         if (before.token_disagreement <= bound) != (after.token_disagreement <= bound):
             shares = torch.linspace(0.0, 1.0, REFINED + 2, dtype=torch.float64)[1:-1]
-            found += [float(f"{low * (high / low) ** share:.4g}") for share in shares.tolist()]
-    return found
+            more += [float(f"{low * (high / low) ** share:.4g}") for share in shares.tolist()]
+    return more
 
 
 def record(

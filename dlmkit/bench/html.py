@@ -33,17 +33,17 @@ Entry = Mapping[str, Any]
 
 def report(content: Document) -> str:
     """The whole page."""
-    own = content["dlmkit"]
-    protocol = own["protocol"]
+    ours = content["dlmkit"]
+    protocol = ours["protocol"]
     title = f"dlmkit bench sampler: {protocol['model']}"
     body = [
         f"<p>{protocol['texts']} texts of {protocol['length']} tokens, seed {protocol['seed']}, on "
         f"{escape(str(protocol['device']))}, {escape(content['datetime'][:19])} UTC.</p>",
-        *_verdicts(own["verdicts"]),
+        *_verdicts(ours["verdicts"]),
         *(part for name, entries in groups(content) for part in _table(name, entries)),
-        *(f"<p>{escape(line)}</p>" for line in lines(content)[1 + len(own["verdicts"]) :] if line),
+        *(f"<p>{escape(line)}</p>" for line in lines(content)[1 + len(ours["verdicts"]) :] if line),
         *figures(plots.pictures(content), CAPTIONS),
-        facts(protocol, own["versions"]),
+        facts(protocol, ours["versions"]),
     ]
     return page(title, body, STYLE)
 

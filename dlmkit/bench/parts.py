@@ -25,8 +25,8 @@ def default_model() -> str:
     the exact test-bed where none does. Installing another package's model changes nothing.
     """
     registry = Registry.load()
-    own = {plugin.name for plugin in registry.plugins if plugin.distribution == "dlmkit"}
-    names = sorted(name for name in registry.models() if name.partition(":")[0] in own)
+    ours = {plugin.name for plugin in registry.plugins if plugin.distribution == "dlmkit"}
+    names = sorted(name for name in registry.models() if name.partition(":")[0] in ours)
     return names[0] if names else TEST_BED
 
 
@@ -38,19 +38,19 @@ def under(model: Model, case: Case) -> Model:
 
 def parts_of(model: Model, case: Case, rule: Part | None = None) -> SamplingParts:
     """What samples ``case``; ``rule`` takes the place of its exit."""
-    found = under(model, case)
+    changed = under(model, case)
     if rule is None:
-        return found.parts
-    return assemble_sampling(found.assembly, found.config.model_copy(update={"exit": rule}))
+        return changed.parts
+    return assemble_sampling(changed.assembly, changed.config.model_copy(update={"exit": rule}))
 
 
 def tracing(model: Model, case: Case, statistics: Collection[str]) -> SamplingParts:
     """What samples the full run of ``case`` while ``statistics`` are computed."""
-    found = under(model, case.base)
-    known = {part.use.rpartition(":")[2] for part in found.config.statistic} | set(BUILT_IN)
+    full = under(model, case.base)
+    known = {part.use.rpartition(":")[2] for part in full.config.statistic} | set(BUILT_IN)
     more = [Part(use=name) for name in sorted(statistics) if name not in known]
-    changed = {"exit": None, "statistic": [*found.config.statistic, *more]}
-    return assemble_sampling(found.assembly, found.config.model_copy(update=changed))
+    changed = {"exit": None, "statistic": [*full.config.statistic, *more]}
+    return assemble_sampling(full.assembly, full.config.model_copy(update=changed))
 
 
 def dtype(model: Model, case: Case) -> torch.dtype:

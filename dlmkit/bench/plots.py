@@ -52,7 +52,7 @@ def quality(content: Document) -> Figure | None:
 
 def _series(content: Document) -> list[tuple[str, list[Mapping[str, Any]]]]:
     """Entries that belong on one line: the same parts and exit, at different steps."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
+    series: dict[str, list[Mapping[str, Any]]] = {}
     differ = [
         key
         for key in ("sampler", "grid")
@@ -61,8 +61,8 @@ def _series(content: Document) -> list[tuple[str, list[Mapping[str, Any]]]]:
     for entry in content["benchmarks"]:
         info = entry["extra_info"]
         name = info["exit"] if info["exit"] != "none" else "full run"
-        found.setdefault(", ".join((*(info[key] for key in differ), name)), []).append(entry)
-    return list(found.items())
+        series.setdefault(", ".join((*(info[key] for key in differ), name)), []).append(entry)
+    return list(series.items())
 
 
 def _human(axes: Axes, content: Document, column: str) -> None:
@@ -120,9 +120,9 @@ def risk(content: Document) -> Figure | None:
         return None
     columns = min(3, len(curves))
     rows = -(-len(curves) // columns)
-    figure, each = panels(len(curves), (3.9 * columns + 0.4, 3.3 * rows + 0.6), columns)
+    figure, all_axes = panels(len(curves), (3.9 * columns + 0.4, 3.3 * rows + 0.6), columns)
     bound = content["dlmkit"]["protocol"]["bound"]
-    for axes, curve in zip(each, curves, strict=True):
+    for axes, curve in zip(all_axes, curves, strict=True):
         thresholds = [p["threshold"] for p in curve["points"]]
         for key, colour, name in (
             ("calibration", COLOURS[0], "chosen on"),
@@ -136,19 +136,19 @@ def risk(content: Document) -> Figure | None:
         axes.set_yscale("symlog", linthresh=1.0)
         axes.set_yticks([0, 1, 10, 100], ["0", "1", "10", "100"])
         axes.set_ylim(-0.1, 100)
-    each[0].legend(frameon=False)
+    all_axes[0].legend(frameon=False)
     return figure
 
 
 def compaction(content: Document) -> Figure | None:
     """Row steps needed per row step executed, with refill and with a barrier, by batch size."""
-    found = content["dlmkit"]["compaction"]
-    found = [c for c in found if c["case"] == found[0]["case"] and c["exit"] != "fixed"]
-    if not found:
+    curves = content["dlmkit"]["compaction"]
+    curves = [c for c in curves if c["case"] == curves[0]["case"] and c["exit"] != "fixed"]
+    if not curves:
         return None
     figure, axes = panel((8.4, 4.8))
     styles = (("constant", "-", "refill"), ("barrier", ":", "barrier"))
-    for index, curve in enumerate(found[:6]):
+    for index, curve in enumerate(curves[:6]):
         for key, line, name in styles:
             sizes = [p["batch"] for p in curve["points"]]
             values = [p[key] for p in curve["points"]]
@@ -167,12 +167,12 @@ def compaction(content: Document) -> Figure | None:
 
 def breakdown(content: Document) -> Figure | None:
     """Where a step's time goes."""
-    found = content["dlmkit"]["breakdown"]
-    if not found:
+    cases = content["dlmkit"]["breakdown"]
+    if not cases:
         return None
-    figure, axes = panel((9.2, 1.7 + 0.7 * len(found)))
-    parts = list(found[0]["seconds"])
-    for place, case in enumerate(found):
+    figure, axes = panel((9.2, 1.7 + 0.7 * len(cases)))
+    parts = list(cases[0]["seconds"])
+    for place, case in enumerate(cases):
         left = 0.0
         for index, part in enumerate(parts):
             width = 1e3 * case["seconds"][part]
@@ -185,7 +185,7 @@ def breakdown(content: Document) -> Figure | None:
                 label=part if place == 0 else None,
             )
             left += width
-    axes.set_yticks(range(len(found)), [c["case"].rsplit(" | ", 1)[0] for c in found])
+    axes.set_yticks(range(len(cases)), [c["case"].rsplit(" | ", 1)[0] for c in cases])
     axes.invert_yaxis()
     axes.set(xlabel="milliseconds of one step, each part by itself")
     legend(figure, [axes])
@@ -210,7 +210,9 @@ def save(content: Document, folder: Path) -> list[Path]:
     """Write the light pictures as PNG into ``folder``. Raises UsageError if that fails."""
     with documents.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    light = {folder / f"{name}.png": found for name, found in pictures(content)["light"].items()}
+    light = {
+        folder / f"{name}.png": picture for name, picture in pictures(content)["light"].items()
+    }
     for path, picture in light.items():
         documents.write(path, picture)
     return [*light]

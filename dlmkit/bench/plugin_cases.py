@@ -86,11 +86,11 @@ def measure(cases: Sequence[PluginCase], rounds: int, place: torch.device) -> di
             case.plugin.name,
             case.name,
             {},
-            own,
+            times,
             {"package": case.plugin.package, "summary": case.declared.summary},
             command="run",
         )
-        for case, own in zip(cases, seconds, strict=True)
+        for case, times in zip(cases, seconds, strict=True)
     ]
     brought = {c.plugin.distribution: c.plugin.version or c.plugin.sha256 for c in cases}
     return document.document(

@@ -51,17 +51,17 @@ class Quality:
 
     def measure(self, texts: Sequence[str]) -> dict[str, float]:
         """Every number of every metric under its own name; the first metric to name one wins."""
-        found: dict[str, float] = {}
+        numbers: dict[str, float] = {}
         for metric in self.metrics:
-            found = {**metric.measure(texts), **found}
-        return found
+            numbers = {**metric.measure(texts), **numbers}
+        return numbers
 
 
 def headline(quality: Mapping[str, float]) -> dict[str, float]:
     """The columns of :data:`HEADLINES` that ``quality`` can fill."""
-    found = {}
+    columns = {}
     for column, names in HEADLINES.items():
         name = next((name for name in names if name in quality), None)
         if name is not None:
-            found[column] = quality[name]
-    return found
+            columns[column] = quality[name]
+    return columns

@@ -81,10 +81,10 @@ def agreement(m: Measured) -> float | None:
     return float((m.score.ids == m.row.replayed.ids).double().mean())
 
 
-def verdict(case: Case, found: Verdict, measured: Sequence[Measured]) -> dict[str, Any]:
-    """``found`` beside the coarser full run nearest to it in evaluations."""
+def verdict(case: Case, judged: Verdict, measured: Sequence[Measured]) -> dict[str, Any]:
+    """``judged`` beside the coarser full run nearest to it in evaluations."""
     coarse = [
-        (abs(float(m.score.evaluations.double().mean()) - found.evaluations), m)
+        (abs(float(m.score.evaluations.double().mean()) - judged.evaluations), m)
         for m in measured
         if m.row.base == case and m.row.exit in (REGRIDDED, FULL)
     ]
@@ -92,18 +92,18 @@ def verdict(case: Case, found: Verdict, measured: Sequence[Measured]) -> dict[st
     regridded = nearest.row.case.steps, nearest.score.token_disagreement
     return {
         "case": case.name(FULL),
-        **asdict(found),
-        "interval": list(found.interval),
-        "gain": found.gain,
+        **asdict(judged),
+        "interval": list(judged.interval),
+        "gain": judged.gain,
         "regridded_steps": regridded[0],
         "regridded_disagreement": regridded[1],
-        "sentence": sentence(found, None if regridded[0] == case.steps else regridded),
+        "sentence": sentence(judged, None if regridded[0] == case.steps else regridded),
     }
 
 
 def compaction(measured: Sequence[Measured]) -> list[dict[str, Any]]:
     """Row steps needed per row step executed, by batch size, counted for each way to halt."""
-    found = []
+    curves = []
     for m in measured:
         steps = m.outcome.steps.tolist()
         if m.row.exit in (FULL, REGRIDDED) or len(set(steps)) == 1:
@@ -118,5 +118,5 @@ def compaction(measured: Sequence[Measured]) -> list[dict[str, Any]]:
             }
             for size in sizes
         ]
-        found.append({"case": m.row.base.name(FULL), "exit": m.row.exit, "points": points})
-    return found
+        curves.append({"case": m.row.base.name(FULL), "exit": m.row.exit, "points": points})
+    return curves

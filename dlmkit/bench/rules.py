@@ -86,15 +86,15 @@ class Family:
 
 def families(model: Model) -> list[str]:
     """The names of all exit rules that need nothing but one number, adaptive ones only."""
-    found = []
+    names = []
     for entry in model.assembly.registry.components("exit"):
         part = Part(use=entry.component.name)
         missing = _missing(model.assembly.registry, part)
         if missing == [THRESHOLD]:
-            found.append(entry.component.name)
+            names.append(entry.component.name)
         elif not missing and STEPS in entry.component.config.model_fields:
-            found.append(f"{entry.component.name}:{STEPS}={TUNED}")
-    return found
+            names.append(f"{entry.component.name}:{STEPS}={TUNED}")
+    return names
 
 
 def _missing(registry: Registry, part: Part) -> list[str]:

@@ -84,15 +84,15 @@ class Bench:
             self.say(f"recording {case.name(FULL)}")
             rows += self._rows(case)
             pace.done(work)
-        each = [row.case.steps * plan.texts for row in rows]
-        pace.expect(sum(recorded.values()) + runs * sum(each))
+        works = [row.case.steps * plan.texts for row in rows]
+        pace.expect(sum(recorded.values()) + runs * sum(works))
         measured = []
-        for row, work in zip(rows, each, strict=True):
+        for row, work in zip(rows, works, strict=True):
             self.say(f"running {row.name}")
             measured.append(self._measure(row))
             pace.done(work)
         self.say(f"timing {len(rows)} rows, {plan.rounds} interleaved rounds")
-        seconds = interleaved([row.run for row in rows], plan.rounds, lambda: pace.done(sum(each)))
+        seconds = interleaved([row.run for row in rows], plan.rounds, lambda: pace.done(sum(works)))
         return self._document(measured, seconds)
 
     def _rows(self, case: Case) -> list[Row]:
@@ -117,7 +117,7 @@ class Bench:
             parts = parts_of(self.model, case, part)
             name = choice.family.name
             row = self._row(case, name, choice.threshold, case, recorded, parts)
-            rows.append(replace(row, replayed=choice.found))
+            rows.append(replace(row, replayed=choice.replayed))
         for rule in self.plan.freeze:
             frozen = replace(case, freeze=rule)
             parts = parts_of(self.model, frozen)
@@ -135,33 +135,33 @@ class Bench:
                 f"{100 * self.plan.bound:g} % of the calibration texts' tokens"
             )
             return None
-        if choice.found.token_disagreement > self.plan.bound and choice.threshold is None:
+        if choice.replayed.token_disagreement > self.plan.bound and choice.threshold is None:
             self.notes.append(
                 f"{family.name} on {case.name(FULL)}: has no open number, and its disagreement of "
-                f"{100 * choice.found.token_disagreement:.2f} % lies above the bound"
+                f"{100 * choice.replayed.token_disagreement:.2f} % lies above the bound"
             )
         if self.plan.early_exit:
-            found = judge(
+            judged = judge(
                 family.name,
                 choice.threshold,
-                choice.found,
+                choice.replayed,
                 recorded.oracle(),
                 recorded.curves,
                 rules=len(self.families),
             )
-            self.verdicts.append((case, found))
+            self.verdicts.append((case, judged))
         return choice
 
     def _row(
         self,
         case: Case,
-        exit: str,
+        title: str,
         threshold: float | None,
         base: Case,
         recorded: Recorded,
         parts: SamplingParts,
     ) -> Row:
-        return Row(case, exit, threshold, base, recorded, self._work(case, parts).run)
+        return Row(case, title, threshold, base, recorded, self._work(case, parts).run)
 
     def _work(self, case: Case, parts: SamplingParts) -> Work:
         requests: Sequence[Request] = self.requests[: self.plan.texts]
@@ -172,23 +172,23 @@ class Bench:
         """The best fixed exit and the oracle, run for real at steps known from the trace."""
         bare = parts_of(self.model, case)
         rows = []
-        for name, found in ((FIXED, recorded.fixed()), (ORACLE, recorded.oracle())):
+        for name, replayed in ((FIXED, recorded.fixed()), (ORACLE, recorded.oracle())):
 
-            def run(steps: torch.Tensor = found.steps) -> Outcome:
+            def run(steps: torch.Tensor = replayed.steps) -> Outcome:
                 return self._work(case, bare).ending(steps).run()
 
-            rows.append(Row(case, name, None, case, recorded, run, found))
+            rows.append(Row(case, name, None, case, recorded, run, replayed))
         return rows
 
     def _regridded(self, case: Case, recorded: Recorded, choices: Sequence[Choice]) -> list[Row]:
         """Full runs on coarser grids: of as many evaluations as each rule took on average."""
-        each = float(recorded.report.evaluations[-1]) / case.steps
-        found = {
-            max(1, round(float(choice.found.evaluations.double().mean()) / each))
+        step_evaluations = float(recorded.report.evaluations[-1]) / case.steps
+        grids = {
+            max(1, round(float(choice.replayed.evaluations.double().mean()) / step_evaluations))
             for choice in choices
         }
         rows = []
-        for steps in sorted(found - {case.steps}):
+        for steps in sorted(grids - {case.steps}):
             coarse = replace(case, steps=steps)
             parts = parts_of(self.model, coarse)
             rows.append(self._row(coarse, REGRIDDED, None, case, recorded, parts))
@@ -213,13 +213,13 @@ class Bench:
             for m in measured
         }
         full = {
-            m.row.base: min(own)
-            for m, own in zip(measured, seconds, strict=True)
+            m.row.base: min(times)
+            for m, times in zip(measured, seconds, strict=True)
             if m.row.exit == FULL
         }
         entries = [
-            self._entry(m, own, flops[m.row.base], full[m.row.base])
-            for m, own in zip(measured, seconds, strict=True)
+            self._entry(m, times, flops[m.row.base], full[m.row.base])
+            for m, times in zip(measured, seconds, strict=True)
         ]
         return document.document(
             machine.describe(self.model.assembly.context.device),
@@ -227,7 +227,7 @@ class Bench:
             entries,
             {
                 "matmul_peak": self.peaks,
-                "verdicts": [verdict(case, found, measured) for case, found in self.verdicts],
+                "verdicts": [verdict(case, judged, measured) for case, judged in self.verdicts],
                 "risk": self.risk,
                 "notes": self.notes,
                 "breakdown": self._breakdowns(),

@@ -19,8 +19,8 @@ Entry = Mapping[str, Any]
 
 def show(content: Document, console: Console) -> None:
     """Quality beside evaluations, what it took, and the verdicts."""
-    own = content["dlmkit"]
-    protocol = own["protocol"]
+    ours = content["dlmkit"]
+    protocol = ours["protocol"]
     console.print(
         f"{protocol['model']}: {protocol['texts']} texts of {protocol['length']} tokens, seed "
         f"{protocol['seed']}, {protocol['rounds']} interleaved rounds on {protocol['device']}, "
@@ -30,17 +30,17 @@ def show(content: Document, console: Console) -> None:
         console.print()
         console.print(_quality(name, entries))
         console.print(_references(entries))
-        console.print(_cost(entries, own["matmul_peak"]))
+        console.print(_cost(entries, ours["matmul_peak"]))
     for line in lines(content):
         console.print(line)
 
 
 def groups(content: Document) -> Iterator[tuple[str, list[Entry]]]:
     """Entries that differ in steps and exit alone, in order, under the name of the others."""
-    found: dict[str, list[Entry]] = {}
+    named: dict[str, list[Entry]] = {}
     for entry in content["benchmarks"]:
-        found.setdefault(group_of(entry), []).append(entry)
-    yield from found.items()
+        named.setdefault(group_of(entry), []).append(entry)
+    yield from named.items()
 
 
 def group_of(entry: Entry) -> str:
@@ -59,11 +59,11 @@ def label(entry: Entry) -> str:
 
 def lines(content: Document) -> list[str]:
     """Verdicts, notes and what the columns mean."""
-    own = content["dlmkit"]
-    found = ["", *(f"{v['case'].rsplit(' | ', 1)[0]}: {v['sentence']}" for v in own["verdicts"])]
-    found += [f"note: {note}" for note in own["notes"]]
-    bound = own["protocol"]["bound"]
-    found += [
+    ours = content["dlmkit"]
+    said = ["", *(f"{v['case'].rsplit(' | ', 1)[0]}: {v['sentence']}" for v in ours["verdicts"])]
+    said += [f"note: {note}" for note in ours["notes"]]
+    bound = ours["protocol"]["bound"]
+    said += [
         "",
         "x evals: evaluations of the full run per evaluation made. tokens, rows: share that "
         "differs from the full run, with 95 % intervals; a row differs if more than 1 % of its "
@@ -71,19 +71,19 @@ def lines(content: Document) -> list[str]:
         "texts than these. cert: at most 5 % of rows differ, at 95 % confidence over all rules. "
         "x wall: fastest rounds. MFU: needed matmul FLOPs against the best matmul of this run.",
     ]
-    return found
+    return said
 
 
 def _references(entries: Sequence[Entry]) -> str:
     """What could be saved at best, of every step count in the group."""
-    found = {}
+    best = {}
     for info in (entry["extra_info"] for entry in entries):
         if info["exit"] == "none":
-            found[info["steps"]] = (
+            best[info["steps"]] = (
                 f"{info['steps']} steps: best fixed exit {info['speedup_best_fixed']:.2f}x, "
                 f"oracle exit {info['speedup_oracle_exit']:.2f}x"
             )
-    return "\n".join(found.values())
+    return "\n".join(best.values())
 
 
 def _quality(name: str, entries: Sequence[Entry]) -> Table:
@@ -168,13 +168,13 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def comparison(found: Comparison) -> Table:
+def comparison(compared: Comparison) -> Table:
     """Before and after, case by case."""
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), collapse_padding=True, show_edge=False)
     table.add_column("case", overflow="fold")
     for column in ("seconds", "now", "time %", "evals", "now", "evals %", "NLL", "now"):
         table.add_column(column, justify="right", no_wrap=True)
-    for change in found.changes:
+    for change in compared.changes:
         nll = [_number(quality.get("nll")) for quality in change.quality]
         table.add_row(
             change.name,

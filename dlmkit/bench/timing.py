@@ -20,10 +20,10 @@ def interleaved(
     """
     seconds: list[list[float]] = [[] for _ in runs]
     for _ in range(rounds):
-        for run, own in zip(runs, seconds, strict=True):
+        for run, taken in zip(runs, seconds, strict=True):
             begin = timer()
             run()
-            own.append(timer() - begin)
+            taken.append(timer() - begin)
         after()
     return seconds
 

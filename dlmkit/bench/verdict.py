@@ -30,8 +30,8 @@ class Curves:
     @staticmethod
     def of(trace: Trace, bucket: Index) -> Curves:
         """From a full run."""
-        each = [fixed(trace, step).disagreement for step in range(1, trace.steps + 1)]
-        return Curves(torch.stack(each, dim=1), trace.evaluations.double(), bucket)
+        shares = [fixed(trace, step).disagreement for step in range(1, trace.steps + 1)]
+        return Curves(torch.stack(shares, dim=1), trace.evaluations.double(), bucket)
 
     def groups(self) -> Iterator[Tensor]:
         """The texts of each bucket, as a mask."""
@@ -81,34 +81,34 @@ class Verdict:
 def judge(
     rule: str,
     threshold: float | None,
-    found: Replay,
+    replayed: Replay,
     oracle: Replay,
     curves: Curves,
     rules: int = 1,
     seed: int = 0,
 ) -> Verdict:
-    """The verdict on ``found``, one of ``rules`` judged together; texts are resampled in pairs.
+    """The verdict on ``replayed``, one of ``rules`` judged together; texts are resampled in pairs.
 
     In buckets every fixed exit is held to the rule's own mean disagreement.
     """
-    weights = resampled_shares(len(found.steps), seed=seed)
-    own, wrong = found.evaluations.double(), found.disagreement
+    weights = resampled_shares(len(replayed.steps), seed=seed)
+    spent, wrong = replayed.evaluations.double(), replayed.disagreement
     cost = torch.zeros(len(weights), dtype=torch.float64)
     bound = weights @ wrong
     for texts in curves.groups():
         share = weights[:, texts].sum(dim=1)
         curve = weights[:, texts] @ curves.disagreement[texts] / share.clamp(min=1e-12)[:, None]
         cost += share * fixed_cost(curve, curves.cost, bound)
-    savings = 1.0 - (weights @ own) / cost
+    savings = 1.0 - (weights @ spent) / cost
     return Verdict(
         rule=rule,
         threshold=threshold,
-        evaluations=float(own.mean()),
+        evaluations=float(spent.mean()),
         fixed_evaluations=float(cost[0]),
         saving=float(savings[0]),
         interval=percentile(savings[1:], 1.0 - 0.05 / rules),
         disagreement=float(wrong.mean()),
-        of_oracle=found.saving / oracle.saving,
+        of_oracle=replayed.saving / oracle.saving,
         rules=rules,
     )
 

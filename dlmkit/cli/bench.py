@@ -43,14 +43,14 @@ def compare(
     from dlmkit.errors import GateFailed
 
     limit = None if fail_over is None else share("--fail-over", fail_over)
-    found = compared(document.read(before), document.read(after))
+    changes = compared(document.read(before), document.read(after))
     with writing():
-        results().print(comparison(found))
-    for note in (*found.notes, *(f"{name}: new" for name in found.only_after)):
+        results().print(comparison(changes))
+    for note in (*changes.notes, *(f"{name}: new" for name in changes.only_after)):
         result(note)
     if limit is None:
         return
-    failures = found.failures(limit)
+    failures = changes.failures(limit)
     if failures:
         raise GateFailed(f"worse by more than {100 * limit:g} %:\n  " + "\n  ".join(failures))
     result(f"nothing is worse by more than {100 * limit:g} %")

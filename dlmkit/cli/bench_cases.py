@@ -21,11 +21,11 @@ def list_cases(
     from dlmkit.registry.lookup import Registry
 
     registry = Registry.load()
-    found = [
+    cases = [
         {"name": name, "summary": case.summary, "package": registry.package(name)}
         for name, case in sorted(registry.benchmarks().items())
     ]
-    listing(as_json, found, ("name", "package", "summary"), NONE)
+    listing(as_json, cases, ("name", "package", "summary"), NONE)
 
 
 def run_cases(

@@ -174,14 +174,14 @@ def sampler(
     from dlmkit.model import open_model
     from dlmkit.training.memory import keep_freed
 
-    use, own = _use(context)
+    use, chosen_options = _use(context)
     keep_freed()
     chosen = devices.choose(device)
     documents.check_writable(json_file, html)
     if plots is not None:
         documents.check_folder(plots)
     name = model or default_model()
-    use(open_model(name, overrides or (), device=chosen), name, **own)
+    use(open_model(name, overrides or (), device=chosen), name, **chosen_options)
 
 
 COMMON = {"model", "device", "overrides"}
@@ -195,16 +195,16 @@ def _use(context: typer.Context) -> tuple[Callable[..., None], dict[str, Any]]:
 
     asked = context.params
     flag, use = next(((flag, use) for flag, use in USES.items() if asked[flag]), ("", _cases))
-    own = list(inspect.signature(use).parameters)[2:]
+    names = list(inspect.signature(use).parameters)[2:]
     for parameter in context.command.params:
         name = str(parameter.name)
         source = context.get_parameter_source(name)
         given = source is not None and source.name == "COMMANDLINE"
-        if given and name not in {*COMMON, *own, flag}:
+        if given and name not in {*COMMON, *names, flag}:
             raise UsageError(
                 f"{parameter.opts[0]}: the option does nothing with --{flag}; leave it out"
             )
-    return use, {name: asked[name] for name in own}
+    return use, {name: asked[name] for name in names}
 
 
 def _cases(

@@ -58,7 +58,7 @@ def model(
     steps: options.Steps = None,
     sampler: options.Sampler = None,
     grid: options.Grid = None,
-    exit: options.Exit = None,
+    exit: options.Exit = None,  # noqa: A002
     guidance: options.Guidance = None,
     overrides: options.Overrides = None,
     metrics: Annotated[

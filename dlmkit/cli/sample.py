@@ -72,7 +72,7 @@ def sample(
     steps: options.Steps = None,
     sampler: options.Sampler = None,
     grid: options.Grid = None,
-    exit: options.Exit = None,
+    exit: options.Exit = None,  # noqa: A002
     freeze: Annotated[
         str | None,
         typer.Option(

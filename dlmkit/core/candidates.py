@@ -72,9 +72,9 @@ class Candidates:
         return (self.steps - self.left) / steps, (self.steps - self.left + 1) / steps
 
 
-def ranks(scores: PerPosition, open: Mask, noise: Noise) -> Ids:
-    """The place of every position in its row, from 0: ``open`` ones by ``scores``, the highest
-    first, then the others.
+def ranks(scores: PerPosition, still_open: Mask, noise: Noise) -> Ids:
+    """The place of every position in its row, from 0: those that are ``still_open`` by ``scores``,
+    the highest first, then the others.
 
     Equal scores go by keyed noise, not from left to right: a model that is certain of many
     positions would be read as an autoregressive one. What is not a number comes last.
@@ -82,7 +82,7 @@ def ranks(scores: PerPosition, open: Mask, noise: Noise) -> Ids:
     tie = noise.fork(TIES).uniform(0, scores.shape[1:], torch.float64).argsort(dim=1)
     lowest = torch.finfo(scores.dtype).min
     scores = scores.nan_to_num(nan=lowest, posinf=None, neginf=lowest)
-    scores = torch.where(open, scores, -torch.inf).gather(1, tie)
+    scores = torch.where(still_open, scores, -torch.inf).gather(1, tie)
     order = tie.gather(1, scores.argsort(dim=1, descending=True, stable=True))
     return inverse(order)
 
@@ -98,6 +98,6 @@ def by_rank(values: Tensor, rank: Ids) -> Tensor:
     return values.gather(1, inverse(rank))
 
 
-def first(rank: Ids, count: Index, open: Mask) -> Mask:
-    """The ``count`` first of the ``open`` positions of each row, and one if it has any."""
-    return (rank < count.clamp(min=1)[:, None]) & open
+def first(rank: Ids, count: Index, still_open: Mask) -> Mask:
+    """The ``count`` first of the ``still_open`` positions of each row, and one if it has any."""
+    return (rank < count.clamp(min=1)[:, None]) & still_open

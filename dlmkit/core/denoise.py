@@ -29,7 +29,7 @@ class Prediction:
     ``query``, ``lse`` and ``x0_mean`` describe the distribution over tokens that statistics and
     decoding read: logits = space.logits(query), lse their log-sum-exp, x0_mean the mean of x0.
     ``feedback`` is what the next call gets as ``previous``. ``top``, the likeliest tokens, is
-    filled in where a statistic asks for them. ``own``, where a
+    filled in where a statistic asks for them. ``log_p``, where a
     denoiser of masked tokens knows it, is the log-probability that the network gives each token
     that is written: ``query`` says that they are certain.
     """
@@ -40,7 +40,7 @@ class Prediction:
     x0_mean: Tensor
     feedback: Any
     top: Top | None = None
-    own: PerPosition | None = None
+    log_p: PerPosition | None = None
 
 
 class Shown(NamedTuple):

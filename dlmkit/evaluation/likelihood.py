@@ -117,8 +117,8 @@ class Subject:
     def reconstruction(self, prediction: Prediction, batch: Batch) -> PerRow:
         """-log p(w | x), each position by itself."""
         logs = self.space.logits(prediction.query).double().log_softmax(dim=-1)
-        each = -logs.gather(-1, batch.ids[..., None])[..., 0]
-        return torch.where(batch.attend, each, 0.0).sum(dim=1)
+        nats = -logs.gather(-1, batch.ids[..., None])[..., 0]
+        return torch.where(batch.attend, nats, 0.0).sum(dim=1)
 
 
 def _ratio(schedule: NoiseSchedule, t: Tensor) -> Tensor:

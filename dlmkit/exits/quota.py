@@ -69,11 +69,11 @@ def sampler(order: Part, quota: Part) -> Part:
     return Part(use=DECODER, options={"order": order, "quota": quota, "draw": {"temperature": 0}})
 
 
-def decoded(model: Model, part: Part, exit: Part | None = None) -> Model:
-    """``model`` with the sampler ``part``, where nothing but that and ``exit`` ends a text."""
+def decoded(model: Model, part: Part, rule: Part | None = None) -> Model:
+    """``model`` with the sampler ``part``, where nothing but that and ``rule`` ends a text."""
     words, ends = (
         "null" if choice is None else inline(choice.model_dump(mode="json", by_alias=True))
-        for choice in (part, exit)
+        for choice in (part, rule)
     )
     return model.with_(f"sampler={words}", f"exit={ends}", "freeze=null")
 

@@ -171,7 +171,7 @@ class Model:
         self,
         sampler: Choice | None = None,
         grid: Choice | None = None,
-        exit: Choice | None = None,
+        exit: Choice | None = None,  # noqa: A002
         freeze: Choice | None = None,
         guidance: Choice | Sequence[Choice] | None = None,
     ) -> Model:
@@ -202,7 +202,7 @@ class Model:
         offset: int = 0,
         sampler: Choice | None = None,
         grid: Choice | None = None,
-        exit: Choice | None = None,
+        exit: Choice | None = None,  # noqa: A002
         freeze: Choice | None = None,
         guidance: Choice | Sequence[Choice] | None = None,
         progress: Progress = False,

@@ -102,7 +102,7 @@ Choice = str | Part | Mapping[str, Any]
 def overrides(
     sampler: Choice | None = None,
     grid: Choice | None = None,
-    exit: Choice | None = None,
+    exit: Choice | None = None,  # noqa: A002
     freeze: Choice | None = None,
     guidance: Sequence[Choice] = (),
     python: bool = False,

@@ -97,13 +97,13 @@ def padding_can_be_cut(subject: Subject) -> None:
     whole = network(
         x[row],
         Level(*(value[row] for value in level)),
-        rows.each(conditioning, lambda value: value[row]),
+        rows.mapped(conditioning, lambda value: value[row]),
         previous[row],
     )
     cut = network(
         x[row, :size],
         Level(*(value[row] for value in level)),
-        rows.each(conditioning, lambda value: value[row, :size]),
+        rows.mapped(conditioning, lambda value: value[row, :size]),
         previous[row, :size],
     )
     agree(cut, whole[:, :size], "outputs with and without padding", 1e-4)

@@ -259,16 +259,16 @@ class Counts:
 
     def __str__(self) -> str:
         head = f"{self.launches} launches, {self.waits} waits, {self.copies} copies"
-        found = (self.sites or Counter()).most_common()
-        return "\n".join([head, *(f"{count:6} {site}" for site, count in found)])
+        sites = (self.sites or Counter()).most_common()
+        return "\n".join([head, *(f"{count:6} {site}" for site, count in sites)])
 
     def at(self, kind: str) -> Counter[str]:
         """The counted ``kind`` (launch, wait, copy) by file, line, function and operation."""
-        found: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         for site, count in (self.sites or {}).items():
             if site.kind == kind:
-                found[str(site).partition(" ")[2]] += count
-        return found
+                counts[str(site).partition(" ")[2]] += count
+        return counts
 
 
 _counting: list[Counts] = []
@@ -536,9 +536,9 @@ def _check_devices(
             _count("wait", name, len(strange))
         strange = [tensor for tensor in strange if tensor.dim() > 0]
     if strange:
-        found = ", ".join(f"{tuple(t.shape)} on {t.device}" for t in (*ours, *others))
+        places = ", ".join(f"{tuple(t.shape)} on {t.device}" for t in (*ours, *others))
         raise MixedDevices(
-            f"Expected all tensors to be on the same device, but {name} got {found}; "
+            f"Expected all tensors to be on the same device, but {name} got {places}; "
             "make tensors on the device of those they will meet"
         )
 
@@ -649,14 +649,14 @@ def _attention_backward(
     scale: float | None = None,
 ) -> Any:
     _count("launch", "attention backward")
-    found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+    gradients = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
         *_host((grad, query, key, value, out, lse)),
         dropout,
         causal,
         attn_mask=_host(bias),
         scale=scale,
     )
-    return *(Pretend(gradient) for gradient in found), None
+    return *(Pretend(gradient) for gradient in gradients), None
 
 
 _INSTEAD: dict[str, Callable[..., Any]] = {

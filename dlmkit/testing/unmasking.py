@@ -32,7 +32,7 @@ class Beliefs(NamedTuple):
 
     logits: Tensor
     masked: Tensor
-    own: Tensor
+    log_p: Tensor
     written: Tensor
     noise: Noise
 
@@ -55,13 +55,13 @@ def candidates(
     logits, masked = held.logits, held.masked
     most = logits.argmax(dim=-1)
     ids = torch.where(masked, mask, most) if ids is None else ids
-    share = torch.full_like(held.own[:, 0], 1.0 - index / STEPS)
+    share = torch.full_like(held.log_p[:, 0], 1.0 - index / STEPS)
     here, after = (Level(1.0 - m, m) for m in (share, (share - 1.0 / STEPS).clamp(min=0.0)))
     lse = logits.logsumexp(dim=-1)
     every = torch.full_like(most[:, 0], STEPS)
     return Candidates(
         space=subject.space,
-        prediction=Prediction(most, logits, lse, most, (), own=held.own),
+        prediction=Prediction(most, logits, lse, most, (), log_p=held.log_p),
         ids=ids,
         masked=masked,
         open=masked,

@@ -69,7 +69,7 @@ class Feed:
     def _read(self, step: int) -> FeedRows:
         batch = self.stream.read(step, self.slots)
         if self.pin:
-            batch = row_first.each(batch, lambda tensor: tensor.pin_memory())
+            batch = row_first.mapped(batch, lambda tensor: tensor.pin_memory())
         return FeedRows(step, batch, self.stream.state())
 
     def _put(self, item: FeedRows | BaseException) -> bool:

@@ -140,7 +140,7 @@ class Update:
         first = 0
         for slots in self.passes:
             taken = slice(first, first + len(slots))
-            rows = row_first.each(batch, partial(_moved, taken=taken, device=device))
+            rows = row_first.mapped(batch, partial(_moved, taken=taken, device=device))
             yield rows, draws(self.seed, step, slots, u, self.learner.before)
             first = taken.stop
 

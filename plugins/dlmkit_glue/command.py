@@ -69,7 +69,7 @@ def glue(
     steps: Annotated[
         int, typer.Option(min=1, help="Of --way infill: points of the sampling grid.")
     ] = 16,
-    exit: Annotated[
+    exit: Annotated[  # noqa: A002
         str | None,
         typer.Option(
             metavar=options.PART, help="Of --way infill: when a label halts, as in sample."

@@ -49,7 +49,7 @@ class DlmkitLM(LM):
         steps: int | None = None,
         sampler: str | None = None,
         grid: str | None = None,
-        exit: str | None = None,
+        exit: str | None = None,  # noqa: A002
         max_gen_toks: int = 128,
         batch_size: int | str | None = None,
         max_batch_size: int | None = None,

@@ -47,15 +47,15 @@ class Remdm(Remask):
         return torch.where(within, chance, 0.0)
 
 
-def own(candidates: Candidates) -> PerPosition:
+def log_p(candidates: Candidates) -> PerPosition:
     """The log-probability that the network gives each written token now, (B, L)."""
-    if candidates.prediction.own is None:
+    if candidates.prediction.log_p is None:
         raise RecipeError(
             "sampler: this remasking asks what the network says of tokens that are written, which "
             "the recipe's objective does not tell, or is not computed with sample.cache; "
             "mdlm:nelbo without it does"
         )
-    return candidates.prediction.own
+    return candidates.prediction.log_p
 
 
 class Planned(Remask):
@@ -71,7 +71,7 @@ class Planned(Remask):
     def back(self, candidates: Candidates, accepted: Mask, memory: Any) -> tuple[Mask, Any]:
         settled, open = candidates.settled, candidates.open
         scores = torch.where(open, candidates.certainty.first, -torch.inf)
-        scores = torch.where(settled, own(candidates).to(scores.dtype), scores)
+        scores = torch.where(settled, log_p(candidates).to(scores.dtype), scores)
         keep = (settled | accepted).sum(dim=1, keepdim=True)
         # of equals, written ones come first, so that nothing moves without a reason
         by_age = settled.long().argsort(dim=1, descending=True, stable=True)
@@ -90,4 +90,4 @@ class Doubted(Remask):
         self.least = math.log(config.threshold)
 
     def back(self, candidates: Candidates, accepted: Mask, memory: Any) -> tuple[Mask, Any]:
-        return candidates.settled & (own(candidates) < self.least), memory
+        return candidates.settled & (log_p(candidates) < self.least), memory

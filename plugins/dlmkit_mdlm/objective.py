@@ -69,7 +69,7 @@ class MaskedDenoise(ModelDenoise):
         fill = query.masked_fill if query.requires_grad else query.masked_fill_
         query = fill(certain, IMPOSSIBLE).scatter_(-1, token, torch.where(certain, 0.0, predicted))
         x0, lse = torch.where(settled, x, likeliest), torch.where(settled, 0.0, lse)
-        return Prediction(x0, query, lse, x0, feedback, own=log_p)
+        return Prediction(x0, query, lse, x0, feedback, log_p=log_p)
 
     def keeping(self, cache: Cache) -> Denoise:
         from dlmkit_mdlm.cache import CachedDenoise, rule_of

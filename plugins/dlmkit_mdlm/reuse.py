@@ -37,7 +37,7 @@ class Reusing(Wrapped):
 
     def start(self, x: Tensor) -> Known:
         query = self.table.weight.new_zeros(*x.shape, self.query_dim)
-        nothing = Prediction(x, query, query[..., 0], x, self.inner.start(x), own=query[..., 0])
+        nothing = Prediction(x, query, query[..., 0], x, self.inner.start(x), log_p=query[..., 0])
         return Known(x, x < 0, nothing, Spent(torch.zeros_like(x[:, 0])))
 
     def __call__(

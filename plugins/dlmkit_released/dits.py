@@ -146,8 +146,8 @@ class Mdlm(DitFamily):
         steered = logits.clone()
         steered[..., mask] -= INFINITY
         known = (ids != mask)[..., None]
-        own = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, ids[..., None], True)
-        certain = torch.where(own, 0.0, torch.full_like(logits, -INFINITY))
+        present = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, ids[..., None], True)
+        certain = torch.where(present, 0.0, torch.full_like(logits, -INFINITY))
         # not log_softmax: near a million it rounds otherwise
         return torch.where(known, certain, steered - steered.logsumexp(dim=-1, keepdim=True))
 
@@ -262,8 +262,8 @@ class Sedd(DitFamily):
 
     def convert(self, config: Mapping[str, Any], tokens: Mapping[str, int]) -> Conversion:
         base = super().convert(config, tokens)
-        own = {"objective": {"use": "sedd:score-entropy"}, "sampler": {"use": "sedd:tweedie"}}
-        return replace(base, recipe={**base.recipe, **own})
+        sedd = {"objective": {"use": "sedd:score-entropy"}, "sampler": {"use": "sedd:tweedie"}}
+        return replace(base, recipe={**base.recipe, **sedd})
 
     def after(self, logits: Logits, inputs: Mapping[str, Tensor], space: DiscreteSpace) -> Logits:
         ids, sigma = inputs["input_ids"], inputs["sigma"]

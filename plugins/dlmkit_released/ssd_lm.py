@@ -212,17 +212,17 @@ class SsdLm(Family):
         assert isinstance(space, WordSimplexSpace)
         assert isinstance(network, Network)
         context, noise = case.inputs["context_ids"], case.inputs["noise"]
-        top_p, one = float(case.settings["top_p"]), float(case.settings["one_hot_value"])
+        top_p, hot = float(case.settings["top_p"]), float(case.settings["one_hot_value"])
         scale, steps, before = space.corruption.scale, len(noise) - 1, context.shape[1]
         with torch.no_grad():
             known = space.embed(context)
-            noise = noise * (one / scale)  # the draws of a case are not scaled yet
+            noise = noise * (hot / scale)  # the draws of a case are not scaled yet
             x = noise[0]
             given = torch.zeros(len(x), before + x.shape[1], dtype=torch.bool, device=x.device)
             given[:, :before] = True
             calls: list[tuple[Tensor, Tensor, Tensor]] = []
             for step in range(steps, 0, -1):
-                here, next = (
+                here, after = (
                     schedule.level(noise.new_full((len(x),), t / steps, dtype=torch.float64))
                     for t in (step, step - 1)
                 )
@@ -231,13 +231,13 @@ class SsdLm(Family):
                 conditioning = Conditioning.of(read, given, torch.ones_like(given))
                 logits = network(read, here, conditioning, torch.zeros_like(read))
                 inside = nucleus(logits[:, before:].softmax(dim=-1), top_p) > 0
-                projected = torch.where(inside, one, -one)
-                alpha, sigma = next.like(x)
+                projected = torch.where(inside, hot, -hot)
+                alpha, sigma = after.like(x)
                 x = alpha * (projected / scale) + sigma * noise[steps - step + 1]
                 calls.append((logits, network.embedded(read, here, conditioning), projected))
         answers = map(torch.stack, zip(*calls, strict=True))
-        found = dict(zip(("logits", "inputs_embeds", "projected"), answers, strict=True))
-        return {**found, "ids": logits[:, before:].argmax(dim=-1)}
+        tensors = dict(zip(("logits", "inputs_embeds", "projected"), answers, strict=True))
+        return {**tensors, "ids": logits[:, before:].argmax(dim=-1)}
 
 
 _TABLES = ("position", "token_type")

@@ -135,6 +135,6 @@ class Gap(Statistic):
         return (top.first - top.second).clamp(max=-IMPOSSIBLE)
 
     def of_row(self, values: PerPosition, generated: Mask) -> PerRow:
-        open = generated & (values < 0.99 * -IMPOSSIBLE)
-        mean = super().of_row(values, open)
-        return torch.where(open.any(dim=1), mean, torch.inf)
+        still_open = generated & (values < 0.99 * -IMPOSSIBLE)
+        mean = super().of_row(values, still_open)
+        return torch.where(still_open.any(dim=1), mean, torch.inf)

@@ -53,7 +53,7 @@ class ScoreDenoise(ModelDenoise):
             return Prediction(x0, query, lse, x0, previous)
         token = torch.where(settled, x, 0)[..., None]
         log_p = log_r.log_softmax(dim=-1).gather(-1, token)[..., 0]
-        return Prediction(x0, query, lse, x0, previous, own=torch.where(settled, log_p, 0.0))
+        return Prediction(x0, query, lse, x0, previous, log_p=torch.where(settled, log_p, 0.0))
 
 
 class ScoreEntropy(RecipeObjective):

@@ -64,7 +64,7 @@ def denoise(x, level, previous):
     own = torch.where(settled, raw.gather(-1, token)[..., 0], 0.0)
     certain = torch.full_like(raw, -104.0).scatter(-1, token, 0.0)
     query = torch.where(settled[..., None], certain, raw)
-    return Prediction(query.argmax(-1), query, query.logsumexp(-1), query.argmax(-1), (), own=own)
+    return Prediction(query.argmax(-1), query, query.logsumexp(-1), query.argmax(-1), (), log_p=own)
 
 
 def context(length=L, size=V):
@@ -162,7 +162,7 @@ def candidates(logits, open, index=0, steps=8, settled=None, **more):
     now = Step.between(x, Level(half, half), Level(half + 0.1, half - 0.1), noise, (), index, steps)
     lse = logits.logsumexp(-1)
     own = more.pop("own", None)
-    prediction = Prediction(logits.argmax(-1), logits, lse, logits.argmax(-1), (), own=own)
+    prediction = Prediction(logits.argmax(-1), logits, lse, logits.argmax(-1), (), log_p=own)
     every = torch.full((len(open),), steps)
     return Candidates(
         space=context(open.shape[1], logits.shape[-1]).part("space"),
