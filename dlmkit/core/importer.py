@@ -79,13 +79,13 @@ class Case:
 
 class Taken(NamedTuple):
     """What one step of decoding settled in a row: positions, their tokens, and how confident the
-    rule was that chose them."""
+    rule was that chose them; None: random numbers did."""
 
     step: int
     row: int
     positions: list[int]
     tokens: list[int]
-    confidence: list[float]
+    confidence: list[float] | None
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ settings and prompts, what every step took, and the final ids.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dlmkit import documents, rows
-from dlmkit.core.importer import Case, Decoded
+from dlmkit.core.importer import Case, Decoded, Taken
 from dlmkit.errors import CheckpointError
 from dlmkit.registry.lookup import Registry
 from dlmkit.released.family import config_of
@@ -39,7 +40,7 @@ class _Taken(documents.Shape):
     row: int
     positions: list[int]
     tokens: list[int]
-    confidence: list[float]
+    confidence: list[float] | None = None
 
 
 class _Run(documents.Shape):
@@ -49,6 +50,16 @@ class _Run(documents.Shape):
     final_ids: list[list[int]]
     network_calls: int
     steps: list[_Taken] | None = None
+    states: list[list[list[int]]] | None = None
+
+    def taken(self) -> Iterator[_Taken]:
+        """What every step settled: as it is recorded, or what whole states have of it."""
+        yield from self.steps or ()
+        for step, (here, after) in enumerate(pairwise(self.states or ())):
+            for row, (old, new) in enumerate(zip(here, after, strict=True)):
+                moved = [i for i, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]
+                tokens = [new[place] for place in moved]
+                yield _Taken(step=step, row=row, positions=moved, tokens=tokens)
 
 
 class _Runs(documents.Shape):
@@ -106,11 +117,16 @@ def verify(folder: Path, registry: Registry, device: torch.device | str = "cpu")
             found.append(_compared(tensors, asked.name, key, answers, opened.family.tolerance))
     missing = []
     for run in _runs(folder):
-        decoded = opened.family.decoded(opened.assembly.objective, run.model_dump())
-        if decoded is None:
-            missing.append(run.name)
-        else:
-            found += _decoded(run, decoded)
+        try:
+            decoded = opened.family.decoded(opened.assembly.objective, run.model_dump())
+            if decoded is None:
+                missing.append(run.name)
+            else:
+                found += _decoded(run, decoded)
+        except (ValueError, IndexError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{folder / DECODING}: the run {run.name} cannot be decoded: {error}"
+            ) from error
     return Verdict(opened, found, missing)
 
 
@@ -158,24 +174,29 @@ def _decoded(run: _Run, decoded: Decoded) -> list[Difference]:
         Difference(run.name, "final_ids", float((ids != expected).sum())),
         Difference(run.name, "network_calls", float(calls)),
     ]
-    if run.steps is None:
+    if run.steps is None and run.states is None:
         return found
-    theirs, ours = (
-        {
-            (taken.step, taken.row, place): (token, confidence)
-            for taken in steps
-            for place, token, confidence in zip(
-                taken.positions, taken.tokens, taken.confidence, strict=True
-            )
-        }
-        for steps in (run.steps, decoded.taken)
-    )
-    others = {key for key in theirs.keys() | ours.keys() if key not in theirs or key not in ours}
+    theirs, ours = _places(run.taken()), _places(decoded.taken)
     both = theirs.keys() & ours.keys()
-    others |= {key for key in both if theirs[key][0] != ours[key][0]}
-    apart = max((abs(theirs[key][1] - ours[key][1]) for key in both), default=0.0)
+    others = theirs.keys() ^ ours.keys() | {k for k in both if theirs[k][0] != ours[k][0]}
     found.append(Difference(run.name, "steps", float(len(others))))
-    found.append(Difference(run.name, "confidence", apart))
+    pairs = [(theirs[key][1], ours[key][1]) for key in both]
+    apart = [abs(a - b) for a, b in pairs if a is not None and b is not None]
+    if apart:
+        found.append(Difference(run.name, "confidence", max(apart)))
+    return found
+
+
+def _places(
+    steps: Iterable[_Taken | Taken],
+) -> dict[tuple[int, int, int], tuple[int, float | None]]:
+    """By (step, row, position): the token that was taken there, and how confident the rule was."""
+    found: dict[tuple[int, int, int], tuple[int, float | None]] = {}
+    for taken in steps:
+        places, unknown = taken.positions, [None] * len(taken.positions)
+        sure: Sequence[float | None] = taken.confidence or unknown
+        for place, token, confidence in zip(places, taken.tokens, sure, strict=True):
+            found[taken.step, taken.row, place] = token, confidence
     return found
 
 

@@ -7,14 +7,14 @@ LLaDA: 2502.09992; Dream: 2508.15487; Fast-dLLM: 2505.22618.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dlmkit.core.candidates import Candidates
+from dlmkit.core.candidates import Candidates, inverse
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.importer import Decoded, Taken
@@ -71,16 +71,81 @@ class Leftover(Quota):
 
 
 @dataclass(frozen=True)
+class Even(Quota):
+    """LLaDA's: the tokens of a block over its ``steps``, what does not go into them evenly over the
+    first. Steps beyond the tokens write nothing, as does one that is spent on predicting the mask:
+    `masked:schedule` counts what is masked and spends no step so."""
+
+    tokens: int
+    steps: int
+
+    def accept(self, rank: Ids, candidates: Candidates, memory: Any) -> tuple[Mask, Any]:
+        index = candidates.step.index % self.steps
+        count = self.tokens // self.steps + (index < self.tokens % self.steps).long()
+        return (rank < count[:, None]) & candidates.open, memory
+
+
+@dataclass(frozen=True)
+class LastTwo(Quota):
+    """Fast-dLLM's factor: where ``factor`` would leave one position alone, its code takes it too, a
+    fault that its recorded runs have."""
+
+    factor: Quota
+
+    def accept(self, rank: Ids, candidates: Candidates, memory: Any) -> tuple[Mask, Any]:
+        chosen, memory = self.factor.accept(rank, candidates, memory)
+        alone = candidates.open.sum(dim=1) - chosen.sum(dim=1) == 1
+        return torch.where(alone[:, None], candidates.open, chosen), memory
+
+
+@dataclass(frozen=True)
+class InBlocks(Quota):
+    """``quota`` in blocks of ``size`` behind ``first`` positions, of all rows at once.
+
+    A block ends with its ``steps``, else where no row has a mask in it. What an ended one left
+    masked may still be written.
+    """
+
+    quota: Quota
+    first: int
+    size: int
+    steps: int | None = None
+
+    def accept(self, rank: Ids, candidates: Candidates, memory: Any) -> tuple[Mask, Any]:
+        block = (torch.arange(rank.shape[1], device=rank.device) - self.first) // self.size
+        if self.steps is None:
+            now = block[candidates.open.any(dim=0)].min()
+        else:
+            now = candidates.step.index[0] // self.steps
+        here = replace(candidates, open=candidates.open & (block <= now))
+        within = rank.masked_fill(~here.open, rank.shape[1]).argsort(dim=1)
+        return self.quota.accept(inverse(within), here, memory)
+
+
+class FromRecord(Quota):
+    """The positions that a run took by random numbers, which nothing here draws again."""
+
+    def __init__(self, run: Mapping[str, Any]) -> None:
+        self.places = [(t["step"], t["row"], t["positions"]) for t in run["steps"]]
+
+    def accept(self, rank: Ids, candidates: Candidates, memory: Any) -> tuple[Mask, Any]:
+        chosen = torch.zeros_like(candidates.open)
+        for step, row, places in self.places:
+            if step == int(candidates.step.index[0]):
+                chosen[row, places] = True
+        return chosen & candidates.open, memory
+
+
+@dataclass(frozen=True)
 class Settings:
-    """How a run was decoded: by an order and a quota, in at most ``steps`` steps, of which the
-    levels are those of the masked ``shares`` (by default falling evenly to 0), in stretches of
-    ``window`` positions. It ends where no mask is left if ``until_done``, else with its steps."""
+    """How a run was decoded: by an order and a quota, in ``steps`` steps, of which the levels are
+    those of the masked ``shares``, if any; at most, if it ends where no mask is left
+    (``until_done``)."""
 
     order: str
     quota: Quota
     steps: int
     shares: Tensor | None = None
-    window: int | None = None
     until_done: bool = False
 
 
@@ -100,11 +165,11 @@ def decode(predict: Predict, ids: Ids, mask: int, objective: Objective, how: Set
     order: Order = part(objective, "order", how.order)
     built = {"order": order, "quota": how.quota}
     context = _context(objective, build=lambda kind, _: built[kind])
-    config = configs.Decoder(draw=configs.Draw(temperature=0.0), window=how.window)
-    decoder = Decoder(config, context)
+    decoder = Decoder(configs.Decoder(draw=configs.Draw(temperature=0.0)), context)
     decoder.mask = mask
     generated = ids == mask
-    shares = torch.linspace(1.0, 0.0, how.steps + 1) if how.shares is None else how.shares
+    # at the level 0 the decoder writes all that is left, and no reference does
+    shares = torch.ones(how.steps + 1) if how.shares is None else how.shares
     noise = Noise.keyed(0, torch.arange(len(ids), device=ids.device), 0)
     state, taken, calls = decoder.init(ids), list[Taken](), 0
 
@@ -126,8 +191,8 @@ def decode(predict: Predict, ids: Ids, mask: int, objective: Objective, how: Set
         confidence = _confidence(how.order, prediction.query)
         for row in range(len(ids)):
             places = (ids[row] != before[row]).nonzero()[:, 0]
-            values = (places, ids[row, places], confidence[row, places])
-            taken.append(Taken(index, row, *(value.tolist() for value in values)))
+            sure = None if isinstance(how.quota, FromRecord) else confidence[row, places].tolist()
+            taken.append(Taken(index, row, places.tolist(), ids[row, places].tolist(), sure))
         if how.until_done and not bool((ids == mask).any()):
             break
     return Decoded(ids, calls, taken)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -43,19 +43,30 @@ class TokenFamily(Family):
             return {"logits": logits, "after": network.after(logits)}
 
 
+Ids = Annotated[list[int], Field(min_length=1)]
+
+
 class Run(documents.Shape):
     """What is read of a recorded decoding run."""
 
-    prompt_ids: list[list[int]] = Field(min_length=1)
+    prompt_ids: list[Ids] = Field(min_length=1)
+    final_ids: list[Ids] = Field(min_length=1)
+    network_calls: int
     attention_mask: list[list[int]] | None = None
+    steps: list[Any] | None = None
 
-    def start(self, more: int, mask: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The prompts with ``more`` masks behind each, and which positions are no padding."""
-        ids = torch.tensor(self.prompt_ids, device=device)
+    @property
+    def more(self) -> int:
+        """Positions that are written behind the prompt."""
+        return len(self.final_ids[0]) - len(self.prompt_ids[0])
+
+    def start(self, mask: int, where: torch.device) -> tuple[Tensor, Tensor]:
+        """The prompts with masks behind each, and which positions are no padding."""
+        ids = torch.tensor(self.prompt_ids, device=where)
         known = torch.ones_like(ids) if self.attention_mask is None else None
-        known = torch.tensor(self.attention_mask, device=device) if known is None else known
-        ids = torch.cat((ids, ids.new_full((len(ids), more), mask)), dim=1)
-        return ids, torch.cat((known, known.new_ones(len(ids), more)), dim=1).bool()
+        known = torch.tensor(self.attention_mask, device=where) if known is None else known
+        ids = torch.cat((ids, ids.new_full((len(ids), self.more), mask)), dim=1)
+        return ids, torch.cat((known, known.new_ones(len(ids), self.more)), dim=1).bool()
 
 
 def predictor(objective: Objective, attend: Tensor, positions: Tensor | None = None) -> Predict:

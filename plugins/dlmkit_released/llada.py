@@ -10,6 +10,7 @@ from pydantic import Field
 from dlmkit import documents
 from dlmkit.core.importer import Conversion, Decoded, ends_of, mask_of
 from dlmkit.core.objective import Objective
+from dlmkit.core.quota import Quota
 from dlmkit.plugin import Depth, Size
 from dlmkit_released import decoding
 from dlmkit_released.family import Run, TokenFamily, masked, predictor
@@ -65,14 +66,15 @@ class Settings(documents.Shape):
     """Of a decoding run."""
 
     steps: Size
-    gen_length: Size
-    block_length: Size
     mask_id: int
+    block_length: Size | None = None
     temperature: float = 0.0
-    remasking: str = "low_confidence"
+    remasking: Literal["low_confidence", "random"] = "low_confidence"
     cfg_scale: float = 0.0
     threshold: float | None = None
     factor: float | None = None
+    logits_eos_inf: bool = False
+    confidence_eos_eot_inf: bool = False
 
 
 class Llada(TokenFamily):
@@ -119,37 +121,36 @@ class Llada(TokenFamily):
         )
 
     def decoded(self, objective: Objective, run: Mapping[str, Any]) -> Decoded | None:
-        """Low-confidence remasking in blocks, with or without guidance or Fast-dLLM's threshold.
-
-        Not those in which a block had steps left over, or one was spent on predicting the mask.
-        """
+        """Remasking in blocks, with or without guidance, or Fast-dLLM's threshold or factor."""
         settings = documents.shaped(run.get("settings"), Settings)
-        if settings.remasking != "low_confidence" or settings.temperature or settings.factor:
+        asked = documents.shaped(dict(run), Run)
+        if settings.temperature or settings.logits_eos_inf or settings.confidence_eos_eot_inf:
             return None
-        mask, where = settings.mask_id, next(objective.parameters()).device
-        idle = settings.steps > settings.gen_length > settings.block_length
-        if idle and settings.threshold is None:
-            return None
-        if any(mask in row for row in run["final_ids"]):
-            return None
-        ids, attend = documents.shaped(dict(run), Run).start(settings.gen_length, mask, where)
+        mask = settings.mask_id
+        ids, attend = asked.start(mask, next(objective.parameters()).device)
         predict = predictor(objective, attend)
         if settings.cfg_scale:
             prompt = ids != mask
             predict = decoding.guided(
                 predict, lambda rows: rows.masked_fill(prompt, mask), settings.cfg_scale
             )
-        if settings.threshold is None:
-            quota = decoding.part(objective, "quota", "schedule")
-        else:
+        first, size = len(asked.prompt_ids[0]), settings.block_length or asked.more
+        steps = settings.steps * size // asked.more  # of a block
+        quota: Quota
+        if settings.remasking == "random":
+            if asked.steps is None:
+                return None
+            quota = decoding.FromRecord(run)
+        elif settings.threshold is not None:
             quota = decoding.part(objective, "quota", "threshold", threshold=settings.threshold)
+            quota = decoding.InBlocks(quota, first, size)
+        elif settings.factor is not None:
+            quota = decoding.part(objective, "quota", "factor", factor=settings.factor)
+            quota = decoding.InBlocks(decoding.LastTwo(quota), first, size)
+        else:
+            quota = decoding.InBlocks(decoding.Even(size, steps), first, size, steps)
         # by a threshold at least one token a step, whatever is said of steps
-        steps = settings.steps if settings.threshold is None else settings.gen_length
-        how = decoding.Settings(
-            "confidence",
-            quota,
-            steps,
-            window=settings.block_length,
-            until_done=settings.threshold is not None,
-        )
+        sure = settings.threshold is not None or settings.factor is not None
+        most = asked.network_calls + 1 if sure else settings.steps
+        how = decoding.Settings("confidence", quota, most, until_done=sure)
         return decoding.decode(predict, ids, mask, objective, how)

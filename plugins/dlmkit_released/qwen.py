@@ -129,7 +129,6 @@ class Settings(documents.Shape):
     """Of a decoding run of Dream."""
 
     steps: Size
-    max_new_tokens: Size
     mask_token_id: int
     alg: str
     eps: float = 1e-3
@@ -151,23 +150,26 @@ class Dream(Qwen):
     shift = True
 
     def decoded(self, objective: Objective, run: Mapping[str, Any]) -> Decoded | None:
-        """By entropy, probability or its lead at the times of its schedule, or by Fast-dLLM's
-        threshold."""
+        """By entropy, probability or its lead at the times of its schedule, at random, or by
+        Fast-dLLM's threshold."""
         settings = documents.shaped(run.get("settings"), Settings)
-        if settings.alg not in (*ORDERS, "confidence_threshold"):
+        asked = documents.shaped(dict(run), Run)
+        random = settings.alg == "origin" or bool(settings.alg_temp)
+        if settings.alg not in ("origin", "confidence_threshold", *ORDERS) or settings.temperature:
             return None
-        if settings.temperature or settings.alg_temp:
+        if random and asked.steps is None:
             return None
-        mask, more = settings.mask_token_id, settings.max_new_tokens
-        where = next(objective.parameters()).device
-        ids, attend = documents.shaped(dict(run), Run).start(more, mask, where)
+        mask = settings.mask_token_id
+        ids, attend = asked.start(mask, next(objective.parameters()).device)
         positions = (attend.cumsum(dim=1) - 1).masked_fill(~attend, 1)  # none counts for padding
         predict = decoding.likeliest(
             predictor(objective, attend, positions), settings.top_p or 1.0, settings.top_k
         )
-        if settings.alg == "confidence_threshold":
+        if random:
+            how = decoding.Settings("confidence", decoding.FromRecord(run), settings.steps)
+        elif settings.alg == "confidence_threshold":
             quota = decoding.Leftover(settings.threshold or 0.9, settings.steps, mask)
-            how = decoding.Settings("confidence", quota, more, until_done=True)
+            how = decoding.Settings("confidence", quota, asked.network_calls + 1, until_done=True)
         else:
             shares = torch.linspace(1.0, settings.eps, settings.steps + 1)
             shares[-1] = 0.0  # at the last step all

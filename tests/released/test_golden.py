@@ -77,11 +77,6 @@ def test_a_cut_that_leaves_every_token_changes_no_run_of_dream(golden):
     assert found["steps"] > 0  # of one token each, all positions are as sure
 
 
-def test_steps_that_write_nothing_or_a_mask_are_not_compared(golden):
-    folder = golden("llada")
-    assert _recorded(folder, "greedy_blocks", steps=24)[0] == ["greedy_blocks"]
-
-
 def test_dreams_margin_is_the_lead_of_the_likeliest_token(golden):
     folder = golden("dream")
     registry = Registry.load(third_party=False)
