@@ -10,6 +10,7 @@ import typer
 from dlmkit.cli.bench_cases import list_cases, run_cases
 from dlmkit.cli.bench_sampler import sampler
 from dlmkit.cli.output import result, writing
+from dlmkit.errors import GateFailed
 from dlmkit.shown import results
 
 bench = typer.Typer(help="Measure sampling, and compare measurements.", no_args_is_help=True)
@@ -40,7 +41,6 @@ def compare(
     from dlmkit.bench.compare import compare as compared
     from dlmkit.bench.defaults import share
     from dlmkit.bench.tables import comparison
-    from dlmkit.errors import GateFailed
 
     limit = None if fail_over is None else share("--fail-over", fail_over)
     changes = compared(document.read(before), document.read(after))

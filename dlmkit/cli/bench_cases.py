@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from dlmkit import documents
 from dlmkit.cli import options
 from dlmkit.cli.output import columns, listing, result
 from dlmkit.errors import UsageError
+from dlmkit.registry.lookup import Registry
 
 NONE = "no installed plugin brings a bench case (CONTRIBUTING.md: register_benchmarks)"
 
@@ -18,8 +19,6 @@ def list_cases(
     as_json: Annotated[bool, options.json("A list of {name, summary, package}.")] = False,
 ) -> None:
     """List the bench cases of plugins, and the package that brought each."""
-    from dlmkit.registry.lookup import Registry
-
     registry = Registry.load()
     cases = [
         {"name": name, "summary": case.summary, "package": registry.package(name)}
@@ -35,20 +34,16 @@ def run_cases(
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Timing rounds, interleaved.")] = 7,
     device: options.Device = "auto",
-    json_file: Annotated[
-        Path | None,
-        typer.Option("--json", metavar="FILE", help="Write it as pytest-benchmark's JSON."),
-    ] = None,
+    json_file: options.JsonFile = None,
 ) -> None:
     """Time the bench cases of plugins: all are set up and called once before the first round.
 
     The code of plugins runs as it is; a case that takes a device is given it. Two files of --json
     go into `dlmkit bench compare`.
     """
-    from dlmkit import devices, documents
+    from dlmkit import devices
     from dlmkit.bench import document
     from dlmkit.bench.plugin_cases import measure, plugin_cases, rows
-    from dlmkit.registry.lookup import Registry
     from dlmkit.training.memory import keep_freed
 
     keep_freed()

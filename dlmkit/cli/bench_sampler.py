@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dlmkit import documents
 from dlmkit.cli import options
 from dlmkit.cli.output import result, say, writing
+from dlmkit.errors import UsageError
 from dlmkit.shown import results
 
 if TYPE_CHECKING:
@@ -104,10 +106,6 @@ Precisions = Annotated[
         "an accelerator also bf16, and on cuda bf16+graphs]",
     ),
 ]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a recipe key; repeatable."),
-]
 Count = Annotated[
     int | None,
     options.count("Texts reported on.  [default: at most 256, or 2000]", least=8),
@@ -130,10 +128,6 @@ Rounds = Annotated[
     int | None,
     typer.Option(min=1, help="Timing rounds, interleaved.  [default: at most 3, or 7]"),
 ]
-JsonFile = Annotated[
-    Path | None,
-    typer.Option("--json", metavar="FILE", help="Write it as pytest-benchmark's JSON."),
-]
 Plots = Annotated[Path | None, typer.Option(metavar="DIR", help="Write the pictures as PNG.")]
 Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report in one file.")]
 
@@ -154,13 +148,13 @@ def sampler(
     guidance: GuidanceList = "none",
     batch_size: BatchSizes = None,
     precision: Precisions = None,
-    overrides: Overrides = None,
+    overrides: options.Set = None,
     count: Count = None,
     bound: Bound = 0.01,
     given: Given = "0",
     seed: Annotated[int, options.seed("Of all texts.")] = 0,
     rounds: Rounds = None,
-    json_file: JsonFile = None,
+    json_file: options.JsonFile = None,
     plots: Plots = None,
     html: Html = None,
 ) -> None:
@@ -169,7 +163,7 @@ def sampler(
     Parts are written name or name:option=value;option=value, lists with commas. Texts depend on
     --seed and their index alone, so every case answers the same requests from the same noise.
     """
-    from dlmkit import devices, documents
+    from dlmkit import devices
     from dlmkit.bench.parts import default_model
     from dlmkit.model import open_model
     from dlmkit.training.memory import keep_freed
@@ -191,8 +185,6 @@ COMMON = {"model", "device", "overrides"}
 def _use(context: typer.Context) -> tuple[Callable[..., None], dict[str, Any]]:
     """(the use that was asked for, its options). Raises UsageError for an option that does not fit
     it, naming both."""
-    from dlmkit.errors import UsageError
-
     asked = context.params
     flag, use = next(((flag, use) for flag, use in USES.items() if asked[flag]), ("", _cases))
     names = list(inspect.signature(use).parameters)[2:]
@@ -332,23 +324,18 @@ USES: dict[str, Callable[..., None]] = {"cache": _caches, "decoders": _decoders}
 
 def _one(option: str, text: str, values: list[int], use: str) -> int:
     """The only one of ``values``. Raises UsageError if there are more."""
-    from dlmkit.errors import UsageError
-
     if len(values) > 1:
         raise UsageError(f"{option} {text}: expected one number with {use}")
     return values[0]
 
 
 def _write(content: Any, file: Path | None) -> None:
-    from dlmkit import documents
-
     if file is not None:
         documents.write(file, documents.text(content))
         say(f"wrote {file}")
 
 
 def _draw(content: Any, plots: Path | None, html: Path | None) -> None:
-    from dlmkit import documents
     from dlmkit.bench import plots as pictures
     from dlmkit.bench.html import report
 

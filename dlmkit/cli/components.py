@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from inspect import cleandoc
+from typing import Annotated, Any
 
 import typer
 
 from dlmkit.cli import options
 from dlmkit.cli.output import answer, columns, jsonable, result
-
-if TYPE_CHECKING:
-    from dlmkit.recipe.options import Option
-    from dlmkit.registry.lookup import Entry, Registry
+from dlmkit.errors import RecipeError
+from dlmkit.plugin import KINDS
+from dlmkit.recipe.options import Option, options_of
+from dlmkit.recipe.write import inline
+from dlmkit.registry.declarations import did_you_mean
+from dlmkit.registry.lookup import Entry, Registry
 
 components = typer.Typer(no_args_is_help=True, help="The parts that recipes are made of.")
 
@@ -25,8 +28,6 @@ def list_components(
     as_json: Json = False,
 ) -> None:
     """List the components of all plugins."""
-    from dlmkit.registry.lookup import Registry
-
     entries = Registry.load().components(kind)
     rows = [("KIND", "NAME", "SUMMARY")]
     rows += [(e.component.kind, e.qualified, e.component.summary) for e in entries]
@@ -41,9 +42,6 @@ def show_components(
     as_json: Json = False,
 ) -> None:
     """Show options, defaults, description and owner of one component, or of all of a kind."""
-    from dlmkit.recipe.options import options_of
-    from dlmkit.registry.lookup import Registry
-
     registry = Registry.load()
     kind, slash, name = what.partition("/")
     entries = [registry.find(kind, name)] if slash else _called(what, registry)
@@ -54,10 +52,6 @@ def show_components(
 
 def _called(what: str, registry: Registry) -> list[Entry]:
     """All components of the kind ``what``, or of any kind by this name."""
-    from dlmkit.errors import RecipeError
-    from dlmkit.plugin import KINDS
-    from dlmkit.registry.declarations import did_you_mean
-
     if what in KINDS:
         return registry.components(what)
     everything = registry.components()
@@ -95,8 +89,6 @@ def _details(entry: Entry, options: list[Option]) -> dict[str, Any]:
 
 
 def _description(entry: Entry) -> str:
-    from inspect import cleandoc
-
     return cleandoc(entry.component.config.__doc__ or "")
 
 
@@ -114,8 +106,6 @@ def _text(entry: Entry, options: list[Option]) -> str:
 
 
 def _default(option: Option) -> str:
-    from dlmkit.recipe.write import inline
-
     if option.type == "mapping" and option.default is None:
         return ""
     return "required" if option.required else f"= {inline(option.default)}"
@@ -125,6 +115,5 @@ def _default(option: Option) -> str:
 def show_reference() -> None:
     """Print the reference of dlmkit's own hooks, kinds and components, as Markdown."""
     from dlmkit.cli.reference import reference
-    from dlmkit.registry.lookup import Registry
 
     result(reference(Registry.load(third_party=False)).rstrip("\n"))

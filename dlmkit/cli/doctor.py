@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from dlmkit.cli import options
 from dlmkit.cli.output import answer, columns, say
+from dlmkit.registry.lookup import Registry
 
 
 def doctor(
@@ -25,7 +26,6 @@ def doctor(
 def _examine() -> dict[str, Any]:
     from dlmkit import folders
     from dlmkit.cli import checks
-    from dlmkit.registry.lookup import Registry
 
     registry = Registry.load()
     for note in registry.notes:

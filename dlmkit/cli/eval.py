@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from dlmkit import documents
 from dlmkit.cli import options, records
 from dlmkit.cli.output import answer, say
+from dlmkit.errors import UsageError
 
 if TYPE_CHECKING:
     from dlmkit.evaluation.evaluate import Evaluated, EvaluationPlan
@@ -116,7 +118,7 @@ def model(
     Two records are compared by `dlmkit eval compare A B`. A model's folder of the name `compare`
     is written ./compare.
     """
-    from dlmkit import devices, documents
+    from dlmkit import devices
     from dlmkit.evaluation.evaluate import EvaluationPlan
     from dlmkit.evaluation.measure import Intervals
     from dlmkit.evaluation.sweep import Sweep
@@ -141,7 +143,10 @@ def model(
         _only_of_models(set_, likelihoods, frontier, count, steps, batch_size)
         _finish(of_file(Path(model), recipe, parts, intervals), out, texts, as_json)
         return
-    _only_of_texts(recipe)
+    if recipe is not None:
+        raise UsageError(
+            f"--recipe {recipe}: a model has its own; the option is for files of texts"
+        )
     chosen = [parse_part(word, "--likelihood") for word in likelihoods or ()]
     sweep = None if frontier is None else Sweep.parse(frontier)
     with world(device=devices.choose(device)) as processes:
@@ -186,8 +191,6 @@ def _gauges(model: Model, parts: Sequence[Part]) -> list[Gauge]:
 
 def _belongs(fits: bool, **given: Any) -> None:
     """Refuse options that would do nothing."""
-    from dlmkit.errors import UsageError
-
     for name, value in given.items():
         if value is not None and not fits:
             reason = (
@@ -197,21 +200,10 @@ def _belongs(fits: bool, **given: Any) -> None:
 
 
 def _only_of_models(set_: Sequence[str], *options: Any) -> None:
-    from dlmkit.errors import UsageError
-
     if set_ or any(option is not None for option in options):
         raise UsageError(
             "a file of texts is measured as it is: -n, --steps, --batch-size, --sampler, --grid, "
             "--exit, --guidance, --set, --likelihood and --frontier are for models"
-        )
-
-
-def _only_of_texts(recipe: str | None) -> None:
-    from dlmkit.errors import UsageError
-
-    if recipe is not None:
-        raise UsageError(
-            f"--recipe {recipe}: a model has its own; the option is for files of texts"
         )
 
 
@@ -238,8 +230,6 @@ def _draw(curve: Frontier, out: Path | None, plot: Path | None, as_json: bool) -
 
 
 def _save(content: Mapping[str, Any], out: Path | None) -> None:
-    from dlmkit import documents
-
     if out is not None:
         documents.write_new(out, documents.text(content))
         say(f"wrote {out}")

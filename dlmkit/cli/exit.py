@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from dlmkit import documents
 from dlmkit.cli import options
 from dlmkit.cli.output import columns, result, result_json, say
+from dlmkit.errors import RecipeError, UsageError
+from dlmkit.registry.lookup import Registry
 
 if TYPE_CHECKING:
     from dlmkit.exits.calibrate import Calibrated, Promise
@@ -19,14 +21,12 @@ if TYPE_CHECKING:
     from dlmkit.exits.rules import OpenRule
     from dlmkit.exits.trace import Trace
 
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="The certificate to write.")
+]
+Json = Annotated[bool, options.json("The result as JSON.")]
+
 exit_app = typer.Typer(help="Calibrate exit rules on recorded runs.", no_args_is_help=True)
-
-
-class LossName(StrEnum):
-    """What a text loses by stopping early."""
-
-    row = "row"
-    fraction = "fraction"
 
 
 @exit_app.command()
@@ -48,12 +48,12 @@ def calibrate(
         float, typer.Option(help="The probability, over the texts, that it is all the same.")
     ] = 0.05,
     loss: Annotated[
-        LossName,
+        Literal["row", "fraction"],
         typer.Option(
             help="row: 1 if more than --tolerance of a text's tokens differ from the full run's; "
             "fraction: the share that differs."
         ),
-    ] = LossName.row,
+    ] = "row",
     tolerance: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="The share of tokens that may differ (row).")
     ] = 0.01,
@@ -64,10 +64,8 @@ def calibrate(
         str | None,
         typer.Option(metavar="A,B,...", help="Candidates.  [default: quantiles of the statistic]"),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="The certificate to write.")
-    ] = None,
-    as_json: Annotated[bool, options.json("The result as JSON.")] = False,
+    out: Out = None,
+    as_json: Json = False,
 ) -> None:
     """Find a threshold that holds its promise, by fixed-sequence Learn-then-Test.
 
@@ -76,8 +74,6 @@ def calibrate(
     tokens. If no threshold passes, none is given, and the exit code is 2. A second --rule fixed
     shows what the same promise is worth without any rule.
     """
-    from dlmkit import documents
-    from dlmkit.errors import UsageError
     from dlmkit.exits.calibrate import Promise, check_levels, split
     from dlmkit.exits.calibrate import calibrate as test
     from dlmkit.exits.trace_file import load_trace
@@ -90,7 +86,7 @@ def calibrate(
     opened = _open(rules, recorded)
     check_levels(epsilon, delta, len(testing.row), len(rules))
     given = None if thresholds is None else _numbers(thresholds)
-    promise = Promise(epsilon, delta / len(rules), loss.value, tolerance)
+    promise = Promise(epsilon, delta / len(rules), loss, tolerance)
     results = [
         test(rule.text, rule, _candidates(rule, ordering, given), ordering, testing, promise)
         for rule in opened
@@ -141,10 +137,8 @@ def quota(
     batch_size: options.BatchSize = None,
     overrides: options.Overrides = None,
     device: options.Device = "auto",
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="The certificate to write.")
-    ] = None,
-    as_json: Annotated[bool, options.json("The result as JSON.")] = False,
+    out: Out = None,
+    as_json: Json = False,
 ) -> None:
     """Find a quota's number whose texts are those of one token a step, within a promise.
 
@@ -153,8 +147,7 @@ def quota(
     tokens, both writing the likeliest tokens. Every candidate is run for real. If none passes, the
     exit code is 2.
     """
-    from dlmkit import devices, documents
-    from dlmkit.errors import RecipeError, UsageError
+    from dlmkit import devices
     from dlmkit.evaluation.conditions import CONTINUED, conditions
     from dlmkit.exits.calibrate import Promise
     from dlmkit.exits.certificate import Certificate
@@ -209,10 +202,8 @@ def _best(results: Sequence[Calibrated]) -> int | None:
 
 def _open(rules: Sequence[str], recorded: Trace) -> list[OpenRule]:
     from dlmkit.core.context import BuildContext
-    from dlmkit.errors import UsageError
     from dlmkit.exits.replay import check_statistics
     from dlmkit.exits.rules import OpenRule
-    from dlmkit.registry.lookup import Registry
 
     if len(set(rules)) < len(rules):
         raise UsageError("--rule: the same rule is given twice, which only costs delta")
@@ -224,8 +215,6 @@ def _open(rules: Sequence[str], recorded: Trace) -> list[OpenRule]:
 
 
 def _numbers(text: str) -> list[float]:
-    from dlmkit.errors import UsageError
-
     try:
         return [float(word) for word in text.split(",")]
     except ValueError as error:
@@ -234,7 +223,6 @@ def _numbers(text: str) -> list[float]:
 
 def _candidates(rule: OpenRule, ordering: Trace, given: list[float] | None) -> list[float]:
     """The numbers to try. Raises UsageError for a given one that rounding would decide."""
-    from dlmkit.errors import UsageError
     from dlmkit.exits.replay import drowned
 
     tried = rule.candidates(ordering) if given is None else given
@@ -272,21 +260,19 @@ def _table(results: Sequence[Calibrated], full: int) -> str:
 def _row(calibrated: Calibrated) -> tuple[str, ...]:
     if calibrated.tested is None:
         return (calibrated.name, "none", "-", "-", "-", "no threshold saves anything")
-    low, high = calibrated.tested.saving_interval()
+    threshold, saving = "none", "not certified"
+    if calibrated.threshold is not None:
+        low, high = calibrated.tested.saving_interval()
+        threshold = f"{calibrated.threshold:g}"
+        saving = f"{calibrated.tested.saving:.2f} x ({low:.2f} to {high:.2f})"
     return (
         calibrated.name,
-        "none" if calibrated.threshold is None else f"{calibrated.threshold:g}",
+        threshold,
         f"{calibrated.mean_loss:.4f}",
         f"{calibrated.p_value:.2g}",
         f"{float(calibrated.tested.evaluations.double().mean()):.2f}",
-        "not certified"
-        if calibrated.threshold is None
-        else _saving(calibrated.tested.saving, low, high),
+        saving,
     )
-
-
-def _saving(saving: float, low: float, high: float) -> str:
-    return f"{saving:.2f} x ({low:.2f} to {high:.2f})"
 
 
 def _nothing(results: Sequence[Calibrated], promise: Promise, texts: int) -> str:
@@ -317,7 +303,6 @@ def _certificate(
     recorded: Trace,
     evidence: dict[str, Any],
 ) -> Certificate:
-    from dlmkit.errors import UsageError
     from dlmkit.exits.certificate import Certificate
 
     if "conditions" not in recorded.about:

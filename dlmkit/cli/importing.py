@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from dlmkit.cli import options
 from dlmkit.cli.output import written
-
-
-class DType(StrEnum):
-    """What floating-point weights are converted to."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
+from dlmkit.documents import check_new_folder
+from dlmkit.errors import UsageError
+from dlmkit.registry.lookup import Registry
 
 
 def import_model(
@@ -34,7 +28,8 @@ def import_model(
         ),
     ] = False,
     dtype: Annotated[
-        DType | None, typer.Option(help="Convert the weights.  [default: as they are stored]")
+        Literal["fp32", "bf16", "fp16"] | None,
+        typer.Option(help="Convert the weights.  [default: as they are stored]"),
     ] = None,
     as_json: Annotated[bool, options.json("{folder, files}.")] = False,
 ) -> None:
@@ -43,11 +38,8 @@ def import_model(
     It is opened strictly, as every command opens it, and written like dlmkit export writes: one
     file of safetensors, the tokenizer, the recipe, a card and a manifest.
     """
-    from dlmkit.documents import check_new_folder
-    from dlmkit.errors import UsageError
     from dlmkit.model import load_released, model_folder
     from dlmkit.model.folder import Export
-    from dlmkit.registry.lookup import Registry
     from dlmkit.released.opening import DTYPES, is_released
 
     check_new_folder(out)  # before anything is fetched
@@ -55,7 +47,7 @@ def import_model(
     folder = model_folder(model, registry, pickled)
     if not is_released(folder):
         raise UsageError(f"{folder} is a model of dlmkit already, or none: use dlmkit export")
-    wanted = None if dtype is None else DTYPES[dtype.value]
+    wanted = None if dtype is None else DTYPES[dtype]
     opened = load_released(model, folder, registry, dtype=wanted, pickled=pickled)
     Export(opened, out.name).write(out)
     written(out, as_json)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from dlmkit.cli import options
 from dlmkit.cli.options import Device
 from dlmkit.cli.output import answer, columns, listing, result, result_json, say
-
-if TYPE_CHECKING:
-    from dlmkit.released.verify import Difference, Verdict
+from dlmkit.errors import GateFailed
+from dlmkit.registry.lookup import Registry
 
 models = typer.Typer(
     no_args_is_help=True, help="Models that plugins ship, and released ones that they open."
@@ -24,8 +24,6 @@ def list_models(
     as_json: Annotated[bool, options.json("A list of {name, summary, package, path}.")] = False,
 ) -> None:
     """List the models that dlmkit sample and dlmkit.load know by name."""
-    from dlmkit.registry.lookup import Registry
-
     registry = Registry.load()
     rows = [
         {
@@ -51,8 +49,6 @@ def known(
     ] = False,
 ) -> None:
     """List the families of released models that importers open, and the hub names they are for."""
-    from dlmkit.registry.lookup import Registry
-
     registry = Registry.load()
     rows = [
         {
@@ -112,15 +108,21 @@ def verify(
     family's tolerance, 8 if one is beyond it, 5 or 6 for a folder that cannot be opened.
     """
     from dlmkit import devices
-    from dlmkit.errors import GateFailed
-    from dlmkit.registry.lookup import Registry
     from dlmkit.released.verify import verify as compared
 
     outcome = compared(folder, Registry.load(), devices.choose(device))
     if as_json:
-        result_json(_verdict(outcome))
+        result_json(
+            {
+                "family": outcome.opened.name,
+                "tolerance": outcome.tolerance,
+                "agrees": outcome.agrees,
+                "not_compared": outcome.missing,
+                "differences": [asdict(difference) for difference in outcome.differences],
+            }
+        )
     else:
-        cells = [(d.case, d.tensor, _largest(d)) for d in outcome.differences]
+        cells = [(d.case, d.tensor, d.problem or f"{d.largest:.3g}") for d in outcome.differences]
         result(columns([("CASE", "TENSOR", "LARGEST DIFFERENCE"), *cells]))
         if outcome.missing:
             result(f"decoding runs: not compared: {', '.join(outcome.missing)}")
@@ -129,20 +131,3 @@ def verify(
             f"{folder}: {outcome.opened.name} differs from its reference by more than "
             f"{outcome.tolerance:g}"
         )
-
-
-def _largest(difference: Difference) -> str:
-    return difference.problem or f"{difference.largest:.3g}"
-
-
-def _verdict(outcome: Verdict) -> dict[str, Any]:
-    return {
-        "family": outcome.opened.name,
-        "tolerance": outcome.tolerance,
-        "agrees": outcome.agrees,
-        "not_compared": outcome.missing,
-        "differences": [
-            {"case": d.case, "tensor": d.tensor, "largest": d.largest, "problem": d.problem}
-            for d in outcome.differences
-        ],
-    }

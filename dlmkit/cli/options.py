@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from dlmkit import files
+from dlmkit.errors import UsageError
 from dlmkit.plugin import MOST
 
 if TYPE_CHECKING:
@@ -29,13 +30,6 @@ def seed(words: str) -> Any:
 def json(words: str) -> Any:
     """``--json``: the result as JSON, of which ``words`` say what it holds."""
     return typer.Option("--json", help=words)
-
-
-class Weights(StrEnum):
-    """Which of a checkpoint's two sets of weights."""
-
-    ema = "ema"
-    raw = "raw"
 
 
 PART = "NAME[:OPTION=VALUE;...]"
@@ -128,8 +122,17 @@ Overrides = Annotated[
         "repeatable, and stronger than the options above.",
     ),
 ]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one key; repeatable."),
+]
+"""Any key of a recipe that is not trained yet."""
+JsonFile = Annotated[
+    Path | None,
+    typer.Option("--json", metavar="FILE", help="Write it as pytest-benchmark's JSON."),
+]
 Held = Annotated[
-    Weights | None,
+    Literal["ema", "raw"] | None,
     typer.Option(
         "--weights",
         help="The moving average of the weights, or the last ones.  [default: the average, or "
@@ -152,11 +155,6 @@ Licence = Annotated[
 ]
 
 
-def held_as(weights: Weights | None) -> Literal["ema", "raw"] | None:
-    """The same for the library; None: what the model holds."""
-    return None if weights is None else weights.value
-
-
 def seed_of(model: Model, seed: int | None, overrides: Sequence[str]) -> int:
     """--seed, or else --set seed=, or else 0: never the seed that the model was trained with."""
     if seed is not None:
@@ -167,9 +165,6 @@ def seed_of(model: Model, seed: int | None, overrides: Sequence[str]) -> int:
 
 def lines_of(file: Path | None) -> list[str]:
     """What --prompts asks for, a line each. Raises UsageError if the file holds nothing."""
-    from dlmkit import files
-    from dlmkit.errors import UsageError
-
     if file is None:
         return []
     try:

@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from dlmkit import files
 from dlmkit.cli import options
 from dlmkit.cli.output import result, result_json, say
+from dlmkit.errors import DataError, UsageError
 
 
 def perplexity(
@@ -47,8 +49,7 @@ def perplexity(
     likelihood gives a bound on the perplexity: read it beside others' of the same protocol, which
     the result names.
     """
-    from dlmkit import devices, files
-    from dlmkit.errors import DataError, UsageError
+    from dlmkit import devices
     from dlmkit.evaluation.perplexity import perplexity as measured
     from dlmkit.evaluation.score import Scoring, scorer
     from dlmkit.model import open_model

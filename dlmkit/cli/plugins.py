@@ -12,6 +12,9 @@ import typer
 from dlmkit.cli import options
 from dlmkit.cli.commands import top, unreachable
 from dlmkit.cli.output import answer, columns, result, say
+from dlmkit.errors import PluginError, UsageError
+from dlmkit.registry.lookup import Registry, notes
+from dlmkit.registry.scaffold import write
 
 if TYPE_CHECKING:
     from dlmkit.testing.suite import CheckOutcome
@@ -29,7 +32,6 @@ def list_plugins(
     that ends it or hangs is listed as failed like any other.
     """
     from dlmkit.registry import listing
-    from dlmkit.registry.lookup import notes
 
     installed = listing.plugins()
     for note in (*notes(installed), *unreachable(installed)):
@@ -52,8 +54,6 @@ def check(
 
     Exits 0 if nothing failed, 1 if a check failed or none ran, 4 if no such plugin is installed.
     """
-    from dlmkit.errors import PluginError
-    from dlmkit.registry.lookup import Registry
     from dlmkit.testing.suite import CheckOutcome, run
 
     registry = Registry.load()
@@ -95,10 +95,6 @@ def new(
 
     Exits 2 for a bad name or kind, or if the folder exists; it never asks anything.
     """
-    from dlmkit.errors import UsageError
-    from dlmkit.registry.lookup import Registry
-    from dlmkit.registry.scaffold import write
-
     registry = Registry.load()
     if name in top():
         raise UsageError(f"{name!r} is a command of dlmkit itself; choose another name")

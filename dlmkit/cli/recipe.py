@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from dlmkit import documents, files
 from dlmkit.cli import options
 from dlmkit.cli.output import answer, columns, jsonable, result, result_json, say
-
-if TYPE_CHECKING:
-    from dlmkit.recipe.load import Resolved
-    from dlmkit.recipe.shelf import Shipped
+from dlmkit.documents import ABSENT, differences
+from dlmkit.errors import DlmkitError, RecipeError
+from dlmkit.recipe.compare import line
+from dlmkit.recipe.jsonschema import recipe_schema
+from dlmkit.recipe.load import Resolved, load_recipe
+from dlmkit.recipe.problems import InvalidRecipe, UnusableRecipe, dotted
+from dlmkit.recipe.shelf import Shipped, is_path, locate, shipped
+from dlmkit.recipe.yaml import read_file
+from dlmkit.registry.lookup import Registry
 
 recipe = typer.Typer(no_args_is_help=True, help="Recipes: what to train, and how.")
 
 Reference = Annotated[str, typer.Argument(metavar="RECIPE", help="A file or a shipped name.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one value; repeatable."),
-]
 Json = Annotated[bool, options.json("One JSON document.")]
 
 
 @recipe.command("ls")
 def list_recipes(as_json: Json = False) -> None:
     """List the recipes that are shipped under a name."""
-    from dlmkit.recipe.shelf import shipped
-    from dlmkit.registry.lookup import Registry
-
     recipes = [(recipe, _summary(recipe)) for recipe in shipped(Registry.load())]
     if as_json:
         result_json(
@@ -44,9 +43,6 @@ def list_recipes(as_json: Json = False) -> None:
 
 
 def _summary(recipe: Shipped) -> str:
-    from dlmkit.errors import RecipeError
-    from dlmkit.recipe.yaml import read_file
-
     try:
         node = read_file(recipe.path, []).child("summary")
     except RecipeError as error:
@@ -55,8 +51,6 @@ def _summary(recipe: Shipped) -> str:
 
 
 def _load(reference: str, overrides: list[str] | None) -> Resolved:
-    from dlmkit.recipe.load import load_recipe
-
     return load_recipe(reference, overrides or ())
 
 
@@ -65,7 +59,7 @@ def _plain(resolved: Resolved) -> Any:
 
 
 @recipe.command()
-def show(reference: Reference, overrides: Overrides = None, as_json: Json = False) -> None:
+def show(reference: Reference, overrides: options.Set = None, as_json: Json = False) -> None:
     """Print the fully resolved recipe.
 
     It has qualified names and every option, and loads again identically.
@@ -75,13 +69,11 @@ def show(reference: Reference, overrides: Overrides = None, as_json: Json = Fals
 
 
 @recipe.command()
-def check(reference: Reference, overrides: Overrides = None, as_json: Json = False) -> None:
+def check(reference: Reference, overrides: options.Set = None, as_json: Json = False) -> None:
     """Check a recipe, print every problem.
 
     Exits 3 if the recipe is invalid, 4 if all that is wrong is a plugin that cannot be used.
     """
-    from dlmkit.errors import DlmkitError
-
     try:
         _load(reference, overrides)
     except DlmkitError as error:
@@ -93,8 +85,6 @@ def check(reference: Reference, overrides: Overrides = None, as_json: Json = Fal
 
 
 def _problems(error: Exception) -> list[dict[str, Any]]:
-    from dlmkit.recipe.problems import InvalidRecipe, UnusableRecipe, dotted
-
     if not isinstance(error, InvalidRecipe | UnusableRecipe):
         return [{"file": None, "line": None, "column": None, "path": "", "what": str(error)}]
     return [
@@ -119,9 +109,6 @@ def diff(
 
     Compares them resolved, key path by key path. Exits 0 either way.
     """
-    from dlmkit.documents import ABSENT, differences
-    from dlmkit.recipe.compare import line
-
     changes = list(differences(_plain(_load(before, None)), _plain(_load(after, None))))
     if as_json:
         sides = (
@@ -143,11 +130,6 @@ def cp(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write, or a folder.")],
 ) -> None:
     """Copy a shipped recipe to a file, comments and all."""
-    from dlmkit import documents, files
-    from dlmkit.recipe.shelf import is_path, locate
-    from dlmkit.recipe.yaml import read_file
-    from dlmkit.registry.lookup import Registry
-
     source = locate(name, Registry.load())
     target = file / source.name if file.is_dir() else file
     parent = read_file(source, []).child("extends")
@@ -162,7 +144,4 @@ def cp(
 @recipe.command()
 def schema() -> None:
     """Print the JSON Schema of recipes, for editors."""
-    from dlmkit.recipe.jsonschema import recipe_schema
-    from dlmkit.registry.lookup import Registry
-
     result_json(recipe_schema(Registry.load()))

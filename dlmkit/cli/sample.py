@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dlmkit import documents
 from dlmkit.cli import options
 from dlmkit.cli.output import answer, say
+from dlmkit.errors import UsageError
 from dlmkit.plugin import MOST
 from dlmkit.recipe import short
 
@@ -117,8 +119,7 @@ def sample(
     several = len(prompt or []) + len(infill or []) + len(lines) + len(chats) > 1
     count = count or (1 if several or chats else 8)
     with world(device=devices.choose(device)) as processes:
-        held = options.held_as(weights)
-        loaded = open_model(model, set_, weights=held, device=processes.device)
+        loaded = open_model(model, set_, weights=weights, device=processes.device)
         requests = loaded.requests(
             count,
             prompt,
@@ -144,9 +145,6 @@ def sample(
 
 def _conversations(file: Path | None) -> list[Any]:
     """The conversations of --chat-file. Raises UsageError if it holds none."""
-    from dlmkit import documents
-    from dlmkit.errors import UsageError
-
     if file is None:
         return []
     try:

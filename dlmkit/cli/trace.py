@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dlmkit import documents
 from dlmkit.cli import options
 from dlmkit.cli.output import result, result_json, say
+from dlmkit.errors import UsageError
 
 if TYPE_CHECKING:
     from dlmkit.exits.trace import Trace
@@ -47,8 +49,7 @@ def trace(
     Stopping only truncates, so one trace says what every exit rule would do at every threshold:
     the recipe's own rules (exit, freeze) are left out. All installed statistics are recorded.
     """
-    from dlmkit import devices, documents
-    from dlmkit.errors import UsageError
+    from dlmkit import devices
     from dlmkit.evaluation.conditions import conditions, names
     from dlmkit.exits.record_run import record
     from dlmkit.exits.trace_file import save_trace
@@ -60,8 +61,7 @@ def trace(
         raise UsageError(f"--set {word}: a trace holds full runs; rules are replayed on it")
     chosen = short.overrides(sampler, grid, guidance=guidance or ())
     words = [*chosen, *(overrides or ()), "exit=null", "freeze=null"]
-    held, where = options.held_as(weights), devices.choose(device)
-    loaded = open_model(model, words, weights=held, device=where)
+    loaded = open_model(model, words, weights=weights, device=devices.choose(device))
     requests = loaded.requests(count, prompt, infill, length, options.lines_of(prompts))
     about = {
         "reference": str(loaded.folder or model),

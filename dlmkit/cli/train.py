@@ -14,10 +14,7 @@ from dlmkit.training.signals import StopSignals
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or a shipped recipe's name.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one key; repeatable."),
-    ] = None,
+    overrides: options.Set = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="The run folder. Default: runs/RECIPE.")
     ] = None,

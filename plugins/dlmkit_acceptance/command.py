@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from dlmkit import documents
 from dlmkit.cli import options
 from dlmkit.errors import UsageError
 from dlmkit.plugin import MOST
@@ -76,7 +77,6 @@ def measure(
 
     Exits 0 whether or not it clears the bar; the last line says which.
     """
-    from dlmkit import documents
     from dlmkit.report import png
     from dlmkit.training.memory import keep_freed
     from dlmkit_acceptance import document as acceptance

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from dlmkit.cli import options
 from dlmkit.cli.output import answer, columns, say
-
-
-class Way(StrEnum):
-    """How a label is read off a model."""
-
-    head = "head"
-    infill = "infill"
-
-
-RATES = {Way.head: 1e-3, Way.infill: 1e-3}
+from dlmkit.errors import UsageError
 
 
 def glue(
@@ -51,13 +41,13 @@ def glue(
         typer.Option(min=1, help="Training rows, drawn anew by each seed.  [default: all]"),
     ] = None,
     way: Annotated[
-        Way, typer.Option(help="A head on features, or labels generated as text.")
-    ] = Way.head,
+        Literal["head", "infill"],
+        typer.Option(help="A head on features, or labels generated as text."),
+    ] = "head",
     epochs: Annotated[float, typer.Option(min=0.0, help="Passes over the rows.")] = 3.0,
     learning_rate: Annotated[
-        float | None,
-        typer.Option("--lr", help="AdamW's highest, of all weights.  [default: 1e-3]"),
-    ] = None,
+        float, typer.Option("--lr", help="AdamW's highest, of all weights.")
+    ] = 1e-3,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows of a training step.")] = 32,
     noise: Annotated[
         float,
@@ -92,7 +82,6 @@ def glue(
     (stsb: ridge) regression; the most frequent label. Needs the extra: pip install 'dlmkit[glue]'.
     """
     from dlmkit import devices
-    from dlmkit.errors import UsageError
     from dlmkit.recipe import short
     from dlmkit.training.memory import keep_freed
     from dlmkit_glue import data as rows_of
@@ -102,14 +91,15 @@ def glue(
     from dlmkit_glue.tasks import task as named
 
     chosen = named(task)
-    if way is Way.head and exit is not None:
+    if way == "head" and exit is not None:
         raise UsageError("--exit halts labels that are generated: it goes with --way infill")
-    if epochs <= 0 or (learning_rate is not None and not learning_rate > 0):
+    if epochs <= 0 or learning_rate <= 0:
         raise UsageError("--epochs and --lr are to be above 0")
     require()
     keep_freed()
-    rate = RATES[way] if learning_rate is None else learning_rate
-    settings = TuningSettings(way.value, seeds, max_train, epochs, batch_size, rate, noise, steps)
+    settings = TuningSettings(
+        way, seeds, max_train, epochs, batch_size, learning_rate, noise, steps
+    )
     set_ = [*short.overrides(exit=exit), *(overrides or ())]
     rows = rows_of.load(chosen, data)
     place = devices.choose(device)

@@ -26,7 +26,7 @@ def push(
     from dlmkit_hub import transfer
 
     title = name or repo.rpartition("/")[2]
-    exported = Export.of(model, options.held_as(weights), title, licence)
+    exported = Export.of(model, weights, title, licence)
     url = transfer.push(exported, repo, private=private, revision=revision)
     answer(as_json, {"repo": repo, "url": url}, url)
 

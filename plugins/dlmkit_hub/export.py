@@ -40,7 +40,7 @@ def export(
     from dlmkit.model.folder import Export
     from dlmkit_hub.evidence import Evidence
 
-    exported = Export.of(model, options.held_as(weights), name, licence, overrides or ())
+    exported = Export.of(model, weights, name, licence, overrides or ())
     if record or acceptance:
         measured = Evidence.of(exported.model.merged(), record, acceptance)
         exported = replace(exported, measured=measured)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from dlmkit import documents
 from dlmkit.cli import options
 from dlmkit.cli.output import answer, columns, say
+from dlmkit.errors import UsageError
+from dlmkit.registry.lookup import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,8 +46,9 @@ def analyze(
         bool, typer.Option("--no-data", help="Leave out what needs the recipe's text.")
     ] = False,
     weights: Annotated[
-        options.Weights, typer.Option(help="The moving average of the weights, or the last ones.")
-    ] = options.Weights.ema,
+        Literal["ema", "raw"],
+        typer.Option(help="The moving average of the weights, or the last ones."),
+    ] = "ema",
     device: options.Device = "auto",
     out: Annotated[
         Path | None,
@@ -64,12 +68,10 @@ def analyze(
     a sweep of the initial noise's scale. Of a run with several checkpoints: how all of it
     changed during training.
     """
-    from dlmkit import devices, documents
-    from dlmkit.errors import UsageError
+    from dlmkit import devices
     from dlmkit.evaluation.conditions import names
     from dlmkit.model import model_folder
     from dlmkit.recipe import short
-    from dlmkit.registry.lookup import Registry
     from dlmkit_viewers.html import write
     from dlmkit_viewers.study import StudySettings, analyse, chosen
 
@@ -81,7 +83,7 @@ def analyze(
         steps=steps,
         batch_size=batch_size,
         overrides=[*short.overrides(sampler, grid), *(overrides or ())],
-        weights=weights.value,
+        weights=weights,
         scales=_scales(scales),
         with_data=not no_data,
         device=devices.choose(device),
@@ -99,8 +101,6 @@ def analyze(
 
 
 def _scales(text: str) -> list[float]:
-    from dlmkit.errors import UsageError
-
     if text.strip() == "none":
         return []
     try:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dlmkit import documents
 from dlmkit.cli.options import PART
 from dlmkit.cli.output import result, say
 from dlmkit.errors import UsageError
+from dlmkit.registry.lookup import Registry
 
 if TYPE_CHECKING:
     from dlmkit.core.exits import ExitCriterion
@@ -53,7 +55,6 @@ def view(
     Nothing is sampled again: rules are replayed on the recorded run, which gives exactly what they
     would have done.
     """
-    from dlmkit import documents
     from dlmkit.exits.trace_file import load_trace
     from dlmkit_viewers.film import film
 
@@ -74,7 +75,6 @@ def view(
 def _rules(texts: Sequence[str], recorded: Trace) -> Mapping[str, ExitCriterion]:
     from dlmkit.core.context import BuildContext
     from dlmkit.exits.rules import closed
-    from dlmkit.registry.lookup import Registry
 
     registry, context = Registry.load(), BuildContext(length=recorded.ids.shape[2])
     return {text: closed(text, "--exit", registry, context) for text in texts}
