@@ -27,6 +27,8 @@ from dlmkit.registry.lookup import Registry
 from dlmkit.released.family import config_of
 from dlmkit.released.opening import Opened, open_released
 
+_UNFIT = (KeyError, ValueError, IndexError, RuntimeError)
+"""What computing raises on inputs that are not of the model."""
 CASES, META, DECODING = "cases.safetensors", "meta.json", "decoding.json"
 
 
@@ -112,7 +114,13 @@ def verify(folder: Path, registry: Registry, device: torch.device | str = "cpu")
     found: list[Difference] = []
     for asked in cases_of(folder):
         asked = replace(asked, inputs=rows.to(dict(asked.inputs), where))
-        answers = opened.family.answers(opened.assembly.objective, asked)
+        try:
+            answers = opened.family.answers(opened.assembly.objective, asked)
+        except _UNFIT as error:
+            why = f"it has no input {error}" if isinstance(error, KeyError) else str(error)
+            raise CheckpointError(
+                f"{folder / META}: the case {asked.name} cannot be computed: {why}"
+            ) from error
         for key in meta.cases[asked.name].expected:
             found.append(_compared(tensors, asked.name, key, answers, opened.family.tolerance))
     missing = []
@@ -123,7 +131,7 @@ def verify(folder: Path, registry: Registry, device: torch.device | str = "cpu")
                 missing.append(run.name)
             else:
                 found += _decoded(run, decoded)
-        except (ValueError, IndexError, RuntimeError) as error:
+        except _UNFIT as error:
             raise CheckpointError(
                 f"{folder / DECODING}: the run {run.name} cannot be decoded: {error}"
             ) from error

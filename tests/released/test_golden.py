@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from dlmkit.cli.app import main
 from dlmkit.registry.lookup import Registry
@@ -37,6 +38,27 @@ def test_every_decoding_run_is_decoded_again_step_by_step(family, count, capsys)
     compared = {d["case"] for d in found["differences"] if d["tensor"] == "final_ids"}
     assert compared == {run["name"] for run in recorded}
     assert (len(compared), found["not_compared"]) == (count, [])
+
+
+@pytest.mark.parametrize("family", ["llada", "duo", "ssd-lm", "llada2-mini"])
+def test_a_case_whose_inputs_are_not_the_models_is_one_line(golden, family, capsys):
+    folder = golden(family)
+    meta = json.loads((folder / "meta.json").read_text())
+    case = next(iter(meta["cases"]))
+    tensors = load_file(folder / "cases.safetensors")
+    for name in meta["cases"][case]["inputs"]:
+        if not tensors[f"{case}.{name}"].is_floating_point():
+            tensors[f"{case}.{name}"] = torch.full_like(tensors[f"{case}.{name}"], 10**6)
+    save_file(tensors, folder / "cases.safetensors")
+    assert main(["models", "verify", str(folder)]) == 6
+    outside = capsys.readouterr().err.strip().splitlines()
+    meta["cases"][case]["inputs"] = []
+    (folder / "meta.json").write_text(json.dumps(meta))
+    assert main(["models", "verify", str(folder)]) == 6
+    none = capsys.readouterr().err.strip().splitlines()
+    assert [len(outside), len(none)] == [1, 1]
+    assert f"the case {case} cannot be computed" in outside[0]
+    assert "it has no input" in none[0]
 
 
 def test_a_run_that_went_otherwise_is_beyond_the_tolerance(golden, capsys):
