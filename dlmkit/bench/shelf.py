@@ -19,9 +19,10 @@ from dlmkit.plugin import Config, Part, PartOf
 from dlmkit.registry.lookup import Entry
 
 RANDOM, SCHEDULE, CONFIDENCE = "masked:random", "masked:schedule", "masked:confidence"
-TRIES = 8
-"""Runs that look for the number at which a rule takes so many evaluations."""
-CLOSE = 0.01
+TRIES = 16
+"""Runs that look for the number at which a rule takes so many evaluations: where all positions are
+almost equally certain, as to a model that has learned little, it lies between two close ones."""
+CLOSE = 0.02
 """How near in evaluations ends the search, as a share."""
 
 
@@ -61,19 +62,22 @@ class Scale:
 
         ``tried`` holds the means that are known, by u, and is filled.
         """
-        for u in (-9.0, 12.0):
-            if u not in tried:
-                tried[u] = mean(self.at(u))
-        rising = tried[12.0] > tried[-9.0]
+        ends = -9.0, 12.0
+        if ends[0] not in tried:
+            tried[ends[0]] = mean(self.at(ends[0]))
+        rising = tried[ends[0]] < target  # at the other end it is beyond, or nothing is
         for _ in range(TRIES):
             known = sorted(tried)
             nearest = min(known, key=lambda u: abs(tried[u] - target))
             if abs(tried[nearest] - target) <= CLOSE * target:
                 break
-            below = [u for u in known if (tried[u] < target) == rising]
-            low = max(below, default=known[0])
-            high = min((u for u in known if u > low), default=known[-1])
-            middle = 0.5 * (low + high)
+            low = max((u for u in known if (tried[u] < target) == rising), default=ends[0])
+            if low == ends[1]:
+                break
+            high = min((u for u in known if u > low), default=None)
+            middle = 0.5 * (low + (ends[1] if high is None else high))
+            if high is None and len(known) > 2:
+                middle = ends[1]
             same = [tried[u] for u in known if self.at(u) == self.at(middle)]
             tried[middle] = same[0] if same else mean(self.at(middle))
         return self.at(min(tried, key=lambda u: abs(tried[u] - target)))

@@ -164,7 +164,8 @@ class MaskedScorer(Scorer):
         text = torch.tensor(ids, device=self.parts.device)
         for start in range(first, len(ids)):
             views = self._views(len(ids), start, start + 1, 0)
-            if int(self._logits(ids, first, views.masked)[0, start].argmax()) != int(text[start]):
+            at = views.counted.nonzero(as_tuple=True)
+            if int(self._logits(ids, first, views.masked, at).argmax()) != int(text[start]):
                 return False
         return True
 
@@ -193,16 +194,17 @@ class MaskedScorer(Scorer):
         text = torch.tensor(ids, device=self.parts.device)
         terms = []
         for rows in torch.arange(len(views.masked)).split(self.options.rows):
-            logits = self._logits(ids, first, views.masked[rows])
-            logs = logits.double().log_softmax(dim=-1)
-            nats = -logs.gather(-1, text.expand(len(rows), -1)[..., None])[..., 0]
-            nats = torch.where(views.counted[rows], nats, 0.0).sum(dim=1)
+            at = views.counted[rows].nonzero(as_tuple=True)
+            logs = self._logits(ids, first, views.masked[rows], at).double().log_softmax(dim=-1)
+            of_views = torch.zeros(len(rows), dtype=torch.float64, device=text.device)
+            nats = of_views.index_add(0, at[0], -logs.gather(-1, text[at[1]][:, None])[:, 0])
             terms.append(views.weight[rows] * nats)
         return float(torch.cat(terms).sum())
 
     def _logits(
-        self, ids: Sequence[int], first: int, masked: Bool[Tensor, "K L"]
-    ) -> Float[Tensor, "K L V"]:
+        self, ids: Sequence[int], first: int, masked: Bool[Tensor, "K L"], at: tuple[Tensor, ...]
+    ) -> Float[Tensor, "M V"]:
+        """Of the positions ``at`` alone: of a text of L tokens, scored by one, L of L^2."""
         parts, count = self.parts, len(masked)
         asked = template([Request.prompt(0, ids[:first], len(ids))] * count, len(ids), parts.device)
         text = torch.tensor(ids, device=parts.device).expand(count, -1)
@@ -210,7 +212,8 @@ class MaskedScorer(Scorer):
         level = self._level(masked.sum(dim=1), len(ids) - first)
         denoise = parts.denoise
         conditioning = parts.known(parts.clean(text), asked)
-        return parts.space.logits(denoise(x, level, denoise.start(x), conditioning).query)
+        query = denoise(x, level, denoise.start(x), conditioning).query
+        return parts.space.logits(query[at][None])[0]
 
     def _level(self, masked: Int[Tensor, "K"], scored: int) -> Level:
         """That at which as many tokens are masked, within the schedule's times."""

@@ -88,6 +88,31 @@ def test_the_setting_of_a_mean_is_found(rising: bool):
         assert found == pytest.approx(setting, rel=0.1)
 
 
+def test_a_setting_between_two_close_ones_is_found() -> None:
+    """Where all positions are almost equally certain a rule takes all of them at once or one."""
+    tried = list[float]()
+
+    def mean(threshold: float) -> float:
+        tried.append(threshold)
+        return 1.0 + 47.0 * min(max((5.52 - threshold) / 0.04, 0.0), 1.0)
+
+    wide = Scale(0.0, math.inf)
+    assert mean(wide.search(mean, 8.0, {})) == pytest.approx(8.0, rel=0.05)
+    assert len(tried) < 20
+
+
+@pytest.mark.parametrize("most", [2.0, 40.0])
+def test_what_no_setting_reaches_is_given_up_soon(most: float) -> None:
+    tried = list[float]()
+
+    def mean(setting: float) -> float:
+        tried.append(setting)
+        return most - 1.0 / (1.0 + setting)
+
+    Scale(0.0, math.inf).search(mean, 8.0, {})
+    assert len(tried) < 6
+
+
 @pytest.mark.parametrize("tokens", [1, 2, 3, 5, 8, 31, 32])
 def test_a_whole_number_is_found_exactly(tokens: int):
     assert Scale(1.0, 32.0, whole=True).search(lambda n: 32.0 / n, 32.0 / tokens, {}) == tokens
