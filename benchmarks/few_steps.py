@@ -6,7 +6,7 @@
 
 Every model is trained by `dlmkit train` at one network, and its moving average sampled by its
 recipe's own sampler; ``distilled`` has the run ``ddlm`` beside it as its teacher, and comes behind
-it. What is in ``--out`` already is not done again. Of each cell: nats a word under a 4-gram judge
+it. What is in ``--out`` already is not done again. Of each cell: nats per word under a 4-gram judge
 of the training text (`text:ngram-judge`) with the interval of the mean over texts (two standard
 errors), and the share of sentences that fit a pattern of the grammar (`grammar:grammar`).
 """

@@ -7,7 +7,7 @@ Both arms see the same rows with the same noise, in the encoder's own vocabulary
 words` the pretrained one keeps its word embeddings as the space's points and the fresh one has
 random points, fixed too; with `--points learned` both learn points of `--dim` channels, and they
 differ in `from_scratch` alone. Of each: the held-out cross-entropy of the averaged weights by noise
-level, in nats a token, and its context gain (against the best prediction without context).
+level, in nats per token, and its context gain (against the best prediction without context).
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def arm(options: argparse.Namespace, name: str, seed: int) -> Iterator[Report]:
 
 
 def table(reports: Sequence[Report]) -> str:
-    """The reports, one a line, then both arms of the last step by noise level."""
+    """The reports, one per line, then both arms of the last step by noise level."""
     lines = ["arm         seed   tokens    loss    gain"]
     lines += [
         f"{r['arm']:<11} {r['seed']:>4} {r['tokens']:>8} {r['loss']:>7.4f} {r['gain']:>7.4f}"
@@ -107,7 +107,7 @@ def table(reports: Sequence[Report]) -> str:
     ]
     last = max(r["step"] for r in reports)
     ends = [r for r in reports if r["step"] == last]
-    lines.append("\nlast step: sigma, then nats a token without context, pretrained, fresh")
+    lines.append("\nlast step: sigma, then nats per token without context, pretrained, fresh")
     for i, level in enumerate(ends[0]["levels"]):
         means = [
             _mean([r["levels"][i][key] for r in ends if r["arm"] == name])

@@ -7,7 +7,7 @@
 Texts are drawn from the recipe `markov`, whose denoiser is exact, so what is measured is the
 solver's own error. ``gap`` is the mean exact NLL of the texts minus the chain's entropy; ``paired``
 is their NLL minus that of a converged solution of the same ODE from the same noise, which has a
-far smaller interval for samplers without noise of their own. All in nats a token, with 95 %
+far smaller interval for samplers without noise of their own. All in nats per token, with 95 %
 intervals; evaluations of the network are counted, the final decode included. ``strange`` is the
 share of tokens that are none of the chain's (padding, from a diverged solver), scored as its first.
 """
@@ -41,7 +41,7 @@ BATCH = 500
 
 
 def draw(model: Model, sampler: str, grid: str, nfe: int, n: int) -> tuple[Tensor, int]:
-    """(the chain's tokens of ``n`` texts, evaluations a text) with at most ``nfe`` evaluations."""
+    """(the chain's tokens of ``n`` texts, evaluations per text), the latter at most ``nfe``."""
     build = model.assembly.build
     parts = replace(
         model.parts,

@@ -11,12 +11,12 @@ needs for ``--tokens``; all see the same maskings. With the first seed every rat
 one kept that best fills in held-out rows of which half is given: nats of the rest at the highest
 noise, in one evaluation (of the autoregressive model, its likelihood). Then, of every seed:
 
-- nats a character of its texts under the judge (``--judge``: a causal model of transformers; else
+- nats per character of its texts under the judge (``--judge``: a causal model of transformers; else
   a 6-gram model of the training text) and entropy of their pooled words, by evaluations;
 - the same over temperatures at one number of evaluations: of the score where embeddings are in
   Gaussian noise, else of the predicted distribution;
 - the share of open tokens that it fills in as the text has them; its bound, if it has one, on
-  unconditional held-out rows; seconds a text.
+  unconditional held-out rows; seconds per text.
 
 One thread. A file in ``--out`` keeps each result; what is there is not done again, and training
 goes on where it was stopped.
@@ -347,7 +347,7 @@ def table(by_model: Found, human: Mapping[str, float], evaluations: Sequence[int
     """Rows of models, columns of evaluations."""
     cells = [str(n) for n in evaluations]
     head = ["model", "parameters", "steps", "rate", *cells, f"entropy at {at}", "bound", "infilled"]
-    rows = [[*head, f"seconds a text at {at}"], ["---"] * (len(head) + 1)]
+    rows = [[*head, f"seconds per text at {at}"], ["---"] * (len(head) + 1)]
     for name, seeds in by_model.items():
         first, last = (
             seeds[0],
@@ -370,7 +370,7 @@ def table(by_model: Found, human: Mapping[str, float], evaluations: Sequence[int
             ]
         )
     lines = [f"| {' | '.join(row)} |" for row in rows]
-    text = f"held-out text: {human['nats']:.3f} nats a character, entropy {human['entropy']:.2f}"
+    text = f"held-out text: {human['nats']:.3f} nats per character, entropy {human['entropy']:.2f}"
     return "\n".join([*lines, "", text])
 
 
@@ -398,7 +398,7 @@ def picture(by_model: Found, human: Mapping[str, float], at: int, file: Path) ->
         report.real(right, human["entropy"], human["nats"], "held-out text")
         left.set_xscale("log", base=2)
         left.xaxis.set_major_formatter("{x:g}")
-        left.set(xlabel="evaluations of the network", ylabel="nats a character under the judge")
+        left.set(xlabel="evaluations of the network", ylabel="nats per character under the judge")
         right.set(xlabel=f"entropy of pooled words, nats ({at} evaluations)")
         report.legend(figure, [left, right])
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
@@ -418,7 +418,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=listed(int), default=[0, 1])
     parser.add_argument("--rates", type=listed(float), default=[1e-3, 3e-3])
     parser.add_argument("--tokens", type=int, default=7_000_000, help="of ddlm_small's training")
-    parser.add_argument("--texts", type=int, default=256, help="texts a point")
+    parser.add_argument("--texts", type=int, default=256, help="texts per point")
     parser.add_argument("--rows", type=int, default=256, help="held-out rows of the other numbers")
     parser.add_argument("--batch", type=int, default=64, help="texts side by side")
     parser.add_argument("--evaluations", type=listed(int), default=[8, 16, 32, 64, 128])

@@ -165,7 +165,7 @@ def _sentence(rows: Sequence[Row]) -> str:
 
 
 def lines(content: Mapping[str, Any]) -> list[str]:
-    """The document as a table and one sentence a cache."""
+    """The document as a table and one sentence per cache."""
     about = content["protocol"]
     rows = [
         (

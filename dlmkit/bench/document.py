@@ -1,6 +1,6 @@
 """The result of a run as one JSON document in the shape of pytest-benchmark's.
 
-``benchmarks[]`` has one entry a case, with ``stats`` of its seconds and everything else in
+``benchmarks[]`` has one entry per case, with ``stats`` of its seconds and everything else in
 ``extra_info``. What belongs to the whole run (protocol, versions, verdicts, curves for plots)
 stands under ``dlmkit``, which pytest-benchmark ignores.
 """

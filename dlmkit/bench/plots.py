@@ -27,10 +27,10 @@ from dlmkit.report import (
 
 
 def quality(content: Document) -> Figure | None:
-    """Negative log-likelihood, and distance from held-out text, against evaluations a text."""
+    """Negative log-likelihood, and distance from held-out text, against evaluations per text."""
     figure, both = panels(2, (11.0, 4.6))
     for (column, title), axes in zip(
-        (("nll", "NLL, nats a token"), ("ngram_tv", "n-gram distance from held-out text")),
+        (("nll", "NLL, nats per token"), ("ngram_tv", "n-gram distance from held-out text")),
         both,
         strict=True,
     ):
@@ -43,7 +43,7 @@ def quality(content: Document) -> Figure | None:
             if points:
                 line = "-" if len(points) > 1 else ""
                 axes.plot(*zip(*points, strict=True), ls=line, label=name, **look(index))
-        axes.set(xlabel="evaluations a text", ylabel=title, xscale="log")
+        axes.set(xlabel="evaluations per text", ylabel=title, xscale="log")
         _human(axes, content, column)
         plain_numbers(axes.xaxis)
     legend(figure, both)

@@ -99,7 +99,7 @@ def measure(cases: Sequence[PluginCase], rounds: int, place: torch.device) -> di
 
 
 def rows(content: document.Document) -> Iterator[tuple[str, ...]]:
-    """A heading and a line a case, fastest and median round in seconds."""
+    """A heading and one line per case, fastest and median round in seconds."""
     yield "CASE", "PACKAGE", "FASTEST", "MEDIAN", "SUMMARY"
     for entry in content["benchmarks"]:
         data, extra = entry["stats"]["data"], entry["extra_info"]

@@ -37,7 +37,7 @@ EarlyExit = Annotated[
     typer.Option(
         "--early-exit",
         help="Compare exit rules with the full run, the best fixed exit, a coarser grid of "
-        "the same mean evaluations, and the oracle exit; one verdict a rule.",
+        "the same mean evaluations, and the oracle exit; one verdict per rule.",
     ),
 ]
 Decoders = Annotated[
@@ -45,7 +45,7 @@ Decoders = Annotated[
     typer.Option(
         "--decoders",
         help="Of masked models: compare every order, quota, remasking and exit rule with random "
-        "order on a coarser grid at equal evaluations; one verdict a rule. --steps are the mean "
+        "order on a coarser grid at equal evaluations; one verdict per rule. --steps are the mean "
         "evaluations (4,8,16,32); of the other options -n and --batch-size apply.",
     ),
 ]

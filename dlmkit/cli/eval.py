@@ -91,7 +91,7 @@ def model(
         str | None,
         typer.Option(
             metavar="steps|score-temperature|initial-noise=A,B,...",
-            help="One record a value: quality against entropy.",
+            help="One record per value: quality against entropy.",
         ),
     ] = None,
     quality: Annotated[

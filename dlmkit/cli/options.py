@@ -82,7 +82,7 @@ Prompts = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="A prompt a line; a line with ___ is one to fill in; - reads standard input.",
+        help="One prompt per line; a line with ___ is one to fill in; - reads standard input.",
     ),
 ]
 Length = Annotated[
@@ -176,5 +176,5 @@ def lines_of(file: Path | None) -> list[str]:
         raise UsageError(f"--prompts {file}: not UTF-8 text: {error}") from error
     lines = [line for line in lines if line.strip()]
     if not lines:
-        raise UsageError(f"--prompts {file}: it is empty; expected a prompt a line")
+        raise UsageError(f"--prompts {file}: it is empty; expected one prompt per line")
     return lines

@@ -49,8 +49,8 @@ def check(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The plugin's name.")],
     as_json: Annotated[bool, options.json("One JSON list.")] = False,
 ) -> None:
-    """Run the conformance kit over a plugin and its parts: seconds a part, offline, on the CPU and
-    on a pretend accelerator that refuses CPU tensors.
+    """Run the conformance kit over a plugin and its parts: seconds per part, offline, on the CPU
+    and on a pretend accelerator that refuses CPU tensors.
 
     Exits 0 if nothing failed, 1 if a check failed or none ran, 4 if no such plugin is installed.
     """
@@ -70,7 +70,7 @@ def check(
 
 
 def _report(outcomes: list[CheckOutcome]) -> str:
-    """One line a component, and one for every check that failed, passed or not as expected."""
+    """One line per component, and one for every check that failed, passed or not as expected."""
     lines = []
     for component in dict.fromkeys(outcome.component for outcome in outcomes):
         mine = [outcome for outcome in outcomes if outcome.component == component]

@@ -174,6 +174,6 @@ def _tell(model: Model, name: str, requests: Sequence[Request], steps: int | Non
 
 
 def _lines(texts: Sequence[Text]) -> str:
-    """One text a line; with an empty line between them if one holds line breaks itself."""
+    """One text per line; an empty line between them if a text holds line breaks itself."""
     between = "\n\n" if any("\n" in text.text for text in texts) else "\n"
     return between.join(text.text for text in texts)

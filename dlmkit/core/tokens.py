@@ -90,7 +90,7 @@ def score_entropy(log_score: Logits, x: Ids, ids: Ids, spread: Tensor) -> PerPos
 
 
 def uniformity(share: Tensor, vocab_size: int) -> Tensor:
-    """KL(q(x | x0) || uniform), nats a position, where a ``share`` of tokens became any others."""
+    """KL(q(x | x0) || uniform), nats per position; a ``share`` of tokens became any others."""
     right, other = 1.0 - share + share / vocab_size, share / vocab_size
     above: Tensor = (vocab_size - 1) * other * (vocab_size * other).log()
     return right * (vocab_size * right).log() + above

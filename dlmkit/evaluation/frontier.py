@@ -86,7 +86,7 @@ def crossing(points: Sequence[tuple[float, float]], at: float) -> float | None:
 
 
 def plot(frontier: Frontier) -> Figure:
-    """The curve, one point a value with its intervals, and human text where it was measured."""
+    """The curve, one point per value with its intervals, and human text where it was measured."""
     figure, axes = panel((7.0, 5.0))
     values, *numbers = zip(*frontier.points(), strict=True)
     x, y = ([number["value"] for number in axis] for axis in numbers)

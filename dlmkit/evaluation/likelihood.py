@@ -105,7 +105,7 @@ class Subject:
     def predict(
         self, x: Embedded, s: Tensor, conditioning: Conditioning, previous: Previous
     ) -> Prediction:
-        """The prediction at ``x`` of ratio ``s`` (one a row), as a function of these two alone."""
+        """The prediction at ``x`` of ratio ``s``, (B,), as a function of these two alone."""
         t = self.schedule.inverse(s)
         level = Level(*(value.to(x.dtype) for value in self.schedule.level(t)))
         noisy = x * level.like(x).alpha

@@ -95,7 +95,7 @@ def perplexity(
             nats.append(scored(scorer, ids, window))
             counts.append(window.stop - window.scored)
             if len(counts) % 100 == 0:
-                say(f"{len(counts)} windows, {sum(nats) / sum(counts):.4f} nats a token so far")
+                say(f"{len(counts)} windows, {sum(nats) / sum(counts):.4f} nats per token so far")
     size = sum(len(text.encode()) for text, _ in texts)
     if not counts:
         raise DataError("the texts hold no token: there is nothing to score")

@@ -28,7 +28,7 @@ class Record:
     ``protocol`` must be the same for two records to be compared. ``subject`` is whom the texts
     are of, ``samples`` what they are, and ``execution`` what moves nothing but rounding.
     ``left_out`` holds the numbers once more with each part of the texts left out, which is what
-    intervals are made of: {metric: {"count": texts, "numbers": {name: a value a part}}}.
+    intervals are made of: {metric: {"count": texts, "numbers": {name: one value per part}}}.
     """
 
     subject: Mapping[str, Any]

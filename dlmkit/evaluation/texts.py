@@ -16,7 +16,7 @@ from dlmkit.plugin import Part
 from dlmkit.recipe.load import load_recipe
 from dlmkit.registry.lookup import Registry
 
-_FORMS = {".json": "(one list)", ".jsonl": "(an item a line)"}
+_FORMS = {".json": "(one list)", ".jsonl": "(one item per line)"}
 
 
 def of_file(

@@ -171,7 +171,7 @@ def _curve(validations: Sequence[Record], source: Path | None) -> str:
     count = min(CURVE_ROWS, len(validations))
     last = len(validations) - 1
     chosen = [validations[round(last * i / max(1, count - 1))] for i in range(count)]
-    head = ("step", "held-out loss, nats a token", "context gain")
+    head = ("step", "held-out loss, nats per token", "context gain")
     table = markdown(head, ((str(r["step"]), f"{r['loss']:.4f}", _gain(r)) for r in chosen), 0)
     drawn = (run_of(source) or source) / CURVES
     picture = f"\n\n![Loss and context gain]({CURVES})" if files.is_png(drawn) else ""

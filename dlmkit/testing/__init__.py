@@ -9,7 +9,7 @@ In a plugin's own repository::
         check()
 
 ``dlmkit plugins check acme`` runs the same checks. They need neither a network nor an
-accelerator, and take seconds a component. Each part runs on a pretend accelerator as well, which
+accelerator, and take seconds per component. Each part runs on a pretend accelerator as well, which
 ``dlmkit.testing.pretend`` offers to other tests.
 """
 

@@ -173,7 +173,7 @@ def gives_its_reason(subject: Subject) -> None:
 
 @check(KIND)
 def answers_in_rows(subject: Subject) -> None:
-    """It answers one bool a row"""
+    """It answers one bool per row"""
     rule = subject.built
     halt, _ = rule(next(steps(course(subject))), rule.init(ROWS))
     require(halt.dtype == torch.bool, f"its answer's dtype is {halt.dtype}")

@@ -89,7 +89,7 @@ def given_positions_stay(subject: Subject) -> None:
 
 @check(KIND)
 def feeds_back_what_it_takes(subject: Subject) -> None:
-    """Its feedback has the form of its start, row-first, one entry a branch"""
+    """Its feedback has the form of its start, row-first, one entry per branch"""
     guided = subject.built.wrap(subject.denoise)
     x, level = start(subject), ladder(subject)[0]
     with torch.no_grad():

@@ -174,7 +174,7 @@ def _claims(subject: Subject, capability: str) -> None:
 
 @check(KIND)
 def ignorance_costs_log_v(subject: Subject) -> None:
-    """Where it provides cross-entropy, knowing nothing costs log V nats a noised position"""
+    """Where it provides cross-entropy, knowing nothing costs log V nats per noised position"""
     _claims(subject, "cross-entropy")
     objective, network, batch = exact(subject, 8, uniform=True)
     loss, expected = mean(_loss(objective, network, batch)), math.log(objective.space.vocab_size)
@@ -210,5 +210,5 @@ def _near(loss: float, known: float, spread: Tensor, rows: int, slack: float = 1
     allowed = ERRORS * float(spread) / math.sqrt(rows) + slack
     require(
         abs(loss - known) <= allowed,
-        f"its loss is {loss:.4f} nats a position, not {known:.4f} +- {allowed:.4f}",
+        f"its loss is {loss:.4f} nats per position, not {known:.4f} +- {allowed:.4f}",
     )

@@ -66,13 +66,13 @@ class MarkovChain:
         return (taken <= RARE).double().mean(dim=1)
 
     def entropy(self, length: int) -> float:
-        """The entropy of a text of ``length`` tokens, nats a token."""
+        """The entropy of a text of ``length`` tokens, nats per token."""
         start = -(self.initial * self.initial.log()).sum()
         step = -(self.initial[:, None] * self.transition * self.transition.log()).sum()
         return float(start + (length - 1) * step) / length
 
     def nll(self, ids: Ids) -> PerRow:
-        """The exact negative log-likelihood of every row, nats a token."""
+        """The exact negative log-likelihood of every row, nats per token."""
         steps = self.transition.log()[ids[:, :-1], ids[:, 1:]].sum(dim=1)
         return -(self.initial.log()[ids[:, 0]] + steps) / ids.shape[1]
 

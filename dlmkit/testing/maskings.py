@@ -29,7 +29,7 @@ pure(KIND, lambda subject: Exercise(subject.built.draw, (attend(), noise()), 0.0
 
 @check(KIND)
 def gives_a_mask(subject: Subject) -> None:
-    """It gives one bool a position"""
+    """It gives one bool per position"""
     given = subject.built.draw(attend(), noise())
     require(given.dtype == torch.bool, f"its dtype is {given.dtype}")
     require(given.shape == (ROWS, LENGTH), f"its shape is {tuple(given.shape)}")

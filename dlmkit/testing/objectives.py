@@ -136,7 +136,7 @@ def _padding_changed(given: Batch) -> Batch:
 def oracle_has_no_loss(subject: Subject) -> None:
     """A network that knows every token has a loss of nearly nothing"""
     loss = mean(with_network(subject, Oracle)(batch(), draws()))
-    require(abs(loss) < 0.02, f"its loss is {loss:.3g} nats a position")
+    require(abs(loss) < 0.02, f"its loss is {loss:.3g} nats per position")
 
 
 @check(KIND)
@@ -156,7 +156,7 @@ def padding_does_not_count(subject: Subject) -> None:
 def given_does_not_count(subject: Subject) -> None:
     """What the network says at given positions and at padding changes no loss"""
     loss = mean(with_network(subject, Oracle, wrong_when_given=True)(batch(), draws()))
-    require(abs(loss) < 0.02, f"answers wrong only there cost {loss:.3g} nats a position")
+    require(abs(loss) < 0.02, f"answers wrong only there cost {loss:.3g} nats per position")
 
 
 @check(KIND)

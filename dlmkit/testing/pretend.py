@@ -15,7 +15,7 @@ Outside it the device exists (``torch.device("pretend")``), and nothing chooses 
 
 It stands on torch's hook for backends written in Python (PrivateUse1, torch 2.10 and later), of
 which a process has one. :func:`set_up` registers it, which must come before the first backward pass
-of the process: autograd starts its threads, one a device, at that moment. It replaces no function
+of the process: autograd starts its threads, one per device, at that moment. It replaces no function
 that CPU tensors use, so nothing else in the process computes otherwise or slower.
 
 As on CUDA: 0-dim CPU tensors may take part in elementwise operations; CPU indices may index; a

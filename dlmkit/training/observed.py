@@ -53,9 +53,9 @@ class Gathering:
         return Gathering(slots, dealt(passes[0].batch, world.size), world)
 
     def observed(self, parts: Sequence[LossParts], batch: Batch) -> Observed:
-        """What the ``parts`` of this process's ``batch``, one a pass, come to in all processes.
+        """What the ``parts`` of this process's ``batch``, one per pass, come to in all processes.
 
-        Collective, and one collective a step: not one for the sums and two for the rows.
+        Collective. Sums and rows travel together, so that it is one collective per step.
         """
         loss_sum = torch.stack([part.loss_sum.detach().double() for part in parts]).sum()
         count = torch.stack([part.count.double() for part in parts]).sum()

@@ -422,9 +422,9 @@ def _levels(document: Document) -> str:
         head.insert(-1, "share of the trigram's gain")
         words = "how often they follow one (bigram) or two others (trigram)"
     return (
-        f"Cross-entropy, nats a token, on {document['protocol']['rows']} held-out rows, beside the "
-        f"exact Bayes denoisers that know how frequent tokens are (context-free), and {words}. A "
-        f"level is judged where the bigram gains more than {JUDGED:g} on the context-free.\n\n"
+        f"Cross-entropy, nats per token, on {document['protocol']['rows']} held-out rows, beside "
+        f"the exact Bayes denoisers that know how frequent tokens are (context-free), and {words}. "
+        f"A level is judged where the bigram gains more than {JUDGED:g} on the context-free.\n\n"
         + table(head, rows)
     )
 
@@ -451,7 +451,7 @@ def _texts(document: Document) -> str:
     ]
     return (
         f"Free texts, {document['protocol']['texts']} of each writer, their temperatures moved: "
-        f"nats a character under {'each' if len(judges) > 1 else 'the'} judge where a writer's "
+        f"nats per character under {'each' if len(judges) > 1 else 'the'} judge where a writer's "
         "texts have the entropy of human text; in brackets what the model is beside it.\n\n"
         + table(("writer", *head), rows)
     )
@@ -486,9 +486,9 @@ def _infilling(document: Document) -> str:
     return (
         f"Half of the tokens of {document['protocol']['infilled']} held-out rows given, at random "
         "places: share of the others that is the text's own, by the likeliest token of each place "
-        "and by a completion drawn; nats a character of the completed texts under the n-gram "
+        "and by a completion drawn; nats per character of the completed texts under the n-gram "
         "judge.\n\n"
-        + table(("writer", "accuracy, likeliest", "accuracy, drawn", "nats a character"), rows)
+        + table(("writer", "accuracy, likeliest", "accuracy, drawn", "nats per character"), rows)
     )
 
 
@@ -524,7 +524,7 @@ def _draw_levels(axes: Axes, levels: Sequence[Mapping[str, Any]]) -> None:
         axes.plot(sigma, gain, label=label, **_look(place))
     axes.set(
         xlabel=r"noise-to-signal ratio $\sigma$",
-        ylabel="gain on the context-free denoiser, nats a token",
+        ylabel="gain on the context-free denoiser, nats per token",
         title="Denoising held-out text",
         xscale="log",
     )
@@ -552,7 +552,7 @@ def _draw_frontier(axes: Axes, document: Document) -> None:
     axes.plot(*at, ls="none", marker="X", ms=10, color=COLOURS[7], label="held-out text")
     axes.set(
         xlabel="entropy of pooled character 4-grams, nats",
-        ylabel=f"nats a character under {judge}",
+        ylabel=f"nats per character under {judge}",
         title="Free texts; the numbers are temperatures",
     )
 

@@ -40,7 +40,7 @@ class ExactScore(Metric):
         self._known: dict[int, float] = {}
 
     def measure(self, texts: Sequence[str]) -> Mapping[str, float]:
-        """In nats a token, intervals of 95 %; of fewer than two whole texts, only `incomplete`.
+        """In nats per token, intervals of 95 %; of fewer than two whole texts, only `incomplete`.
 
         incomplete              share of texts of another length than the recipe's, as of a model
                                 that writes <pad> or <unk>; the other numbers are of the rest
@@ -97,7 +97,7 @@ class ExactScore(Metric):
         return self._known[texts]
 
     def per_text(self, ids: Tensor) -> Float[Tensor, "B"]:
-        """The exact NLL of every text, nats a token; ``ids`` are the chain's own."""
+        """The exact NLL of every text, nats per token; ``ids`` are the chain's own."""
         return self.chain.nll(ids)
 
     def ids(self, texts: Sequence[str]) -> Tensor:

@@ -21,7 +21,7 @@ from dlmkit_markov.model import chain_of
 class ExactWarp(NoiseSchedule):
     """sigma is t; the share of times below t is (CE(t) - CE(t_min)) / (CE(t_max) - CE(t_min)).
 
-    CE is the cross-entropy of the exact posterior, in nats a token: what CDCD's time warping
+    CE is the cross-entropy of the exact posterior, in nats per token: what CDCD's time warping
     (appendix A) would learn here. It is measured at log-spaced levels on the same texts and
     noise, and linear in log t between them.
     """

@@ -1,6 +1,6 @@
 """Plaid's objective: the variational bound on the negative log-likelihood (2305.18619, section 2).
 
-In nats a token it is prior + reconstruction + diffusion: the KL divergence of x at the highest
+In nats per token it is prior + reconstruction + diffusion: the KL divergence of x at the highest
 noise level from a standard normal, the cross-entropy of the token at the lowest, and the integral
 over t of gamma'(t) / 2 exp(-gamma) |x0 - x0_hat|^2, with gamma = log(sigma^2 / alpha^2).
 """

@@ -26,7 +26,7 @@ def register_components() -> Sequence[Component]:
         Component(
             kind="objective",
             name="bound",
-            summary="a bound on the negative log-likelihood, in nats a token",
+            summary="a bound on the negative log-likelihood, in nats per token",
             config=configs.Bound,
             target="dlmkit_plaid.objective:LikelihoodBound",
             provides=frozenset({"likelihood-bound"}),

@@ -147,7 +147,7 @@ class StableAndConfident(Config):
     """Halts a row that is both."""
 
     threshold: Annotated[PositiveFloat, ComparedWith("entropy")] = Field(
-        description="mean entropy in nats a position (DiffusionGemma: 0.005)", examples=[0.005]
+        description="mean entropy in nats per position (DiffusionGemma: 0.005)", examples=[0.005]
     )
     steps: Size = Field(1, description="steps in a row without a changed token (there: 1)")
 

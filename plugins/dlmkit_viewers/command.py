@@ -59,7 +59,7 @@ def view(
     from dlmkit_viewers.film import film
 
     if not 0.0 < speed <= 100.0:
-        raise UsageError(f"--speed {speed:g}: expected steps a second, above 0 and at most 100")
+        raise UsageError(f"--speed {speed:g}: expected steps per second, above 0 and at most 100")
     documents.check_new(html)
     recorded = load_trace(trace)
     shown = film(recorded, row, by, _rules(rules or (), recorded))

@@ -48,8 +48,8 @@ class StepCurve:
 
 WAYS: Mapping[str, StepCurve] = {
     "switches": StepCurve("switches", "tokens that changed, a text"),
-    "entropy": StepCurve("entropy", "entropy, nats a token"),
-    "kl": StepCurve("kl", "KL from the step before, nats a token", log=True),
+    "entropy": StepCurve("entropy", "entropy, nats per token"),
+    "kl": StepCurve("kl", "KL from the step before, nats per token", log=True),
     "margin": StepCurve("margin", "p(likeliest) - p(runner-up)"),
     "norm-x": StepCurve("norm_x", "norm of x, a token", log=True),
     "norm-x0": StepCurve("norm_x0", "norm of the predicted x0, a token"),
@@ -68,12 +68,12 @@ def plots(content: Content) -> dict[str, Callable[[], Figure | None]]:
 
 def loss(content: Content) -> Figure | None:
     """Cross-entropy by noise level, beside exact denoisers that know little of language."""
-    return _by_level(content, "model", "cross-entropy, nats a token")
+    return _by_level(content, "model", "cross-entropy, nats per token")
 
 
 def gain(content: Content) -> Figure | None:
     """What the model takes from the other positions."""
-    return _by_level(content, "gain", "context gain, nats a token")
+    return _by_level(content, "gain", "context gain, nats per token")
 
 
 def _by_level(content: Content, key: str, label: str) -> Figure | None:
@@ -255,8 +255,8 @@ def training(content: Content) -> Figure | None:
 
 
 TITLES: Mapping[str, str] = {
-    "loss": "loss, nats a token",
-    "gain": "context gain, nats a token",
+    "loss": "loss, nats per token",
+    "gain": "context gain, nats per token",
     "switches": "token switches a text",
     "settled at": "mean step at which tokens settle",
     "last entropy": "entropy at the last step, nats",

@@ -13,8 +13,8 @@ Entry = Mapping[str, Any]
 HEAD = ("checkpoint", "loss", "gain", "switches", "settled at", "last entropy", "score turns")
 
 UNITS = (
-    "loss and gain: nats a token, means over the noise levels; switches: tokens that change, a "
-    "text, over all steps; settled at: step, mean over tokens; last entropy: nats a token at the "
+    "loss and gain: nats per token, means over the noise levels; switches: tokens that change, a "
+    "text, over all steps; settled at: step, mean over tokens; last entropy: nats per token at the "
     "last step; score turns: degrees a step"
 )
 

@@ -166,7 +166,7 @@ def test_texts_of_another_form_are_refused_with_what_is_read(evaluate, tmp_path)
     for recipe in ([], ["--recipe", "markov"]):
         code, _, err = evaluate(*recipe, *METRICS, model=str(path), sets=[])
         assert code == 2
-        assert "texts are read from .json (one list) or .jsonl (an item a line); an item is" in err
+        assert "texts are read from .json (one list) or .jsonl (one item per line)" in err
     path = path.rename(tmp_path / "a.json")
     path.write_text('["w01 \\ud800"]')
     code, _, err = evaluate("--recipe", "markov", *METRICS, model=str(path), sets=[])
