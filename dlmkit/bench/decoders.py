@@ -56,7 +56,7 @@ class Bench:
         if not isinstance(model.parts.space.corruption, MaskCorruption):
             raise UsageError(
                 f"{name}: --decoders compares orders and quotas of masked models, and this "
-                f"model has {type(model.parts.space.corruption).__name__}; try markov_masked"
+                f"model has {type(model.parts.space.corruption).__name__}; try markov"
             )
         self.model, self.name, self.plan, self.say = model, name, plan, say
         self.length = model.config.length

@@ -16,8 +16,8 @@ from dlmkit.registry.lookup import Registry
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.training.environment import attention_used
 
-TEST_BED = "markov"
-"""The recipe of the exact test-bed."""
+TEST_BED, MASKED_TEST_BED = "markov", "markov_masked"
+"""The recipes of the exact test-bed: of continuous and of masked models."""
 
 
 def default_model() -> str:

@@ -28,7 +28,8 @@ BenchModel = Annotated[
     str | None,
     typer.Argument(
         metavar="[MODEL]",
-        help="A run's folder, one of its checkpoints, or `markov`: the exact test-bed.  "
+        help="A run's folder, one of its checkpoints, or `markov`: the exact test-bed, with "
+        "--decoders that of masked models.  "
         "[default: the model that ships with dlmkit, or markov if none does]",
     ),
 ]
@@ -164,7 +165,7 @@ def sampler(
     --seed and their index alone, so every case answers the same requests from the same noise.
     """
     from dlmkit import devices
-    from dlmkit.bench.parts import default_model
+    from dlmkit.bench.parts import MASKED_TEST_BED, TEST_BED, default_model
     from dlmkit.model import open_model
     from dlmkit.training.memory import keep_freed
 
@@ -175,6 +176,8 @@ def sampler(
     if plots is not None:
         documents.check_folder(plots)
     name = model or default_model()
+    if decoders and name == TEST_BED:
+        name = MASKED_TEST_BED
     use(open_model(name, overrides or (), device=chosen), name, **chosen_options)
 
 

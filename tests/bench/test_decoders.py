@@ -14,6 +14,7 @@ from dlmkit.bench.decoders import Bench, Plan
 from dlmkit.bench.saving import Curve, Found, Verdict, entropy
 from dlmkit.bench.shelf import PLAIN, Scale, oracle, rules
 from dlmkit.cli.app import main
+from dlmkit.errors import UsageError
 from dlmkit.exact.intervals import Interval
 from dlmkit.model import Model, open_model
 from dlmkit.registry import single
@@ -283,12 +284,13 @@ def test_the_command_ends_with_a_verdict_a_rule(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(
         "dlmkit.bench.decoders.rules", lambda model: [r for r in rules(model) if r.name in some]
     )
-    words = ["bench", "sampler", "markov_masked", "--decoders", "-n", "24", "--steps", "2,4"]
+    words = ["bench", "sampler", "markov", "--decoders", "-n", "24", "--steps", "2,4"]
     for override in SMALL:
         words += ["--set", override]
     assert main([*words, "--json", str(tmp_path / "found.json")]) == 0
     out = capsys.readouterr().out
     content = json.loads((tmp_path / "found.json").read_text())
+    assert content["model"] == "markov_masked"
     names = [verdict["rule"] for verdict in content["verdicts"]]
     assert set(names) == some
     assert all(verdict["sentence"] in out for verdict in content["verdicts"])
@@ -300,8 +302,8 @@ def test_the_command_ends_with_a_verdict_a_rule(tmp_path, capsys, monkeypatch):
 
 
 def test_what_it_cannot_compare_is_refused(capsys):
-    assert main(["bench", "sampler", "markov", "--decoders"]) == 2
-    assert "orders and quotas of masked models" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="orders and quotas of masked models"):
+        Bench(open_model("markov", SMALL), "markov", Plan(), lambda line: None)
     assert main(["bench", "sampler", "markov_masked", "--decoders", "--exit", "entropy"]) == 2
     assert "--exit: the option does nothing with --decoders" in capsys.readouterr().err
     words = ["bench", "sampler", "markov_masked", "--decoders", "--batch-size", "2,4"]
