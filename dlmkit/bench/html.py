@@ -7,8 +7,7 @@ from typing import Any
 
 from dlmkit.bench import plots
 from dlmkit.bench.document import Document
-from dlmkit.bench.quality import headline
-from dlmkit.bench.tables import certified, groups, label, lines
+from dlmkit.bench.tables import BOUNDS, COST, FIRST, QUALITY, Entry, groups, label, lines
 from dlmkit.report import facts, figures, page, table
 from dlmkit.shown import escape
 
@@ -27,8 +26,6 @@ STYLE = """
   background: var(--soft) }
 .gain { border-left-color: #009e73 }
 """
-
-Entry = Mapping[str, Any]
 
 
 def report(content: Document) -> str:
@@ -57,60 +54,10 @@ def _verdicts(verdicts: Sequence[Mapping[str, Any]]) -> Iterable[str]:
         yield f'<p class="{kind}">{escape(case)}: {escape(verdict["sentence"])}</p>'
 
 
-COLUMNS = (
-    "exit @steps",
-    "evaluations",
-    "p50",
-    "p95",
-    "executed",
-    "x evals",
-    "x fixed",
-    "x oracle",
-    "seconds",
-    "x wall",
-    "texts/s",
-    "tokens/s",
-    "MFU %",
-    "tokens differ %",
-    "rows differ %",
-    "NLL",
-    "H4",
-    "distinct-4",
-    "TV",
-    "certificate",
-)
+COLUMNS = {**QUALITY, **BOUNDS, **COST}
 
 
 def _table(name: str, entries: Sequence[Entry]) -> Iterable[str]:
     yield f"<h2>{escape(name)}</h2>"
-    yield table(COLUMNS, map(_cells, entries))
-
-
-def _cells(entry: Entry) -> list[str]:
-    info, worth = entry["extra_info"], headline(entry["extra_info"]["quality"])
-    shares = []
-    for key in ("token_disagreement", "row_disagreement"):
-        low, high = info[f"{key}_interval"]
-        text = f"{100 * info[key]:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
-        shares.append("" if info["exit"] == "none" else text)
-    return [
-        label(entry),
-        f"{info['evaluations_mean']:.2f}",
-        f"{info['evaluations_p50']:.0f}",
-        f"{info['evaluations_p95']:.0f}",
-        f"{info['row_evaluations']}",
-        f"{info['speedup']:.2f}",
-        f"{info['speedup_best_fixed']:.2f}",
-        f"{info['speedup_oracle_exit']:.2f}",
-        f"{entry['stats']['min']:.3g}",
-        f"{info['speedup_wall']:.2f}",
-        f"{info['texts_per_second']:.4g}",
-        f"{info['tokens_per_second']:.4g}",
-        f"{100 * info['utilisation']:.1f}",
-        *shares,
-        *(
-            "" if worth.get(key) is None else f"{worth[key]:.3f}"
-            for key in ("nll", "entropy", "distinct", "ngram_tv")
-        ),
-        certified(info["certificate"]),
-    ]
+    cells = ([label(entry), *(cell(entry) for cell in COLUMNS.values())] for entry in entries)
+    yield table((FIRST, *COLUMNS), cells)

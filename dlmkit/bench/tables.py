@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -15,6 +15,7 @@ from dlmkit.bench.document import Document
 from dlmkit.bench.quality import headline
 
 Entry = Mapping[str, Any]
+Cell = Callable[[Entry], str]
 
 
 def show(content: Document, console: Console) -> None:
@@ -28,9 +29,10 @@ def show(content: Document, console: Console) -> None:
     )
     for name, entries in groups(content):
         console.print()
-        console.print(_quality(name, entries))
+        title = {"title": name, "title_justify": "left", "title_style": "bold"}
+        console.print(_table(QUALITY, entries, **title))
         console.print(_references(entries))
-        console.print(_cost(entries, ours["matmul_peak"]))
+        console.print(_table({**COST, "NLL": QUALITY["NLL"]}, entries, show_edge=False))
     for line in lines(content):
         console.print(line)
 
@@ -86,82 +88,77 @@ def _references(entries: Sequence[Entry]) -> str:
     return "\n".join(best.values())
 
 
-def _quality(name: str, entries: Sequence[Entry]) -> Table:
-    table = Table(
-        title=name,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE,
-        padding=(0, 1, 0, 0),
-        collapse_padding=True,
-    )
-    table.add_column("exit @steps", overflow="fold", min_width=16, max_width=27)
-    for column in ("evals", "x evals", "tokens %", "rows %"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for column in ("NLL", "H4", "dist-4", "TV", "cert"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for entry in entries:
-        info, worth = entry["extra_info"], headline(entry["extra_info"]["quality"])
-        table.add_row(
-            label(entry),
-            f"{info['evaluations_mean']:.2f}",
-            f"{info['speedup']:.2f}",
-            _percent(info, "token_disagreement"),
-            _percent(info, "row_disagreement", 0),
-            *(_number(worth.get(key)) for key in ("nll", "entropy", "distinct", "ngram_tv")),
-            certified(info["certificate"]),
-        )
-    return table
+def _of(key: str, form: str) -> Cell:
+    return lambda entry: format(entry["extra_info"][key], form)
 
 
-def _cost(entries: Sequence[Entry], peaks: Mapping[str, float]) -> Table:
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), collapse_padding=True, show_edge=False)
-    table.add_column("exit @steps", overflow="fold", min_width=16, max_width=27)
-    headings = (
-        "p50",
-        "p95",
-        "executed",
-        "seconds",
-        "x wall",
-        "texts/s",
-        "tokens/s",
-        "MFU %",
-        "MiB",
-    )
-    for column in (*headings, "NLL"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for entry in entries:
-        info, seconds = entry["extra_info"], entry["stats"]["min"]
-        memory = info["peak_memory_bytes"]
-        table.add_row(
-            label(entry),
-            f"{info['evaluations_p50']:.0f}",
-            f"{info['evaluations_p95']:.0f}",
-            str(info["row_evaluations"]),
-            f"{seconds:.3g}",
-            f"{info['speedup_wall']:.2f}",
-            f"{info['texts_per_second']:.4g}",
-            f"{info['tokens_per_second']:.4g}",
-            f"{100 * info['utilisation']:.1f}",
-            "" if memory is None else f"{memory / 2**20:.0f}",
-            _number(headline(info["quality"]).get("nll")),
-        )
-    return table
+def _worth(column: str) -> Cell:
+    return lambda entry: _number(headline(entry["extra_info"]["quality"]).get(column))
 
 
-def _percent(info: Mapping[str, Any], key: str, digits: int = 1) -> str:
+def _percent(key: str, digits: int) -> Cell:
     """A share with its interval; nothing for the full run, which is what it is compared with."""
-    if info["exit"] == "none":
-        return ""
-    low, high = info[f"{key}_interval"]
-    value = 100 * info[key]
-    shown = f"{value:.{digits + (value < 10)}f}"
-    return f"{shown} [{100 * low:.{digits}f},{100 * high:.{digits}f}]"
+
+    def cell(entry: Entry) -> str:
+        info = entry["extra_info"]
+        if info["exit"] == "none":
+            return ""
+        value, low, high = (100 * v for v in (info[key], *info[f"{key}_interval"]))
+        return f"{value:.{digits + (value < 10)}f} [{low:.{digits}f},{high:.{digits}f}]"
+
+    return cell
 
 
-def certified(certificate: Mapping[str, Any] | None) -> str:
+def _certified(entry: Entry) -> str:
     """Whether the exit's risk is shown to be low; nothing where that is no question."""
+    certificate = entry["extra_info"]["certificate"]
     return "" if certificate is None else ("yes" if certificate["holds"] else "no")
+
+
+def _mebibytes(entry: Entry) -> str:
+    memory = entry["extra_info"]["peak_memory_bytes"]
+    return "" if memory is None else f"{memory / 2**20:.0f}"
+
+
+QUALITY: Mapping[str, Cell] = {
+    "evals": _of("evaluations_mean", ".2f"),
+    "x evals": _of("speedup", ".2f"),
+    "tokens %": _percent("token_disagreement", 1),
+    "rows %": _percent("row_disagreement", 0),
+    "NLL": _worth("nll"),
+    "H4": _worth("entropy"),
+    "dist-4": _worth("distinct"),
+    "TV": _worth("ngram_tv"),
+    "cert": _certified,
+}
+COST: Mapping[str, Cell] = {
+    "p50": _of("evaluations_p50", ".0f"),
+    "p95": _of("evaluations_p95", ".0f"),
+    "executed": _of("row_evaluations", "d"),
+    "seconds": lambda entry: f"{entry['stats']['min']:.3g}",
+    "x wall": _of("speedup_wall", ".2f"),
+    "texts/s": _of("texts_per_second", ".4g"),
+    "tokens/s": _of("tokens_per_second", ".4g"),
+    "MFU %": lambda entry: f"{100 * entry['extra_info']['utilisation']:.1f}",
+    "MiB": _mebibytes,
+}
+BOUNDS: Mapping[str, Cell] = {
+    "x fixed": _of("speedup_best_fixed", ".2f"),
+    "x oracle": _of("speedup_oracle_exit", ".2f"),
+}
+"""Columns by heading: what the texts are worth, what they took, and what could be saved at best."""
+
+FIRST = "exit @steps"
+
+
+def _table(columns: Mapping[str, Cell], entries: Sequence[Entry], **look: Any) -> Table:
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), collapse_padding=True, **look)
+    table.add_column(FIRST, overflow="fold", min_width=16, max_width=27)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for entry in entries:
+        table.add_row(label(entry), *(cell(entry) for cell in columns.values()))
+    return table
 
 
 def _number(value: float | None) -> str:

@@ -22,47 +22,37 @@ if TYPE_CHECKING:
     from dlmkit.registry.lookup import PluginInfo
 
 OWN = {
-    command.name: command
-    for command in (
-        Command("train", "Train a recipe, alone or under torchrun.", "dlmkit.cli.train:train"),
-        Command(
-            "sample",
-            "Draw text from a trained model, alone or under torchrun.",
-            "dlmkit.cli.sample:sample",
-        ),
-        Command(
+    name: Command(name, summary, f"dlmkit.cli.{target}")
+    for name, summary, target in (
+        ("train", "Train a recipe, alone or under torchrun.", "train:train"),
+        ("sample", "Draw text from a trained model, alone or under torchrun.", "sample:sample"),
+        (
             "trace",
             "Record full runs: tokens and statistics of every step, in one safetensors file.",
-            "dlmkit.cli.trace:trace",
+            "trace:trace",
         ),
-        Command(
+        (
             "import",
             "Write a model that others released as a folder of dlmkit's own.",
-            "dlmkit.cli.importing:import_model",
+            "importing:import_model",
         ),
-        Command("doctor", "Show what works on this machine.", "dlmkit.cli.doctor:doctor"),
-        Command(
-            "models",
-            "Models that plugins ship, and released ones that they open.",
-            "dlmkit.cli.models:models",
-        ),
-        Command("exit", "Calibrate exit rules on recorded runs.", "dlmkit.cli.exit:exit_app"),
-        Command("bench", "Measure sampling, and compare measurements.", "dlmkit.cli.bench:bench"),
-        Command(
+        ("doctor", "Show what works on this machine.", "doctor:doctor"),
+        ("models", "Models that plugins ship, and released ones that they open.", "models:models"),
+        ("exit", "Calibrate exit rules on recorded runs.", "exit:exit_app"),
+        ("bench", "Measure sampling, and compare measurements.", "bench:bench"),
+        (
             "eval",
             "Measure a model or texts: one record that pins what moves the numbers.",
-            "dlmkit.cli.eval:evaluation",
+            "eval:evaluation",
         ),
-        Command(
+        (
             "perplexity",
             "Say how well MODEL, masked or continuous, predicts texts that it has not seen.",
-            "dlmkit.cli.perplexity:perplexity",
+            "perplexity:perplexity",
         ),
-        Command("recipe", "Recipes: what to train, and how.", "dlmkit.cli.recipe:recipe"),
-        Command(
-            "components", "The parts that recipes are made of.", "dlmkit.cli.components:components"
-        ),
-        Command("plugins", "The plugins that are installed.", "dlmkit.cli.plugins:plugins"),
+        ("recipe", "Recipes: what to train, and how.", "recipe:recipe"),
+        ("components", "The parts that recipes are made of.", "components:components"),
+        ("plugins", "The plugins that are installed.", "plugins:plugins"),
     )
 }
 """The commands of this package by name; ``target`` is a function, or a Typer of several."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -72,7 +73,7 @@ def perplexity(
     pairs = [(text, opened.assembly.tokenizer.encode(text)) for text in read]
     scored = measured(scorer(opened.parts, chosen), pairs, size, stride or max(1, size // 2), say)
     if as_json:
-        result_json({"model": model, **scored.content()})
+        result_json({"model": model, **asdict(scored)})
         return
     protocol = scored.protocol
     result(

@@ -97,9 +97,8 @@ class Subject:
         """The least and the largest noise-to-signal ratio."""
         place = devices.of(self.schedule, self.space)
         times = (self.schedule.t_min, self.schedule.t_max)
-        low, high = _ratio(
-            self.schedule, torch.tensor(times, dtype=torch.float64, device=place)
-        ).tolist()
+        t = torch.tensor(times, dtype=torch.float64, device=place)
+        low, high = self.schedule.level(t).ratio.tolist()
         return low, high
 
     def predict(
@@ -119,10 +118,6 @@ class Subject:
         logs = self.space.logits(prediction.query).double().log_softmax(dim=-1)
         nats = -logs.gather(-1, batch.ids[..., None])[..., 0]
         return torch.where(batch.attend, nats, 0.0).sum(dim=1)
-
-
-def _ratio(schedule: NoiseSchedule, t: Tensor) -> Tensor:
-    return schedule.level(t).ratio
 
 
 def bound(subject: Subject, batch: Batch, options: Bound) -> Nats:
@@ -217,7 +212,7 @@ class _Clean:
 def _level(subject: Subject, u: Tensor, *, warped: bool) -> Tensor:
     """The quantile ``u`` of the schedule's density, or of the uniform one in log s."""
     if warped:
-        return _ratio(subject.schedule, subject.schedule.quantile(u)).double()
+        return subject.schedule.level(subject.schedule.quantile(u)).ratio.double()
     low, high = map(math.log, subject.ends)
     return (low + u * (high - low)).exp()
 
@@ -227,7 +222,7 @@ def _density(subject: Subject, s: Tensor) -> Tensor:
     low, high = map(math.log, subject.ends)
     with torch.enable_grad():
         t = subject.schedule.inverse(s).detach().requires_grad_()
-        (slope,) = torch.autograd.grad(_ratio(subject.schedule, t).sum(), t)
+        (slope,) = torch.autograd.grad(subject.schedule.level(t).ratio.sum(), t)
     warped = subject.schedule.pdf(t.detach()) / slope
     return 0.5 * warped + 0.5 / (s * (high - low))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 
@@ -70,10 +70,6 @@ class Perplexity:
     perplexity_interval: Interval
     bits_per_byte: float
     bits_per_byte_interval: Interval
-
-    def content(self) -> dict[str, object]:
-        """For JSON."""
-        return asdict(self)
 
 
 def perplexity(

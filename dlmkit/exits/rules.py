@@ -101,8 +101,9 @@ class OpenRule:
         values = values[torch.isfinite(values) & (values >= 0)]
         if not len(values):
             return []
+        # torch's quantile takes no more than 16 million
         shares = torch.linspace(0.002, 0.998, CANDIDATES, dtype=torch.float64)
-        quantiles = torch.quantile(_thinned(values), shares).tolist()
+        quantiles = torch.quantile(values[:: max(1, len(values) // 1_000_000)], shares).tolist()
         return sorted({x for value in quantiles if self._takes(x := float(f"{value:.4g}"))})
 
     @property
@@ -156,11 +157,6 @@ def _resolved(part: Part, place: str, registry: Registry) -> Part:
     if checker.problems:
         raise report(checker.problems)
     return Part.model_validate(resolved["exit"])
-
-
-def _thinned(values: torch.Tensor, most: int = 1_000_000) -> torch.Tensor:
-    """At most about ``most`` of ``values``: torch's quantile takes no more than 16 million."""
-    return values[:: max(1, len(values) // most)]
 
 
 def _opened(text: str, part: Part, registry: Registry) -> Part:

@@ -58,12 +58,8 @@ def parse_part(text: str, option: str = "") -> Part:
     return Part(use=name.strip(), options=options)
 
 
-def split(text: str, separator: str) -> list[str]:
+def split(text: str, separator: str) -> Iterator[str]:
     """``text`` between ``separator``s that stand in no brackets or quotes."""
-    return list(_split(text, separator))
-
-
-def _split(text: str, separator: str) -> Iterator[str]:
     depth, quote, begin, escaped = 0, "", 0, False
     for place, character in enumerate(text):
         if escaped:

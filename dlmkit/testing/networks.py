@@ -92,20 +92,11 @@ def padding_is_not_read(subject: Subject) -> None:
 def padding_can_be_cut(subject: Subject) -> None:
     """A row gives the same with its padding and without"""
     network, size = stirred(subject), LENGTH - 3
-    x, level, conditioning, previous = inputs(subject.space.dim)
-    row = slice(3, 4)  # its last three positions are padding
-    whole = network(
-        x[row],
-        Level(*(value[row] for value in level)),
-        rows.mapped(conditioning, lambda value: value[row]),
-        previous[row],
-    )
-    cut = network(
-        x[row, :size],
-        Level(*(value[row] for value in level)),
-        rows.mapped(conditioning, lambda value: value[row, :size]),
-        previous[row, :size],
-    )
+    # the last three positions of this row are padding
+    x, level, conditioning, previous = rows.take(inputs(subject.space.dim), torch.tensor([3]))
+    whole = network(x, level, conditioning, previous)
+    x, conditioning, previous = rows.mapped((x, conditioning, previous), lambda v: v[:, :size])
+    cut = network(x, level, conditioning, previous)
     agree(cut, whole[:, :size], "outputs with and without padding", 1e-4)
 
 

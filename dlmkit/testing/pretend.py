@@ -139,7 +139,9 @@ def _registered() -> torch.device:
             aten.impl(func._schema.name + _dotted(func), partial(_make, func), "PrivateUse1")
     aten.impl("scaled_dot_product_attention", _choose_attention, "AutogradPrivateUse1")
     everything.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
-    _register_autocast(aten)
+    for name in CASTS:
+        for func in _overloads(name.removeprefix("aten::")):
+            aten.impl(name + _dotted(func), _casting(func), "AutocastPrivateUse1")
     _LIBRARIES.extend((everything, aten))
     from torch.optim import optimizer
     from torch.utils import _foreach_utils
@@ -553,10 +555,6 @@ def _copied(source: Any, **options: Any) -> Any:
     return Pretend(out) if to_us else out
 
 
-def _copied_from(source: Any, target: Any, non_blocking: bool = False) -> Any:
-    return _copy_into(target, source, non_blocking)
-
-
 def _copy_into(target: Any, source: Any, non_blocking: bool = False) -> Any:
     _count_copy("aten::copy_", source, isinstance(target, Pretend), non_blocking)
     _host(target).copy_(_host(source))
@@ -629,26 +627,11 @@ def _attention(
 
 
 def _attention_backward(
-    grad: Any,
-    query: Any,
-    key: Any,
-    value: Any,
-    bias: Any,
-    wanted: Any,
-    out: Any,
-    lse: Any,
-    lengths_q: Any,
-    lengths_k: Any,
-    length_q: int,
-    length_k: int,
-    dropout: float,
-    causal: bool,
-    seed: Any,
-    offset: Any,
-    *,
-    scale: float | None = None,
-) -> Any:
+    grad: Any, query: Any, key: Any, value: Any, bias: Any, wanted: Any, out: Any, lse: Any,
+    *rest: Any, scale: float | None = None,
+) -> Any:  # fmt: skip
     _count("launch", "attention backward")
+    *_, dropout, causal, _, _ = rest  # lengths before them, seed and offset behind
     gradients = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
         *_host((grad, query, key, value, out, lse)),
         dropout,
@@ -662,8 +645,8 @@ def _attention_backward(
 _INSTEAD: dict[str, Callable[..., Any]] = {
     "aten::_to_copy": _copied,
     "aten::copy_": _copy_into,
-    "aten::_copy_from": _copied_from,
-    "aten::_copy_from_and_resize": _copied_from,
+    "aten::_copy_from": lambda source, target, *rest: _copy_into(target, source, *rest),
+    "aten::_copy_from_and_resize": lambda source, target: _copy_into(target, source),
     # of a new tensor, while a mode watches: there is nothing to cut
     "aten::detach_": lambda tensor: tensor,
     "aten::scaled_dot_product_attention": _choose_attention,
@@ -687,31 +670,17 @@ _SINGLE = _named(
 _WIDEST = _named("addcdiv addcmul atan2 bilinear cat cross dot index_put scatter_add stack vdot")
 
 
-def _lower(tensors: Sequence[torch.Tensor]) -> torch.dtype:
-    return torch.get_autocast_dtype(NAME)
-
-
-def _single(tensors: Sequence[torch.Tensor]) -> torch.dtype:
-    return torch.float32
-
-
 def _widest(tensors: Sequence[torch.Tensor]) -> torch.dtype:
     wide = any(t.dtype == torch.float32 for t in tensors)
     return torch.float32 if wide else torch.get_autocast_dtype(NAME)
 
 
 CASTS = {
-    **dict.fromkeys(_LOWER, _lower),
-    **dict.fromkeys(_SINGLE, _single),
+    **dict.fromkeys(_LOWER, lambda tensors: torch.get_autocast_dtype(NAME)),
+    **dict.fromkeys(_SINGLE, lambda tensors: torch.float32),
     **dict.fromkeys(_WIDEST, _widest),
 }
 """What autocast makes of an operation's tensors; read whenever one runs."""
-
-
-def _register_autocast(aten: torch.library.Library) -> None:
-    for name in CASTS:
-        for func in _overloads(name.removeprefix("aten::")):
-            aten.impl(name + _dotted(func), _casting(func), "AutocastPrivateUse1")
 
 
 def _overloads(name: str) -> Iterator[Any]:

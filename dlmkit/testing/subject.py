@@ -21,8 +21,6 @@ from dlmkit.testing.parts import KIT, LENGTH
 from dlmkit.testing.suite import unbuildable
 
 CPU = torch.device("cpu")
-MODEL = ("data", "space", "schedule", "network", "masking", "objective")
-"""The kinds that a model is assembled from, in this order."""
 
 
 @torch.no_grad()
@@ -40,7 +38,7 @@ def oracle_queries(space: EmbeddingSpace) -> Tensor:
     return query[0].detach()
 
 
-DEFAULTS = {
+DEFAULTS = {  # the kinds that a model is assembled from, in this order
     "data": "words",
     "space": "tied",
     "schedule": "plain",
@@ -157,7 +155,7 @@ class Subject:
         """A context with fresh other parts, all drawn from the same seed."""
         torch.manual_seed(0)
         context = BuildContext(length=LENGTH, seed=0, device=self.device)
-        for kind in MODEL:
+        for kind in DEFAULTS:
             if kind not in self.beside:
                 break
             part = self.make(self.beside[kind], context)

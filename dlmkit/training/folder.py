@@ -88,13 +88,9 @@ class RunFolder:
         """The resolved recipe, which reruns this run."""
         _replace(self.path / RECIPE, text)
 
-    def read_environment(self) -> dict[str, Any]:
-        """What the last session of this run was in; empty if that is not known."""
-        return read_environment(self.path)
-
     def write_environment(self, now: Mapping[str, Any]) -> None:
         """The environment of this session, with those of earlier ones kept under ``earlier``."""
-        before = self.read_environment()
+        before = read_environment(self.path)
         earlier = [*before.pop("earlier", []), before] if before else []
         text = json.dumps({**now, "earlier": earlier}, indent=1) + "\n"
         _replace(self.path / ENVIRONMENT, text)

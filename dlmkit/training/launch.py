@@ -21,7 +21,7 @@ from dlmkit.training.curves import CurvesPicture
 from dlmkit.training.draws import micro_batches
 from dlmkit.training.environment import changed, environment
 from dlmkit.training.evaluate import Evaluator
-from dlmkit.training.folder import ENVIRONMENT, MetricsFile, RunFolder
+from dlmkit.training.folder import ENVIRONMENT, MetricsFile, RunFolder, read_environment
 from dlmkit.training.learner import Learner
 from dlmkit.training.needs import refuse_too_large
 from dlmkit.training.parallel import World
@@ -169,7 +169,7 @@ class Launch:
 
     def warn(self, source: RunFolder, now: dict[str, Any]) -> None:
         """Say where the environment is another than when the run began."""
-        before = source.read_environment()
+        before = read_environment(source.path)
         notes = changed(before, now) if before else []
         if notes:
             rest = f" and {len(notes) - 3} more" if len(notes) > 3 else ""
