@@ -379,7 +379,7 @@ def _of_models(folder: Path) -> Iterator[Format]:
     from dlmkit.released.stored import one
     from dlmkit.training import environment, origin
     from dlmkit.training.checkpoint import MANIFEST, find, saved_step
-    from dlmkit.training.folder import RunFolder
+    from dlmkit.training.folder import RunFolder, read_environment
     from dlmkit.training.loop import Learner
     from dlmkit.training.parallel import Single
     from dlmkit.training.state import OPTIMISER, STATE, exported, load_weights, restore
@@ -398,7 +398,7 @@ def _of_models(folder: Path) -> Iterator[Format]:
 
     def remembered() -> None:
         origin.advice(hub, (hub / "recipe.yaml").read_text(), registry)
-        if before := RunFolder(hub).read_environment():
+        if before := read_environment(hub):
             environment.changed(before, now)
 
     def spoken() -> None:
