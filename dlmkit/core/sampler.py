@@ -96,6 +96,9 @@ class Sampler(Buildable, ABC):
     window: Window | None = None
     """What is written before anything behind it is; None: all at once."""
 
+    gaps: bool = True
+    """Whether something may be given behind what it writes."""
+
     accepts: str | None = None
     """The option by which it says itself which positions settle, so that `freeze` does not; None:
     it leaves that to `freeze`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -40,6 +41,8 @@ class Opening:
         idle = count - len(requests)
         if parts.sampler.window is not None:
             _check_windows(requests, parts.sampler.window, steps)
+        if not parts.sampler.gaps:
+            _check_gaps(requests)
         asked = template([*requests, *[requests[-1]] * idle], self.length, parts.device)
         start = torch.zeros_like(asked.row)
         noise = Noise.steps(self.seed, asked.row, steps + 1)
@@ -81,4 +84,14 @@ def _check_windows(requests: list[Request], window: Window, steps: int) -> None:
             raise UsageError(
                 f"text {request.row} is written in {len(wanted)} windows of {window.size} "
                 f"positions, and the grid has {steps} steps: ask for {len(wanted)} or more"
+            )
+
+
+def _check_gaps(requests: list[Request]) -> None:
+    """Raise UsageError for a text of which something is given behind what is to be written."""
+    for request in requests:
+        if any(here is None and there is not None for here, there in pairwise(request.tokens)):
+            raise UsageError(
+                f"text {request.row} has a gap, and this sampler writes on from what stands before "
+                "alone: give a prompt, or take another sampler"
             )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dlmkit.errors import PluginError, RecipeError
 from dlmkit_hf import configs
@@ -32,6 +34,27 @@ def adapt(model: Any, options: configs.Lora) -> None:
 def base_name(name: str) -> str | None:
     """What the tensor ``name`` was called before :func:`adapt`; None for those of adapters."""
     return None if ".lora_" in name else name.replace(".base_layer.", ".")
+
+
+@contextmanager
+def acting_from(model: nn.Module, first: int | None) -> Iterator[None]:
+    """The adapters of ``model`` act on positions from ``first`` on alone; None: on none at all.
+
+    Before it the model puts out what it does without adapters, to the bit.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    def cut(module: nn.Module, given: Any, out: Tensor) -> Tensor:
+        out[:, :first] = 0.0
+        return out
+
+    layers: Any = (m for m in model.modules() if isinstance(m, BaseTunerLayer))
+    hooks = [layer.lora_B[NAME].register_forward_hook(cut) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from dlmkit.noise import Noise
 from dlmkit.types import Ids, Mask, PerPosition, Query
 from dlmkit_masked import configs
 
-Rows = Float[Tensor, "M V"]
+Rows = Float[Tensor, "*shape V"]
 
 
 def likely(logits: Rows, config: configs.Draw) -> Rows:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from dlmkit import rows
@@ -44,7 +45,7 @@ class MaskedDenoise(ModelDenoise):
         """Logits of the tokens."""
         return self.possible(super().query(x, level, previous, conditioning))
 
-    def possible(self, query: Query) -> Query:
+    def possible(self, query: Float[Tensor, "*shape Q"]) -> Float[Tensor, "*shape Q"]:
         """``query``, in which the mask, where it has a logit, is never predicted."""
         if self.mask < query.shape[-1]:
             query = query.clone() if query.requires_grad else query

@@ -9,6 +9,8 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from dlmkit import Config
 from dlmkit.plugin import Size
+from dlmkit_hf.configs import HfDecoder, Lora
+from dlmkit_masked.configs import Draw
 from dlmkit_text.configs import TextTokens
 
 
@@ -20,6 +22,43 @@ class Adapting(Config):
         description="steps over which attention opens from causal to what network.attention says: "
         "what stands ahead is seen with a chance that rises from 0 to 1 (DiffuLLaMA, 2410.17891); "
         "default: open from the first step",
+    )
+
+
+class Drafter(HfDecoder):
+    """A causal decoder, frozen, whose adapters act in mask slots alone."""
+
+    attention: Literal["causal"] = Field("causal", description="as next-token training left it")
+    shift: Literal[True] = Field(True, description="as next-token training left it")
+    slots: Size = Field(
+        1,
+        description="mask slots of a block, of slots + 1 tokens: the decoder itself says the "
+        "first, and a slot each of the others",
+    )
+    lora: Lora = Field(default_factory=Lora, description="the adapters")
+
+    @model_validator(mode="after")
+    def _stays(self) -> Self:
+        if self.lora.words:
+            raise ValueError("lora.words trains the table that tokens are read from as well")
+        return self
+
+
+class Drafting(Config):
+    """What slots are to say."""
+
+    soft: bool = Field(
+        True,
+        description="what the decoder itself says of the next token, behind all tokens before it; "
+        "or the text's token alone",
+    )
+
+
+class Verifying(Config):
+    """Texts of the decoder itself, several tokens per pass."""
+
+    draw: Draw = Field(
+        default_factory=Draw, description="of the decoder's distributions and of the drafts'"
     )
 
 

@@ -14,6 +14,13 @@ api = 2
 
 HERE = Path(__file__).parent
 EXAMPLE = {"tokenizer": {"kind": "bytes", "size": 400}, "long": "truncate"}
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 6,
+    "intermediate_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 1,
+}
 
 
 @hookimpl
@@ -37,6 +44,39 @@ def register_components() -> Sequence[Component]:
             requires=frozenset({"masked", "blocks"}),
         ),
         Component(
+            kind="objective",
+            name="drafting",
+            summary="the later tokens of a block, by mask slots of a decoder that stays as it is",
+            config=configs.Drafting,
+            target="dlmkit_tune.drafting:Drafting",
+            provides=frozenset({"drafts"}),
+            requires=frozenset({"masked", "slots"}),
+        ),
+        Component(
+            kind="network",
+            name="drafter",
+            summary="a causal decoder of transformers, with adapters in mask slots alone",
+            config=configs.Drafter,
+            target="dlmkit_tune.drafter:Drafter",
+            provides=frozenset({"slots"}),
+            requires=frozenset({"masked", "drafts"}),
+            example={"architecture": LLAMA},
+            expected_failures={
+                "gradients-reach-all": "the decoder is frozen, and adapters act in slots alone"
+            },
+        ),
+        Component(
+            kind="sampler",
+            name="verifying",
+            summary="exactly the decoder's own texts, drafted by slots (speculative sampling)",
+            config=configs.Verifying,
+            target="dlmkit_tune.verifying:Verifying",
+            requires=frozenset({"masked", "drafts"}),
+            expected_failures={
+                "reaches-a-point-mass": "it reads what tune:drafting says of drafts as well"
+            },
+        ),
+        Component(
             kind="data",
             name="conversations",
             summary="questions and answers, an answer per row; only answers are learned",
@@ -58,7 +98,7 @@ def register_components() -> Sequence[Component]:
 
 @hookimpl
 def register_recipes() -> Sequence[Recipe]:
-    names = ("a2d_smollm2", "bd3_from_ar", "llada_sft")
+    names = ("a2d_smollm2", "bd3_from_ar", "llada_sft", "smollm2_diffusion")
     every = (name for whole in names for name in (whole, f"{whole}_tiny"))
     return [Recipe(name, HERE / "recipes" / f"{name}.yaml") for name in every]
 

@@ -1,0 +1,163 @@
+"""Blocks drafted by mask slots: what they learn, and what they say behind a row that is begun."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from dlmkit.core.cache import Cache
+from dlmkit.core.context import BuildContext
+from dlmkit.core.denoise import Denoise, Prediction
+from dlmkit.core.network import Conditioning
+from dlmkit.core.objective import MASKING, Batch, Draws, LossParts, RecipeObjective
+from dlmkit.core.schedule import Level
+from dlmkit.core.tokens import IMPOSSIBLE, TokenSpace
+from dlmkit.errors import RecipeError
+from dlmkit.types import Ids, Index, Logits
+from dlmkit_mdlm.objective import MaskedDenoise
+from dlmkit_tune import configs
+from dlmkit_tune.drafter import Drafter, Slots
+
+
+class Drafting(RecipeObjective):
+    """Cross-entropy of what slots say, of all blocks of a row, which begin at every position.
+
+    Everything in a block is masked. The clean row goes through the decoder once, without gradient;
+    its keys and values serve all blocks. With ``soft`` a slot learns the decoder's own distribution
+    of its token given the tokens before it, and not the token: its mean over the tokens that the
+    slot does not see is what the slot can know.
+    """
+
+    space: TokenSpace
+    network: Drafter
+
+    def __init__(self, config: configs.Drafting, context: BuildContext) -> None:
+        super().__init__(context)
+        if not isinstance(self.network, Drafter):
+            raise RecipeError("objective: tune:drafting trains network tune:drafter")
+        self.soft = config.soft
+
+    def denoise(self) -> DraftDenoise:
+        return DraftDenoise(self.space, self.network)
+
+    def said(self, ids: Ids) -> tuple[Logits, Slots]:
+        """What the decoder says of the token behind every position, (B, L, V), and the slots of the
+        block that begins there, (B, L, K, V)."""
+        space, network = self.space, self.network
+        at = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
+        slot, none = space.table.weight[space.corruption.mask], slice(0, 0)
+        with torch.no_grad():
+            memory = network.memory(*ids.shape)
+            tokens, _, memory = network.draft(space.table(ids), at, slot, at[:, none], memory)
+        _, slots, _ = network.draft(space.table(ids[:, none]), at[:, none], slot, at, memory)
+        possible = self.denoise().possible
+        return possible(tokens), possible(slots)
+
+    def forward(self, batch: Batch, draws: Draws) -> LossParts:
+        given = self.given(batch, draws.noise.fork(MASKING))
+        tokens, slots = self.said(batch.ids)
+        length = batch.ids.shape[1]
+        ahead = torch.arange(1, self.network.slots + 1, device=given.device)
+        place = torch.arange(length, device=given.device)[:, None] + ahead
+        counted = (place < length) & (batch.attend & ~given)[:, place.clamp(max=length - 1)]
+        place = place.clamp(max=length - 1)
+        log_q = slots.float().log_softmax(dim=-1)
+        if self.soft:
+            p = tokens.float().softmax(dim=-1)[:, place - 1]
+            entropy = -(p * log_q).sum(dim=-1)
+        else:
+            entropy = -log_q.gather(-1, batch.ids[:, place][..., None])[..., 0]
+        totals = torch.where(counted, entropy, 0.0).sum(dim=(1, 2))
+        count = counted.sum(dim=(1, 2))
+        t = self.schedule.quantile(draws.u)
+        return LossParts(
+            loss_sum=totals.sum(),
+            count=count.sum().to(totals.dtype),
+            per_row=totals.detach() / count.clamp(min=1),
+            t=t,
+            pdf=self.schedule.pdf(t),
+            unconditional=~given.any(dim=1) & (count > 0),
+        )
+
+
+class Drafts(NamedTuple):
+    """What was said of the row ``x`` (B, L), of which the first ``end`` tokens are written.
+
+    ``tokens`` is what the decoder says of the tokens at ``end`` - K to ``end``, given those before
+    each, and ``slots`` of the blocks that begin there.
+    """
+
+    x: Ids
+    end: Index
+    tokens: Float[Tensor, "B N V"]
+    slots: Slots
+    memory: Tensor
+
+
+class DraftDenoise(MaskedDenoise):
+    """Predicts the block behind the written beginning of a row: its first token by the decoder
+    itself, the others by slots. Of masks behind that it says nothing.
+
+    Its feedback is :class:`Drafts`: the same forward pass says what the decoder thinks of the last
+    K tokens, and what would follow if the row ended before any of them.
+    """
+
+    network: Drafter
+    caches = False
+
+    def start(self, x: Tensor) -> Any:
+        count = self.network.slots + 1
+        size, like = self.space.query_dim, self.table.weight
+        tokens = like.new_zeros(len(x), count, size)
+        slots = like.new_zeros(len(x), count, count - 1, size)
+        memory = self.network.memory(*x.shape)
+        return Drafts(torch.full_like(x, -1), x[:, 0] * 0, tokens, slots, memory)
+
+    def __call__(
+        self, x: Tensor, level: Level, previous: Any, conditioning: Conditioning
+    ) -> Prediction:
+        length, slots = x.shape[1], self.network.slots
+        attend = conditioning.attend
+        masked = (x == self.mask) & attend & ~conditioning.given
+        end = torch.where(masked.any(dim=1), masked.int().argmax(dim=1), attend.sum(dim=1))
+        kept = (x == previous.x).long().cumprod(dim=1).sum(dim=1) if self.caches else 0 * end
+        back = torch.arange(-slots, 1, device=x.device)
+        count = max(slots + 1, int((end - torch.minimum(kept, end)).amax()))
+        at = end[:, None] + torch.arange(-count, 0, device=x.device)
+        at, starts = at.clamp(0, length - 1), (end[:, None] + back).clamp(min=0)
+        read = conditioning.at(at).shown(self.table(x.gather(1, at)))
+        slot = self.table.weight[self.mask]
+        tokens, drafted, memory = self.network.draft(read, at, slot, starts, previous.memory)
+        tokens, drafted = self.possible(tokens[:, -slots - 1 :]), self.possible(drafted)
+        block = torch.cat((tokens[:, -1:], drafted[:, -1]), dim=1)
+        return self._block(x, end, block, Drafts(x, end, tokens, drafted, memory))
+
+    def _block(self, x: Ids, end: Index, block: Float[Tensor, "B N V"], said: Drafts) -> Prediction:
+        """Of rows whose next tokens have the logits ``block``, which may reach behind the row."""
+        (count, length), size = x.shape, block.shape[1]
+        row = torch.arange(count, device=x.device)[:, None]
+        at = end[:, None] + torch.arange(size, device=x.device)
+        written = (x != self.mask)[..., None]
+        x0 = F.pad(torch.where(x == self.mask, 0, x), (0, size))
+        query = block.new_full((count, length + size, block.shape[2]), IMPOSSIBLE)
+        certain = torch.where(written, 0.0, IMPOSSIBLE).to(query.dtype)
+        query[:, :length].scatter_(-1, x0[:, :length, None], certain)
+        lse = block.new_zeros(x0.shape)
+        query[row, at], x0[row, at], lse[row, at] = block, block.argmax(-1), block.logsumexp(-1)
+        query, x0, lse = query[:, :length], x0[:, :length], lse[:, :length]
+        return Prediction(x0, query, lse, x0, said)
+
+    def keeping(self, cache: Cache) -> Denoise:
+        if cache.kind != "exact":
+            return super().keeping(cache)
+        other = copy.copy(self)
+        other.caches = True
+        return other
+
+    def reusing(self, counted: Denoise) -> Denoise:
+        return counted
