@@ -7,8 +7,8 @@ Recipes are shipped ones with lines, tokens and bytes changed. Files are those o
 here: bytes are flipped, cut, doubled and pasted, and JSON is changed value by value and sealed
 again, as somebody would who means it. Each is read by the function that the commands read it by,
 and used as they use it. Counted are cases that end in anything but a result or an error with a
-documented code ("exit 1"), that take more than ten seconds or 3 GiB more ("stuck"), and that run
-something: an audit hook watches for programs, connections, files written elsewhere, unpickling,
+documented code ("exit 1"), that take more than ten seconds of CPU or 3 GiB more ("stuck"), and that
+run something: an audit hook watches for programs, connections, files written elsewhere, unpickling,
 and the import of a module that the damage names. Exits 1 if any of these is not 0.
 """
 
@@ -30,6 +30,7 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +42,8 @@ from faults import RECIPE
 from dlmkit import documents
 
 SECONDS, BYTES = 10.0, 3 << 30
+TIMERS = ((signal.ITIMER_PROF, 1), (signal.ITIMER_REAL, 12))
+"""Of processor time that many seconds are too long, and of the clock's, which others slow down."""
 RUNS = (
     "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "pty.",
     "socket.connect", "pickle.", "ctypes.dlopen", "webbrowser.", "os.startfile",
@@ -122,7 +125,8 @@ def attempt(counts: Counts, watch: Watch, read: Callable[[], object], what: str)
 
     counts.cases += 1
     watch.seen, watch.on = [], True
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    for timer, seconds in TIMERS:
+        signal.setitimer(timer, seconds * SECONDS)
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             read()
@@ -140,7 +144,8 @@ def attempt(counts: Counts, watch: Watch, read: Callable[[], object], what: str)
         words = " ".join(f"{type(error).__name__}: {error}".split())
         counts.examples.append(f"{words[:200]} {_place(error)}: {what}")
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        for timer, _ in TIMERS:
+            signal.setitimer(timer, 0)
         watch.on = False
     if watch.seen:
         counts.executed += 1
@@ -297,6 +302,18 @@ def traced(content: bytes, rng: random.Random) -> bytes:
     return bytes(save(tensors, {_KEY: written(head).decode()}))
 
 
+def reheaded(header: Any, rng: random.Random) -> bytes:
+    """The header of a file of safetensors changed, also inside of what it says in JSON."""
+    about = header.get("__metadata__", {})
+    nested = {key: json.loads(text) for key, text in about.items() if text.startswith("{")}
+    header = changed({**header, "__metadata__": about | nested} if about else header, rng)
+    about = header.get("__metadata__")
+    for key in nested if isinstance(about, dict) else ():
+        if not isinstance(about.get(key, ""), str):
+            about[key] = written(about[key]).decode()
+    return written(header)
+
+
 @dataclass(frozen=True)
 class Format:
     """A kind of file: a good one, how it is read and used, and how changed JSON is written."""
@@ -324,7 +341,7 @@ class Format:
             return traced(good, rng)
         if self.by_header and index % 2 == 0:
             size = int.from_bytes(good[:8], "little")
-            header = written(changed(json.loads(good[8 : 8 + size]), rng))
+            header = reheaded(json.loads(good[8 : 8 + size]), rng)
             return len(header).to_bytes(8, "little") + header + good[8 + size :]
         if self.write is None or index % 4 == 0:
             return damaged(good, rng)
@@ -365,10 +382,13 @@ def make(folder: Path) -> None:
 
 def formats(folder: Path) -> list[Format]:
     """Every kind of file that dlmkit reads, in ``folder``, which :func:`make` has filled."""
-    return [*_of_models(folder), *_of_documents(folder), *_of_texts(folder)]
+    makers = (_of_models, _of_released, _of_documents, _of_texts)
+    return [format_ for maker in makers for format_ in maker(folder)]
 
 
 def _of_models(folder: Path) -> Iterator[Format]:
+    import torch.distributed.checkpoint as dcp
+
     from dlmkit.core.tokenizer import Tokenizer
     from dlmkit.model import load_model
     from dlmkit.model.card import _records
@@ -382,7 +402,18 @@ def _of_models(folder: Path) -> Iterator[Format]:
     from dlmkit.training.folder import RunFolder, read_environment
     from dlmkit.training.loop import Learner
     from dlmkit.training.parallel import Single
-    from dlmkit.training.state import OPTIMISER, STATE, exported, load_weights, restore
+    from dlmkit.training.state import (
+        EMA,
+        MODEL,
+        OPTIMISER,
+        SHARDS,
+        STATE,
+        exported,
+        load_weights,
+        restore,
+        sharded,
+        tensors_of,
+    )  # fmt: skip
     from dlmkit.training.tracking import Progress
 
     registry = Registry.load()
@@ -393,8 +424,8 @@ def _of_models(folder: Path) -> Iterator[Format]:
     learner = Learner.begin(assembly.objective, assembly.config.train, world)
     now = environment.environment(registry, 0, assembly.network, world)
 
-    def resumed() -> None:
-        Progress.of(restore(learner, last, world))
+    def resumed(checkpoint: Path = last) -> None:
+        Progress.of(restore(learner, checkpoint, world))
 
     def remembered() -> None:
         origin.advice(hub, (hub / "recipe.yaml").read_text(), registry)
@@ -427,6 +458,16 @@ def _of_models(folder: Path) -> Iterator[Format]:
     yield Format("manifest.json", last / MANIFEST, again, manifest)
     yield Format("state.json", last / STATE, resumed, plain)
     yield Format("optimiser.safetensors", last / OPTIMISER, resumed, by_header=True)
+    parts = folder / "parts"  # as two processes write it, but of one
+    shutil.copytree(last, parts, ignore=shutil.ignore_patterns(MODEL, EMA, Path(OPTIMISER).name))
+    resumed()
+    tensors = sharded(tensors_of(learner))
+    ranks = {name: 1 + number % 2 for number, name in enumerate(tensors)}
+    writer = dcp.HuggingFaceStorageWriter(str(parts / SHARDS), ranks, save_distributed=True)
+    with warnings.catch_warnings(action="ignore"):  # of being alone
+        dcp.save(tensors, storage_writer=writer, no_dist=True)
+    part = min((parts / SHARDS).iterdir())
+    yield Format("part of a checkpoint", part, lambda: resumed(parts), by_header=True)
     weights = hub / "model.safetensors"
     load = lambda: load_weights(assembly.objective, one(weights))  # noqa: E731
     yield Format("model.safetensors", weights, load, by_header=True)
@@ -436,6 +477,47 @@ def _of_models(folder: Path) -> Iterator[Format]:
     yield Format("tokenizer.json", hub / "tokenizer.json", spoken, plain)
     yield Format("tokenizer_config.json", hub / "tokenizer_config.json", spoken, plain)
     yield Format("metrics.jsonl", run / "metrics.jsonl", logged, plain, by_line=True)
+
+
+def _of_released(folder: Path) -> Iterator[Format]:
+    """Of models that others released, small ones from the tests."""
+    from safetensors.torch import load_file, save_file
+
+    from dlmkit.registry.lookup import Registry
+    from dlmkit.released.opening import open_released
+    from dlmkit.released.verify import verify
+
+    registry = Registry.load()
+    golden = Path(__file__).parent.parent / "tests" / "golden"
+    whole, parts, pickled = (folder / n for n in ("released", "released-parts", "released-pickled"))
+    decoded = folder / "released-decoded"
+    for source, target in (("llada", whole), ("llada", parts), ("llada", decoded)):
+        shutil.copytree(golden / source, target)
+    shutil.copytree(golden / "ssd-lm", pickled)
+    (whole / "decoding.json").unlink()  # slow, and not what is damaged there
+    runs = json.loads((decoded / "decoding.json").read_text())
+    (decoded / "decoding.json").write_text(json.dumps({"runs": runs["runs"][:1]}))
+    weights = load_file(parts / "model.safetensors")
+    (parts / "model.safetensors").unlink()
+    names, where = sorted(weights), {}
+    for number, held in enumerate((names[::2], names[1::2]), 1):
+        file = f"model-{number:05d}-of-00002.safetensors"
+        save_file({name: weights[name] for name in held}, parts / file, {"format": "pt"})
+        where |= dict.fromkeys(held, file)
+    index = parts / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": where}))
+
+    checked = lambda: verify(whole, registry)  # noqa: E731
+    again = lambda: verify(decoded, registry)  # noqa: E731
+    united = lambda: open_released(parts, registry)  # noqa: E731
+    yield Format("a released model's config.json", whole / "config.json", checked, plain)
+    yield Format("meta.json of cases", whole / "meta.json", checked, plain)
+    yield Format("cases.safetensors", whole / "cases.safetensors", checked, by_header=True)
+    yield Format("decoding.json", decoded / "decoding.json", again, plain)
+    yield Format("index of shards", index, united, plain)
+    yield Format("shard", parts / file, united, by_header=True)
+    pickle = pickled / "embed_sum_layer.pt"
+    yield Format("pickle", pickle, lambda: open_released(pickled, registry, pickled=True))
 
 
 def _of_documents(folder: Path) -> Iterator[Format]:
@@ -603,7 +685,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="where to write counts and examples")
     options = parser.parse_args()
     began, counts = time.process_time(), list[Counts]()
-    signal.signal(signal.SIGALRM, _late)
+    for number in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(number, _late)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="dlmkit-fuzz-") as name:
         folder = Path(name)

@@ -9,6 +9,7 @@ settings and prompts, what every step took, and the final ids.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -22,13 +23,11 @@ from torch import Tensor
 
 from dlmkit import documents, rows
 from dlmkit.core.importer import Case, Decoded, Taken
-from dlmkit.errors import CheckpointError
+from dlmkit.errors import CheckpointError, DlmkitError, describe
 from dlmkit.registry.lookup import Registry
 from dlmkit.released.family import config_of
 from dlmkit.released.opening import Opened, open_released
 
-_UNFIT = (KeyError, ValueError, IndexError, RuntimeError)
-"""What computing raises on inputs that are not of the model."""
 CASES, META, DECODING = "cases.safetensors", "meta.json", "decoding.json"
 
 
@@ -114,28 +113,31 @@ def verify(folder: Path, registry: Registry, device: torch.device | str = "cpu")
     found: list[Difference] = []
     for asked in cases_of(folder):
         asked = replace(asked, inputs=rows.to(dict(asked.inputs), where))
-        try:
+        with _computed(f"{folder / META}: the case {asked.name:.60}"):
             answers = opened.family.answers(opened.assembly.objective, asked)
-        except _UNFIT as error:
-            why = f"it has no input {error}" if isinstance(error, KeyError) else str(error)
-            raise CheckpointError(
-                f"{folder / META}: the case {asked.name} cannot be computed: {why}"
-            ) from error
-        for key in meta.cases[asked.name].expected:
-            found.append(_compared(tensors, asked.name, key, answers, opened.family.tolerance))
+            for key in meta.cases[asked.name].expected:
+                found.append(_compared(tensors, asked.name, key, answers, opened.family.tolerance))
     missing = []
     for run in _runs(folder):
-        try:
+        with _computed(f"{folder / DECODING}: the run {run.name:.60}"):
             decoded = opened.family.decoded(opened.assembly.objective, run.model_dump())
             if decoded is None:
                 missing.append(run.name)
             else:
                 found += _decoded(run, decoded)
-        except _UNFIT as error:
-            raise CheckpointError(
-                f"{folder / DECODING}: the run {run.name} cannot be decoded: {error}"
-            ) from error
     return Verdict(opened, found, missing)
+
+
+@contextmanager
+def _computed(what: str) -> Iterator[None]:
+    """Whatever the inputs of a reference make a model raise is an error of their folder."""
+    try:
+        yield
+    except DlmkitError:
+        raise
+    except Exception as error:  # the network's own kinds, a dozen
+        why = f"it has no input {error}" if isinstance(error, KeyError) else describe(error)
+        raise CheckpointError(f"{what} cannot be computed: {why:.300}") from error
 
 
 def cases_of(folder: Path) -> Iterator[Case]:

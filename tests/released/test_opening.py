@@ -83,6 +83,23 @@ def test_tensors_in_the_wrong_places_differ_beyond_the_tolerance(llada, capsys):
     assert "differs from its reference by more than 2e-05" in said.err
 
 
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"prompt_ids": [[4000]]}, "index out of range"),
+        ({"prompt_ids": [[1, 2], [3]]}, "ValueError"),
+        ({"settings": None}, "expected an object, got None"),
+    ],
+)
+def test_a_recorded_run_that_no_model_can_repeat_is_named(llada, capsys, keys, said):
+    path = llada / "decoding.json"
+    run = json.loads(path.read_text())["runs"][0]
+    path.write_text(json.dumps({"runs": [run | keys]}))
+    err = refused(llada, capsys, 6)
+    assert f"{path}: the run {run['name']} cannot be computed: " in err
+    assert said in err
+
+
 def test_a_config_of_no_family_names_those_that_are_known(llada, capsys):
     configure(llada, model_type="gpt_bigcode", architectures=["Other"])
     err = refused(llada, capsys, 5)
