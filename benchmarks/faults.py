@@ -2,6 +2,8 @@
 
     python benchmarks/faults.py --json faults.json              # the full counts
     python benchmarks/faults.py --kills 8 --random 3 --corruptions 12 --full 6   # some seconds
+    python benchmarks/faults.py --part 2/8 --json 2.json        # an eighth of each fault's cases
+    python benchmarks/faults.py --join 1.json 2.json ...        # parts in one table
 
 Every case is a real run of the program in a process of its own, forked from one that has already
 imported it; the picture of its curves, half of what a run costs here, is written without being
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import errno
+import gc
 import hashlib
 import importlib
 import io
@@ -228,6 +231,7 @@ class Bench:
 
     folder: Path
     rng: random.Random
+    part: tuple[int, int] = (0, 1)
     failures: list[str] = field(default_factory=list)
     end: dict[str, Any] = field(default_factory=dict)
     _names: Iterable[int] = field(default_factory=itertools.count)
@@ -235,6 +239,10 @@ class Bench:
     @property
     def recipe(self) -> Path:
         return self.folder / "faults.yaml"
+
+    def cases(self, count: int) -> range:
+        """Those of ``count`` cases that this part does."""
+        return range(self.part[0], count, self.part[1])
 
     def fresh(self) -> Path:
         """A run folder that nobody has used."""
@@ -466,7 +474,7 @@ def killed_jobs(bench: Bench, count: int) -> list[Row]:
     for job in jobs(bench.folder):
         good = hit = 0
         whole, seconds = _straight_job(bench, job, model)
-        for index in range(count):
+        for index in bench.cases(count):
             out, case = bench.fresh(), f"{job.name} killed, {index}"
             words, fresh = job.words(model, out), _own_cache(bench, job)
             child = bench.fork(words, out, fresh)
@@ -480,7 +488,8 @@ def killed_jobs(bench: Bench, count: int) -> list[Row]:
                 good -= not bench.expect(not _litter(out), case, f"leaves {_litter(out)}")
             _clean(out)
         where = f"within {seconds:.1f} s; {hit} before the end"
-        rows.append(row(f"{job.name}: killed", count, good, "done again, equal", where))
+        cases = len(bench.cases(count))
+        rows.append(row(f"{job.name}: killed", cases, good, "done again, equal", where))
     return rows
 
 
@@ -509,10 +518,10 @@ def _clean(out: Path) -> None:
 
 def two_on_one_run(bench: Bench, count: int) -> Row:
     """A second training on the folder of one that is stopped in its middle."""
-    good = 0
-    for index in range(count):
+    good, cases = 0, bench.cases(count)
+    for index in cases:
         run, case = bench.fresh(), f"two trainings on one folder, {index}"
-        place = 30 + 7 * index
+        place = 30 + 100 * index // count
         first = bench.start(run, before=Strikes(run, place, pause).install)
         os.waitpid(first, os.WUNTRACED)
         second = run.with_name(f"{run.name}-second")
@@ -524,15 +533,17 @@ def two_on_one_run(bench: Bench, count: int) -> Row:
         bench.expect(refused, case, f"the second exits {outcome.code}: {outcome.said}")
         equal = ended.code == 0 and ending(run) == bench.end
         good += bench.expect(equal, case, f"the first exits {ended.code}: {ended.said}") and refused
-    return row("two trainings on one --out", count, good, "the second exits 2, the first as ever")
+    return row(
+        "two trainings on one --out", len(cases), good, "the second exits 2, the first as ever"
+    )
 
 
 def two_on_one_cache(bench: Bench, count: int) -> Row:
     """Two trainings at once on text that nobody has prepared; one is interrupted every other
     time."""
-    job, good = jobs_of(bench)["a cache built"], 0
+    job, good, cases = jobs_of(bench)["a cache built"], 0, bench.cases(count)
     whole, seconds = _straight_job(bench, job, bench.folder)
-    for index in range(count):
+    for index in cases:
         case, fresh = f"two on one cache, {index}", _own_cache(bench, job)
         runs = [bench.fresh() for _ in range(2)]
         children = [bench.fork(job.words(bench.folder, run), run, fresh) for run in runs]
@@ -548,7 +559,7 @@ def two_on_one_cache(bench: Bench, count: int) -> Row:
             job.same(r) == whole for r, c in zip(runs, codes, strict=True) if not c
         )
         good += bench.expect(equal, case, said)
-    return row("two trainings on one cache", count, good, "both end as one alone")
+    return row("two trainings on one cache", len(cases), good, "both end as one alone")
 
 
 def jobs_of(bench: Bench) -> dict[str, Job]:
@@ -624,6 +635,7 @@ def _without_rights(bench: Bench, run: Path, name: str, mode: int) -> Row:
 def kills(bench: Bench, count: int, kinds: Sequence[str]) -> Row:
     """SIGKILL at chosen changes of the disk."""
     places, good, struck = spread(count, len(kinds)), 0, Counter[str]()
+    places = [places[index] for index in bench.cases(count)]
     for place in places:
         run = bench.fresh()
         case = f"kill at change {place} ({kinds[place]})"
@@ -633,13 +645,13 @@ def kills(bench: Bench, count: int, kinds: Sequence[str]) -> Row:
         good += killed and bench.resumes_equal(run, case)
     detail = ", ".join(f"{n} {kind}" for kind, n in struck.most_common())
     where = f"{len(set(places))} of {len(kinds)} changes of the disk: {detail}"
-    return row("killed at a change of the disk", count, good, "resumed, bitwise equal", where)
+    return row("killed at a change of the disk", len(places), good, "resumed, bitwise equal", where)
 
 
 def random_kills(bench: Bench, count: int, seconds: float) -> Row:
     """SIGKILL at random moments of a run."""
-    good = hit = 0
-    for index in range(count):
+    good, hit, cases = 0, 0, bench.cases(count)
+    for index in cases:
         run = bench.fresh()
         child = bench.start(run)
         time.sleep(bench.rng.uniform(0.0, seconds))
@@ -647,7 +659,7 @@ def random_kills(bench: Bench, count: int, seconds: float) -> Row:
         hit += bench.wait(child, run).code == -signal.SIGKILL
         good += bench.resumes_equal(run, f"random kill {index}")
     where = f"within {seconds:.1f} s; {hit} before the run's end"
-    return row("killed at a random moment", count, good, "resumed, bitwise equal", where)
+    return row("killed at a random moment", len(cases), good, "resumed, bitwise equal", where)
 
 
 def corruptions(bench: Bench, count: int) -> Row:
@@ -656,8 +668,8 @@ def corruptions(bench: Bench, count: int) -> Row:
     assert bench.train(whole, "train.keep_last=2").code == 0
     (whole / "checkpoints" / LAST / "training").stat()
     files = sorted(p for p in (whole / "checkpoints" / LAST).rglob("*") if p.is_file())
-    good, cut = 0, 0
-    for index in range(count):
+    good, cut, cases = 0, 0, bench.cases(count)
+    for index in cases:
         path = files[index % len(files)]
         content, place = path.read_bytes(), bench.rng.randrange(path.stat().st_size)
         cuts = index // len(files) % 2 == 1
@@ -673,8 +685,8 @@ def corruptions(bench: Bench, count: int) -> Row:
         cut += cuts
         path.write_bytes(content)
     assert bench.train(whole, "train.keep_last=2").code == 0
-    detail = f"{count - cut} flips, {cut} cuts, over {len(files)} files"
-    return row("damaged checkpoint", count, good, "exit 6, earlier one offered", detail)
+    detail = f"{len(cases) - cut} flips, {cut} cuts, over {len(files)} files"
+    return row("damaged checkpoint", len(cases), good, "exit 6, earlier one offered", detail)
 
 
 def full_disks(bench: Bench, count: int, kinds: Sequence[str]) -> Row:
@@ -685,7 +697,9 @@ def full_disks(bench: Bench, count: int, kinds: Sequence[str]) -> Row:
     first = next(i for i, kind in enumerate(kinds) if kind == "rename" and i > 40)
     places = [i for i in takes if i > first]
     good = 0
-    for place in (places[i] for i in spread(count, len(places))):
+    cases = spread(count, len(places))
+    cases = [places[cases[index]] for index in bench.cases(count)]
+    for place in cases:
         run = bench.fresh()
 
         def refuse(run: Path = run, place: int = place) -> None:
@@ -697,7 +711,7 @@ def full_disks(bench: Bench, count: int, kinds: Sequence[str]) -> Row:
         outcome = bench.train(run, before=refuse)
         good += survives_full(bench, run, outcome, f"disk full at change {place} ({kinds[place]})")
     what = "exit 6, checkpoint intact, resumed, bitwise equal"
-    return row("disk full (ENOSPC)", count, good, what, f"{len(places)} places after step 2")
+    return row("disk full (ENOSPC)", len(cases), good, what, f"{len(places)} places after step 2")
 
 
 def survives_full(bench: Bench, run: Path, outcome: Outcome, case: str) -> bool:
@@ -790,6 +804,7 @@ def prepare(folder: Path) -> None:
         importlib.import_module(name)
     figure = importlib.import_module("matplotlib.figure").Figure
     figure.savefig = lambda self, path, **how: Path(path).write_bytes(b"not drawn")
+    gc.freeze()  # children would copy what a collection of the garbage touches
     threads = len(os.listdir("/proc/self/task"))
     assert threads == 1, f"{threads} threads would not survive a fork"
 
@@ -803,10 +818,24 @@ def straight(bench: Bench) -> float:
     return time.monotonic() - began
 
 
-def report(rows: Sequence[Row], seconds: float, cpu: float) -> str:
+def joined(files: Sequence[Path]) -> tuple[list[Row], list[str], float]:
+    """The rows of parts added up, what failed in them, and their seconds of CPU."""
+    parts = [json.loads(path.read_text()) for path in files]
+    rows: dict[str, Row] = {}
+    for row_ in (row_ for part in parts for row_ in part["rows"]):
+        sums = {
+            key: rows.get(row_["fault"], {key: 0})[key] + row_[key] for key in ("count", "good")
+        }
+        rows[row_["fault"]] = {**row_, **sums, "detail": ""}
+    failures = [failure for part in parts for failure in part["failures"]]
+    return list(rows.values()), failures, sum(part["cpu"] for part in parts)
+
+
+def report(rows: Sequence[Row], cpu: float) -> str:
     lines = ["| fault | cases | as expected | expected | detail |", "|---|---|---|---|---|"]
     lines += ["| {fault} | {count} | {good} | {expected} | {detail} |".format(**r) for r in rows]
-    return "\n".join([*lines, f"\n{seconds:.0f} s, {cpu:.0f} s of CPU"])
+    cases, good = (sum(row[key] for row in rows) for key in ("count", "good"))
+    return "\n".join([*lines, f"\n{good} of {cases}; {cpu:.0f} s of CPU"])
 
 
 def main() -> int:
@@ -817,40 +846,51 @@ def main() -> int:
     parser.add_argument("--full", type=int, default=30, help="disks that are full from a change on")
     parser.add_argument("--jobs", type=int, default=40, help="kills of each other command")
     parser.add_argument("--pairs", type=int, default=20, help="of trainings on one folder or cache")
+    parser.add_argument(
+        "--part", default="1/1", metavar="K/N", help="every N-th case, from the K-th"
+    )
+    parser.add_argument("--join", nargs="+", type=Path, metavar="FILE", help="of parts' --json")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="where to write the result")
     options = parser.parse_args()
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="dlmkit-faults-") as name:
-        folder = Path(name)
-        prepare(folder)
-        bench = Bench(folder, random.Random(options.seed))
-        bench.recipe.write_text(RECIPE)
-        seconds = straight(bench)
-        kinds = changes_of_the_disk(bench)
-        rows = [
-            kills(bench, options.kills, kinds),
-            random_kills(bench, options.random, seconds),
-            corruptions(bench, options.corruptions),
-            full_disks(bench, options.full, kinds),
-            file_limits(bench),
-            ends_early(bench),
-            nan(bench),
-            tracker(bench),
-            *killed_jobs(bench, options.jobs),
-            two_on_one_run(bench, options.pairs),
-            two_on_one_cache(bench, options.pairs),
-            *elsewhere(bench),
-        ]
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    cpu = sum(usage.ru_utime + usage.ru_stime for usage in used)
-    print(report(rows, time.monotonic() - began, cpu))
-    for failure in bench.failures:
+    if options.join:
+        rows, failures, cpu = joined(options.join)
+    else:
+        with tempfile.TemporaryDirectory(prefix="dlmkit-faults-") as name:
+            rows, failures = measured(Path(name), options)
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        cpu = sum(usage.ru_utime + usage.ru_stime for usage in used)
+    print(report(rows, cpu))
+    for failure in failures:
         print(f"\nnot as expected: {failure}", file=sys.stderr)
     if options.json:
-        content = {"rows": rows, "failures": bench.failures, "seed": options.seed, "cpu": cpu}
+        content = {"rows": rows, "failures": failures, "seed": options.seed, "cpu": cpu}
         options.json.write_text(json.dumps(content, indent=1) + "\n")
-    return int(bool(bench.failures))
+    return int(bool(failures))
+
+
+def measured(folder: Path, options: argparse.Namespace) -> tuple[list[Row], list[str]]:
+    """The rows of one part, and what was not as expected."""
+    number, parts = map(int, options.part.split("/"))
+    prepare(folder)
+    rng = random.Random(f"{options.seed} {options.part}")
+    bench = Bench(folder, rng, (number - 1, parts))
+    bench.recipe.write_text(RECIPE)
+    seconds = straight(bench)
+    kinds = changes_of_the_disk(bench)
+    rows = [
+        kills(bench, options.kills, kinds),
+        random_kills(bench, options.random, seconds),
+        corruptions(bench, options.corruptions),
+        full_disks(bench, options.full, kinds),
+        *killed_jobs(bench, options.jobs),
+        two_on_one_run(bench, options.pairs),
+        two_on_one_cache(bench, options.pairs),
+    ]
+    if number == 1:
+        single = (file_limits, ends_early, nan, tracker)
+        rows += [*(fault(bench) for fault in single), *elsewhere(bench)]
+    return rows, bench.failures
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+import typer
 from safetensors.torch import load_file
 
 import dlmkit
-from dlmkit.cli.app import main
+from dlmkit.cli.app import app, main
 from dlmkit.errors import RecipeError
 from dlmkit.kernels import vocabulary
 from dlmkit.model import open_model
@@ -173,6 +174,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+LAX = ("--epsilon", 0.9, "--delta", 0.5)
+GOLDEN = Path(__file__).parent / "golden" / "sedd"
 COMMANDS: dict[str, tuple[object, ...]] = {
     "sample": ("sample", "RUN", "-n", 5, "--batch-size", 2),
     "sample, prompts": ("sample", "RUN", "-n", 3, "--prompt", "the lamp"),
@@ -181,23 +184,58 @@ COMMANDS: dict[str, tuple[object, ...]] = {
     "eval": ("eval", "RUN", "-n", 8, "--json"),
     "eval, bound": ("eval", "RUN", "-n", 8, "--json", "--likelihood", "bound"),
     "eval, flow": ("eval", "RUN", "-n", 8, "--json", "--likelihood", "flow:steps=4"),
+    "perplexity": ("perplexity", "RUN", "TEXT", "--draws", 4, "--json"),
+    "perplexity, masked": ("perplexity", "markov_masked", "TEXT", "--draws", 4, "--json"),
+    "exit quota": ("exit", "quota", "markov_masked", "-n", 20, "--thresholds", 0.3, *LAX, "--json"),
+    "models verify": ("models", "verify", GOLDEN, "--json"),
 }
 
 
 @pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
 def test_a_command_prints_what_it_prints_on_the_cpu(
-    words: tuple[object, ...], both: Callable[..., list[str]], trained: Path
+    words: tuple[object, ...], both: Callable[..., list[str]], trained: Path, tmp_path: Path
 ):
-    here, there = both(*(trained if word == "RUN" else word for word in words), "--device")
+    (tmp_path / "a.txt").write_text("w00 w01 w02 w00" if "markov_masked" in words else "the lamp .")
+    places = {"RUN": trained, "TEXT": tmp_path / "a.txt"}
+    here, there = both(*(places.get(str(word), word) for word in words), "--device")
     if "--json" in words:
         here, there = (_figures(text) for text in (here, there))
     assert here == there
 
 
 def _figures(text: str) -> dict[str, Any]:
-    """What an evaluation's record says of the texts; the rest says where they were sampled."""
-    record = json.loads(text)
-    return {key: record[key] for key in ("samples", "results", "left_out")}
+    """What a document says of the texts; the rest says where and when they were sampled."""
+    document = json.loads(text)
+    kept = ("samples", "results", "left_out") if "samples" in document else set(document)
+    return {key: document[key] for key in kept if key not in ("device", "sha256", "environment")}
+
+
+ELSEWHERE = {
+    "acceptance measure": "plugins/test_acceptance_measure.py",
+    "bench run": "bench/test_plugin_cases.py",
+    "glue": "plugins/test_glue.py",
+}
+
+
+def test_every_command_that_takes_a_device_is_run_on_one():
+    here = {" ".join(str(word) for word in words) for words in COMMANDS.values()}
+    here |= {"trace", "analyze", "bench sampler"}  # by the tests below
+    for name, file in ELSEWHERE.items():
+        assert "accelerator" in (Path(__file__).parent / file).read_text()
+        here.add(name)
+    taking = {" ".join(path) for path in taking_a_device(typer.main.get_command(app), ())}
+    taking = taking - {"eval model"} | {"eval"}  # MODEL may follow at once
+    assert len(taking) > 10
+    assert not {name for name in taking if not any(f"{h} ".startswith(f"{name} ") for h in here)}
+
+
+def taking_a_device(command: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The paths of the commands with --device."""
+    if any("--device" in parameter.opts for parameter in command.params):
+        yield path
+    context = typer.Context(command)
+    for name in command.list_commands(context) if hasattr(command, "list_commands") else ():
+        yield from taking_a_device(command.get_command(context, name), (*path, name))
 
 
 def test_a_trace_and_what_is_calibrated_on_it(both: Any, trained: Path, tmp_path: Path):

@@ -6,6 +6,7 @@ import pytest
 
 import dlmkit
 from dlmkit.cli.app import main
+from dlmkit.testing import pretend
 from dlmkit_acceptance import document as acceptance
 from dlmkit_metrics.plugin import EXAMPLE
 
@@ -42,6 +43,19 @@ def measured(run):
     words = ["--judge", EXAMPLE, "--pieces", "40", "--device", "cpu", "--quick"]
     assert main(["acceptance", "measure", str(run), "--out", str(out), *words]) == 0
     return out
+
+
+@pytest.mark.slow
+def test_on_an_accelerator_the_figures_are_the_cpus(run, measured, tmp_path, accelerator):
+    words = ["--judge", EXAMPLE, "--pieces", "40", "--device", "pretend", "--quick"]
+    out = tmp_path / "b.json"
+    with pretend.counted() as seen:
+        assert main(["acceptance", "measure", str(run), "--out", str(out), *words]) == 0
+    assert seen.launches > 1000
+    here, there = (acceptance.load(path) for path in (measured, out))
+    assert here["samples"] == there["samples"]
+    for mine, other in zip(here["levels"], there["levels"], strict=True):
+        assert mine["model"] == pytest.approx(other["model"], abs=1e-4)
 
 
 @pytest.mark.slow

@@ -238,7 +238,7 @@ def test_without_the_hub_the_recipe_is_shown_another_way(tmp_path: Path, variabl
         env={**os.environ, **ours, **variables},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=600,
     )
     assert done.returncode == 5
     assert "Couldn't reach 'allenai/c4'" in done.stderr
