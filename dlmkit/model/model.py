@@ -414,9 +414,11 @@ def key_of(override: str) -> str:
 
 
 def refuse_trained_keys(overrides: Sequence[str]) -> None:
-    """Raise UsageError if one of ``overrides`` is not about :data:`SAMPLING_KEYS`."""
+    """Raise UsageError if one of ``overrides`` is about a key of recipes that is none of
+    :data:`SAMPLING_KEYS`; one that is no key at all the recipe's own check refuses."""
+    trained = RecipeConfig.model_fields.keys() - SAMPLING_KEYS
     for override in overrides:
-        if (key := key_of(override)) not in SAMPLING_KEYS:
+        if (key := key_of(override)) in trained:
             raise UsageError(
                 f"{typed(override)}: {key!r} belongs to what was trained and cannot change when "
                 f"sampling; what can are {', '.join(SAMPLING_KEYS)}"
