@@ -499,7 +499,7 @@ def _of_released(folder: Path) -> Iterator[Format]:
     (decoded / "decoding.json").write_text(json.dumps({"runs": runs["runs"][:1]}))
     weights = load_file(parts / "model.safetensors")
     (parts / "model.safetensors").unlink()
-    names, where = sorted(weights), {}
+    names, where = sorted(weights), dict[str, str]()
     for number, held in enumerate((names[::2], names[1::2]), 1):
         file = f"model-{number:05d}-of-00002.safetensors"
         save_file({name: weights[name] for name in held}, parts / file, {"format": "pt"})

@@ -74,7 +74,7 @@ def main() -> None:
         {"plain": drawn, "dlmkit": streamed} if chosen.sample else {"plain": plain, "dlmkit": own}
     )
     steps = {
-        name: loop(assembled(chosen.vocabulary, *ids.shape, device), ids)
+        name: loop(assembled(chosen.vocabulary, chosen.batch, chosen.length, device), ids)
         for name, loop in loops.items()
     }
     cases: dict[str, rounds.Case] = {name: lambda n=name: next(steps[n]) for name in steps}  # type: ignore[misc]
@@ -112,7 +112,7 @@ def plain(parts: Assembly, ids: Tensor) -> Iterator[float]:
     """The same without dlmkit, but for the network and the table of embeddings."""
     network, settings = parts.network, parts.config.train
     table = next(p for p in parts.objective.space.parameters() if p.shape[-1] == DIM)
-    weights = [table, *network.parameters()]
+    weights: list[Tensor] = [table, *network.parameters()]
     optimiser = torch.optim.AdamW(weights, settings.learning_rate, settings.betas, fused=True)
     averages = [weight.detach().clone() for weight in weights]
     attend = torch.ones_like(ids, dtype=torch.bool)
@@ -138,9 +138,9 @@ def plain(parts: Assembly, ids: Tensor) -> Iterator[float]:
 def streamed(parts: Assembly, ids: Tensor) -> Iterator[object]:
     """dlmkit's sampling loop."""
     parts.objective.eval()
-    requests = unconditional(*ids.shape)
-    how = {"seed": 0, "steps": STEPS, "batch_size": len(ids), "length": ids.shape[1]}
-    yield from stream(assemble_sampling(parts), requests, **how)
+    rows, length = ids.shape
+    requests, ready = unconditional(rows, length), assemble_sampling(parts)
+    yield from stream(ready, requests, seed=0, steps=STEPS, batch_size=rows, length=length)
 
 
 @torch.no_grad()
