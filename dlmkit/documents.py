@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 
 class Shape(BaseModel):
-    """What a reader needs of an object; its other keys are no matter."""
+    """What a reader needs of an object; other keys do not matter."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -51,7 +51,7 @@ def _mix_number(x: int) -> int:
 
 
 def _fold(key: Tensor | int, value: Tensor | int) -> Tensor:
-    """``value`` folded into ``key``, at most one of them a number; they broadcast."""
+    """``value`` folded into ``key``; they broadcast, and one of them may be a plain number."""
     mixed = _mix_number(value + _GOLDEN) if isinstance(value, int) else _mix_(value + _GOLDEN)
     both: Tensor = mixed ^ key  # type: ignore[assignment]
     return _mix_(both.add_(_GOLDEN))

@@ -12,6 +12,7 @@ import torch
 from dlmkit.bench.cases import Case
 from dlmkit.bench.measure import Work
 from dlmkit.bench.parts import tracing
+from dlmkit.bench.plan import Plan
 from dlmkit.bench.rules import Family
 from dlmkit.bench.verdict import Curves, fixed_steps
 from dlmkit.exits.replay import Replay, oracle, replay, stopped, sweep
@@ -40,6 +41,7 @@ class Recorded:
     ``bucket`` and ``other_bucket`` say how much of each text was given.
     """
 
+    case: Case
     report: Trace
     calibration: Trace
     bucket: Index
@@ -96,7 +98,7 @@ def _mean(replayed: Replay) -> float:
 
 
 def refined(tried: Sequence[tuple[float, Replay]], bound: float) -> list[float]:
-    """More thresholds between neighbours of which one keeps the bound and the other does not."""
+    """More thresholds between neighbours where one keeps the bound and the other does not."""
     more: list[float] = []
     for (low, before), (high, after) in pairwise(tried):
         if (before.token_disagreement <= bound) != (after.token_disagreement <= bound):
@@ -109,23 +111,22 @@ def record(
     model: Model,
     case: Case,
     chosen: Sequence[Family],
+    plan: Plan,
     requests: Sequence[Request],
-    report: int,
     bucket: Index,
-    bound: float,
-    seed: int,
 ) -> Recorded:
     """Run ``case`` to its end once, with every statistic that ``chosen`` read.
 
-    The first ``report`` of ``requests`` are reported on, the rest calibrate.
+    The first ``plan.texts`` of ``requests`` are reported on, the rest calibrate.
     """
     needs = {name for family in chosen for name in family.needs}
     parts = tracing(model, case, needs)
     length = model.config.length
     recorder = TraceRecorder(parts, requests, steps=case.steps, length=length)
-    work = Work(parts, requests, seed, case.steps, case.batch_size, length)
+    work = Work(parts, requests, plan.seed, case.steps, case.batch_size, length)
     for _ in recorder.watch(work.stream()):
         pass
     trace = recorder.trace()
-    first = torch.arange(len(requests)) < report
-    return Recorded(trace.take(first), trace.take(~first), bucket[first], bucket[~first], bound)
+    first = torch.arange(len(requests)) < plan.texts
+    halves = trace.take(first), trace.take(~first)
+    return Recorded(case, *halves, bucket[first], bucket[~first], plan.bound)

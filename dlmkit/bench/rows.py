@@ -21,15 +21,19 @@ FIXED, ORACLE, REGRIDDED = "fixed", "oracle-exit", "regridded"
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the table: a case, what it is called, and how it is run anew each time."""
+    """One row of the table: a case, its name, and a function that runs it again."""
 
     case: Case
     exit: str
     threshold: float | None
-    base: Case
     recorded: Recorded
     run: Callable[[], Outcome]
     replayed: Replay | None = None
+
+    @property
+    def base(self) -> Case:
+        """The full run that it is compared with."""
+        return self.recorded.case
 
     @property
     def name(self) -> str:

@@ -96,17 +96,8 @@ class Bench:
         return self._document(measured, seconds)
 
     def _rows(self, case: Case) -> list[Row]:
-        recorded = record(
-            self.model,
-            case,
-            self.families,
-            self.requests,
-            self.plan.texts,
-            self.bucket,
-            self.plan.bound,
-            self.plan.seed,
-        )
-        rows = [self._row(case, FULL, None, case, recorded, parts_of(self.model, case))]
+        recorded = record(self.model, case, self.families, self.plan, self.requests, self.bucket)
+        rows = [self._row(case, FULL, None, recorded, parts_of(self.model, case))]
         choices = [
             choice for family in self.families if (choice := self._choose(family, case, recorded))
         ]
@@ -116,12 +107,12 @@ class Bench:
             part = choice.family.at(choice.threshold)
             parts = parts_of(self.model, case, part)
             name = choice.family.name
-            row = self._row(case, name, choice.threshold, case, recorded, parts)
+            row = self._row(case, name, choice.threshold, recorded, parts)
             rows.append(replace(row, replayed=choice.replayed))
         for rule in self.plan.freeze:
             frozen = replace(case, freeze=rule)
             parts = parts_of(self.model, frozen)
-            rows.append(self._row(frozen, f"freeze {rule}", None, case, recorded, parts))
+            rows.append(self._row(frozen, f"freeze {rule}", None, recorded, parts))
         if self.plan.early_exit:
             rows += self._regridded(case, recorded, choices)
         return rows
@@ -157,16 +148,14 @@ class Bench:
         case: Case,
         title: str,
         threshold: float | None,
-        base: Case,
         recorded: Recorded,
         parts: SamplingParts,
     ) -> Row:
-        return Row(case, title, threshold, base, recorded, self._work(case, parts).run)
+        return Row(case, title, threshold, recorded, self._work(case, parts).run)
 
     def _work(self, case: Case, parts: SamplingParts) -> Work:
         requests: Sequence[Request] = self.requests[: self.plan.texts]
-        length = self.model.config.length
-        return Work(parts, requests, self.plan.seed, case.steps, case.batch_size, length)
+        return Work(parts, requests, self.plan.seed, case.steps, case.batch_size, self.length)
 
     def _scheduled(self, case: Case, recorded: Recorded) -> list[Row]:
         """The best fixed exit and the oracle, run for real at steps known from the trace."""
@@ -177,7 +166,7 @@ class Bench:
             def run(steps: torch.Tensor = replayed.steps) -> Outcome:
                 return self._work(case, bare).ending(steps).run()
 
-            rows.append(Row(case, name, None, case, recorded, run, replayed))
+            rows.append(Row(case, name, None, recorded, run, replayed))
         return rows
 
     def _regridded(self, case: Case, recorded: Recorded, choices: Sequence[Choice]) -> list[Row]:
@@ -191,7 +180,7 @@ class Bench:
         for steps in sorted(grids - {case.steps}):
             coarse = replace(case, steps=steps)
             parts = parts_of(self.model, coarse)
-            rows.append(self._row(coarse, REGRIDDED, None, case, recorded, parts))
+            rows.append(self._row(coarse, REGRIDDED, None, recorded, parts))
         return rows
 
     def _measure(self, row: Row) -> Measured:

@@ -38,7 +38,7 @@ def show(content: Document, console: Console) -> None:
 
 
 def groups(content: Document) -> Iterator[tuple[str, list[Entry]]]:
-    """Entries that differ in steps and exit alone, in order, under the name of the others."""
+    """Entries in order, in groups that differ in steps and exit alone, under the group's name."""
     named: dict[str, list[Entry]] = {}
     for entry in content["benchmarks"]:
         named.setdefault(group_of(entry), []).append(entry)

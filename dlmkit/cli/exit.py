@@ -37,15 +37,15 @@ def calibrate(
         typer.Option(
             "--rule",
             metavar="NAME[:OPTION=VALUE;...]",
-            help="A rule whose only required option is to be found, or one that holds the word "
-            "'tuned' at that option. Repeatable: K rules are each tested at delta / K.",
+            help="A rule, whose only required option is found, or the option at which the word "
+            "'tuned' stands. Repeatable: K rules are each tested at delta / K.",
         ),
     ],
     epsilon: Annotated[
         float, typer.Option(help="The expected loss that must not be exceeded.")
     ] = 0.05,
     delta: Annotated[
-        float, typer.Option(help="The probability, over the texts, that it is all the same.")
+        float, typer.Option(help="The probability, over the texts, that the promise is broken.")
     ] = 0.05,
     loss: Annotated[
         Literal["row", "fraction"],
@@ -129,7 +129,7 @@ def quota(
         float, typer.Option(help="The share of texts that may differ from one token a step.")
     ] = 0.05,
     delta: Annotated[
-        float, typer.Option(help="The probability, over the texts, that more do all the same.")
+        float, typer.Option(help="The probability, over the texts, that the promise is broken.")
     ] = 0.05,
     tolerance: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="The share of a text's tokens that may differ.")

@@ -73,8 +73,8 @@ class Candidates:
 
 
 def ranks(scores: PerPosition, still_open: Mask, noise: Noise) -> Ids:
-    """The place of every position in its row, from 0: those that are ``still_open`` by ``scores``,
-    the highest first, then the others.
+    """The rank of every position in its row, from 0: those that are ``still_open`` come first, by
+    falling ``scores``.
 
     Equal scores go by keyed noise, not from left to right: a model that is certain of many
     positions would be read as an autoregressive one. What is not a number comes last.

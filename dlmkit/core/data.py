@@ -31,8 +31,8 @@ class Stream(ABC):
     def state(self) -> Mapping[str, Any]:
         """Where the rows of the last step that was read end, as JSON; may be empty.
 
-        A process may know of its own slots only. The mappings of all processes that together
-        read every slot agree where they overlap, and their union is what :meth:`restore` takes.
+        A process may know its own slots only. Keys that two processes both have hold the same
+        value, and :meth:`restore` takes the union over all processes.
         """
 
     @abstractmethod

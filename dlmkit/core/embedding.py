@@ -145,7 +145,7 @@ class EmbeddingSpace(nn.Module, ABC):
         return None
 
     def prepared(self, dtype: torch.dtype | None = None) -> EmbeddingSpace:
-        """This space for as long as its weights stay as they are, such as one sampling run.
+        """This space for a time in which its weights do not change, such as one sampling run.
 
         With :meth:`tables`, they are computed here once, and the vocabulary step runs in
         ``dtype`` (default: theirs); any other space is its own.

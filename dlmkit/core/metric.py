@@ -15,9 +15,9 @@ Numbers = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Measured:
-    """The numbers of texts. ``again`` gives those of any selection of the same texts, by index.
+    """The numbers of texts. ``again`` measures any selection of these texts, given by index.
 
-    None: the numbers of most of the texts would not say how uncertain those of all are.
+    It is None where measuring a part of the texts does not show how uncertain the numbers are.
     """
 
     numbers: Numbers

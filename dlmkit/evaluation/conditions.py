@@ -20,8 +20,7 @@ from dlmkit.version import __version__
 
 UNCONDITIONAL, CONTINUED = "unconditional", "beginnings of texts"
 _FREE = {"count", "measured", "batch_size", "refresh"}
-"""Keys of the recipe's ``sample`` that change no text, which depends on seed and index alone, or
-are in the words of another."""
+"""Keys of the recipe's ``sample`` that change no text, or that stand in the words of ``kept``."""
 
 
 def conditions(model: Model, requests: Iterable[Request], steps: int | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -18,7 +18,7 @@ from dlmkit.errors import UsageError
 from dlmkit.evaluation import likelihood
 from dlmkit.evaluation.conditions import conditions
 from dlmkit.evaluation.measure import Gauge, Intervals, Left, Results, measure, number, pinned
-from dlmkit.evaluation.record import UNKNOWN, Record, texts_digest
+from dlmkit.evaluation.record import UNKNOWN, Record
 from dlmkit.exact.intervals import left_out
 from dlmkit.model import Model, Progress, Run
 from dlmkit.plugin import Part
@@ -127,7 +127,7 @@ def _record(
     results: Results,
     execution: Mapping[str, Any],
 ) -> Record:
-    left = {label: left.content() for label, left in results.left_out.items()}
+    left = {label: asdict(left) for label, left in results.left_out.items()}
     return Record(subject, protocol, samples, results.numbers, execution, left)
 
 
@@ -164,7 +164,7 @@ def _protocol(
         "data": {
             **source.model_dump(mode="json", by_alias=True),
             "read_as": data.describe(),
-            "held_out_sha256": texts_digest(known),
+            "held_out_sha256": documents.digest(list(known)),
             "held_out_documents": _FINGERPRINTED,
         },
         "intervals": intervals.pinned(),
@@ -181,7 +181,7 @@ def _described(texts: Sequence[str], samples: Sequence[Sample] = ()) -> dict[str
         "empty": sum(not text for text in texts),
         "distinct": len(set(texts)),
         "characters": sum(map(len, texts)) / len(texts),
-        "sha256": texts_digest(texts),
+        "sha256": documents.digest(list(texts)),
     }
     if not samples:
         return {**subject, "tokens": UNKNOWN, "steps": UNKNOWN, "evaluations": UNKNOWN}

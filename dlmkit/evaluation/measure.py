@@ -46,10 +46,6 @@ class Left:
     count: int
     numbers: Mapping[str, Sequence[float]]
 
-    def content(self) -> dict[str, Any]:
-        """As JSON types."""
-        return {"count": self.count, "numbers": dict(self.numbers)}
-
 
 class Results(NamedTuple):
     """Of each metric its numbers with intervals, and the same numbers with parts left out."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,11 +83,6 @@ class _Content(documents.Shape):
     results: dict[str, dict[str, Estimate]]
     execution: dict[str, Any]
     left_out: dict[str, _LeftOut] = Field(default_factory=dict)
-
-
-def texts_digest(texts: Iterable[str]) -> str:
-    """The sha256 of ``texts`` in their order."""
-    return documents.digest(list(texts))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Models of dlmkit from the hub. What comes is verified, and none of it can run."""
+"""Models of dlmkit from the hub. What comes is verified, and no code of it runs."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class Checker:
 
     def _mark(self, path: Path) -> Mark:
         node, there = self.root.find(path)
-        if path[len(there) : len(there) + 1] == ("with",):  # not given: the choice of part is
+        if path[len(there) : len(there) + 1] == ("with",):  # not written down: the part is
             node, _ = self.root.find((*there, "use"))
         return node.mark
 

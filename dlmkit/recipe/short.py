@@ -19,7 +19,7 @@ _OPTION = re.compile(r"[A-Za-z_][\w-]*")
 
 
 class Short(str):
-    """A word after ``--set`` that an option of its own stands for, which ``typed`` names."""
+    """A word after ``--set`` that stands for another option, which the user ``typed``."""
 
     typed: str
 
@@ -32,7 +32,7 @@ class Short(str):
 
 
 def typed(override: str) -> str:
-    """What the user has typed for ``override``: an option of its own, or ``--set`` and it."""
+    """What the user typed: the option that became ``override``, or ``--set`` before it."""
     return override.typed if isinstance(override, Short) else f"--set {override}"
 
 

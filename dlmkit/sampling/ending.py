@@ -1,4 +1,4 @@
-"""Which rows end, and what they are then: what the host knows before, and what rules say."""
+"""Which rows end, and as what: by the steps that the host knows before, and by the rules."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Gathering:
     """How the rows of a step come together: the ``slots`` of each pass of this process, on the
     device, and how many rows each process has."""
 
-    slots: Sequence[Tensor]  # of (B,), in every pass its own
+    slots: Sequence[Tensor]  # (B,) for each pass
     rows: Sequence[int]
     world: World
 

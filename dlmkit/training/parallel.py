@@ -97,7 +97,7 @@ class World(ABC):
         self.share(None)
 
     def agree(self, error: Exception | None) -> None:
-        """Raise in every process if any has an ``error``: its own, or word of the other's.
+        """Raise in every process if any has an ``error``: its own, or a message about the other's.
 
         Collective.
         """

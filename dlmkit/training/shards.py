@@ -99,7 +99,7 @@ class Shards(Folder):
         return tensor
 
     def copy_to(self, tensors: Mapping[str, Tensor], split: object = None) -> None:
-        """Fill ``tensors``, those that are split with this process's part."""
+        """Fill ``tensors``; one that is split gets this process's part."""
         self._read({self.tensors[name].key: tensor for name, tensor in tensors.items()})
 
     def _read(self, tensors: Mapping[str, Tensor]) -> None:
@@ -114,7 +114,7 @@ class Shards(Folder):
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """What goes wrong while ``path`` is read, whatever it is, is an error of the checkpoint."""
+    """Any error while ``path`` is read becomes a CheckpointError."""
     from torch.distributed.checkpoint.api import CheckpointException
 
     try:
