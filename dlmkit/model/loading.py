@@ -62,15 +62,15 @@ def load_model(
     folder, a model that a plugin ships under this name, or a released model, by its folder or its
     name on the hub (``owner/name[@revision]``).
 
-    ``overrides`` are ``key.path=value`` under :data:`SAMPLING_KEYS`, and under ``data`` where a
-    model came without text; ``weights`` are the moving
-    average by default, or the only ones that the folder holds. Nothing but tensors, JSON and YAML
+    ``overrides`` are ``key.path=value`` under :data:`SAMPLING_KEYS`, and where a model came without
+    text under ``data``, and a shorter ``length``; ``weights`` are the moving average by default, or
+    the only ones that the folder holds. Nothing but tensors, JSON and YAML
     is read, all verified against the manifest first. Raises RecipeError if there is no such
     model, CheckpointError if it is damaged, and PluginError, which names the package to install,
     if a plugin that it was made with is not there.
     """
-    text_of = [override for override in overrides if key_of(override) == "data"]
-    refuse_trained_keys([override for override in overrides if override not in text_of])
+    free = [override for override in overrides if key_of(override) in ("data", "length")]
+    refuse_trained_keys([override for override in overrides if override not in free])
     registry = Registry.load()
     place = model_folder(str(reference), registry)
     if is_released(place):
@@ -80,9 +80,12 @@ def load_model(
     folder = find(place)
     text, (saved, held) = _recipe(folder), weights_in(folder, weights)
     try:
-        if text_of and _has_text(resolve_text(text, folder / RECIPE, (), registry).config):
-            refuse_trained_keys(text_of)
         resolved = resolve_text(text, folder / RECIPE, overrides, registry)
+        if free:
+            saved_as = resolve_text(text, folder / RECIPE, (), registry).config
+            if _has_text(saved_as):
+                refuse_trained_keys(free)
+            _refuse_longer(resolved.config, saved_as.length)
     except PluginError as error:
         raise PluginError(f"{error}{origin.advice(folder, text, registry)}") from error
     dtype, where = stored_dtype(folder), torch.device(device)
@@ -127,6 +130,7 @@ def load_released(
         name=reference,
     )
     assembly = needs_tokenizer(opened).assembly
+    _refuse_longer(assembly.config, opened.conversion.recipe["length"])
     assembly.objective.eval()
     return Model(folder, assembly, assemble_sampling(assembly), "raw")
 
@@ -193,6 +197,11 @@ def model_folder(reference: str, registry: Registry, pickled: bool = False) -> P
 def _has_text(config: RecipeConfig) -> bool:
     """Whether the recipe of a model says what text it learned from; a released model's does not."""
     return bool(config.data.options.get("paths", True))
+
+
+def _refuse_longer(config: RecipeConfig, most: int) -> None:
+    if config.length > most:
+        raise UsageError(f"length: {config.length}, and rows of this model have {most} tokens")
 
 
 def _untrained(recipe: str) -> UsageError:

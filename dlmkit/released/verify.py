@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dlmkit import documents, rows
+from dlmkit import documents, files, rows
 from dlmkit.core.importer import Case, Decoded, Taken
 from dlmkit.errors import CheckpointError, DlmkitError, describe
 from dlmkit.registry.lookup import Registry
@@ -144,8 +144,14 @@ def cases_of(folder: Path) -> Iterator[Case]:
     """The inputs of the cases in ``folder``. Raises CheckpointError if they cannot be read."""
     meta, tensors = _cases(folder)
     for name, case in meta.cases.items():
-        given = {key: _tensor(tensors, name, key) for key in case.inputs}
+        given = {key: _input(_tensor(tensors, name, key)) for key in case.inputs}
         yield Case(name, given, meta.settings)
+
+
+def _input(tensor: Tensor) -> Tensor:
+    """Ids are of 64 bits, however they are stored."""
+    whole = not (tensor.is_floating_point() or tensor.dtype == torch.bool)
+    return tensor.long() if whole else tensor
 
 
 def _cases(folder: Path) -> tuple[_Meta, dict[str, Tensor]]:
@@ -154,7 +160,7 @@ def _cases(folder: Path) -> tuple[_Meta, dict[str, Tensor]]:
         tensors = load_file(folder / CASES)
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(
-            f"{folder} holds no {META} and {CASES} to compare with: {error}"
+            f"{folder} holds no {META} and {CASES} to compare with: {files.why(error)}"
         ) from error
     if not any(case.expected for case in meta.cases.values()):
         raise CheckpointError(f"{folder / META} expects no tensor of any case")

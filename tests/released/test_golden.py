@@ -61,6 +61,14 @@ def test_a_case_whose_inputs_are_not_the_models_is_one_line(golden, family, caps
     assert "it has no input" in none[0]
 
 
+@pytest.mark.parametrize("family", ["llada", "ssd-lm", "plaid"])
+def test_whole_numbers_may_be_stored_in_fewer_bits(golden, family):
+    path = golden(family) / "cases.safetensors"
+    stored = load_file(path)
+    save_file({n: t.int() if t.dtype == torch.int64 else t for n, t in stored.items()}, path)
+    assert verify(path.parent, Registry.load(third_party=False)).agrees
+
+
 def test_a_run_that_went_otherwise_is_beyond_the_tolerance(golden, capsys):
     folder = golden("llada")
     content = json.loads((folder / "decoding.json").read_text())

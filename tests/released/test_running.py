@@ -151,6 +151,15 @@ def test_text_can_be_named_for_a_model_that_came_without(golden, run, tmp_path):
     assert json.loads(out.read_text())
 
 
+def test_rows_are_made_shorter_and_never_longer(golden, run, tmp_path):
+    folder, ours = golden("llada", words=True), tmp_path / "ours"
+    assert run("import", folder, "--out", ours)[0] == 0
+    for place in (folder, ours):
+        assert dlmkit.load(place, "length=9").config.length == 9
+        code, _, err = run("sample", place, "--set", "length=65")
+        assert (code, "length: 65, and rows of this model have 64 tokens" in err) == (2, True)
+
+
 def test_a_released_model_has_one_set_of_weights(golden, run):
     code, _, err = run("sample", golden("llada", words=True), "--weights", "raw", *DRAWN)
     assert (code, "is a released model, of one set" in err) == (2, True)
