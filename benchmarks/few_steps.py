@@ -32,6 +32,17 @@ MODELS: Mapping[str, tuple[str, ...]] = {
     "ddlm": ("ddlm_grammar",),
     "distilled": ("consistency_grammar", "objective.with.teacher={out}/ddlm"),
     "consistency": ("consistency_grammar",),
+    "duo": ("duo_grammar", "sampler.with.greedy_tail=true"),
+    **{
+        f"duo-{steps}": (
+            "duo_grammar",
+            "sampler.with.greedy_tail=true",
+            "objective.use=distil:discrete-consistency",
+            f"objective.with.steps={steps}",
+            f"objective.with.teacher={{out}}/{teacher}",
+        )
+        for steps, teacher in ((16, "duo"), (8, "duo-16"), (4, "duo-8"))
+    },
     "langflow": ("langflow_grammar",),
     "flm": ("flm_grammar",),
     "flm-posterior": ("flm_grammar", "space.with.reads=posterior"),

@@ -42,6 +42,11 @@ class Corruption(ABC):
         ones = torch.ones(len(x0), dtype=dtype, device=x0.device)
         return self.input(x0, Level(ones, torch.zeros_like(ones)))
 
+    @property
+    def unknown(self) -> Tensor | float:
+        """What the network reads of a given token that it is not told, such as a mask's row."""
+        return 0.0
+
     def log_likelihood(self, points: Tensor, x: Tensor, level: Level) -> Logits | None:
         """log p(x | token) of every token, up to a constant of the position.
 
@@ -86,6 +91,7 @@ class EmbeddingSpace(nn.Module, ABC):
     ``query_dim`` is Q, the channels that the network must put out; ``corruption`` is how this
     space is noised. ``tied`` says that logits(q) = q . e_v, free of bias, and x0 = sum_v p_v e_v
     with one table e, so that sum_v p_v logits_v = q . x0: statistics then need no V-sized tensor.
+    ``drawn`` says that samplers draw tokens from its predictions, where others step towards x0.
     """
 
     vocab_size: int
@@ -93,6 +99,7 @@ class EmbeddingSpace(nn.Module, ABC):
     query_dim: int
     corruption: Corruption
     tied: bool = False
+    drawn: bool = False
 
     @abstractmethod
     def embed(self, ids: Ids) -> Tensor:

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from dlmkit.core.denoise import Denoise, Prediction, Wrapped
+from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.network import Conditioning
 from dlmkit.core.schedule import Level
+from dlmkit.types import Query
 
 
 class Guidance:
@@ -29,7 +31,7 @@ class Guidance:
 
     def wrap(self, denoise: Denoise) -> Denoise:
         """A denoiser around ``denoise``; the first guidance of a recipe is the innermost."""
-        return _Moved(denoise, self)
+        return MovedDenoise(denoise, self)
 
     def start(self, x: Tensor) -> Tensor:
         """What sampling starts from in place of ``x``, drawn from the prior: ``x`` itself."""
@@ -42,18 +44,48 @@ def stepping_to(x0: Tensor, prediction: Prediction, conditioning: Conditioning) 
     return replace(prediction, x0_step=torch.where(kept, prediction.x0_step, x0))
 
 
-def extrapolated(
-    weak: Prediction, strong: Prediction, scale: float, conditioning: Conditioning
+def read_from(
+    query: Query, prediction: Prediction, space: EmbeddingSpace, conditioning: Conditioning
 ) -> Prediction:
-    """``strong``, stepped towards weak + scale (strong - weak) of the two x0: 1 changes nothing."""
+    """``prediction`` by another ``query``; given positions keep their own x0."""
+    x0, lse = space.read(query)
+    kept = conditioning.given.view(*x0.shape[:2], *(1,) * (x0.ndim - 2))
+    x0_step = torch.where(kept, prediction.x0_step, x0)
+    return replace(prediction, query=query, lse=lse, x0_mean=x0, x0_step=x0_step)
+
+
+def extrapolated(
+    weak: Prediction,
+    strong: Prediction,
+    scale: float,
+    space: EmbeddingSpace,
+    conditioning: Conditioning,
+) -> Prediction:
+    """``strong``, taken away from ``weak``: 1 changes nothing.
+
+    Where samplers step towards x0, they step towards weak + scale (strong - weak) of the two: at
+    one level that is so of the scores. Where tokens are ``drawn``, that holds of their logits, so
+    that p is proportional to weak^(1 - scale) strong^scale (2412.10193, section 4), and statistics
+    read it as well.
+    """
+    if space.drawn:
+        query = weak.query + scale * (strong.query - weak.query)
+        query = torch.where(weak.query == strong.query, weak.query, query)  # also of -inf
+        return read_from(query, strong, space, conditioning)
     moved = weak.x0_step + scale * (strong.x0_step - weak.x0_step)
     return stepping_to(moved, strong, conditioning)
 
 
-class _Moved(Wrapped):
+class Guided(Wrapped):
+    """A denoiser under ``guidance``."""
+
     def __init__(self, inner: Denoise, guidance: Guidance) -> None:
         super().__init__(inner)
         self.guidance = guidance
+
+
+class MovedDenoise(Guided):
+    """Steps towards where its guidance moves x0."""
 
     def __call__(
         self, x: Tensor, level: Level, previous: Any, conditioning: Conditioning

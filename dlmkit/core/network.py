@@ -47,9 +47,13 @@ class Conditioning:
         read: Embedded = torch.where(self.given[..., None], self.clean.to(x.dtype), x)
         return read
 
-    def dropped(self) -> Conditioning:
-        """The same rows without their clean embeddings, as classifier-free guidance needs."""
-        return replace(self, clean=torch.zeros_like(self.clean))
+    def dropped(self, unknown: Tensor | float = 0.0) -> Conditioning:
+        """The same rows without their clean embeddings, as classifier-free guidance needs.
+
+        At given positions the network reads ``unknown``, the corruption's.
+        """
+        clean = torch.where(self.given[..., None], unknown, 0.0).to(self.clean.dtype)
+        return replace(self, clean=clean.expand_as(self.clean))
 
 
 class ScoreNetwork(nn.Module, ABC):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -15,6 +16,7 @@ from dlmkit.core.denoise import Denoise, ModelDenoise, Shown
 from dlmkit.core.embedding import EmbeddingSpace
 from dlmkit.core.masking import Masking
 from dlmkit.core.network import Conditioning, ScoreNetwork
+from dlmkit.core.options import Dropping
 from dlmkit.core.schedule import Level, NoiseSchedule
 from dlmkit.noise import Noise
 from dlmkit.types import Ids, Index, Mask, PerPosition, PerRow, Query, Rows
@@ -140,6 +142,13 @@ class Objective(nn.Module, ABC):
     def denoise(self) -> Denoise:
         """The denoiser that this objective trains, for sampling and evaluation."""
 
+    def save(self, folder: Path) -> None:
+        """Write into ``folder``, a checkpoint's, what going on with it must find again.
+
+        The objective that is built from the checkpoint finds it in ``context.folder``. Most write
+        nothing.
+        """
+
 
 @dataclass(frozen=True)
 class Noised:
@@ -193,10 +202,13 @@ class RecipeObjective(Objective):
     """Share of the global batch's rows that see a first prediction; at 0, no text that is sampled
     does either."""
     conditioning_dropout: float = 0.0
-    """The chance that a row is not told its given tokens, as classifier-free guidance needs."""
+    """The chance that a row is not told its given tokens, as classifier-free guidance needs: that
+    of options that have one."""
 
-    def __init__(self, context: BuildContext) -> None:
+    def __init__(self, context: BuildContext, config: Dropping | None = None) -> None:
         super().__init__()
+        if config is not None:
+            self.conditioning_dropout = config.conditioning_dropout
         self.space = context.part("space")
         self.network = context.part("network")
         self.schedule = context.part("schedule")
@@ -255,6 +267,6 @@ class RecipeObjective(Objective):
         if self.conditioning_dropout == 0:
             return conditioning
         keep = draws.noise.fork(DROPOUT).uniform(0) >= self.conditioning_dropout
-        return replace(
-            conditioning, clean=torch.where(keep[:, None, None], conditioning.clean, 0.0)
-        )
+        dropped = conditioning.dropped(self.space.corruption.unknown)
+        clean = torch.where(keep[:, None, None], conditioning.clean, dropped.clean)
+        return replace(conditioning, clean=clean)

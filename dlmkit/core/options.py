@@ -6,11 +6,19 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from dlmkit.plugin import Config, Size
+from dlmkit.plugin import Config, Share, Size
 
 
 class Nothing(Config):
     """No options."""
+
+
+class Dropping(Config):
+    """Of objectives: how often what is given is not told."""
+
+    conditioning_dropout: Share = Field(
+        0.0, description="share of rows without clean embeddings, for classifier-free guidance"
+    )
 
 
 class Counts(Config):

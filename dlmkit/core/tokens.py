@@ -105,6 +105,7 @@ class DiscreteSpace(EmbeddingSpace):
     """
 
     table: nn.Embedding
+    drawn = True
 
     def embed(self, ids: Ids) -> Tensor:
         return ids
@@ -160,6 +161,10 @@ class MaskCorruption(Corruption):
     def input(self, x: Tensor, level: Level) -> Embedded:
         read: Embedded = self.table(x)
         return read
+
+    @property
+    def unknown(self) -> Tensor:
+        return self.table.weight[self.mask]
 
     def log_likelihood(self, points: Tensor, x: Tensor, level: Level) -> Logits:
         """A mask says nothing of the token, anything else everything."""

@@ -101,10 +101,10 @@ def write_checkpoint(
 
 
 def write_parts(folder: Path, objective: Objective, tokenizer: Tokenizer) -> None:
-    """Write what the model is built from beside its recipe: the tokenizer, the network's files."""
+    """Write what the model is built from beside its recipe: the tokenizer, files of its parts."""
     tokenizer.save(folder)
     for module in objective.modules():
-        if isinstance(module, ScoreNetwork):
+        if isinstance(module, ScoreNetwork | Objective):
             module.save(folder)
 
 

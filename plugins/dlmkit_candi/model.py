@@ -18,7 +18,7 @@ from dlmkit.core.denoise import ModelDenoise, Prediction
 from dlmkit.core.embedding import Corruption, EmbeddingSpace
 from dlmkit.core.network import Conditioning
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
-from dlmkit.core.options import Nothing
+from dlmkit.core.options import Dropping, Nothing
 from dlmkit.core.sampler import BoundDenoise, Sampler, Step, per_row
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import IMPOSSIBLE, categorical, masked_share, masking_rate
@@ -80,6 +80,7 @@ class HybridSpace(EmbeddingSpace):
     """x0 is a one-hot vector and 1, (B, L, V + 1); the network puts out the logits."""
 
     corruption: HybridNoise
+    drawn = True
 
     def __init__(self, config: Hybrid, context: BuildContext) -> None:
         super().__init__()
@@ -124,8 +125,8 @@ class HybridCrossEntropy(RecipeObjective):
     def denoise(self) -> HybridDenoise:
         return HybridDenoise(self.space, self.network, feedback=False)
 
-    def __init__(self, config: Nothing, context: BuildContext) -> None:
-        super().__init__(context)
+    def __init__(self, config: Dropping, context: BuildContext) -> None:
+        super().__init__(context, config)
 
     def forward(self, batch: Batch, draws: Draws) -> LossParts:
         noised = self.noised(batch, draws)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from dlmkit import Component, Config, hookimpl
-from dlmkit.core.options import Nothing
+from dlmkit.core.options import Dropping, Nothing
 from dlmkit.plugin import Recipe, Share, Size
 
 api = 2
@@ -50,8 +50,9 @@ def register_components() -> list[Component]:
             "objective",
             "hybrid-cross-entropy",
             "cross-entropy of noised tokens, weighted by time as MDLM's",
-            Nothing,
+            Dropping,
             "dlmkit_candi.model:HybridCrossEntropy",
+            provides=frozenset({"conditioning-dropout"}),
             requires=HYBRID,
         ),
         Component(

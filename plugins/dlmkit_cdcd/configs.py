@@ -7,8 +7,8 @@ from typing import Literal, Self
 from pydantic import Field, PositiveFloat, model_validator
 
 from dlmkit import Config, part_of
-from dlmkit.core.options import LossTable
-from dlmkit.plugin import Depth, Size
+from dlmkit.core.options import Dropping, LossTable
+from dlmkit.plugin import Depth, Share, Size
 
 
 class Times(Config):
@@ -90,17 +90,14 @@ class Transformer(Config):
         return self
 
 
-class ScoreInterpolation(Config):
+class ScoreInterpolation(Dropping):
     """CDCD, sections 3 and 4."""
 
     self_conditioning: float = Field(
         0.5, ge=0.0, le=1.0, description="share of rows that see a first prediction (CDCD: half)"
     )
-    conditioning_dropout: float = Field(
-        0.1,
-        ge=0.0,
-        le=1.0,
-        description="share of rows without clean embeddings (CDCD: 10 %)",
+    conditioning_dropout: Share = Field(
+        0.1, description="share of rows without clean embeddings (CDCD: 10 %)"
     )
 
 

@@ -17,9 +17,8 @@ class ScoreInterpolation(RecipeObjective):
     """
 
     def __init__(self, config: configs.ScoreInterpolation, context: BuildContext) -> None:
-        super().__init__(context)
+        super().__init__(context, config)
         self.self_conditioning = config.self_conditioning
-        self.conditioning_dropout = config.conditioning_dropout
 
     def forward(self, batch: Batch, draws: Draws) -> LossParts:
         noised = self.noised(batch, draws)

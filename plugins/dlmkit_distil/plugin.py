@@ -14,20 +14,24 @@ from dlmkit.plugin import Part, PartOf, Recipe, Size
 api = 2
 
 
-class Consistency(Config):
-    """Whose path is learned, and by which steps."""
+class Taught(Config):
+    """Who is learned from."""
 
     teacher: str | None = Field(
         None,
         min_length=1,
         description="the model whose path is learned: a run, a folder of weights or a model that a "
-        "plugin ships; default: none, and the straight path to the text's own embeddings is "
-        "(consistency training)",
+        "plugin ships; default: none, which of embeddings is consistency training",
     )
     start: Literal["teacher", "random"] = Field(
         "teacher", description="with a teacher: where the network's weights begin"
     )
     steps: PositiveInt = Field(32, description="a path's steps, which neighbours are apart by")
+
+
+class Consistency(Taught):
+    """Whose path is learned, and by which steps."""
+
     passes: Size = Field(
         2, description="of the teacher at a step; the second sees the first prediction, and so on"
     )
@@ -46,6 +50,14 @@ def register_components() -> Sequence[Component]:
             "one prediction all along a teacher's path, that of its end",
             Consistency,
             "dlmkit_distil.objective:Consistency",
+        ),
+        Component(
+            "objective",
+            "discrete-consistency",
+            "DUO's distillation: further up a path of tokens what a teacher says further down",
+            Taught,
+            "dlmkit_distil.discrete:DiscreteConsistency",
+            requires=frozenset({"uniform-state"}),
         ),
         Component(
             "sampler",

@@ -94,9 +94,8 @@ class XPrediction(RecipeObjective):
     """
 
     def __init__(self, config: plugin.XPrediction, context: BuildContext) -> None:
-        super().__init__(context)
+        super().__init__(context, config)
         self.config, self.self_conditioning = config, config.self_conditioning
-        self.conditioning_dropout = config.conditioning_dropout
 
     def denoise(self) -> SharedDecoder:
         device = next(self.network.parameters()).device

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from dlmkit import Component, Config, hookimpl
+from dlmkit.core.options import Dropping
 from dlmkit.plugin import Recipe, Share
 
 api = 2
@@ -21,11 +22,10 @@ class LogitNormal(Config):
     clip: float = Field(1e-6, gt=0.0, lt=0.1, description="share left out at either end (ELF: 0)")
 
 
-class XPrediction(Config):
+class XPrediction(Dropping):
     """ELF's two losses, of rows apart."""
 
     self_conditioning: Share = Field(0.5, description="rows that see a first prediction (ELF)")
-    conditioning_dropout: Share = Field(0.0, description="rows without clean embeddings")
     floor: PositiveFloat = Field(0.05, description="least share of noise that divides (ELF)")
     decoder: float = Field(0.2, gt=0.0, lt=1.0, description="rows that are decoded (ELF)")
     decoder_mean: float = Field(0.8, description="of the logit of their text's share (ELF)")

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from dlmkit.core.context import BuildContext
-from dlmkit.core.denoise import Denoise, Prediction, Wrapped
-from dlmkit.core.guidance import Guidance, extrapolated
+from dlmkit.core.denoise import Denoise, Prediction
+from dlmkit.core.guidance import Guidance, Guided, extrapolated
 from dlmkit.core.network import Conditioning
 from dlmkit.core.sampler import BoundDenoise, GaussianSampler, Step, euler, per_row
 from dlmkit.core.schedule import Level
@@ -24,23 +24,22 @@ class SelfConditioning(Guidance):
     """
 
     def __init__(self, config: plugin.Scale, context: BuildContext) -> None:
-        self.scale = config.scale
+        self.scale, self.space = config.scale, context.part("space")
 
     def wrap(self, denoise: Denoise) -> Denoise:
-        return _Guided(denoise, self.scale)
+        return _SeeingOrNot(denoise, self)
 
 
-class _Guided(Wrapped):
-    def __init__(self, inner: Denoise, scale: float) -> None:
-        super().__init__(inner)
-        self.scale = scale
+class _SeeingOrNot(Guided):
+    guidance: SelfConditioning
 
     def __call__(
         self, x: Tensor, level: Level, previous: Any, conditioning: Conditioning
     ) -> Prediction:
         seeing = self.inner(x, level, previous, conditioning)
         alone = self.inner(x, level, self.inner.start(x), conditioning)
-        return extrapolated(alone, seeing, self.scale, conditioning)
+        scale, space = self.guidance.scale, self.guidance.space
+        return extrapolated(alone, seeing, scale, space, conditioning)
 
 
 class Renoising(GaussianSampler):

@@ -13,6 +13,7 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import WithoutFeedback
 from dlmkit.core.embedding import EmbeddingSpace, GaussianCorruption
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
+from dlmkit.core.options import Dropping
 from dlmkit.core.schedule import Level, StraightLine
 from dlmkit.core.warp import Warped
 from dlmkit.types import Embedded, Ids, Logits, PerRow, Probabilities, Query
@@ -87,9 +88,8 @@ class DecodingError(StraightLine, Warped):
 class TokenCrossEntropy(RecipeObjective):
     """Cross-entropy of the tokens at noised positions, of all times alike."""
 
-    def __init__(self, config: plugin.TokenCrossEntropy, context: BuildContext) -> None:
-        super().__init__(context)
-        self.conditioning_dropout = config.conditioning_dropout
+    def __init__(self, config: Dropping, context: BuildContext) -> None:
+        super().__init__(context, config)
 
     def denoise(self) -> WithoutFeedback:
         return WithoutFeedback(self.space, self.network)

@@ -8,8 +8,8 @@ from typing import Literal
 from pydantic import Field
 
 from dlmkit import Component, Config, hookimpl
-from dlmkit.core.options import LossTable, Normalised
-from dlmkit.plugin import Recipe, Share, Size
+from dlmkit.core.options import Dropping, LossTable, Normalised
+from dlmkit.plugin import Recipe, Size
 
 api = 2
 
@@ -44,12 +44,6 @@ class Geodesic(Config):
     top: Size | None = Field(
         None, description="likeliest tokens that alone say where to (default: all of them)"
     )
-
-
-class TokenCrossEntropy(Config):
-    """The loss of both."""
-
-    conditioning_dropout: Share = Field(0.0, description="rows without clean embeddings")
 
 
 @hookimpl
@@ -91,7 +85,7 @@ def register_components() -> Sequence[Component]:
             "objective",
             "token-cross-entropy",
             "cross-entropy at noised positions, where predictions are not fed back",
-            TokenCrossEntropy,
+            Dropping,
             "dlmkit_flow.flat:TokenCrossEntropy",
             provides=frozenset({"cross-entropy", "conditioning-dropout"}),
             requires=frozenset({"flow"}),

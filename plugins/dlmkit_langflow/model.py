@@ -20,9 +20,8 @@ class SkippedCrossEntropy(RecipeObjective):
     """The logits get the noisy token's own likelihood, which rises over ``ramp`` steps."""
 
     def __init__(self, config: SkipOptions, context: BuildContext) -> None:
-        super().__init__(context)
+        super().__init__(context, config)
         self.self_conditioning, self.ramp = config.self_conditioning, config.ramp
-        self.conditioning_dropout = config.conditioning_dropout
 
     def denoise(self, strength: float | Tensor = 1.0) -> OutputPrior:
         return OutputPrior(self.space, self.network, self.self_conditioning > 0, strength)

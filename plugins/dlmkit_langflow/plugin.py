@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from dlmkit import Component, Config, hookimpl
+from dlmkit.core.options import Dropping
 from dlmkit.plugin import Recipe, Share
 
 api = 2
@@ -22,11 +23,10 @@ class GumbelCurve(Config):
     clip: float = Field(1e-5, gt=0.0, lt=0.1, description="share left out at either end (LangFlow)")
 
 
-class SkipOptions(Config):
+class SkipOptions(Dropping):
     """LangFlow's loss."""
 
     self_conditioning: Share = Field(0.25, description="rows that see a first prediction")
-    conditioning_dropout: Share = Field(0.0, description="rows without clean embeddings")
     ramp: PositiveInt = Field(5000, description="steps over which the skip rises; train for more")
 
 

@@ -16,14 +16,14 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Denoise, ModelDenoise, Prediction
 from dlmkit.core.network import Conditioning, Incremental, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
-from dlmkit.core.options import Nothing
+from dlmkit.core.options import Dropping
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import IMPOSSIBLE, TokenSpace, masked_share, masking_rate
 from dlmkit.types import Ids, Query
 from dlmkit_mdlm.reuse import Reusing
 
-ROLE = 2
-"""What a row's draw of its term is forked by: mdlm drops no conditioning."""
+ROLE = 3
+"""What a row's draw of its term is forked by."""
 
 
 class MaskedDenoise(ModelDenoise):
@@ -100,8 +100,8 @@ class MaskedBound(RecipeObjective):
 
     space: TokenSpace
 
-    def __init__(self, config: Nothing, context: BuildContext) -> None:
-        super().__init__(context)
+    def __init__(self, config: Dropping, context: BuildContext) -> None:
+        super().__init__(context, config)
 
     def denoise(self) -> MaskedDenoise:
         return MaskedDenoise(self.space, self.network)

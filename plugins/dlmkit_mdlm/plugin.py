@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dlmkit import Component, hookimpl
-from dlmkit.core.options import Nothing, Tokens
+from dlmkit.core.options import Dropping, Tokens
 from dlmkit.plugin import Recipe
 from dlmkit_mdlm import configs
 
@@ -37,9 +37,9 @@ def register_components() -> Sequence[Component]:
             kind="objective",
             name="nelbo",
             summary="a bound on the likelihood: cross-entropy of masked tokens, weighted by time",
-            config=Nothing,
+            config=Dropping,
             target="dlmkit_mdlm.objective:MaskedBound",
-            provides=frozenset({"likelihood-bound", "texts-apart"}),
+            provides=frozenset({"likelihood-bound", "texts-apart", "conditioning-dropout"}),
             requires=MASKED,
         ),
         Component(

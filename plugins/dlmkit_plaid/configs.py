@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, PositiveInt, model_validator
 
 from dlmkit import Config
+from dlmkit.core.options import Dropping
 from dlmkit.plugin import Size
 
 
@@ -30,7 +31,7 @@ class Monotone(Config):
         return self
 
 
-class Bound(Config):
+class Bound(Dropping):
     """Plaid's loss."""
 
     self_conditioning: float = Field(

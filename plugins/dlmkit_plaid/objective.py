@@ -19,8 +19,8 @@ from dlmkit.types import Embedded, PerPosition
 from dlmkit_plaid import configs
 from dlmkit_plaid.schedule import Monotone
 
-ROLE = 2
-"""What a row's draw of its term is forked by: plaid drops no conditioning."""
+ROLE = 3
+"""What a row's draw of its term is forked by."""
 
 
 class LikelihoodBound(RecipeObjective):
@@ -35,7 +35,7 @@ class LikelihoodBound(RecipeObjective):
     schedule: Monotone
 
     def __init__(self, config: configs.Bound, context: BuildContext) -> None:
-        super().__init__(context)
+        super().__init__(context, config)
         self.self_conditioning, self.config = config.self_conditioning, config
 
     def denoise(self, strength: float | Tensor = 1.0) -> OutputPrior:

@@ -29,7 +29,7 @@ def register_components() -> Sequence[Component]:
             summary="a bound on the negative log-likelihood, in nats per token",
             config=configs.Bound,
             target="dlmkit_plaid.objective:LikelihoodBound",
-            provides=frozenset({"likelihood-bound"}),
+            provides=frozenset({"likelihood-bound", "conditioning-dropout"}),
             requires=frozenset({"gaussian", "tied", "learned-gamma"}),
         ),
     ]

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from dlmkit import rows
 from dlmkit.core.context import BuildContext
-from dlmkit.core.denoise import Denoise, Prediction, Wrapped
+from dlmkit.core.denoise import Denoise, Prediction
 from dlmkit.core.embedding import EmbeddingSpace
-from dlmkit.core.guidance import Guidance, extrapolated
+from dlmkit.core.guidance import Guidance, Guided, extrapolated, read_from
 from dlmkit.core.network import Conditioning
 from dlmkit.core.schedule import Level
 from dlmkit_samplers import configs
@@ -57,10 +57,8 @@ class SoftmaxTemperature(Guidance):
         return _Softened(denoise, self)
 
 
-class _Softened(Wrapped):
-    def __init__(self, inner: Denoise, guidance: SoftmaxTemperature) -> None:
-        super().__init__(inner)
-        self.guidance = guidance
+class _Softened(Guided):
+    guidance: SoftmaxTemperature
 
     def __call__(
         self, x: Tensor, level: Level, previous: Any, conditioning: Conditioning
@@ -69,10 +67,7 @@ class _Softened(Wrapped):
         query = said.query / self.guidance.temperature
         if space.query_dim == space.vocab_size:
             query = query + (said.lse - space.logits(query).logsumexp(dim=-1))[..., None]
-        x0, lse = space.read(query)
-        given = conditioning.given.view(*x0.shape[:2], *(1,) * (x0.ndim - 2))
-        x0_step = torch.where(given, said.x0_step, x0)
-        return replace(said, query=query, lse=lse, x0_mean=x0, x0_step=x0_step)
+        return read_from(query, said, space, conditioning)
 
 
 class ClassifierFree(Guidance):
@@ -80,22 +75,22 @@ class ClassifierFree(Guidance):
 
     CDCD guides so too and does not say by which formula or in which space: this one is ours.
 
-    In x0, at one noise level, that is x0_null + scale (x0 - x0_null). The null branch is the
-    same rows without their clean embeddings, as the objective's conditioning dropout trains it;
-    each branch keeps its own ``previous``. Statistics and tokens are the conditional branch's.
+    In x0, at one noise level, that is x0_null + scale (x0 - x0_null), and statistics and tokens are
+    the conditional branch's. Where tokens are drawn, what is extrapolated is their log-probability
+    (:func:`~dlmkit.core.guidance.extrapolated`). The null branch is the same rows without their
+    clean embeddings, as the objective's conditioning dropout trains it, and of masked models with
+    masks in their place; each branch keeps its own ``previous``.
     """
 
     def __init__(self, config: configs.ClassifierFree, context: BuildContext) -> None:
-        self.scale = config.scale
+        self.scale, self.space = config.scale, context.part("space")
 
     def wrap(self, denoise: Denoise) -> Denoise:
-        return _TwoBranches(denoise, self.scale)
+        return _TwoBranches(denoise, self)
 
 
-class _TwoBranches(Wrapped):
-    def __init__(self, inner: Denoise, scale: float) -> None:
-        super().__init__(inner)
-        self.scale = scale
+class _TwoBranches(Guided):
+    guidance: ClassifierFree
 
     def start(self, x: Tensor) -> tuple[Any, Any]:
         return self.inner.start(x), self.inner.start(x)
@@ -104,10 +99,11 @@ class _TwoBranches(Wrapped):
         self, x: Tensor, level: Level, previous: tuple[Any, Any], conditioning: Conditioning
     ) -> Prediction:
         with_given = self.inner(x, level, previous[0], conditioning)
-        null = self.inner(x, level, previous[1], conditioning.dropped())
-        feedback = with_given.feedback, null.feedback
-        both = replace(with_given, feedback=feedback)
-        return extrapolated(null, both, self.scale, conditioning)
+        space, scale = self.guidance.space, self.guidance.scale
+        dropped = conditioning.dropped(space.corruption.unknown)
+        null = self.inner(x, level, previous[1], dropped)
+        both = replace(with_given, feedback=(with_given.feedback, null.feedback))
+        return extrapolated(null, both, scale, space, conditioning)
 
 
 class InitialNoise(Guidance):

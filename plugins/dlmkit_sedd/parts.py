@@ -14,7 +14,7 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import ModelDenoise, Prediction
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
-from dlmkit.core.options import Nothing
+from dlmkit.core.options import Dropping
 from dlmkit.core.schedule import Level, NoiseSchedule
 from dlmkit.core.tokens import IMPOSSIBLE, DiscreteSpace, loss_rate, masked_share
 from dlmkit.exact.bayes import log_likelihood
@@ -67,8 +67,8 @@ class ScoreEntropy(RecipeObjective):
 
     space: DiscreteSpace
 
-    def __init__(self, config: Nothing, context: BuildContext) -> None:
-        super().__init__(context)
+    def __init__(self, config: Dropping, context: BuildContext) -> None:
+        super().__init__(context, config)
         self.graph = graph_of(self.space)
 
     def denoise(self) -> ScoreDenoise:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pydantic import Field, PositiveFloat
 
 from dlmkit import Component, Config, hookimpl
-from dlmkit.core.options import Nothing
+from dlmkit.core.options import Dropping, Nothing
 from dlmkit.plugin import Recipe
 
 api = 2
@@ -36,9 +36,9 @@ def register_components() -> list[Component]:
             "objective",
             "score-entropy",
             "ratios of probabilities by SEDD's score entropy, under masks or the uniform state",
-            Nothing,
+            Dropping,
             "dlmkit_sedd.parts:ScoreEntropy",
-            provides=SCORES | {"likelihood-bound"},
+            provides=SCORES | {"likelihood-bound", "conditioning-dropout"},
             requires=frozenset({"token-ids"}),
             expected_failures={
                 "oracle-has-no-loss": "the kit's answers are not scaled, and scores are",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, PositiveFloat
 
 from dlmkit import Config
+from dlmkit.core.options import Dropping
 from dlmkit.plugin import MOST, Size
 
 
@@ -27,7 +28,7 @@ class Simplex(Config):
     scale: PositiveFloat = Field(5.0, description="K: tokens are logits of +K and -K (SSD-LM: 5)")
 
 
-class CrossEntropy(Config):
+class CrossEntropy(Dropping):
     """Whole rows, and rows that end after one block."""
 
     block: Size | None = Field(

@@ -12,8 +12,8 @@ from dlmkit.core.denoise import WithoutFeedback
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
 from dlmkit_ssd import configs
 
-BLOCK = 2
-"""What a row's draw of its block is forked by: ssd drops no conditioning."""
+BLOCK = 3
+"""What a row's draw of its block is forked by."""
 
 
 class BlockCrossEntropy(RecipeObjective):
@@ -24,7 +24,7 @@ class BlockCrossEntropy(RecipeObjective):
     """
 
     def __init__(self, config: configs.CrossEntropy, context: BuildContext) -> None:
-        super().__init__(context)
+        super().__init__(context, config)
         self.config = config
 
     def denoise(self) -> WithoutFeedback:

@@ -38,7 +38,7 @@ def register_components() -> Sequence[Component]:
             summary="cross-entropy of noised tokens, in whole rows or block after block",
             config=configs.CrossEntropy,
             target="dlmkit_ssd.objective:BlockCrossEntropy",
-            provides=frozenset({"cross-entropy"}),
+            provides=frozenset({"cross-entropy", "conditioning-dropout"}),
             requires=SIMPLEX,
         ),
         Component(

@@ -29,6 +29,8 @@ class SimplexCorruption(GaussianCorruption):
 class SimplexSpace(EmbeddingSpace):
     """x0 is +1 at the token and -1 at the others, (B, L, V); the network puts out the logits."""
 
+    drawn = True
+
     def __init__(self, config: configs.Simplex, context: BuildContext) -> None:
         super().__init__()
         self.vocab_size = self.query_dim = context.vocab_size

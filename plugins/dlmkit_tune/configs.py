@@ -8,13 +8,14 @@ from typing import Any, Literal, Self
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from dlmkit import Config
+from dlmkit.core.options import Dropping
 from dlmkit.plugin import Size
 from dlmkit_hf.configs import HfDecoder, Lora
 from dlmkit_masked.configs import Draw
 from dlmkit_text.configs import TextTokens
 
 
-class Adapting(Config):
+class Adapting(Dropping):
     """The masked objective, while attention opens."""
 
     anneal: PositiveInt | None = Field(

@@ -32,7 +32,7 @@ def register_components() -> Sequence[Component]:
             summary="mdlm:nelbo of a decoder whose attention opens while it trains",
             config=configs.Adapting,
             target="dlmkit_tune.objective:Adapting",
-            provides=frozenset({"likelihood-bound", "texts-apart"}),
+            provides=frozenset({"likelihood-bound", "texts-apart", "conditioning-dropout"}),
             requires=frozenset({"masked", "annealing"}),
         ),
         Component(

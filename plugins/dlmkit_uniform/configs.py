@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from dlmkit import Config
+from dlmkit.core.options import Dropping
 from dlmkit.plugin import Size
 
 
@@ -17,7 +18,7 @@ class States(Config):
     )
 
 
-class Udlm(Config):
+class Udlm(Dropping):
     """UDLM's bound, and DUO's curriculum before it."""
 
     curriculum: int = Field(

@@ -21,7 +21,7 @@ class Softened:
     """One-hot vectors in Gaussian noise whose argmax has the law of the uniform state.
 
     ``signal`` times the one-hot vector over noise of variance 1 keeps the token likeliest with the
-    chance that is tabulated here (equation 10).
+    chance that is tabulated here (equations 10 and 11).
     """
 
     def __init__(self, vocab_size: int, points: int = 2048) -> None:
@@ -46,13 +46,18 @@ class Softened:
         part = ((wanted - low) / (high - low).clamp(min=1e-300)).clamp(0.0, 1.0)
         return torch.lerp(signals[above - 1], signals[above], part)
 
+    def latent(self, ids: Ids, level: Level, noise: Noise) -> Tensor:
+        """The noisy vectors, (B, L, V), of norm and noise of variance 1; by the same ``noise`` at
+        every level."""
+        signal = self.signal(masked_share(level)).float()[:, None, None]
+        w = signal * F.one_hot(ids, self.vocab_size)
+        w = w + noise.normal(0, (ids.shape[1], self.vocab_size))
+        return torch.rsqrt(1.0 + signal.square()) * w
+
     def draw(
         self, ids: Ids, level: Level, noise: Noise, risen: float | Tensor
     ) -> tuple[Ids, Probabilities]:
         """(the likeliest tokens, the softmax at the temperature of a ``risen`` share of steps)."""
-        signal = self.signal(masked_share(level)).float()[:, None, None]
-        w = signal * F.one_hot(ids, self.vocab_size)
-        w = w + noise.normal(0, (ids.shape[1], self.vocab_size))
+        w = self.latent(ids, level, noise)
         temperature = HOTTEST * (COLDEST / HOTTEST) ** risen
-        preserving = torch.rsqrt(1.0 + signal.square())
-        return w.argmax(dim=-1), (preserving * w / temperature).softmax(dim=-1)
+        return w.argmax(dim=-1), (w / temperature).softmax(dim=-1)

@@ -1,7 +1,7 @@
 """UDLM's objective: a bound on the negative log-likelihood (2412.10193, section 4.2).
 
-DUO's is the same (2506.10892, equation 5). It is SEDD's score entropy (2310.16834, equation 5)
-with the scores that a denoiser implies.
+DUO's is the same (2506.10892, equations 17 and 18). It is SEDD's score entropy (2310.16834,
+equations 5 and 10) with the scores that a denoiser implies.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class UniformBound(RecipeObjective):
     space: UniformSpace
 
     def __init__(self, config: configs.Udlm, context: BuildContext) -> None:
-        super().__init__(context)
+        super().__init__(context, config)
         self.curriculum = config.curriculum
         self.softened = Softened(self.space.vocab_size) if config.curriculum else None
 

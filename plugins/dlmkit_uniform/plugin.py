@@ -31,7 +31,7 @@ def register_components() -> Sequence[Component]:
             summary="UDLM's and DUO's bound on the likelihood",
             config=configs.Udlm,
             target="dlmkit_uniform.objective:UniformBound",
-            provides=frozenset({"likelihood-bound"}),
+            provides=frozenset({"likelihood-bound", "conditioning-dropout"}),
             requires=UNIFORM,
         ),
         Component(

@@ -1,5 +1,6 @@
 """Distillation to few steps: an exact consistency function, and a teacher beside a run."""
 
+import shutil
 import types
 
 import pytest
@@ -13,6 +14,7 @@ from dlmkit.core.network import ScoreNetwork
 from dlmkit.core.objective import Batch, Draws
 from dlmkit.core.options import Normalised, Nothing
 from dlmkit.core.points import NormalisedSpace
+from dlmkit.core.schedule import Level
 from dlmkit.errors import RecipeError
 from dlmkit.model import compose, load_model
 from dlmkit.noise import Noise
@@ -23,8 +25,16 @@ from dlmkit_cdcd.masking import NoMasking
 from dlmkit_cdcd.objective import ScoreInterpolation
 from dlmkit_cdcd.schedules import FixedDensity
 from dlmkit_distil import plugin
-from dlmkit_distil.objective import Consistency, points
+from dlmkit_distil.discrete import DiscreteConsistency
+from dlmkit_distil.objective import Consistency
+from dlmkit_distil.student import points
+from dlmkit_mdlm.configs import LogLinear as LogLinearConfig
+from dlmkit_mdlm.schedule import LogLinear
 from dlmkit_samplers.samplers import Euler
+from dlmkit_uniform import configs as uniform
+from dlmkit_uniform.curriculum import Softened
+from dlmkit_uniform.objective import UniformBound
+from dlmkit_uniform.space import UniformSpace
 
 ROWS = 2000
 
@@ -110,6 +120,100 @@ def test_without_a_teacher_the_loss_of_the_posterior_is_what_one_step_tells():
     """Consistency training: the path ends at the text, so that the sign, which paths of the noise
     do not keep, costs something at every level where it may be wrong."""
     assert loss(end, teacher=False) > 0.1
+
+
+V = 3
+
+
+class Table(ScoreNetwork):
+    """log p(token | x) of the one position, x found by its row of the space."""
+
+    def __init__(self, space, rows):
+        super().__init__()
+        self.space, self.rows = space, torch.nn.Parameter(torch.tensor(rows))
+
+    def forward(self, x, level, conditioning, previous):
+        said = torch.cdist(x, self.space.table.weight.expand(len(x), -1, -1)).argmin(dim=-1)
+        return self.rows[said]
+
+    def shard_units(self):
+        return ()
+
+
+def uniform_model(kind, config, rows):
+    torch.manual_seed(0)
+    context = BuildContext(length=1, vocab_size=V)
+    space = UniformSpace(uniform.States(dim=4), context)
+    parts = {
+        "space": space,
+        "network": Table(space, rows),
+        "schedule": LogLinear(LogLinearConfig(), context),
+        "masking": NoMasking(Nothing(), context),
+    }
+    return kind(config, BuildContext(length=1, vocab_size=V, parts=parts))
+
+
+SAID = [[2.0, 0.3, -1.0], [0.1, 1.0, 0.4], [-0.5, 0.2, 1.5]]
+
+
+@pytest.mark.parametrize("steps", [2, 5])
+def test_discrete_consistency_is_the_divergence_of_coupled_tokens(steps):
+    """Against the sum over all pairs of x_t and x_s: the noise of a path is the same, so that what
+    has become the token stays it further down, and what has not is the same other one."""
+    theirs = uniform_model(UniformBound, uniform.Udlm(), SAID).eval()
+    mine = [[0.2, 0.1, 0.0], [0.3, 0.4, -0.4], [0.0, 0.9, 1.0]]
+    student = uniform_model(DiscreteConsistency, plugin.Taught(steps=steps), mine)
+    student.teacher = types.SimpleNamespace(on=lambda device: theirs)
+    n = 60_000
+    slots = torch.arange(n)
+    ids = (slots % V)[:, None]
+    u = (slots.double() + 0.5) / n
+    parts = student(Batch(ids, ids >= 0), Draws(u, Noise.keyed(4, slots, 0)))
+    p, q = (torch.tensor(rows).double().log_softmax(dim=-1) for rows in (mine, SAID))
+    nats = torch.stack([(p[x].exp() * (p[x] - q)).sum(dim=-1) for x in range(V)])  # (x_t, x_s)
+    t, s = (student.schedule.quantile(v) for v in (u, (u - 1.0 / steps).clamp(min=0.0)))
+    kept_t, kept_s = (1.0 - share * (V - 1) / V for share in (t, s))  # m(t) = t
+    expected = 0.0
+    for token in range(V):
+        others = [x for x in range(V) if x != token]
+        expected += (kept_t * nats[token, token]).mean() / V
+        for x in others:
+            became = (kept_s - kept_t) * nats[x, token] + (1.0 - kept_s) * nats[x, x]
+            expected += (became / (V - 1)).mean() / V
+    assert float(parts.loss_sum.detach() / parts.count) == pytest.approx(float(expected), rel=0.03)
+
+
+def test_discrete_consistency_chooses_among_what_the_teacher_says():
+    """What is right of each x_s by itself costs more in the mean of probabilities than in that of
+    logits: KL(student || teacher), and not the other order, whose best answer is the first."""
+    theirs = uniform_model(UniformBound, uniform.Udlm(), SAID).eval()
+    q = torch.tensor(SAID).log_softmax(dim=-1)
+    slots = torch.arange(3000)
+    ids = (slots % V)[:, None]
+    # one step of a path leads to its lowest level, where x_s is the token: any, by x_t of noise
+    draws = Draws(torch.full((3000,), 0.999).double(), Noise.keyed(4, slots, 0))
+
+    def loss(row):
+        student = uniform_model(DiscreteConsistency, plugin.Taught(steps=1), [row.tolist()] * V)
+        student.teacher = types.SimpleNamespace(on=lambda device: theirs)
+        return float(student(Batch(ids, ids >= 0), draws).loss_sum.detach())
+
+    assert loss(q.mean(dim=0)) < loss(q.exp().mean(dim=0).log())
+
+
+def test_noise_of_a_path_is_one():
+    softened, slots = Softened(V), torch.arange(4000)
+    ids = (slots % V)[:, None]
+    noise, shares = Noise.keyed(2, slots, 0), (0.9, 0.4)
+    above, below = (
+        softened.latent(ids, Level(torch.full((4000,), 1 - m), torch.full((4000,), m)), noise)
+        for m in shares
+    )
+    above, below = above.argmax(dim=-1), below.argmax(dim=-1)
+    for x, share in ((above, 0.9), (below, 0.4)):
+        assert float((x == ids).double().mean()) == pytest.approx(1 - share * 2 / 3, abs=0.03)
+    assert (below[above == ids] == ids[above == ids]).all()
+    assert (above[below != ids] == below[below != ids]).all()
 
 
 def test_what_places_tokens_is_told_from_what_reads_them_out():
@@ -247,3 +351,38 @@ def test_a_run_resumes_to_the_same_weights_with_its_teacher_on_its_device(teache
     expected, halves, there = (_state(tmp_path / out) for out in ("straight", "halves", "there"))
     assert all(torch.equal(halves[name], tensor) for name, tensor in expected.items())
     torch.testing.assert_close(there, expected)
+
+
+def test_a_run_is_not_gone_on_with_by_another_teacher(teacher, tmp_path, capsys):
+    """Also not under the same name: the checkpoint says which model it was."""
+    first, run = tmp_path / "teacher", tmp_path / "run"
+    shutil.copytree(teacher, first)
+    sets = [w for s in (*SMALL, f"objective.with.teacher={first}") for w in ("--set", s)]
+    words = ["train", "consistency_grammar", "--out", str(run), *sets]
+    assert main([*words, "--set", "train.stop_after=2"]) == 0
+    shutil.rmtree(first)
+    other = [word for item in (*SMALL, "seed=5") for word in ("--set", item)]
+    assert main(["train", "ddlm_grammar", "--out", str(first), *other]) == 0
+    capsys.readouterr()
+    assert main([*words, "--resume", "auto"]) == 5
+    assert f"{first}: this is not the teacher" in capsys.readouterr().err
+    shutil.rmtree(first)
+    shutil.copytree(teacher, first)
+    assert main([*words, "--resume", "auto"]) == 0
+
+
+def test_a_discrete_student_needs_a_teacher_that_predicts_tokens(tmp_path):
+    """Scores of the uniform state have the same parts but for the objective."""
+    discrete = {"use": "distil:discrete-consistency"}
+    states = config("duo_grammar", "train.steps=1", "objective.use=sedd:score-entropy")
+    compose(**states).save(tmp_path / "scores")
+    for options, words in (({}, "needs a teacher"), ({"teacher": "scores"}, "does not predict")):
+        paths = {key: str(tmp_path / value) for key, value in options.items()}
+        recipe = config("duo_grammar", "train.steps=1") | {"objective": discrete | {"with": paths}}
+        with pytest.raises(RecipeError, match=words):
+            compose(**recipe)
+    compose(**config("duo_grammar", "train.steps=1")).save(tmp_path / "tokens")
+    parts = {"teacher": str(tmp_path / "tokens")}
+    student = compose(**{**recipe, "objective": discrete | {"with": parts}})
+    assert all(0.0 <= record.loss < 1.0 for record in student.train())
+    assert student.sample(1, steps=2)[0].evaluations == 2

@@ -2,12 +2,16 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from dlmkit.core.network import Conditioning
 from dlmkit.exact.context_gain import Frequencies, context_gain
 from dlmkit.model import Run, compose
+from dlmkit.noise import Noise
+from dlmkit.plugin import Part
 from dlmkit.recipe.load import load_recipe
 
 NAMES = ("plaid", "ssd", "langflow", "mdlm", "duo", "sedd", "candi", "flm", "sflm", "elf")
@@ -25,6 +29,18 @@ SMALL = (
 def model(name, *more):
     recipe = load_recipe(f"{name}_grammar", [*SMALL, *more]).config
     return compose(**recipe.model_dump(mode="json", by_alias=True))
+
+
+def at_random(made):
+    """``made`` with a network whose layers all say something, as new ones do not."""
+    torch.manual_seed(0)
+    for weight in made.assembly.network.parameters():
+        torch.nn.init.normal_(weight, std=0.2)
+    return made
+
+
+def log_probabilities(space, prediction):
+    return space.logits(prediction.query).double().log_softmax(dim=-1)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -62,11 +78,12 @@ def test_texts_may_be_given_in_part_and_halt_early(name):
     assert {(text.steps, text.evaluations) for text in texts} == {(1, 1)}
 
 
-@pytest.mark.parametrize("name", ["langflow", "flm", "sflm", "elf"])
+@pytest.mark.parametrize("name", NAMES)
 def test_models_that_drop_conditioning_are_guided_by_what_is_given(name):
     guided = model(name, "objective.with.conditioning_dropout=0.5", "masking.use=cdcd:prefix")
     assert all(math.isfinite(record.loss) for record in guided.train())
     ends = []
+    at_random(guided)
     for scale in (1.0, 4.0):
         part = f"guidance=[{{use: classifier-free, with: {{scale: {scale}}}}}]"
         asked = guided.with_(part).requests(1, prompt="the lamp was")
@@ -74,6 +91,45 @@ def test_models_that_drop_conditioning_are_guided_by_what_is_given(name):
         ends.append(before.x)
         assert [sample.evaluations for sample in last.samples] == [8]
     assert not torch.allclose(*ends, atol=1e-6, rtol=0.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_guidance_is_linear_in_x0_or_log_linear_where_tokens_are_drawn(name):
+    """p is proportional to p_null^(1 - scale) p^scale (2412.10193), or x0 is null + scale (x0 -
+    null); what is given and what is settled stays."""
+    parts = at_random(model(name)).assembly
+    space, schedule, denoise = parts.space, parts.schedule, parts.objective.denoise()
+    noise = Noise.keyed(3, torch.arange(2), 0)
+    ids = (noise.uniform(0, (12,)) * space.vocab_size).long()
+    given = (torch.arange(12) < 4).expand(2, -1)
+    level = schedule.level(schedule.quantile(torch.tensor([0.4, 0.9])))
+    with torch.no_grad():
+        x0 = space.embed(ids)
+        x = space.corruption.corrupt(x0, level, noise)
+        known = Conditioning.of(space.corruption.clean(x0), given, torch.ones_like(given))
+        null = replace(known, clean=torch.zeros_like(known.clean))
+        if name in ("mdlm", "sedd"):  # a given token that is not told is a mask
+            null.clean[given] = space.table.weight[-1]
+        told, untold = (denoise(x, level, denoise.start(x), c) for c in (known, null))
+        log_p, log_null = log_probabilities(space, told), log_probabilities(space, untold)
+        assert not torch.allclose(log_p, log_null, atol=1e-2, rtol=0.0)
+        for scale in (0.0, 1.0, 2.5):
+            part = Part(use="classifier-free", options={"scale": scale})
+            guided = parts.build("guidance", part).wrap(denoise)
+            said = guided(x, level, guided.start(x), known)
+            if name in ("ssd", "mdlm", "duo", "sedd", "candi"):
+                log_guided = log_probabilities(space, said)
+                expected = (log_null + scale * (log_p - log_null)).log_softmax(dim=-1)
+                torch.testing.assert_close(log_guided, expected, atol=2e-4, rtol=1e-4)
+                lse = space.logits(said.query).logsumexp(dim=-1)
+                torch.testing.assert_close(said.lse, lse)
+                moved = space.expect(log_guided.exp())
+            else:
+                assert torch.equal(said.query, told.query)
+                moved = untold.x0_step + scale * (told.x0_step - untold.x0_step)
+            stepped, moved = said.x0_step[~given], moved.to(x0)[~given]
+            torch.testing.assert_close(stepped, moved, atol=1e-4, rtol=1e-4)
+            assert torch.equal(said.x0_step[given], told.x0_step[given])
 
 
 def test_an_uncovered_position_never_changes():

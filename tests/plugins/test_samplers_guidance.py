@@ -181,3 +181,26 @@ def test_softmax_temperature_leaves_the_mass_of_scores_and_written_tokens():
     expected = p.square() / p.square().sum(dim=-1, keepdim=True)
     torch.testing.assert_close(after.query.softmax(dim=-1)[masked], expected[masked])
     assert torch.equal(after.query.argmax(dim=-1)[~masked], ids[~masked])
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1.7])
+def test_masked_text_is_guided_from_its_marginals_to_its_conditionals(scale):
+    """Of a chain whose first token alone is given, by powers of its transition matrix."""
+    model = open_model("markov_masked", ("length=6", "data.with.tokens=5"))
+    parts, chain = model.parts, model.assembly.network
+    part = Part(use="samplers:classifier-free", options={"scale": scale})
+    guided = model.assembly.build("guidance", part).wrap(parts.denoise)
+    initial, transition = chain.initial.double(), chain.transition.double()
+    first = torch.tensor([3])
+    ids = torch.tensor([[3, 0, 0, 0, 0, 0]])
+    given = torch.tensor([[True, *[False] * 5]])
+    x = torch.full_like(ids, parts.space.corruption.mask)
+    clean = parts.space.corruption.clean(ids)
+    level = Level(torch.tensor([0.5]), torch.tensor([0.5]))
+    known = Conditioning.of(clean, given, torch.ones_like(given))
+    found = guided(x, level, guided.start(x), known).query[0].double().softmax(dim=-1)
+    for k in range(1, 6):
+        power = torch.linalg.matrix_power(transition, k)
+        marginal, conditional = initial @ power, power[first[0]]
+        expected = torch.where(marginal > 0, marginal ** (1.0 - scale) * conditional**scale, 0.0)
+        torch.testing.assert_close(found[k], expected / expected.sum(), atol=1e-6, rtol=1e-5)
