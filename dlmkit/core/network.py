@@ -22,13 +22,15 @@ class Conditioning:
     ``given`` marks positions whose token is known, ``clean`` holds their clean embedding (zero
     elsewhere), and ``attend`` is False at padding, which nothing attends to. ``segments`` numbers
     the texts of rows that hold several: a network that provides ``segments`` lets none of them see
-    another. None: a row is one text.
+    another. None: a row is one text. ``step`` is where a sampler's step begins and ends, for
+    guidance; None outside of sampling.
     """
 
     given: Mask
     clean: Embedded
     attend: Mask
     segments: Ids | None = None
+    step: tuple[Level, Level] | None = None
 
     @staticmethod
     def of(x0: Embedded, given: Mask, attend: Mask, segments: Ids | None = None) -> Conditioning:

@@ -72,8 +72,9 @@ class SamplingTurn:
         step, built_in = self.ladder.step(
             state.position, state.x, state.generated, state.noise, state.previous, last
         )
+        known = replace(state.conditioning, step=(step.here, step.next))
         x, prediction, sampler = parts.sampler.step(
-            lambda x, level, previous: self.denoise(x, level, previous, state.conditioning),
+            lambda x, level, previous: self.denoise(x, level, previous, known),
             state.x,
             step,
             state.sampler,

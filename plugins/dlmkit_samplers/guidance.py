@@ -14,8 +14,9 @@ from dlmkit import rows
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Denoise, Prediction
 from dlmkit.core.embedding import EmbeddingSpace
-from dlmkit.core.guidance import Guidance, Guided, extrapolated, read_from
+from dlmkit.core.guidance import Guidance, Guided, extrapolated, read_from, stepping_to
 from dlmkit.core.network import Conditioning
+from dlmkit.core.sampler import per_row
 from dlmkit.core.schedule import Level
 from dlmkit_samplers import configs
 
@@ -24,17 +25,42 @@ class ScoreTemperature(Guidance):
     """Divides the score by T (CDCD's score temperature): below 1 it sharpens, 1 is the identity.
 
     The score at the ratio s is (x0 - x) / s^2 with x over alpha, so a score over T is that of
-    x0 + ((1 - T) / T)(x0 - x) (Plaid, 2305.18619, section 6.2). Given positions keep their own
-    embedding. The step that ends clean lands on this moved point; tokens are read from the unmoved
-    prediction.
+    x0 + ((1 - T) / T)(x0 - x) (Plaid, 2305.18619, section 6.2). That is its rate. For a constant x0
+    the flow dx / d ln s = (x - x0) / T leaves r^(1 / T) of x - x0 where s falls to r s, which is
+    what Euler's step leaves of x0 + ((r - r^(1 / T)) / (1 - r))(x0 - x): steps of samplers go
+    there, however long they are, and one that ends clean to x0. By its rate alone a step that takes
+    more than T of the noise away would go beyond x0, to noise of the other sign. The slope at a
+    step's end, which a second evaluation asks for, is then that at its start. Given positions keep
+    their own embedding.
     """
 
     def __init__(self, config: configs.ScoreTemperature, context: BuildContext) -> None:
-        self.extra = (1.0 - config.temperature) / config.temperature
+        self.temperature = config.temperature
 
-    def move(self, prediction: Prediction, x: Tensor, level: Level) -> Tensor:
-        x0 = prediction.x0_step
-        return x0 + self.extra * (x0 - x / level.like(x).alpha)
+    def wrap(self, denoise: Denoise) -> Denoise:
+        return _Tempered(denoise, self)
+
+    def extra(self, level: Level, step: tuple[Level, Level] | None) -> Tensor:
+        """How far x0 moves away from x at ``level``, [B], in float64."""
+        rate, here = 1.0 / self.temperature, level.ratio.double()
+        start, end = (here, here) if step is None else (end.ratio.double() for end in step)
+        ended = here <= end
+        r = end / torch.where(ended, start, here)
+        left = r**rate
+        slope = torch.where(r > 1.0 - 1e-6, rate, (1.0 - left) / (1.0 - r))
+        return torch.where(ended & (left > 0), slope * r / left, slope) - 1.0
+
+
+class _Tempered(Guided):
+    guidance: ScoreTemperature
+
+    def __call__(
+        self, x: Tensor, level: Level, previous: Any, conditioning: Conditioning
+    ) -> Prediction:
+        said = super().__call__(x, level, previous, conditioning)
+        extra = per_row(self.guidance.extra(level, conditioning.step), x).to(x.dtype)
+        moved = said.x0_step + extra * (said.x0_step - x / level.like(x).alpha)
+        return stepping_to(moved, said, conditioning)
 
 
 class SoftmaxTemperature(Guidance):

@@ -1,13 +1,15 @@
 """Guidance: identities, score algebra, and what it must leave alone."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from dlmkit.core.context import BuildContext
-from dlmkit.core.denoise import CountingDenoise
+from dlmkit.core.denoise import CountingDenoise, ModelDenoise, Prediction
 from dlmkit.core.network import Conditioning
+from dlmkit.core.sampler import Step
 from dlmkit.core.schedule import Level
 from dlmkit.model import open_model
 from dlmkit.noise import Noise
@@ -22,6 +24,7 @@ from dlmkit_samplers.guidance import (
     ScoreTemperature,
     SoftmaxTemperature,
 )
+from dlmkit_samplers.samplers import Euler, Heun
 
 V, L, D, B = 5, 6, 8, 4
 CHAIN = MarkovChain.random(V)
@@ -70,6 +73,45 @@ def test_temperature_divides_the_score(setting, t):
     free = ~conditioning.given
     torch.testing.assert_close(score(warm.x0_step, x)[free], (score(plain.x0_step, x) / t)[free])
     assert torch.equal(warm.x0_step[~free], plain.x0_step[~free])
+
+
+@pytest.mark.parametrize("t", [0.5, 0.85, 1.0, 1.3])
+@pytest.mark.parametrize("sampler", [Euler(), Heun()])
+@pytest.mark.parametrize("ratio", [0.02, 0.7, 0.999])
+def test_temperature_takes_steps_of_any_length_along_its_flow(t, sampler, ratio):
+    """Of a constant x0, dx / d ln s = (x - x0) / T: ratio^(1 / T) is left of x - x0. By the rate
+    alone, a step by 0.02 at T = 0.5 would leave -0.96 of it."""
+
+    class Constant(ModelDenoise):
+        def __call__(self, x, level, previous, conditioning):
+            x0 = torch.full_like(x, 0.3)
+            return Prediction(x0, x0, x0[..., 0], x0, previous)
+
+    x = torch.linspace(-3.0, 4.0, B * L * D, dtype=torch.float64).view(B, L, D)
+    here = Level(torch.ones(B).double(), torch.full((B,), 9.0).double())
+    there = Level(here.alpha, ratio * here.sigma)
+    nothing = torch.zeros(B, L, dtype=torch.bool)
+    known = Conditioning.of(x, nothing, ~nothing)
+    known = replace(known, step=(here, there))
+    warm = temperature(t).wrap(Constant(DENOISE.space, DENOISE.network))
+    step = Step.between(x, here, there, Noise.keyed(0, torch.arange(B), 0), x)
+    bound = lambda x, level, previous: warm(x, level, previous, known)  # noqa: E731
+    moved, *_ = sampler.step(bound, x, step, sampler.init(x))
+    torch.testing.assert_close(moved, 0.3 + ratio ** (1.0 / t) * (x - 0.3))
+
+
+def test_temperature_sharpens_where_steps_are_long():
+    """On LangFlow's schedule the first of 16 steps takes 99 % of the noise away."""
+    nats = []
+    for t in (1.0, 0.8):
+        sets = ("schedule.use=langflow:gumbel", "schedule.with.location=2.2", "sampler.use=euler")
+        model = open_model("markov", (*sets, "schedule.with.scale=1.0", "grid.use=warped"))
+        model = model.with_(f"guidance=[{{use: score-temperature, with: {{temperature: {t}}}}}]")
+        metric = model.assembly.build("metric", Part(use="markov:exact"))
+        metric.fit(model.data)
+        texts = [text.text for text in model.sample(60, steps=16, batch_size=60)]
+        nats.append(metric.measure(texts)["nll"])
+    assert nats[1] < nats[0] - 0.1
 
 
 @pytest.mark.parametrize("s", [0.0, 1.0, 2.5])
