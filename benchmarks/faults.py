@@ -308,14 +308,14 @@ def ending(run: Path) -> dict[str, Any]:
     """What two equal runs share: the digest of every tensor file, the state, records, samples."""
     last = run / "checkpoints" / LAST
     files = [*last.rglob("*.safetensors"), *(run / "samples").glob("*")]
-    found: dict[str, Any] = {
+    content: dict[str, Any] = {
         str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
     }
-    found["state"] = unclocked(json.loads((last / "training" / "state.json").read_text()))
+    content["state"] = unclocked(json.loads((last / "training" / "state.json").read_text()))
     lines = (run / "metrics.jsonl").read_text().splitlines()
-    found["metrics"] = [unclocked(json.loads(line)) for line in lines]
-    found["folders"] = sorted(path.name for path in (run / "checkpoints").iterdir())
-    return found
+    content["metrics"] = [unclocked(json.loads(line)) for line in lines]
+    content["folders"] = sorted(path.name for path in (run / "checkpoints").iterdir())
+    return content
 
 
 def unclocked(value: Any) -> Any:
@@ -618,8 +618,8 @@ def _without_rights(bench: Bench, run: Path, name: str, mode: int) -> Row:
     if os.getuid() != 0:
         return row(name, 0, 0, "needs root, to give files away")
     for path in (run, *run.rglob("*")):
-        own = 0 if mode == 0o555 else 65_534
-        os.chown(path, own, own)
+        owner = 0 if mode == 0o555 else 65_534
+        os.chown(path, owner, owner)
         path.chmod(mode if path.is_dir() else mode & 0o666)
     before = _folder(run)
     outcome = bench.train(run, before=_obey_modes)

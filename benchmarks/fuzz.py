@@ -154,13 +154,13 @@ def attempt(counts: Counts, watch: Watch, read: Callable[[], object], what: str)
 
 def _place(error: BaseException) -> str:
     """The last line of ours that an error passed."""
-    found, trace = "", error.__traceback__
+    place, trace = "", error.__traceback__
     while trace is not None:
         name = trace.tb_frame.f_code.co_filename
         if "dlmkit" in name:
-            found = f"({Path(name).name}:{trace.tb_lineno})"
+            place = f"({Path(name).name}:{trace.tb_lineno})"
         trace = trace.tb_next
-    return found
+    return place
 
 
 def damaged(content: bytes, rng: random.Random) -> bytes:
@@ -396,7 +396,7 @@ def _of_models(folder: Path) -> Iterator[Format]:
     from dlmkit.recipe.assemble import assemble
     from dlmkit.recipe.load import load_recipe
     from dlmkit.registry.lookup import Registry
-    from dlmkit.released.stored import one
+    from dlmkit.released.stored import in_file
     from dlmkit.training import environment, origin
     from dlmkit.training.checkpoint import MANIFEST, find, saved_step
     from dlmkit.training.folder import RunFolder, read_environment
@@ -442,17 +442,17 @@ def _of_models(folder: Path) -> Iterator[Format]:
         RunFolder(folder / "again").rewind(4, (), run)
         _records(logged_by)
 
-    def told() -> None:
-        listed = json.loads((told_of / MANIFEST).read_text())
-        content = (told_of / "config.json").read_bytes()
+    def resealed() -> None:
+        listed = json.loads((hub_copy / MANIFEST).read_text())
+        content = (hub_copy / "config.json").read_bytes()
         digest = hashlib.sha256(content).hexdigest()
         listed["files"]["config.json"] = {"size": len(content), "sha256": digest}
-        (told_of / MANIFEST).write_bytes(manifest(listed))
-        exported(told_of)
-        check_folder(told_of, "somebody/model")
+        (hub_copy / MANIFEST).write_bytes(manifest(listed))
+        exported(hub_copy)
+        check_folder(hub_copy, "somebody/model")
 
-    told_of = folder / "told"
-    shutil.copytree(hub, told_of)
+    hub_copy = folder / "told"
+    shutil.copytree(hub, hub_copy)
     logged_by = load_model(run)
     again = lambda: (find(last), saved_step(last))  # noqa: E731
     yield Format("manifest.json", last / MANIFEST, again, manifest)
@@ -469,10 +469,10 @@ def _of_models(folder: Path) -> Iterator[Format]:
     part = min((parts / SHARDS).iterdir())
     yield Format("part of a checkpoint", part, lambda: resumed(parts), by_header=True)
     weights = hub / "model.safetensors"
-    load = lambda: load_weights(assembly.objective, one(weights))  # noqa: E731
+    load = lambda: load_weights(assembly.objective, in_file(weights))  # noqa: E731
     yield Format("model.safetensors", weights, load, by_header=True)
     yield Format("a model's manifest.json", hub / MANIFEST, lambda: load_model(hub), manifest)
-    yield Format("config.json", told_of / "config.json", told, plain)
+    yield Format("config.json", hub_copy / "config.json", resealed, plain)
     yield Format("environment.json", hub / "environment.json", remembered, plain)
     yield Format("tokenizer.json", hub / "tokenizer.json", spoken, plain)
     yield Format("tokenizer_config.json", hub / "tokenizer_config.json", spoken, plain)
@@ -600,7 +600,7 @@ def _of_texts(folder: Path) -> Iterator[Format]:
     from dlmkit_text.sources import text_files
 
     listed, lines, prompts = (folder / n for n in ("texts.json", "texts.jsonl", "prompts.txt"))
-    rows, own, shard = (folder / n for n in ("rte/train.jsonl", "own.txt", "x.json.gz"))
+    rows, book, shard = (folder / n for n in ("rte/train.jsonl", "own.txt", "x.json.gz"))
     encoder, meta = folder / "encoder.json", folder / "meta.json"
     (folder / "rte").mkdir()
     listed.write_text(json.dumps(["the dog", {"text": "a cat"}]))
@@ -608,7 +608,7 @@ def _of_texts(folder: Path) -> Iterator[Format]:
     row = {"sentence1": "a", "sentence2": "b", "label": 1, "idx": 0}
     rows.write_text((json.dumps(row) + "\n") * 3)
     shutil.copy(rows, rows.with_name("validation.jsonl"))
-    own.write_text("In the beginning.\n\nAnd the earth.\n")
+    book.write_text("In the beginning.\n\nAnd the earth.\n")
     with gzip.open(shard, "wt") as file:
         file.write('{"text": "the dog"}\n' * 5)
     encoder.write_text(json.dumps({"model_type": "bert", "hidden_size": 8, "vocab_size": 9}))
@@ -628,7 +628,7 @@ def _of_texts(folder: Path) -> Iterator[Format]:
     yield Format("texts.jsonl", lines, lambda: read_texts(lines), plain, by_line=True)
     yield Format("prompts", prompts, asked)
     yield Format("GLUE rows", rows, lambda: data.load(task, folder), plain, by_line=True)
-    yield Format("text file", own, lambda: text_files([own], "paragraph"))
+    yield Format("text file", book, lambda: text_files([book], "paragraph"))
     yield Format("shard, gzip", shard, lambda: list(JsonShards([shard], "x").read(0)))
     yield Format("encoder.json", encoder, lambda: pretrained._described(
         pretrained._read(encoder), "encoder.json"), plain)  # fmt: skip
@@ -704,13 +704,13 @@ def main() -> int:
             if options.recipes and not options.only:
                 counts.append(Counts("recipe"))
                 recipes(counts[-1], watch, random.Random(options.seed), folder, options.recipes)
-            for one in known if options.files else []:
-                if options.only and one.name not in options.only:
+            for form in known if options.files else []:
+                if options.only and form.name not in options.only:
                     continue
-                counts.append(Counts(one.name))
-                rng = random.Random(f"{options.seed} {one.name}")
-                one.fuzz(counts[-1], watch, rng, options.files)
-                print(f"{one.name}: {counts[-1].bad} bad of {counts[-1].cases}", file=sys.stderr)
+                counts.append(Counts(form.name))
+                rng = random.Random(f"{options.seed} {form.name}")
+                form.fuzz(counts[-1], watch, rng, options.files)
+                print(f"{form.name}: {counts[-1].bad} bad of {counts[-1].cases}", file=sys.stderr)
     print(table(counts))
     print(f"\n{time.process_time() - began:.0f} s of CPU, seed {options.seed}")
     for row in counts:

@@ -71,7 +71,9 @@ def main() -> None:
     device, count = rounds.begin(chosen)
     ids = torch.randint(chosen.vocabulary, (chosen.batch, chosen.length)).to(device)
     loops = (
-        {"plain": drawn, "dlmkit": streamed} if chosen.sample else {"plain": plain, "dlmkit": own}
+        {"plain": drawn, "dlmkit": streamed}
+        if chosen.sample
+        else {"plain": plain, "dlmkit": through_dlmkit}
     )
     steps = {
         name: loop(assembled(chosen.vocabulary, chosen.batch, chosen.length, device), ids)
@@ -100,7 +102,7 @@ def assembled(vocabulary: int, batch: int, length: int, device: torch.device) ->
     return assemble(config, registry, device=device, with_data=False, tokenizer=tokenizer)
 
 
-def own(parts: Assembly, ids: Tensor) -> Iterator[float]:
+def through_dlmkit(parts: Assembly, ids: Tensor) -> Iterator[float]:
     """dlmkit's loop."""
     world, config = Single(ids.device), parts.config
     learner = Learner.begin(parts.objective, config.train, world)

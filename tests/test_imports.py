@@ -144,6 +144,21 @@ def test_a_class_name_means_one_class():
     assert {name for (name, _), files in places.items() if len(files) > 1} <= SHARED
 
 
+PLACEHOLDERS = {"told", "found", "one", "own", "each"}
+"""Words that say nothing of the thing that they would name."""
+
+
+def test_a_name_says_what_the_thing_is():
+    for root in ("dlmkit", "plugins", "benchmarks"):
+        for file in sorted((ROOT / root).rglob("*.py")):
+            nodes = list(ast.walk(ast.parse(file.read_text())))
+            stored = (n for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+            names = {node.id for node in stored}
+            names |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+            names |= {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+            assert not names & PLACEHOLDERS, file
+
+
 MODELS = {"cdcd", "ddlm", "plaid", "ssd", "langflow", "flow", "mdlm", "uniform", "sedd", "candi"}
 MODELS |= {"hf"}
 """Plugins that are a model's parts; the others may take what a page lists."""

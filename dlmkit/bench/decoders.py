@@ -70,9 +70,9 @@ class Bench:
 
     def run(self) -> dict[str, Any]:
         """Everything, as one document."""
-        plan, reference = self.plan, self.found(PLAIN, None, self.length)
+        plan, reference = self.plan, self.measured(PLAIN, None, self.length)
         steps = [n for n in GRID if n < self.length]
-        curve = {n: self.found(PLAIN, None, n) for n in steps}
+        curve = {n: self.measured(PLAIN, None, n) for n in steps}
         curve[self.length] = reference
         grid = Curve.of(curve, reference)
         rows = [
@@ -84,22 +84,23 @@ class Bench:
         left_out: dict[str, str] = {}
         for rule in rules(self.model):
             try:
-                found = self.at(rule)
+                results = self.at(rule)
             except RecipeError as error:
                 left_out[rule.name] = str(error)
                 self.say(f"{rule.name}: left out: {error}")
                 continue
-            measured[rule.name] = [one for _, one in found]
-            for target, (setting, one) in zip(plan.evaluations, found, strict=True):
-                rows.append(grid.row(rule.name, target, setting, one, reference))
+            measured[rule.name] = [result for _, result in results]
+            for target, (setting, result) in zip(plan.evaluations, results, strict=True):
+                rows.append(grid.row(rule.name, target, setting, result, reference))
                 self.say(f"{rule.name}: {rows[-1].evaluations:.2f} evaluations")
         exact = oracle(self.model)
         if exact is not None:
-            one = self.found(exact, None, self.length)
-            taken = round(float(one.evaluations.mean()))
-            rows.append(grid.row(exact.name, taken, None, one, reference))
+            result = self.measured(exact, None, self.length)
+            taken = round(float(result.evaluations.mean()))
+            rows.append(grid.row(exact.name, taken, None, result, reference))
         verdicts = [
-            grid.verdict(name, found, reference, len(measured)) for name, found in measured.items()
+            grid.verdict(name, results, reference, len(measured))
+            for name, results in measured.items()
         ]
         return {
             "format": "dlmkit-decoders",
@@ -126,7 +127,7 @@ class Bench:
         and its run."""
         scale, targets = rule.scale, self.plan.evaluations
         if scale is None:
-            return [(n, self.found(rule, None, min(n, self.length))) for n in targets]
+            return [(n, self.measured(rule, None, min(n, self.length))) for n in targets]
         tried: dict[float, float] = {}
 
         def mean(setting: float) -> float:
@@ -134,9 +135,9 @@ class Bench:
             return float(self._drawn(rule.of(self.model, setting), self.length, *asked)[1].mean())
 
         settings = [scale.search(mean, target, tried) for target in targets]
-        return [(one, self.found(rule, one, self.length)) for one in settings]
+        return [(setting, self.measured(rule, setting, self.length)) for setting in settings]
 
-    def found(self, rule: Rule, setting: float | None, steps: int) -> Found:
+    def measured(self, rule: Rule, setting: float | None, steps: int) -> Found:
         """The texts of ``rule`` at ``setting``, measured."""
         ids, spent = self._drawn(rule.of(self.model, setting), steps, self.plan.texts, 0)
         texts = [self.model.assembly.tokenizer.decode(row) for row in ids]
@@ -154,8 +155,8 @@ class Bench:
 
     def _nats(self, ids: Sequence[tuple[int, ...]], texts: Sequence[str]) -> Tensor:
         if self.exact is not None:
-            found: Tensor = self.exact.per_text(self.exact.ids(texts)).double()
-            return found
+            nats: Tensor = self.exact.per_text(self.exact.ids(texts)).double()
+            return nats
         for row in ids:
             if row not in self.scored:  # rules often write the same text
                 self.scored[row] = self.judge.keyed(row, 0) / len(row)

@@ -77,10 +77,10 @@ class Curve:
     @staticmethod
     def of(runs: Mapping[int, Found], reference: Found) -> Curve:
         """From the runs by their steps. Row 0 is of all texts, the others of resampled ones."""
-        each = torch.stack([found.nats - reference.nats for found in runs.values()], dim=1)
-        spent = torch.stack([found.evaluations.mean() for found in runs.values()])
+        per_text = torch.stack([run.nats - reference.nats for run in runs.values()], dim=1)
+        spent = torch.stack([run.evaluations.mean() for run in runs.values()])
         # more evaluations are never worse: what says so is noise
-        gaps = (resampled_shares(len(each)) @ each).flip(1).cummax(dim=1).values.flip(1)
+        gaps = (resampled_shares(len(per_text)) @ per_text).flip(1).cummax(dim=1).values.flip(1)
         return Curve(spent, gaps.clamp(min=0.0))
 
     def equal(self, gap: Float[Tensor, "R"]) -> Float[Tensor, "R"]:
@@ -95,18 +95,18 @@ class Curve:
             cost = torch.where(inside, torch.minimum(cost, here), cost)
         return torch.where(gap > self.gaps[:, 0], log_cost[0], cost).exp()
 
-    def _ratio(self, found: Found, reference: Found) -> Float[Tensor, "R"]:
+    def _ratio(self, run: Found, reference: Found) -> Float[Tensor, "R"]:
         """log of evaluations over those of the coarser grid at the same gap."""
-        weights = resampled_shares(len(found.nats))
-        gap = (weights @ (found.nats - reference.nats)).clamp(min=0.0)
-        return (weights @ found.evaluations).log() - self.equal(gap).log()
+        weights = resampled_shares(len(run.nats))
+        gap = (weights @ (run.nats - reference.nats)).clamp(min=0.0)
+        return (weights @ run.evaluations).log() - self.equal(gap).log()
 
     def row(
-        self, name: str, target: int, setting: float | None, found: Found, reference: Found
+        self, name: str, target: int, setting: float | None, run: Found, reference: Found
     ) -> Row:
         """The measured row of the rule ``name``."""
-        saving = 1.0 - self._ratio(found, reference).exp()
-        row = plain_row(name, target, setting, found, reference)
+        saving = 1.0 - self._ratio(run, reference).exp()
+        row = plain_row(name, target, setting, run, reference)
         interval = percentile(saving[1:], 0.95)
         return replace(row, saving=float(saving[0]), saving_interval=interval)
 
@@ -114,40 +114,40 @@ class Curve:
         self, name: str, measured: Sequence[Found], reference: Found, rules: int
     ) -> Verdict:
         """Over all runs of one rule."""
-        ratios = torch.stack([self._ratio(found, reference) for found in measured]).mean(dim=0)
+        ratios = torch.stack([self._ratio(run, reference) for run in measured]).mean(dim=0)
         saving = 1.0 - ratios.exp()
         weights = resampled_shares(len(reference.entropy))[1:]
         fell = [
-            percentile(weights @ (found.entropy - reference.entropy), 0.95).high < -0.01
-            for found in measured
+            percentile(weights @ (run.entropy - reference.entropy), 0.95).high < -0.01
+            for run in measured
         ]
         interval = percentile(saving[1:], 1.0 - 0.05 / rules)
         return Verdict(name, float(saving[0]), interval, any(fell), rules)
 
 
-def plain_row(name: str, target: int, setting: float | None, found: Found, reference: Found) -> Row:
+def plain_row(name: str, target: int, setting: float | None, run: Found, reference: Found) -> Row:
     """A row that is compared with nothing."""
-    weights = resampled_shares(len(found.nats))
-    gaps, entropies = weights @ (found.nats - reference.nats), weights @ found.entropy
+    weights = resampled_shares(len(run.nats))
+    gaps, entropies = weights @ (run.nats - reference.nats), weights @ run.entropy
     return Row(
         rule=name,
         target=target,
         setting=setting,
-        evaluations=float(found.evaluations.mean()),
+        evaluations=float(run.evaluations.mean()),
         gap=float(gaps[0]),
         gap_interval=percentile(gaps[1:], 0.95),
         entropy=float(entropies[0]),
         entropy_interval=percentile(entropies[1:], 0.95),
         saving=None,
         saving_interval=None,
-        quality=found.quality,
+        quality=run.quality,
     )
 
 
 def entropy(ids: Sequence[Sequence[int]]) -> Float[Tensor, "B"]:
     """The entropy of the tokens of each text by how often it has them, in nats."""
-    found = []
+    entropies = []
     for row in ids:
         share = torch.tensor(row).unique(return_counts=True)[1].double() / len(row)
-        found.append(-(share * share.log()).sum())
-    return torch.stack(found)
+        entropies.append(-(share * share.log()).sum())
+    return torch.stack(entropies)

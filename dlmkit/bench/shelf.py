@@ -103,14 +103,14 @@ class Rule:
         number: float | None = setting
         if setting is not None and self.scale is not None and self.scale.whole:
             number = round(setting)
-        quota, exit = (
+        quota, rule = (
             part if part is None or number is None else filled(part, number)
             for part in (self.quota, self.exit)
         )
         options: dict[str, Any] = {"order": self.order, "quota": quota}
         if self.remask is not None:
             options["remask"] = self.remask
-        return decoded(model, Part(use=DECODER, options=options), exit)
+        return decoded(model, Part(use=DECODER, options=options), rule)
 
 
 PLAIN = Rule("random | schedule", Part(use=RANDOM), Part(use=SCHEDULE))
@@ -146,8 +146,8 @@ def oracle(model: Model) -> Rule | None:
     name = getattr(model.data, "oracle_quota", None)
     if name is None:
         return None
-    found = model.assembly.registry.find("quota", name)
-    return replace(PLAIN, name=f"random | {_short(found)}", quota=Part(use=found.qualified))
+    entry = model.assembly.registry.find("quota", name)
+    return replace(PLAIN, name=f"random | {_short(entry)}", quota=Part(use=entry.qualified))
 
 
 def variants(entry: Entry) -> Iterator[tuple[str, Part]]:
@@ -213,10 +213,10 @@ def _quotas(
         asks, pace = _asked(config), None if built.on_grid else _pace(config)
         rule = Rule(f"{ordered} | {name}", order, part)
         if asks is not None:
-            for exit, inner, scale in exits:
+            for ending, inner, scale in exits:
                 nested = {asks: inner.model_dump(mode="json", by_alias=True)}
                 quota = Part(use=part.use, options={**part.options, **nested})
-                yield replace(rule, name=f"{rule.name} {exit}", quota=quota, scale=scale)
+                yield replace(rule, name=f"{rule.name} {ending}", quota=quota, scale=scale)
         elif pace is not None:
             whole = config.model_fields[pace].annotation is int
             scale = Scale.of(config.model_fields[pace], whole, model.config.length)

@@ -52,10 +52,10 @@ def owners(module: nn.Module, named_as: Named = _same) -> dict[str, Owner]:
     named: dict[int, tuple[str, Tensor]] = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
         named.setdefault(id(tensor), (name, tensor))
-    found = {
+    by_name = {
         named_as(name): Owner(tensor, tuple(homes[key])) for key, (name, tensor) in named.items()
     }
-    return {name: owner for name, owner in found.items() if name is not None}
+    return {name: owner for name, owner in by_name.items() if name is not None}
 
 
 @torch.no_grad()
@@ -74,8 +74,8 @@ def fill(
     every one of the module filled, and all shapes fit; and for values that are not finite. With
     ``named_as`` tensors of the module go by other names, or, as None, stay as they are.
     """
-    own = owners(module, named_as)
-    check(own, conversion, folder)
+    places = owners(module, named_as)
+    check(places, conversion, folder)
     sizes = {n: s.shape.numel() * s.dtype.itemsize for n, s in folder.tensors.items()}
     stacks: dict[str, Tensor] = {}
     columns = TextColumn("loading"), BarColumn(), DownloadColumn(), TimeElapsedColumn()
@@ -88,12 +88,12 @@ def fill(
                 if isinstance(place, Slot):
                     stack = stacks.get(place.name)
                     if stack is None:
-                        shape = own[place.name].tensor.shape
+                        shape = places[place.name].tensor.shape
                         stack = stacks[place.name] = part.new_empty(shape)
-                        own[place.name].put(stack)
+                        places[place.name].put(stack)
                     stack[place.at] = part
                 else:
-                    own[place].put(part.contiguous())
+                    places[place].put(part.contiguous())
             bar.advance(task, sizes[name])
     module.to(device)
 
@@ -110,8 +110,8 @@ def refill(
     fill(module, conversion, folder, device, dtype, named_as=named_as)
 
 
-def check(own: Mapping[str, Owner], conversion: Conversion, folder: Folder) -> None:
-    """Raise CheckpointError, naming tensors, unless ``folder`` fills ``own`` exactly."""
+def check(places: Mapping[str, Owner], conversion: Conversion, folder: Folder) -> None:
+    """Raise CheckpointError, naming tensors, unless ``folder`` fills ``places`` exactly."""
     known = {*conversion.tensors, *conversion.copies, *conversion.unused, *conversion.computed}
     problems = [
         ("unexpected", sorted(set(folder.tensors) - known)),
@@ -126,13 +126,13 @@ def check(own: Mapping[str, Owner], conversion: Conversion, folder: Folder) -> N
             if place in filled:
                 twice.append(f"{name} and {filled[place]}")
             filled[place] = name
-            expected = _shape(own, place)
+            expected = _shape(places, place)
             if expected is not None and part.shape != expected:
                 wrong.append(f"{name} {_size(stored.shape)}, expected {_size(expected)}")
     problems.append(("of another shape", wrong))
     problems.append(("for one place", twice))
     if not any(names for _, names in problems):
-        problems.append(("filled by none: the importer's", _unfilled(own, filled)))
+        problems.append(("filled by none: the importer's", _unfilled(places, filled)))
     for name, other in conversion.copies.items():
         if name in folder.tensors and not _equal(folder, name, other):
             problems.append(("duplicated and different", [f"{name} and {other}"]))
@@ -154,28 +154,30 @@ def _parts(target: Place | Split | None, tensor: Tensor) -> list[tuple[Place, Te
     return list(zip(target.places, target.parts(tensor), strict=True))
 
 
-def _shape(own: Mapping[str, Owner], place: Place) -> torch.Size | None:
+def _shape(places: Mapping[str, Owner], place: Place) -> torch.Size | None:
     if isinstance(place, Slot):
-        return own[place.name].tensor.shape[1:] if place.name in own else None
-    return own[place].tensor.shape if place in own else None
+        return places[place.name].tensor.shape[1:] if place.name in places else None
+    return places[place].tensor.shape if place in places else None
 
 
-def _unfilled(own: Mapping[str, Owner], filled: Mapping[Place, str]) -> list[str]:
+def _unfilled(wanted: Mapping[str, Owner], filled: Mapping[Place, str]) -> list[str]:
     """Tensors of the model that nothing goes to, and places that it does not have."""
     indices: dict[str, set[int]] = {}
     for place in filled:
         if isinstance(place, Slot):
             indices.setdefault(place.name, set()).add(place.at)
     whole = {place for place in filled if isinstance(place, str)}
-    whole |= {n for n, there in indices.items() if n in own and len(there) == len(own[n].tensor)}
-    return sorted(set(own) ^ whole)
+    whole |= {
+        n for n, there in indices.items() if n in wanted and len(there) == len(wanted[n].tensor)
+    }
+    return sorted(set(wanted) ^ whole)
 
 
 def _equal(folder: Folder, name: str, other: str) -> bool:
-    one, two = folder.tensors[name], folder.tensors.get(other)
-    if two is None or (one.shape, one.dtype) != (two.shape, two.dtype):
+    first, second = folder.tensors[name], folder.tensors.get(other)
+    if second is None or (first.shape, first.dtype) != (second.shape, second.dtype):
         return False
-    return torch.equal(folder.tensor(one), folder.tensor(two))
+    return torch.equal(folder.tensor(first), folder.tensor(second))
 
 
 def _other(folder: Folder, name: str, value: Tensor) -> bool:

@@ -64,9 +64,9 @@ def open_released(
     tokenizer. Raises DataError for a config that no family knows, and
     CheckpointError for a folder that is not exactly what its family says.
     """
-    known, family, conversion, own = converted(folder, registry)
+    known, family, conversion, saved = converted(folder, registry)
     stored = listed(folder, conversion, family.unpickled if pickled else None)
-    tokenizer = own or _numbers(conversion.size)
+    tokenizer = saved or _numbers(conversion.size)
     _check_vocabulary(folder, tokenizer, conversion)
     data = {"paths": [], "tokenizer": {"kind": "pretrained", "name": name or str(folder)}}
     values = {"data": {"use": "text:text", "with": data}, **FILLED_IN, **conversion.recipe}
@@ -82,7 +82,7 @@ def open_released(
         tokenizer=tokenizer,
         fill=lambda module: fill(module, conversion, stored, where, dtype),
     )
-    return Opened(folder, known, family, conversion, assembly, own is not None)
+    return Opened(folder, known, family, conversion, assembly, saved is not None)
 
 
 def converted(folder: Path, registry: Registry) -> tuple[str, Family, Conversion, Tokenizer | None]:
@@ -91,12 +91,12 @@ def converted(folder: Path, registry: Registry) -> tuple[str, Family, Conversion
     config = families.config_of(folder)
     known, importer = families.find(folder, config, registry)
     family = families.build(known, importer)
-    own = tokenizer_of(folder)
+    tokenizer = tokenizer_of(folder)
     try:
-        conversion = family.convert(config, special_tokens(own))
+        conversion = family.convert(config, special_tokens(tokenizer))
     except ValueError as error:
         raise CheckpointError(f"{folder}: {known} cannot open this model: {error}") from error
-    return known, family, conversion, own
+    return known, family, conversion, tokenizer
 
 
 def is_released(folder: Path) -> bool:

@@ -56,9 +56,11 @@ class Folder:
             tensor: Tensor = file.get_tensor(stored.key)
             return tensor.clone()
 
-    def copy_to(self, own: Mapping[str, Tensor], split: Callable[[Tensor, Tensor], Tensor]) -> None:
-        """Give every tensor of ``own`` what ``split(saved, own)`` makes of the one of its name."""
-        for name, tensor in own.items():
+    def copy_to(
+        self, tensors: Mapping[str, Tensor], split: Callable[[Tensor, Tensor], Tensor]
+    ) -> None:
+        """Fill each of ``tensors`` with what ``split`` makes of the saved one and it."""
+        for name, tensor in tensors.items():
             saved = self.tensor(self.tensors[name])
             refuse_non_finite([(name, saved)], str(self.tensors[name].path))
             tensor.copy_(split(saved, tensor))
@@ -80,22 +82,22 @@ def listed(folder: Path, conversion: Conversion, unpickled: Unpickled | None) ->
     ]:
         if path.suffix in PICKLES:
             pickles[path] = _unpickled(path, unpickled)
-            found = {k: Stored(path, k, t.shape, t.dtype) for k, t in pickles[path].items()}
+            inside = {k: Stored(path, k, t.shape, t.dtype) for k, t in pickles[path].items()}
         else:
-            found = _header(path)
-        if promised is not None and promised != set(found):
-            odd = ", ".join(sorted(promised ^ set(found))[:5])
+            inside = _header(path)
+        if promised is not None and promised != set(inside):
+            odd = ", ".join(sorted(promised ^ set(inside))[:5])
             raise CheckpointError(
                 f"{path} does not hold what its index lists: they differ in {odd}"
             )
-        twice = sorted(prefix + key for key in found if prefix + key in tensors)
+        twice = sorted(prefix + key for key in inside if prefix + key in tensors)
         if twice:
             raise CheckpointError(f"{path} and {tensors[twice[0]].path} both hold {twice[0]}")
-        tensors |= {prefix + key: stored for key, stored in found.items()}
+        tensors |= {prefix + key: stored for key, stored in inside.items()}
     return Folder(tensors, pickles)
 
 
-def one(path: Path) -> Folder:
+def in_file(path: Path) -> Folder:
     """The tensors of one file of safetensors. Raises CheckpointError if it cannot be read."""
     return Folder(_header(path), {}, path)
 

@@ -110,13 +110,15 @@ def verify(folder: Path, registry: Registry, device: torch.device | str = "cpu")
     opened = open_released(folder, registry, device=device, dtype=torch.float32, pickled=True)
     opened.assembly.objective.eval()
     where = opened.assembly.context.device
-    found: list[Difference] = []
+    differences: list[Difference] = []
     for asked in cases_of(folder):
         asked = replace(asked, inputs=rows.to(dict(asked.inputs), where))
         with _computed(f"{folder / META}: the case {asked.name:.60}"):
             answers = opened.family.answers(opened.assembly.objective, asked)
             for key in meta.cases[asked.name].expected:
-                found.append(_compared(tensors, asked.name, key, answers, opened.family.tolerance))
+                differences.append(
+                    _compared(tensors, asked.name, key, answers, opened.family.tolerance)
+                )
     missing = []
     for run in _runs(folder):
         with _computed(f"{folder / DECODING}: the run {run.name:.60}"):
@@ -124,8 +126,8 @@ def verify(folder: Path, registry: Registry, device: torch.device | str = "cpu")
             if decoded is None:
                 missing.append(run.name)
             else:
-                found += _decoded(run, decoded)
-    return Verdict(opened, found, missing)
+                differences += _decoded(run, decoded)
+    return Verdict(opened, differences, missing)
 
 
 @contextmanager
@@ -186,34 +188,34 @@ def _decoded(run: _Run, decoded: Decoded) -> list[Difference]:
         shapes = f"shape {tuple(ids.shape)}, expected {tuple(expected.shape)}"
         return [Difference(run.name, "final_ids", None, shapes)]
     calls = abs(decoded.calls - run.network_calls)
-    found = [
+    differences = [
         Difference(run.name, "final_ids", float((ids != expected).sum())),
         Difference(run.name, "network_calls", float(calls)),
     ]
     if run.steps is None and run.states is None:
-        return found
+        return differences
     theirs, ours = _places(run.taken()), _places(decoded.taken)
     both = theirs.keys() & ours.keys()
     others = theirs.keys() ^ ours.keys() | {k for k in both if theirs[k][0] != ours[k][0]}
-    found.append(Difference(run.name, "steps", float(len(others))))
+    differences.append(Difference(run.name, "steps", float(len(others))))
     pairs = [(theirs[key][1], ours[key][1]) for key in both]
     apart = [abs(a - b) for a, b in pairs if a is not None and b is not None]
     if apart:
-        found.append(Difference(run.name, "confidence", max(apart)))
-    return found
+        differences.append(Difference(run.name, "confidence", max(apart)))
+    return differences
 
 
 def _places(
     steps: Iterable[_Taken | Taken],
 ) -> dict[tuple[int, int, int], tuple[int, float | None]]:
     """By (step, row, position): the token that was taken there, and how confident the rule was."""
-    found: dict[tuple[int, int, int], tuple[int, float | None]] = {}
+    by_place: dict[tuple[int, int, int], tuple[int, float | None]] = {}
     for taken in steps:
         places, unknown = taken.positions, [None] * len(taken.positions)
         sure: Sequence[float | None] = taken.confidence or unknown
         for place, token, confidence in zip(places, taken.tokens, sure, strict=True):
-            found[taken.step, taken.row, place] = token, confidence
-    return found
+            by_place[taken.step, taken.row, place] = token, confidence
+    return by_place
 
 
 def _tensor(tensors: Mapping[str, Tensor], case: str, name: str) -> Tensor:

@@ -19,7 +19,7 @@ from dlmkit.core.objective import Objective
 from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.errors import CheckpointError, UsageError
 from dlmkit.folders import RECIPE as RECIPE
-from dlmkit.released.stored import Folder, one
+from dlmkit.released.stored import Folder, in_file
 from dlmkit.training.loop import Learner
 from dlmkit.training.parallel import World
 from dlmkit.training.shards import Shards
@@ -76,7 +76,7 @@ def prefix(file: str) -> str:
 def stored(folder: Path, file: str) -> Folder:
     """The tensors of ``file`` in the checkpoint ``folder``, whole or among its shards."""
     shards = folder / SHARDS
-    return Shards(shards, prefix(file)) if shards.is_dir() else one(folder / file)
+    return Shards(shards, prefix(file)) if shards.is_dir() else in_file(folder / file)
 
 
 def write_checkpoint(
@@ -152,7 +152,7 @@ def weights_in(folder: Path, weights: Weights | None = None) -> tuple[Folder, We
             f"{folder} holds the {held} weights alone, not the {weights} ones; they are in the "
             "checkpoint that it was exported from"
         )
-    return one(folder / MODEL), held
+    return in_file(folder / MODEL), held
 
 
 def _of_run(folder: Path) -> bool:

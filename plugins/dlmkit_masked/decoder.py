@@ -70,12 +70,14 @@ class Decoder(Sampler):
         masked = (x == self.mask) & step.generated
         prediction = denoise(x, self._level(step, masked, state), step.previous)
         candidates = self._candidates(x, masked, prediction, step, state)
-        open = candidates.open
-        rank = ranks(self.order.scores(candidates), open, step.noise)
+        still_open = candidates.open
+        rank = ranks(self.order.scores(candidates), still_open, step.noise)
         accepted, quota = self.quota.accept(rank, candidates, state.quota)
-        accepted, back, remask = self._remask(candidates, rank, accepted & open, state.remask)
+        accepted, back, remask = self._remask(candidates, rank, accepted & still_open, state.remask)
         ends = step.last if self.stretch is None else candidates.left == 1
-        accepted = torch.where(ends[:, None], masked if self.stretch is None else open, accepted)
+        accepted = torch.where(
+            ends[:, None], masked if self.stretch is None else still_open, accepted
+        )
         token, log_p = draw(self.space, prediction.query, accepted, step.noise, self.draw)
         x = torch.where(accepted, token, torch.where(back, self.mask, x))
         written = torch.where(accepted, log_p, state.written)
@@ -90,22 +92,22 @@ class Decoder(Sampler):
     def _level(self, step: Step, masked: Mask, state: Memory) -> Level:
         wanted = step.generated.sum(dim=1).clamp(min=1)
         share = (masked.sum(dim=1) / wanted).to(step.here.sigma.dtype)
-        told = self.quota.share(share, state.quota)
-        if told is None:
+        sigma = self.quota.share(share, state.quota)
+        if sigma is None:
             return step.here
-        told = told.clamp(self.least, self.most)
-        return Level(1.0 - told, told)
+        sigma = sigma.clamp(self.least, self.most)
+        return Level(1.0 - sigma, sigma)
 
     def _candidates(
         self, x: Tensor, masked: Mask, prediction: Prediction, step: Step, state: Memory
     ) -> Candidates:
-        open, left, steps = self._window(masked, step)
+        still_open, left, steps = self._window(masked, step)
         return Candidates(
             space=self.space,
             prediction=prediction,
             ids=x,
             masked=masked,
-            open=open,
+            open=still_open,
             settled=step.generated & ~masked,
             written=state.written,
             step=step,
@@ -122,8 +124,8 @@ class Decoder(Sampler):
         if self.stretch is None:
             return masked, whole - step.index, whole
         number = self.stretch.numbers(step.generated)
-        open = masked & self.stretch.now(masked, step.generated)
-        now = torch.where(open, number, 0).amax(dim=1, keepdim=True)
+        still_open = masked & self.stretch.now(masked, step.generated)
+        now = torch.where(still_open, number, 0).amax(dim=1, keepdim=True)
         wanted = step.generated.long()
         some = torch.zeros_like(number).scatter_add(1, number.clamp(min=0), wanted) > 0
         count = some.sum(dim=1).clamp(min=1)
@@ -133,7 +135,7 @@ class Decoder(Sampler):
             for windows in (done, done + 1)
         )
         left = (after - step.index).clamp(min=1)
-        return open, left, torch.maximum(after - before, left)
+        return still_open, left, torch.maximum(after - before, left)
 
     def _remask(
         self, candidates: Candidates, rank: Tensor, accepted: Mask, memory: Any

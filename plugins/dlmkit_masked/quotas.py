@@ -195,10 +195,10 @@ class Stable(Quota):
         sure = (steps >= self.config.steps) & (candidates.certainty.first > self.least)
         return (sure | (rank == 0)) & candidates.open, _Seen(now, steps)
 
-    def _moved(self, now: Query, before: Query, open: Mask) -> Tensor:
-        """KL(now || before) at the positions ``open``, 0 elsewhere, in nats."""
-        result = torch.zeros_like(open, dtype=torch.float32)
-        for at in in_blocks(open, self.space.vocab_size):
+    def _moved(self, now: Query, before: Query, still_open: Mask) -> Tensor:
+        """KL(now || before) at the positions ``still_open``, 0 elsewhere, in nats."""
+        result = torch.zeros_like(still_open, dtype=torch.float32)
+        for at in in_blocks(still_open, self.space.vocab_size):
             p, r = (
                 self.space.logits(query[at][None])[0].float().log_softmax(dim=-1)
                 for query in (now, before.to(now.dtype))

@@ -69,8 +69,8 @@ class Planned(Remask):
         pass
 
     def back(self, candidates: Candidates, accepted: Mask, memory: Any) -> tuple[Mask, Any]:
-        settled, open = candidates.settled, candidates.open
-        scores = torch.where(open, candidates.certainty.first, -torch.inf)
+        settled, still_open = candidates.settled, candidates.open
+        scores = torch.where(still_open, candidates.certainty.first, -torch.inf)
         scores = torch.where(settled, log_p(candidates).to(scores.dtype), scores)
         keep = (settled | accepted).sum(dim=1, keepdim=True)
         # of equals, written ones come first, so that nothing moves without a reason

@@ -87,6 +87,6 @@ class Drafter(HfDecoder):
         end = torch.cat((at + 1, starts.repeat_interleave(self.slots, dim=1)), dim=1)
         before = torch.arange(length, device=device) < end[..., None]
         block = torch.arange(starts.shape[1], device=device).repeat_interleave(self.slots)
-        own = torch.zeros(rows, end.shape[1], len(block), dtype=torch.bool, device=device)
-        own[:, count:] = block[:, None] == block
-        return torch.cat((before, own), dim=2)[:, None]
+        same_block = torch.zeros(rows, end.shape[1], len(block), dtype=torch.bool, device=device)
+        same_block[:, count:] = block[:, None] == block
+        return torch.cat((before, same_block), dim=2)[:, None]

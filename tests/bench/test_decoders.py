@@ -124,12 +124,12 @@ def test_the_middle_of_every_gap_is_exact_and_takes_the_logarithm(model: Model):
     bench = Bench(model, "markov_masked", Plan(texts=400, batch_size=400), lambda line: None)
     exact = oracle(model)
     assert exact is not None
-    middle = bench.found(exact, None, 8)
+    middle = bench.measured(exact, None, 8)
     assert middle.evaluations.unique().tolist() == [4.0]  # of 8 tokens: 1, 2, 4 and 1
     assert middle.quality["impossible"] == 0.0
     error = (middle.quality["nll_gap_high"] - middle.quality["nll_gap"]) / 1.96
     assert abs(middle.quality["nll_gap"]) < 4.0 * error
-    random = bench.found(PLAIN, None, 4)
+    random = bench.measured(PLAIN, None, 4)
     assert random.quality["nll_gap_low"] > 0.3
 
 
