@@ -65,8 +65,8 @@ def extrapolated(
 
     Where samplers step towards x0, they step towards weak + scale (strong - weak) of the two: at
     one level that is so of the scores. Where tokens are ``drawn``, that holds of their logits, so
-    that p is proportional to weak^(1 - scale) strong^scale (2412.10193, section 4), and statistics
-    read it as well.
+    that p is proportional to weak^(1 - scale) strong^scale (discrete guidance, 2412.10193), and
+    statistics read it as well.
     """
     if space.drawn:
         query = weak.query + scale * (strong.query - weak.query)

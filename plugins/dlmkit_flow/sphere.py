@@ -94,8 +94,9 @@ class SphereSpace(NormalisedSpace):
 
 
 def plain_from(size: int, dim: int, delta: float) -> float:
-    """alpha* (equation 17): the share of the way from noise from which on the token is the nearest
-    of ``size`` random points with a chance of 1 - ``delta``; 1 where D is too low for the bound."""
+    """alpha*, where S-FLM truncates: the share of the way from noise from which on the token is the
+    nearest of ``size`` random points with a chance of 1 - ``delta``; 1 where D is too low for the
+    bound."""
     cosine = math.sqrt(2.0 * math.log(2.0 * max(1, size - 1) / delta) / dim)
     return 2.0 / math.pi * math.asin(min(1.0, cosine))
 

@@ -27,7 +27,7 @@ class LikelihoodBound(RecipeObjective):
     """An unbiased estimate of the bound. Each row draws which of its two costly terms it is.
 
     The ends of the schedule follow the bound. The network between them does not change it: it
-    follows the variance of the diffusion term (VDM, appendix H), whose gradient is that of the
+    follows the variance of the diffusion term (VDM, 2107.00630), whose gradient is that of the
     term times twice its value. Rows that see a first prediction, all of them outside training,
     say nothing of the schedule.
     """

@@ -1,4 +1,4 @@
-"""Plaid's learned schedule (2305.18619, section 3; VDM, 2107.00630, appendix H)."""
+"""Plaid's learned schedule (2305.18619, section 3; VDM, 2107.00630)."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ class _Roots(StraightLine, LossWarped):
 
 class LeastVariance(NoiseSchedule):
     """p proportional to sqrt(E[f^2]), of all densities the one whose estimate f / p of a bound's
-    integral, of an integrand f, varies least (VDM, 2107.00630, section 5.1 and appendix H, and
-    RePlaid, 2605.18530, fit a network to that end by the gradient of the variance).
+    integral, of an integrand f, varies least (VDM, 2107.00630, and RePlaid, 2605.18530, fit a
+    network to that end by the gradient of the variance).
 
     A row's loss is f / p of the density that its time was drawn from. If f varies little among rows
     of one level, p is proportional to E[f], the rise of the cross-entropy, which is then linear in

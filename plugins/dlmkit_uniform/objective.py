@@ -1,4 +1,4 @@
-"""UDLM's objective: a bound on the negative log-likelihood (2412.10193, section 4.2).
+"""UDLM's objective: a bound on the negative log-likelihood, in continuous time (2412.10193).
 
 DUO's is the same (2506.10892, equations 17 and 18). It is SEDD's score entropy (2310.16834,
 equations 5 and 10) with the scores that a denoiser implies.

@@ -18,10 +18,11 @@ CHOICE, TOKEN, OTHER, AGAIN = range(4)
 
 
 class PosteriorSampler(Sampler):
-    """x0 is drawn from the prediction, then x_next from q(x_next | x, x0) (2412.10193, section 3).
+    """x0 is drawn from the prediction, then x_next from q(x_next | x, x0).
 
     q is that of D3PM's uniform state (2107.03006): x_next is x0, or x, or any token. Over all x0
-    that is UDLM's own step: it puts the prediction for x0 into q in place of x0.
+    that is the step of UDLM and DUO: they put the prediction for x0 into q in place of x0
+    (2506.10892, equations 4 and 5).
     """
 
     eta = 0.0

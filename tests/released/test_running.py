@@ -9,8 +9,11 @@ from safetensors.torch import load_file
 import dlmkit
 from dlmkit.bench.quality import Quality
 from dlmkit.cli.app import main
+from dlmkit.core.network import Conditioning
+from dlmkit.core.schedule import Level
 from dlmkit.errors import RecipeError
 from dlmkit.model import Run
+from dlmkit.plugin import Part
 
 from .conftest import MASKS, WITHOUT, add_tokenizer
 
@@ -246,3 +249,31 @@ def test_what_cannot_be_answered_is_said(golden, run, chatty, tmp_path):
         if content is not None:
             path.write_text(content)
         assert why in refused("--chat-file", path)
+
+
+def test_guidance_of_llada_is_its_own_unsupervised_one(golden):
+    """The branch that is not told reads masks, as generate's cfg_scale + 1 makes it: no part of
+    the network marks what is given."""
+    model = dlmkit.load(golden("llada", words=True))
+    parts = model.parts
+    space, denoise, mask = parts.space, parts.denoise, parts.space.corruption.mask
+    ids = torch.arange(3, 27).view(2, 12)
+    given = (torch.arange(12) < 5).expand(2, -1)
+    x, hidden = torch.where(given, ids, mask), torch.full_like(ids, mask)
+    known = Conditioning.of(space.corruption.clean(ids), given, torch.ones_like(given))
+    nothing = Conditioning.of(known.clean, ~known.attend, known.attend)
+    part = Part(use="classifier-free", options={"scale": 2.5})
+    guided = model.assembly.build("guidance", part).wrap(denoise)
+    level = Level(torch.tensor([0.5, 0.5]), torch.tensor([0.5, 0.5]))
+    with torch.no_grad():
+        said, told, untold = (
+            d(tokens, level, d.start(tokens), c).query[~given].log_softmax(dim=-1)
+            for d, tokens, c in (
+                (guided, x, known),
+                (denoise, x, known),
+                (denoise, hidden, nothing),
+            )
+        )
+    assert not torch.allclose(told, untold, atol=1e-3)
+    expected = (untold + 2.5 * (told - untold)).log_softmax(dim=-1)
+    torch.testing.assert_close(said.exp(), expected.exp(), atol=1e-5, rtol=1e-4)
