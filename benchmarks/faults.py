@@ -15,6 +15,7 @@ a clock measured. A count of 0 leaves its faults out. Exits 1 if any case is not
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import errno
 import gc
@@ -57,6 +58,10 @@ sample: {count: 2, measured: 2, steps: 2}
 metric: []
 """
 LAST, EARLIER = "step-00000006", "step-00000004"
+COMMANDS = (
+    "dlmkit.evaluation.evaluate", "dlmkit.exits.record_run", "dlmkit_glue.run", "dlmkit_hub.export",
+    "dlmkit_text.prepared", "dlmkit_text.diversity",
+)  # fmt: skip
 CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate"}
 CLOCKS = {"seconds", "data_seconds", "total_seconds", "tokens_per_second", "step_seconds"}
 CLOCKS |= {"data_share"}
@@ -361,6 +366,17 @@ def spread(count: int, total: int) -> list[int]:
     return [i % total for i in range(count)]
 
 
+def at_the_end(act: Callable[[], object]) -> None:
+    """In a child: ``act`` before it ends by itself."""
+    exits = os._exit
+
+    def ended(code: int) -> None:
+        act()
+        exits(code)
+
+    os._exit = ended  # type: ignore[assignment]
+
+
 def changes_of_the_disk(bench: Bench) -> list[str]:
     """The kinds of change that a straight run makes, in order; also a check that it is straight."""
     run, counted = bench.fresh(), bench.folder / "changes.json"
@@ -368,14 +384,7 @@ def changes_of_the_disk(bench: Bench) -> list[str]:
     def watch() -> None:
         strikes = Strikes(run, -1, kill)
         strikes.install()
-        exits = os._exit
-
-        def ended(code: int) -> None:
-            with strikes._open(counted, "w") as file:
-                json.dump(strikes.seen, file)
-            exits(code)
-
-        os._exit = ended  # type: ignore[assignment]
+        at_the_end(lambda: strikes._open(counted, "w").write(json.dumps(strikes.seen)))
 
     outcome = bench.train(run, before=watch)
     assert outcome.code == 0, outcome.said
@@ -785,7 +794,8 @@ def row(fault: str, count: int, good: int, expected: str, detail: str = "") -> R
 
 
 def prepare(folder: Path) -> None:
-    """Import all that a run imports and start no thread, so that a fork is a fresh process."""
+    """Import all that a run and the other commands import and start no thread, so that a fork is
+    a fresh process."""
     os.environ["OMP_NUM_THREADS"] = "1"
     (folder / "site" / "faulty-1.dist-info").mkdir(parents=True)
     (folder / "site" / "faulty.py").write_text(textwrap.dedent(PLUGIN))
@@ -793,15 +803,16 @@ def prepare(folder: Path) -> None:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[dlmkit]\nfaulty = faulty\n")
     sys.path.insert(0, str(folder / "site"))
-    for name in (
-        "torch._dynamo", "dlmkit.cli.app", "dlmkit.training.run", "dlmkit.training.plots",
-        "matplotlib.backends.backend_agg", "dlmkit_cdcd.network", "dlmkit_cdcd.objective",
-        "dlmkit_cdcd.schedules", "dlmkit_cdcd.masking", "dlmkit_grammar.data",
-        "dlmkit_samplers.samplers", "dlmkit_samplers.grids", "dlmkit_text.data",
-        "dlmkit.evaluation.evaluate",
-        "dlmkit.model.folder", "dlmkit.exits.record_run", "dlmkit_text.diversity",
-    ):  # fmt: skip
-        importlib.import_module(name)
+    bench = Bench(folder, random.Random(0))
+    bench.recipe.write_text(RECIPE)
+    importlib.import_module("dlmkit.cli.app")
+    modules = folder / "modules.txt"
+    note = lambda: modules.write_text("\n".join(sys.modules))  # noqa: E731
+    outcome = bench.train(folder / "prepared", before=lambda: at_the_end(note))
+    assert outcome.code == 0, outcome.said
+    for name in (*modules.read_text().split(), *COMMANDS):
+        with contextlib.suppress(ImportError):  # of one that is no module of its own
+            importlib.import_module(name)
     figure = importlib.import_module("matplotlib.figure").Figure
     figure.savefig = lambda self, path, **how: Path(path).write_bytes(b"not drawn")
     gc.freeze()  # children would copy what a collection of the garbage touches
@@ -875,7 +886,6 @@ def measured(folder: Path, options: argparse.Namespace) -> tuple[list[Row], list
     prepare(folder)
     rng = random.Random(f"{options.seed} {options.part}")
     bench = Bench(folder, rng, (number - 1, parts))
-    bench.recipe.write_text(RECIPE)
     seconds = straight(bench)
     kinds = changes_of_the_disk(bench)
     rows = [
