@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from dlmkit.bench.rules import Family, families
 from dlmkit.core.quota import Quota
+from dlmkit.errors import NoTextError
 from dlmkit.exits.quota import DECODER, decoded, knob
 from dlmkit.exits.rules import TUNED, OpenRule, filled
 from dlmkit.model import Model
@@ -143,7 +144,10 @@ def rules(model: Model) -> Iterator[Rule]:
 
 def oracle(model: Model) -> Rule | None:
     """The quota that the data says is exact, if it says so: of a chain, one token a gap."""
-    name = getattr(model.data, "oracle_quota", None)
+    try:
+        name = getattr(model.data, "oracle_quota", None)
+    except NoTextError:
+        return None
     if name is None:
         return None
     entry = model.assembly.registry.find("quota", name)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from dlmkit.bench.shelf import rules
 from dlmkit.cli.app import main
 
 from .test_golden import FAMILIES
@@ -37,3 +38,24 @@ def test_sample_bench_eval_trace_and_export(golden, tmp_path, capsys, family):
     run("trace", folder, "-n", "2", "--out", tmp_path / "trace", *short)
     run("export", folder, tmp_path / "out")
     assert run("sample", tmp_path / "out", *drawn) == texts
+
+
+def test_exits_and_decoders_are_judged_without_any_text(golden, tmp_path, capsys, monkeypatch):
+    folder, short = golden("llada", words=True), ("--set", "length=8")
+    trace, certificate = tmp_path / "trace", tmp_path / "certificate.json"
+    sampled = ("-n", "40", "--steps", "5")
+    assert main(["trace", str(folder), *sampled, "--out", str(trace), *short]) == 0
+    promise = ("--epsilon", "0.3", "--delta", "0.2", "--rule", "entropy")
+    assert main(["exit", "calibrate", str(trace), *promise, "--out", str(certificate)]) == 0
+    assert "epsilon" in certificate.read_text()
+    bench = ["bench", "sampler", str(folder), *short, "--steps", "4"]
+    assert main([*bench, "--early-exit", "-n", "40", "--rounds", "1"]) == 0
+    some = {"confidence | schedule", "confidence | threshold"}
+    monkeypatch.setattr(
+        "dlmkit.bench.decoders.rules", lambda model: [r for r in rules(model) if r.name in some]
+    )
+    capsys.readouterr()
+    assert main([*bench, "--decoders", "-n", "8"]) == 0
+    out = capsys.readouterr().out
+    assert "bound by 16 keyed draws" in out
+    assert all(f"{rule}: " in out for rule in some)
