@@ -164,6 +164,11 @@ def assemble_sampling(assembly: Assembly, config: RecipeConfig | None = None) ->
             f"freeze: {config.sampler.use} says itself which positions settle; write the rule as "
             f"sampler.with.{sampler.accepts}"
         )
+    if not sampler.gaps and (config.exit or config.freeze or config.guidance):
+        raise RecipeError(
+            f"exit, freeze and guidance: {config.sampler.use} writes from left to right and knows "
+            "nothing of what stands further on: leave them out"
+        )
     if config.sample.cache != "none":
         denoise = _keeping(config.sample.cache, denoise, sampler, assembly.network, config)
     return SamplingParts(

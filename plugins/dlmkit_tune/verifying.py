@@ -12,7 +12,6 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.sampler import BoundDenoise, Sampler, Step
 from dlmkit.core.tokens import TokenSpace, categorical
-from dlmkit.errors import RecipeError
 from dlmkit.types import Mask, Rows
 from dlmkit_masked.draw import likely
 from dlmkit_tune import configs
@@ -42,9 +41,8 @@ class Verifying(Sampler):
     def step(
         self, denoise: BoundDenoise, x: Tensor, step: Step, state: Any
     ) -> tuple[Tensor, Prediction, Any]:
-        before, row = step.previous, torch.arange(len(x), device=x.device)
-        if not isinstance(before, Drafts):
-            raise RecipeError("sampler: tune:verifying reads drafts as tune:drafting gives them")
+        before: Drafts = step.previous
+        row = torch.arange(len(x), device=x.device)
         slots, size = before.slots.shape[2:]
         place = torch.arange(slots + 1, device=x.device)
         masked = (x == self.mask) & step.generated
@@ -57,7 +55,7 @@ class Verifying(Sampler):
         count = tried.sum(dim=1)
         tried_x = torch.where(tried, draft.gather(1, ahead.clamp(0, slots - 1)), x)
         prediction = denoise(tried_x, step.here, step.previous)
-        after = prediction.feedback
+        after: Drafts = prediction.feedback
         said = (first - after.end + slots)[:, None] + place
         p = self._log_p(after.tokens[row[:, None], said.clamp(0, slots)])
         chance = (p[:, :-1] - q).gather(-1, draft[..., None])[..., 0]

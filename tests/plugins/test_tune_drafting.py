@@ -14,6 +14,7 @@ from dlmkit.core.denoise import Wrapped
 from dlmkit.core.objective import Batch, Draws
 from dlmkit.errors import RecipeError, UsageError
 from dlmkit.noise import Noise
+from dlmkit.plugin import Part
 from dlmkit.recipe.assemble import assemble_sampling
 from dlmkit.recipe.load import load_recipe
 from dlmkit.sampling.requests import Request, unconditional
@@ -277,6 +278,9 @@ def test_what_cannot_be_written_exactly_is_refused(tmp_path):
         texts(assembly, [Request.infill(0, [[2], [3]], LENGTH)])
     with pytest.raises(UsageError, match="the grid has 3 steps"):
         texts(assembly, unconditional(1, LENGTH), steps=3)
+    early = assembly.config.model_copy(update={"exit": Part(use="fixed", options={"step": 2})})
+    with pytest.raises(RecipeError, match="exit, freeze and guidance: tune:verifying writes"):
+        assemble_sampling(assembly, early)
     with pytest.raises(RecipeError, match="words trains the table"):
         load_recipe("smollm2_diffusion", ("network.with.lora.words=true",))
 
