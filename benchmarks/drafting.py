@@ -71,7 +71,7 @@ def drawn(model: Model, ids: Tensor, new: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("run")
+    parser.add_argument("run", help="a folder, or one of its checkpoints")
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--file", type=Path)
     parser.add_argument("--untrained", action="store_true")

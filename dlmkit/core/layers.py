@@ -91,8 +91,8 @@ def keeper(memory: Tensor, layer: int, positions: Tensor) -> Keep:
     row = torch.arange(len(positions), device=positions.device)[:, None]
 
     def keep(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        memory[row, layer, 0, positions] = k
-        memory[row, layer, 1, positions] = v
+        memory[row, layer, 0, positions] = k.to(memory.dtype)  # under autocast it is narrower
+        memory[row, layer, 1, positions] = v.to(memory.dtype)
         return memory[:, layer, 0], memory[:, layer, 1]
 
     return keep

@@ -32,7 +32,7 @@ def _checkpointed(unit: nn.Module) -> None:
     forward = unit.forward
 
     @functools.wraps(forward)
-    def recomputed(*arguments: Any) -> Any:
-        return checkpoint(forward, *arguments, use_reentrant=False)
+    def recomputed(*arguments: Any, **options: Any) -> Any:
+        return checkpoint(forward, *arguments, use_reentrant=False, **options)
 
     unit.forward = recomputed

@@ -72,7 +72,9 @@ class HfModel(ScoreNetwork):
 
     def logits(self, x: Embedded, seen: Seen | None, positions: Places | None = None) -> Logits:
         """What the model itself puts out, for ``x`` at ``positions`` (0, 1, ... by default)."""
-        more = {} if positions is None else {"position_ids": positions}
+        more: dict[str, Any] = {} if positions is None else {"position_ids": positions}
+        if self.head == "causal":
+            more["use_cache"] = False  # activations that are computed again would be kept twice
         mask = None if seen is None else self.mask(seen, x.dtype)
         out: Tensor = self.model(inputs_embeds=x * self.scale, attention_mask=mask, **more).logits
         return out

@@ -15,6 +15,8 @@ from dlmkit.core.tokenizer import Tokenizer
 from dlmkit.errors import DataError, RecipeError
 from dlmkit.noise import Noise
 from dlmkit.recipe.load import load_recipe
+from dlmkit.recipe.schema import TrainConfig
+from dlmkit.training.units import prepare_units
 from dlmkit_tune.configs import Conversations, Packed
 from dlmkit_tune.objective import Adapting, Blocks
 from dlmkit_tune.rows import Exchange, RowTable, packing, texts
@@ -236,6 +238,20 @@ def test_every_block_has_a_time_of_its_own():
     parts = assembly.objective(batch, draws(4))
     assert torch.isfinite(parts.loss_sum)
     assert int(parts.count) == int((batch.attend & ~batch.given).sum())
+
+
+def test_activations_that_are_computed_again_change_no_gradient():
+    """transformers hands its blocks what they read by keyword."""
+    gradients = []
+    for again in (False, True):
+        assembly = model("tune:blocks", attention="block")
+        config = TrainConfig(steps=1, activation_checkpointing=again)
+        prepare_units(assembly.network, config, torch.device("cpu"))
+        batch = assembly.data.stream(0, 4).read(0, torch.arange(4))
+        assembly.objective(batch, draws(4)).loss_sum.backward()
+        gradients.append([p.grad for p in assembly.network.parameters()])
+    for plain, recomputed in zip(*gradients, strict=True):
+        assert torch.equal(plain, recomputed)
 
 
 def data(config, length=64):
