@@ -133,10 +133,10 @@ def figures(
         yield picture(light, pictures["dark"][name], captions[name])
 
 
-def png(figure: Figure, dpi: int = 120) -> bytes:
+def png(figure: Figure) -> bytes:
     """The bytes of a PNG file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
+    figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()
 
 

@@ -159,6 +159,18 @@ def test_a_name_says_what_the_thing_is():
             assert not names & PLACEHOLDERS, file
 
 
+RIDDLE = re.compile(
+    r"\b(nats|one|two) an? (row|position|token|text|word|line|rule|value|component|part)\b"
+)
+
+
+def test_a_does_not_stand_for_per():
+    """ "One number per row", not "one number a row", which few readers of English understand."""
+    for root in ("dlmkit", "plugins", "benchmarks"):
+        for file in sorted((ROOT / root).rglob("*.py")):
+            assert not RIDDLE.search(file.read_text()), file
+
+
 MODELS = {"cdcd", "ddlm", "plaid", "ssd", "langflow", "flow", "mdlm", "uniform", "sedd", "candi"}
 MODELS |= {"hf"}
 """Plugins that are a model's parts; the others may take what a page lists."""

@@ -17,11 +17,11 @@ from dlmkit.noise import Noise
 from dlmkit.sampling.levels import levels
 from dlmkit.sampling.parts import SamplingParts
 
+ROUNDS = 5
+
 
 @torch.no_grad()
-def step_breakdown(
-    model: Model, case: Case, parts: SamplingParts, rounds: int = 5
-) -> dict[str, float]:
+def step_breakdown(model: Model, case: Case, parts: SamplingParts) -> dict[str, float]:
     """Seconds of one step of ``case``'s batch in the middle of its grid, by part: each the best
     of interleaved rounds.
 
@@ -61,5 +61,5 @@ def step_breakdown(
         run()
     return {
         name: min(seconds)
-        for name, seconds in zip(runs, interleaved([*runs.values()], rounds), strict=True)
+        for name, seconds in zip(runs, interleaved([*runs.values()], ROUNDS), strict=True)
     }

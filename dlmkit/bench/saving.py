@@ -14,7 +14,7 @@ from dlmkit.exact.intervals import Interval, percentile, resampled_shares
 
 @dataclass(frozen=True)
 class Found:
-    """One run: of every text its evaluations, nats a token, entropy and ids."""
+    """One run: of every text its evaluations, nats per token, entropy and ids."""
 
     evaluations: Float[Tensor, "B"]
     nats: Float[Tensor, "B"]

@@ -143,6 +143,6 @@ def percentile(draws: Float[Tensor, "draws"], level: float = 0.95) -> Interval:
     return Interval(float(ends[0]), float(ends[1]))
 
 
-def bootstrap_mean(values: Float[Tensor, "B"], level: float = 0.95, seed: int = 0) -> Interval:
-    """The percentile interval of the mean of one value per text."""
-    return percentile(resampled_means(values[:, None], seed=seed)[:, 0], level)
+def bootstrap_mean(values: Float[Tensor, "B"]) -> Interval:
+    """The 95 % percentile interval of the mean of one value per text."""
+    return percentile(resampled_means(values[:, None])[:, 0])

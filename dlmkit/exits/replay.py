@@ -57,9 +57,9 @@ class Replay:
         """Evaluations of the full run per evaluation made: 1 saves nothing."""
         return self.full_evaluations / float(self.evaluations.double().mean())
 
-    def saving_interval(self, level: float = 0.95) -> Interval:
-        """The saving's interval, by bootstrap over texts."""
-        mean = bootstrap_mean(self.evaluations.double(), level)
+    def saving_interval(self) -> Interval:
+        """The saving's 95 % interval, by bootstrap over texts."""
+        mean = bootstrap_mean(self.evaluations.double())
         return Interval(self.full_evaluations / mean.high, self.full_evaluations / mean.low)
 
     @property
@@ -67,9 +67,9 @@ class Replay:
         """The mean over texts of the share of tokens that differ."""
         return float(self.disagreement.mean())
 
-    def token_interval(self, level: float = 0.95) -> Interval:
-        """The interval of :attr:`token_disagreement`, by bootstrap over texts."""
-        return bootstrap_mean(self.disagreement, level)
+    def token_interval(self) -> Interval:
+        """The 95 % interval of :attr:`token_disagreement`, by bootstrap over texts."""
+        return bootstrap_mean(self.disagreement)
 
     def disagreeing(self, tolerance: float = TOLERANCE) -> Rows:
         """The texts of which more than ``tolerance`` of the tokens differ."""
@@ -79,10 +79,10 @@ class Replay:
         """The share of texts that disagree."""
         return float(self.disagreeing(tolerance).double().mean())
 
-    def row_interval(self, tolerance: float = TOLERANCE, level: float = 0.95) -> Interval:
-        """The exact interval of :meth:`row_disagreement`."""
+    def row_interval(self, tolerance: float = TOLERANCE) -> Interval:
+        """The exact 95 % interval of :meth:`row_disagreement`."""
         wrong = self.disagreeing(tolerance)
-        return clopper_pearson(int(wrong.sum()), len(wrong), level)
+        return clopper_pearson(int(wrong.sum()), len(wrong))
 
 
 def row_loss(tolerance: float = TOLERANCE) -> Loss:

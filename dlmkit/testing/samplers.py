@@ -37,11 +37,10 @@ ROWS, STEPS = 6, 8
 M, C = 0.7, 0.5
 
 
-def conditioning(subject: Subject, count: int = ROWS) -> Conditioning:
+def conditioning(subject: Subject) -> Conditioning:
     """Nothing is given and nothing is padding."""
-    shape = (count, LENGTH)
-    nothing = torch.zeros(shape, dtype=torch.bool)
-    return Conditioning(nothing, torch.zeros(*shape, subject.space.dim), ~nothing)
+    nothing = torch.zeros(ROWS, LENGTH, dtype=torch.bool)
+    return Conditioning(nothing, torch.zeros(ROWS, LENGTH, subject.space.dim), ~nothing)
 
 
 def ladder(subject: Subject, steps: int = 5) -> list[Level]:

@@ -27,9 +27,9 @@ def random_ids(space: EmbeddingSpace, rows: int = ROWS) -> Tensor:
     return (u * space.vocab_size).long()
 
 
-def random_query(space: EmbeddingSpace, rows: int = ROWS) -> Tensor:
+def random_query(space: EmbeddingSpace) -> Tensor:
     """Queries of standard normal channels."""
-    noise = Noise.keyed(0, torch.arange(rows), 8)
+    noise = Noise.keyed(0, torch.arange(ROWS), 8)
     return noise.normal(0, (LENGTH, space.query_dim))
 
 

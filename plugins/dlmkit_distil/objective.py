@@ -25,7 +25,7 @@ SOLVER = 3
 class Consistency(Student):
     """The student says at x what it says one step of the teacher further down, without gradient.
 
-    KL(target || student) in nats a position (equations 7 and 10, with tokens in place of
+    KL(target || student) in nats per position (equations 7 and 10, with tokens in place of
     points). At the lowest of ``steps`` levels the target is what the teacher says there: a boundary
     in place of c_skip, so that by induction every point of a path is given the tokens of its end.
     Target and student have the same weights (2310.14189, section 3.2).
