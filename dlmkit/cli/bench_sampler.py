@@ -287,7 +287,9 @@ def _decoders(
     if batch_size is not None:
         sizes = numbers("--batch-size", batch_size)
         asked["batch_size"] = _one("--batch-size", batch_size, sizes, "--decoders")
-    content = run(model, name, Plan(texts=count or 256, seed=seed, **asked), say)
+    texts = count or 256
+    asked["calibration"] = min(32, max(8, texts // 4))
+    content = run(model, name, Plan(texts=texts, seed=seed, **asked), say)
     for line in lines(content):
         result(line)
     _write(content, json_file)
