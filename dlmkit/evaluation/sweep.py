@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -32,8 +33,9 @@ class Sweep:
             numbers = [float(value) for value in values.split(",")]
         except ValueError:
             numbers = []
+        finite = all(map(math.isfinite, numbers))
         whole = name != STEPS or all(number >= 1 and number.is_integer() for number in numbers)
-        if name not in (STEPS, *GUIDANCE) or len(set(numbers)) < 2 or not whole:
+        if name not in (STEPS, *GUIDANCE) or len(set(numbers)) < 2 or not (finite and whole):
             raise UsageError(
                 f"--frontier {text}: expected {STEPS}, {' or '.join(GUIDANCE)}, = and two or more "
                 f"different numbers: steps=8,16,32 or score-temperature=0.8,0.9,1.0"

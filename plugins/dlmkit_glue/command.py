@@ -44,9 +44,11 @@ def glue(
         Literal["head", "infill"],
         typer.Option(help="A head on features, or labels generated as text."),
     ] = "head",
-    epochs: Annotated[float, typer.Option(min=0.0, help="Passes over the rows.")] = 3.0,
+    epochs: Annotated[
+        float, typer.Option(min=0.0, max=10_000.0, help="Passes over the rows.")
+    ] = 3.0,
     learning_rate: Annotated[
-        float, typer.Option("--lr", help="AdamW's highest, of all weights.")
+        float, typer.Option("--lr", min=0.0, max=1e3, help="AdamW's highest, of all weights.")
     ] = 1e-3,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows of a training step.")] = 32,
     noise: Annotated[
@@ -93,7 +95,7 @@ def glue(
     chosen = named(task)
     if way == "head" and exit is not None:
         raise UsageError("--exit halts labels that are generated: it goes with --way infill")
-    if epochs <= 0 or learning_rate <= 0:
+    if 0.0 in (epochs, learning_rate):
         raise UsageError("--epochs and --lr are to be above 0")
     require()
     keep_freed()

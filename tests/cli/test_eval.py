@@ -139,6 +139,7 @@ def test_a_frontier_with_its_picture(evaluate, tmp_path):
         (["--metric", "distnct"], 3, "distinct"),
         (["--metric", "ar-nll:judge=/nowhere"], 5, "there is no folder /nowhere"),
         (["--frontier", "steps=4"], 2, "two or more"),
+        (["--frontier", "score-temperature=1,nan"], 2, "two or more"),
         (["--frontier", "steps=2,4", "--quality", "charm"], 2, "charm"),
         (["--likelihood", "guess"], 2, "bound or flow"),
         (["--likelihood", "bound:draws=3"], 2, "draws"),
