@@ -72,6 +72,12 @@ def test_every_module_has_its_room_and_every_room_a_module():
     assert {room(file) for file in FILES} == set(FLOOR)
 
 
+def test_the_map_of_contributing_lists_the_rooms_in_their_order():
+    page = (ROOT / "CONTRIBUTING.md").read_text().partition("## The map\n")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\| `dlmkit/(\w+)(?:/|\.py)` \|", page, re.MULTILINE)
+    assert listed == [room for rooms in ROOMS[1:-1] for room in rooms]
+
+
 def test_a_module_imports_only_from_its_room_and_those_below():
     for file in FILES:
         if floor := FLOOR[room(file)]:

@@ -1,1 +1,1 @@
-"""The interfaces: one kind of component a file. Nothing here knows a concrete component."""
+"""The interfaces: one kind of component per file. Nothing here knows a concrete component."""

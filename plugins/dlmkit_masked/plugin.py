@@ -85,7 +85,9 @@ def register_components() -> Sequence[Component]:
             configs.Schedule,
             "quotas:Schedule",
         ),
-        _component("quota", "tokens", "the same number a step", configs.Tokens, "quotas:Tokens"),
+        _component(
+            "quota", "tokens", "the same number at every step", configs.Tokens, "quotas:Tokens"
+        ),
         _component(
             "quota",
             "first-hitting",

@@ -197,6 +197,6 @@ class Dit(Incremental):
         return list(self.blocks)
 
     def dense_layers(self) -> Sequence[nn.Linear]:
-        """Without the modulations, which read one vector a row."""
+        """Without the modulations, which read one vector per row."""
         skipped = {id(block.adaLN_modulation) for block in self.blocks if isinstance(block, Block)}
         return [layer for layer in super().dense_layers() if id(layer) not in skipped]

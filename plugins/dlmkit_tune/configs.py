@@ -68,7 +68,7 @@ class Conversations(Config):
 
     paths: list[Path] | None = Field(
         None,
-        description="files of JSON lines, one record a line; a list, or one path (default: sixty "
+        description="files of JSON lines, one record per line; a list, or one path (default: sixty "
         "made-up questions that ship, to try things with)",
     )
     dataset: str | None = Field(

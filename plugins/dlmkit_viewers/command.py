@@ -45,7 +45,7 @@ def view(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page with a player instead.")
     ] = None,
-    speed: Annotated[float, typer.Option(help="Steps a second of the player.")] = 8.0,
+    speed: Annotated[float, typer.Option(help="Steps per second of the player.")] = 8.0,
     gif: Annotated[Path | None, typer.Option(hidden=True, callback=_gone)] = None,
     live: Annotated[bool, typer.Option("--live", hidden=True, callback=_gone)] = False,
     dark: Annotated[bool, typer.Option("--dark", hidden=True, callback=_gone)] = False,
