@@ -25,7 +25,7 @@ _FREE = {"count", "measured", "batch_size", "refresh"}
 
 def conditions(model: Model, requests: Iterable[Request], steps: int | None) -> dict[str, Any]:
     """Everything that a text's path depends on but its seed, index and exit rule."""
-    config = model.config
+    config, space = model.config, model.parts.space.prepared(model.parts.inference.dtype)
     sample = config.sample.model_dump(mode="json", exclude=_FREE)
     return {
         "model": model.digest(),
@@ -39,15 +39,10 @@ def conditions(model: Model, requests: Iterable[Request], steps: int | None) -> 
         "length": config.length,
         "dtype": str(model.assembly.context.dtype).removeprefix("torch."),
         "device": devices.label(model.assembly.context.device),
-        "kernel": [*attention_used(model.assembly.network), _vocabulary_kernel(model)],
+        "kernel": [*attention_used(model.assembly.network), f"vocabulary {space.kernel}"],
         "prompts": prompts_digest(requests, config.length),
         "versions": {"dlmkit": __version__, "torch": str(torch.__version__)},
     }
-
-
-def _vocabulary_kernel(model: Model) -> str:
-    space, dtype = model.parts.space, model.parts.inference.dtype
-    return f"vocabulary {space.prepared(dtype).kernel}"
 
 
 def _plain(part: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from dlmkit.recipe.write import inline
 from dlmkit.registry.lookup import Registry
 from dlmkit.sampling.requests import Request
 
-DECODER = "masked:decoder"
+DECODER, ONE = "masked:decoder", Part(use="masked:tokens", options={"tokens": 1})
 
 SHARE = 0.25
 """Of the texts, those that order the thresholds."""
@@ -116,7 +116,7 @@ def calibrate_quota(
     check_levels(promise.epsilon, promise.delta, len(rest), 1)
     generated = _generated(requests, model.config.length)
     run = replace(run, steps=model.config.length)  # enough for one token a step
-    whole, full = _run(model, requests, sampler(quota.order, _one()), run)
+    whole, full = _run(model, requests, sampler(quota.order, ONE), run)
     ran: dict[float, Replay] = {}
 
     def at(threshold: float) -> Replay:
@@ -145,10 +145,6 @@ def beginnings(batch: Batch, percent: int) -> list[Request]:
         known = max(1, len(tokens) * percent // 100)
         requests.append(Request.prompt(row, tokens[:known], len(tokens)))
     return requests
-
-
-def _one() -> Part:
-    return Part(use="masked:tokens", options={"tokens": 1})
 
 
 def _generated(requests: Sequence[Request], length: int) -> Tensor:

@@ -6,7 +6,7 @@ within one evaluation wherever it stands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,25 +83,21 @@ class Evaluator:
         ``loss`` is the mean over the levels in nats per token, ``gain`` that of the context gain;
         ``levels`` holds one report per level. Rows are unconditional and self-conditioned.
         """
-        levels = [report.record() for report in self._reports()]
+        reports = context_gain(
+            self.parts.denoise,
+            self.objective.space,
+            self.objective.schedule,
+            self.held_out,
+            self.frequencies,
+            seed=self.assembly.config.seed,
+        )
+        levels = [report.record() for report in reports]
         loss, gain = ([level[key] or 0.0 for level in levels] for key in ("model", "gain"))
         return {
             "loss": sum(loss) / len(levels),
             "gain": sum(gain) / len(levels),
             "levels": levels,
         }
-
-    def _reports(self) -> Sequence[Any]:
-        return list(
-            context_gain(
-                self.parts.denoise,
-                self.objective.space,
-                self.objective.schedule,
-                self.held_out,
-                self.frequencies,
-                seed=self.assembly.config.seed,
-            )
-        )
 
     def sample(self) -> list[str]:
         """The recipe's ``sample.count`` texts, by its sampler; text i is the same every time."""
