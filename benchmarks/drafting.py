@@ -1,8 +1,8 @@
 """What the mask slots of a run of tune:drafting are worth: nats, acceptance, tokens per pass.
 
-    python benchmarks/drafting.py RUN [--rows 16] [--file TEXT] [--untrained] [--new 48]
+    python benchmarks/drafting.py RUN [--rows 16] [--files TEXT ...] [--untrained] [--new 48]
 
-On held-out rows of the run's text, or on rows cut from a file: nats per token of the decoder itself
+On held-out rows of the run's text, or on rows cut from files: nats per token of the decoder itself
 (place 1) and of slots (places 2, ...), and the chance that a draft is accepted, the sum over tokens
 of min(p, q). Then texts are drawn by tune:verifying behind the first 16 tokens of each row, and the
 tokens written are counted beside the evaluations of the network.
@@ -73,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("run", help="a folder, or one of its checkpoints")
     parser.add_argument("--rows", type=int, default=16)
-    parser.add_argument("--file", type=Path)
+    parser.add_argument("--files", type=Path, nargs="+", default=[None])
     parser.add_argument("--untrained", action="store_true")
     parser.add_argument("--new", type=int, default=48)
     given = parser.parse_args()
@@ -85,10 +85,12 @@ def main() -> None:
             for name, parameter in objective.named_parameters():
                 if ".lora_B." in name:
                     parameter.zero_()
-    ids = held_out(model, given.rows, given.file)
-    by_place(objective, ids)
-    if given.new:
-        drawn(model, ids, given.new)
+    for file in given.files:
+        ids = held_out(model, given.rows, file)
+        print(f"{file or 'held-out rows'}: ", end="")
+        by_place(objective, ids)
+        if given.new:
+            drawn(model, ids, given.new)
 
 
 if __name__ == "__main__":
