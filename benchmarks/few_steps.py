@@ -6,9 +6,10 @@
 
 Every model is trained by `dlmkit train` at one network, and its moving average sampled by its
 recipe's own sampler; ``distilled`` has the run ``ddlm`` beside it as its teacher, and comes behind
-it. What is in ``--out`` already is not done again. Of each cell: nats per word under a 4-gram judge
-of the training text (`text:ngram-judge`) with the interval of the mean over texts (two standard
-errors), and the share of sentences that fit a pattern of the grammar (`grammar:grammar`).
+it, as ``duo-16``, ``duo-8`` and ``duo-4`` come behind ``duo``, each a round of fewer steps. What is
+in ``--out`` already is not done again. Of each cell: nats per word under a 4-gram judge of the
+training text (`text:ngram-judge`) with the interval of the mean over texts (two standard errors),
+and the share of sentences that fit a pattern of the grammar (`grammar:grammar`).
 """
 
 from __future__ import annotations

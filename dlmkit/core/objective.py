@@ -19,6 +19,7 @@ from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.options import Dropping
 from dlmkit.core.schedule import Level, NoiseSchedule
 from dlmkit.noise import Noise
+from dlmkit.plugin import Config
 from dlmkit.types import Ids, Index, Mask, PerPosition, PerRow, Query, Rows
 
 
@@ -205,9 +206,9 @@ class RecipeObjective(Objective):
     """The chance that a row is not told its given tokens, as classifier-free guidance needs: that
     of options that have one."""
 
-    def __init__(self, context: BuildContext, config: Dropping | None = None) -> None:
+    def __init__(self, context: BuildContext, config: Config | None = None) -> None:
         super().__init__()
-        if config is not None:
+        if isinstance(config, Dropping):
             self.conditioning_dropout = config.conditioning_dropout
         self.space = context.part("space")
         self.network = context.part("network")

@@ -16,9 +16,9 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Denoise, ModelDenoise, Prediction
 from dlmkit.core.network import Conditioning, Incremental, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws, LossParts, RecipeObjective
-from dlmkit.core.options import Dropping
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import IMPOSSIBLE, TokenSpace, masked_share, masking_rate
+from dlmkit.plugin import Config
 from dlmkit.types import Ids, Query
 from dlmkit_mdlm.reuse import Reusing
 
@@ -100,7 +100,7 @@ class MaskedBound(RecipeObjective):
 
     space: TokenSpace
 
-    def __init__(self, config: Dropping, context: BuildContext) -> None:
+    def __init__(self, config: Config, context: BuildContext) -> None:
         super().__init__(context, config)
 
     def denoise(self) -> MaskedDenoise:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlmkit.core.context import BuildContext
 from dlmkit.core.objective import MASKING, Batch, Draws, LossParts
-from dlmkit.core.options import Dropping, Nothing
+from dlmkit.core.options import Nothing
 from dlmkit.core.tokens import masked_share, masking_rate
 from dlmkit.errors import RecipeError
 from dlmkit.types import Mask, PerPosition
@@ -57,7 +57,7 @@ class Blocks(MaskedBound):
     network: HfDecoder
 
     def __init__(self, config: Nothing, context: BuildContext) -> None:
-        super().__init__(Dropping(), context)
+        super().__init__(config, context)
         if not isinstance(self.network, HfDecoder):
             raise RecipeError("objective: tune:blocks trains network hf:decoder")
 
