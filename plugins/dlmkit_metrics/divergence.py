@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib import metadata
-from itertools import cycle, islice
 from typing import Any
 
 from torch import Tensor
@@ -16,9 +15,10 @@ from dlmkit.core.metric import Measured, Metric, Numbers
 from dlmkit.errors import DataError, PluginError
 from dlmkit_metrics import pretrained
 from dlmkit_metrics.configs import Mauve
-from dlmkit_text.cut import held_out
+from dlmkit_text.cut import held_out, stretches
 
 PACKAGES = ("mauve-text", "faiss-cpu", "scikit-learn")
+READ = 10_000_000
 
 
 class MauveMetric(Metric):
@@ -48,10 +48,14 @@ class MauveMetric(Metric):
         return {"encoder": self.encoder.identity, "versions": versions}
 
     def measure(self, texts: Sequence[str]) -> Numbers:
-        """``mauve`` against as much validation text, and ``human_mauve`` of training text."""
+        """``mauve`` against as much validation text, and ``human_mauve`` of as much training text,
+        from all over it: its first documents alone are of few matters."""
         reference = self._reference(texts)
-        human = self._between(self._features(beginnings(self.data, texts)), reference)
-        return {"mauve": self._between(self._features(texts), reference), "human_mauve": human}
+        human = self._features(stretches(_training(self.data), texts))
+        return {
+            "mauve": self._between(self._features(texts), reference),
+            "human_mauve": self._between(human, reference),
+        }
 
     def evaluate(
         self, texts: Sequence[str], ids: Sequence[Sequence[int]] | None = None
@@ -87,15 +91,16 @@ class MauveMetric(Metric):
         return float(computed.mauve)
 
 
-def beginnings(data: Data, texts: Sequence[str]) -> list[str]:
-    """Training documents, each as long in characters as one of ``texts``; they repeat if few."""
-    documents = list(islice((text for text in data.texts("train") if text), len(texts)))
-    if not documents:
+def _training(data: Data) -> Iterator[str]:
+    """Training documents, of a longer text the first ``READ`` characters."""
+    characters = 0
+    for document in data.texts("train"):
+        if characters >= READ:
+            return
+        characters += len(document)
+        yield document
+    if not characters:
         raise DataError("mauve: there is no training text to compare held-out text with")
-    return [
-        document[: max(len(text), 1)]
-        for document, text in zip(cycle(documents), texts, strict=False)
-    ]
 
 
 def _compute_mauve() -> Callable[..., Any]:

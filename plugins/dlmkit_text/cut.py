@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from dlmkit.core.context import BuildContext
@@ -74,10 +74,15 @@ class CutMetric(Metric, Generic[Options, Table]):
 
 
 def held_out(data: Data, texts: Sequence[str]) -> list[str]:
-    """Validation text in as many stretches as ``texts``, each as long in characters.
+    """Validation text in as many stretches as ``texts``, each as long in characters."""
+    return stretches(data.texts("validation"), texts)
+
+
+def stretches(documents: Iterable[str], texts: Sequence[str]) -> list[str]:
+    """``documents`` in as many stretches as ``texts``, each as long in characters.
 
     They are spread evenly and begin anywhere, as the rows of packed text do.
     """
-    whole = SEPARATOR.join(data.texts("validation"))
+    whole = SEPARATOR.join(documents)
     starts = [(len(whole) - len(text)) * i // max(len(texts), 1) for i, text in enumerate(texts)]
     return [whole[max(start, 0) :][: len(text)] for start, text in zip(starts, texts, strict=True)]

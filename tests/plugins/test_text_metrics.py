@@ -8,7 +8,7 @@ import pytest
 from dlmkit.core.context import BuildContext
 from dlmkit.errors import DataError
 from dlmkit_text.configs import NgramEntropy, NgramJudge, TextFiles
-from dlmkit_text.cut import held_out
+from dlmkit_text.cut import held_out, stretches
 from dlmkit_text.data import Prepared, text
 from dlmkit_text.metrics import NgramEntropyMetric, NgramJudgeMetric
 
@@ -72,6 +72,11 @@ def test_human_text_has_the_samples_number_and_lengths(data: Prepared):
     assert [len(text) for text in texts] == [10, 30, 0]
     whole = "\n".join(data.texts("validation"))
     assert all(text in whole for text in texts)
+
+
+def test_stretches_come_from_all_over_the_text():
+    texts = stretches(["a" * 100, "b" * 100, "c" * 100], ["x" * 20] * 5)
+    assert [text[0] for text in texts] == ["a", "a", "b", "c", "c"]
 
 
 def test_entropy_of_known_texts(data: Prepared):
