@@ -87,7 +87,7 @@ def test_a_page(trace, call, tmp_path):
         (["--live"], 2, "error: --live: there is no such option any more: --html FILE writes"),
         (["--gif", "a.gif"], 2, "error: --gif: there is no such option any more: --html FILE"),
         (["--dark"], 2, "error: --dark: there is no such option any more: --html FILE"),
-        (["--speed", "0"], 2, "--speed 0: expected steps a second"),
+        (["--speed", "0"], 2, "--speed 0: expected steps per second"),
         (["--exit", "nobody:threshold=1"], 3, "nobody"),
         (["--exit", "entropy"], 3, "--exit entropy: exit.with.threshold: is missing"),
         (["--exit", "entropy:threshold=x"], 3, "--exit entropy:threshold=x"),

@@ -8,7 +8,7 @@ import torch
 from dlmkit.core.context import BuildContext
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws
-from dlmkit.core.options import Nothing, Tokens
+from dlmkit.core.options import Dropping, Nothing, Tokens
 from dlmkit.core.sampler import Step
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import TokenSpace, masked_share
@@ -90,8 +90,8 @@ def test_loss_is_mdlms_where_as_many_tokens_are_lost(context):
     masked = {**parts, "space": TokenSpace(Tokens(dim=4), bare)}
     batch = Batch(ids, ids >= 0)
     draws = Draws((slots + 0.5) / n, Noise.keyed(0, slots, 0))
-    hybrid = HybridCrossEntropy(Nothing(), BuildContext(length=L, vocab_size=V, parts=parts))
-    bound = MaskedBound(Nothing(), BuildContext(length=L, vocab_size=V, parts=masked))
+    hybrid = HybridCrossEntropy(Dropping(), BuildContext(length=L, vocab_size=V, parts=parts))
+    bound = MaskedBound(Dropping(), BuildContext(length=L, vocab_size=V, parts=masked))
     found, expected = hybrid(batch, draws), bound(batch, draws)
     middle = expected.unconditional  # its terms at the ends aside
     gap = found.per_row - 0.999 * 0.999 * expected.per_row  # m rises by that in its middle

@@ -8,7 +8,7 @@ import torch
 from dlmkit.core.context import BuildContext
 from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws
-from dlmkit.core.options import Nothing, Tokens
+from dlmkit.core.options import Dropping, Nothing, Tokens
 from dlmkit.core.sampler import Step
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import TokenSpace, loss_rate, masked_share
@@ -108,7 +108,7 @@ def test_exact_scores_give_the_exact_posterior_of_every_token(masked, share):
     context = setting(masked)
     x, q = states(masked), kernel(masked, share)
     context.part("network").output = output(masked, share, x)
-    denoise = ScoreEntropy(Nothing(), context).denoise()
+    denoise = ScoreEntropy(Dropping(), context).denoise()
     space = context.part("space")
     said = denoise(x, level_of(share, len(x)), denoise.start(x), given(space, x))
     joint = LAW[:, None] * q[WORDS[:, None, :], x[None]].prod(dim=-1)
@@ -124,7 +124,7 @@ def chances(sampler, context, masked, share, after, x):
     """Of every state, the chance that the step takes each position to each token."""
     space, here = context.part("space"), level_of(share, len(x))
     context.part("network").output = output(masked, share, x)
-    denoise = ScoreEntropy(Nothing(), context).denoise()
+    denoise = ScoreEntropy(Dropping(), context).denoise()
     drawn = {}
     space.draw = lambda log_p, wanted, noise, draw: drawn.setdefault("log_p", log_p).argmax(-1)
     step = Step.between(x, here, level_of(after, len(x)), Noise.keyed(0, torch.arange(len(x)), 0))
@@ -176,10 +176,10 @@ def test_loss_is_that_of_the_denoiser_which_the_scores_imply(masked):
     noise, batch = Noise.keyed(0, torch.arange(n), 0), Batch(ids, ids >= 0)
     torch.manual_seed(1)
     log_r = torch.randn(n, L, V).log_softmax(dim=-1)
-    other = MaskedBound(Nothing(), context) if masked else UniformBound(uniform.Udlm(), context)
+    other = MaskedBound(Dropping(), context) if masked else UniformBound(uniform.Udlm(), context)
     network.output = log_r
     expected = other(batch, Draws(u, noise))
-    objective = ScoreEntropy(Nothing(), context)
+    objective = ScoreEntropy(Dropping(), context)
     if masked:
         network.output = log_r + torch.tensor(float(V)).log()
     else:
@@ -197,7 +197,7 @@ def test_loss_is_that_of_the_denoiser_which_the_scores_imply(masked):
 
 def test_score_entropy_is_least_at_the_exact_scores():
     context, share = setting(True), 0.5
-    graph = ScoreEntropy(Nothing(), context).graph
+    graph = ScoreEntropy(Dropping(), context).graph
     x = torch.full((len(WORDS), L), V)
     said = output(True, share, x).requires_grad_()
     nats = graph.entropy(said, x, WORDS, level_of(share, len(WORDS)))
@@ -228,7 +228,7 @@ def test_texts_in_small_steps_have_the_law_of_the_chain(masked, sampler):
     n, steps = 2000, 16
     context = setting(masked)
     space, network = context.part("space"), context.part("network")
-    denoise, stepped = ScoreEntropy(Nothing(), context).denoise(), sampler(Nothing(), context)
+    denoise, stepped = ScoreEntropy(Dropping(), context).denoise(), sampler(Nothing(), context)
     top = masked_share(level_of(0.999, n))
     x = space.corruption.prior(
         torch.zeros(n, L, dtype=torch.int64),
