@@ -43,18 +43,22 @@ class Row:
 @dataclass(frozen=True)
 class Verdict:
     """``saving`` over the coarser grid in the geometric mean over the numbers of evaluations, its
-    interval holding for all ``rules`` together; None: every run is as good as one token a step."""
+    interval holding for all ``rules`` together.
+
+    ``less_varied`` are mean evaluations at which texts have surely less entropy than the model's
+    own, and than the coarser grid's at as many evaluations.
+    """
 
     rule: str
     saving: float
     interval: Interval
-    entropy_fell: bool
+    less_varied: tuple[float, ...]
     rules: int
 
     @property
     def gain(self) -> bool:
         """Whether it saves evaluations for certain, and not by writing less varied texts."""
-        return round(100.0 * self.interval.low, 1) > 0.0 and not self.entropy_fell
+        return round(100.0 * self.interval.low, 1) > 0.0 and not self.less_varied
 
     @property
     def sentence(self) -> str:
@@ -63,25 +67,30 @@ class Verdict:
         numbers = f"{saving:.1f} % of evaluations, 95 % interval {low:.1f} to {high:.1f}"
         if self.gain:
             return f"{self.rule}: worth {numbers} over random order on a coarser grid"
-        less = "; its texts are less varied than the model's" if self.entropy_fell else ""
+        where = ", ".join(f"{spent:.1f}" for spent in self.less_varied)
+        less = f"; less varied texts at {where} evaluations" if where else ""
         return f"{self.rule}: no gain over random order on a coarser grid ({numbers}{less})"
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Evaluations of random order against its likelihood gap, and how both vary over texts."""
+    """Evaluations of random order against its likelihood gap and entropy, and how they vary over
+    texts."""
 
     evaluations: Float[Tensor, "N"]
     gaps: Float[Tensor, "R N"]
+    entropies: Float[Tensor, "R N"]
 
     @staticmethod
     def of(runs: Mapping[int, Found], reference: Found) -> Curve:
         """From the runs by their steps. Row 0 is of all texts, the others of resampled ones."""
         per_text = torch.stack([run.nats - reference.nats for run in runs.values()], dim=1)
         spent = torch.stack([run.evaluations.mean() for run in runs.values()])
+        weights = resampled_shares(len(per_text))
         # more evaluations are never worse: what says so is noise
-        gaps = (resampled_shares(len(per_text)) @ per_text).flip(1).cummax(dim=1).values.flip(1)
-        return Curve(spent, gaps.clamp(min=0.0))
+        gaps = (weights @ per_text).flip(1).cummax(dim=1).values.flip(1)
+        entropies = weights @ torch.stack([run.entropy for run in runs.values()], dim=1)
+        return Curve(spent, gaps.clamp(min=0.0), entropies)
 
     def equal(self, gap: Float[Tensor, "R"]) -> Float[Tensor, "R"]:
         """Evaluations at which random order has the same gap, interpolated in its logarithm."""
@@ -94,6 +103,22 @@ class Curve:
             here = log_cost[k] + share * (log_cost[k + 1] - log_cost[k])
             cost = torch.where(inside, torch.minimum(cost, here), cost)
         return torch.where(gap > self.gaps[:, 0], log_cost[0], cost).exp()
+
+    def entropy(self, spent: float) -> Float[Tensor, "R"]:
+        """Of texts of random order in ``spent`` evaluations, interpolated in their logarithm."""
+        log_cost = self.evaluations.log()
+        at = torch.tensor(spent, dtype=log_cost.dtype).log().clamp(log_cost[0], log_cost[-1])
+        k = int(torch.searchsorted(log_cost, at).clamp(1, len(log_cost) - 1))
+        share = (at - log_cost[k - 1]) / (log_cost[k] - log_cost[k - 1])
+        return torch.lerp(self.entropies[:, k - 1], self.entropies[:, k], share)
+
+    def _less_varied(self, run: Found, reference: Found) -> bool:
+        """Whether texts of ``run`` surely have less entropy than both the model's own and random
+        order's in as many evaluations: fewer evaluations alone make texts of another entropy."""
+        weights, spent = resampled_shares(len(run.entropy)), float(run.evaluations.mean())
+        entropy = weights @ run.entropy
+        others = weights @ reference.entropy, self.entropy(spent)
+        return all(percentile((entropy - other)[1:], 0.95).high < -0.01 for other in others)
 
     def _ratio(self, run: Found, reference: Found) -> Float[Tensor, "R"]:
         """log of evaluations over those of the coarser grid at the same gap."""
@@ -116,13 +141,11 @@ class Curve:
         """Over all runs of one rule."""
         ratios = torch.stack([self._ratio(run, reference) for run in measured]).mean(dim=0)
         saving = 1.0 - ratios.exp()
-        weights = resampled_shares(len(reference.entropy))[1:]
-        fell = [
-            percentile(weights @ (run.entropy - reference.entropy), 0.95).high < -0.01
-            for run in measured
-        ]
         interval = percentile(saving[1:], 1.0 - 0.05 / rules)
-        return Verdict(name, float(saving[0]), interval, any(fell), rules)
+        less_varied = {
+            float(run.evaluations.mean()) for run in measured if self._less_varied(run, reference)
+        }
+        return Verdict(name, float(saving[0]), interval, tuple(sorted(less_varied)), rules)
 
 
 def plain_row(name: str, target: int, setting: float | None, run: Found, reference: Found) -> Row:

@@ -38,7 +38,7 @@ def test_evaluations_of_the_coarser_grid_at_the_same_gap():
     curve = Curve.of(runs, found(8, 1.0))
     gaps = torch.tensor([2.0, 1.5, 1.0, 0.0, 9.0], dtype=torch.float64)
     expected = torch.tensor([2.0, math.sqrt(8), 4.0, 8.0, 2.0], dtype=torch.float64)
-    five = Curve(curve.evaluations, curve.gaps[:5])
+    five = Curve(curve.evaluations, curve.gaps[:5], curve.entropies[:5])
     torch.testing.assert_close(five.equal(gaps), expected)
 
 
@@ -64,10 +64,30 @@ def test_noise_is_no_gain():
 
 
 def test_less_varied_texts_are_no_gain():
-    verdict = Verdict("rule", 0.4, Interval(0.3, 0.5), True, 1)
+    verdict = Verdict("rule", 0.4, Interval(0.3, 0.5), (4.0, 8.0), 1)
     assert not verdict.gain
-    assert "less varied" in verdict.sentence
-    assert replace(verdict, entropy_fell=False).gain
+    assert "less varied texts at 4.0, 8.0 evaluations" in verdict.sentence
+    assert replace(verdict, less_varied=()).gain
+
+
+@pytest.mark.parametrize(
+    ("entropy", "less"),
+    [(1.7, True), (1.85, False), (2.05, False)],
+    ids=["than both", "than the model's alone", "than neither"],
+)
+def test_texts_are_less_varied_beside_the_model_and_the_coarser_grid(entropy: float, less: bool):
+    """Random order in 4 evaluations has an entropy of 1.8 here, between that in 2 and in 8."""
+
+    def level(nats: float) -> torch.Tensor:
+        return torch.full((40,), nats, dtype=torch.float64)
+
+    reference = found(16, 1.0)
+    few = {n: replace(found(n, 4.0), entropy=level(h)) for n, h in ((2, 1.7), (8, 1.9))}
+    curve = Curve.of({**few, 16: reference}, reference)
+    assert float(curve.entropy(4.0)[0]) == pytest.approx(1.8)
+    run = replace(found(4, 1.0), entropy=level(entropy))
+    verdict = curve.verdict("rule", [run, found(16, 1.0)], reference, 1)
+    assert verdict.less_varied == ((4.0,) if less else ())
 
 
 def test_entropy_by_hand():
