@@ -5,11 +5,12 @@
         --evaluations 8,32                                        # plugins/README.md
 
 Every model is trained by `dlmkit train` at one network, and its moving average sampled by its
-recipe's own sampler; ``distilled`` has the run ``ddlm`` beside it as its teacher, and comes behind
-it, as ``duo-16``, ``duo-8`` and ``duo-4`` come behind ``duo``, each a round of fewer steps. What is
-in ``--out`` already is not done again. Of each cell: nats per word under a 4-gram judge of the
-training text (`text:ngram-judge`) with the interval of the mean over texts (two standard errors),
-and the share of sentences that fit a pattern of the grammar (`grammar:grammar`).
+recipe's own sampler. A student has the run of its teacher beside it, and comes behind it:
+``distilled`` behind ``ddlm``; ``duo-16``, ``duo-8`` and ``duo-4`` behind ``duo``, each a round of
+fewer steps; ``flm-distilled`` behind ``flm-posterior``; ``sflm-distilled`` behind ``sflm``.
+What is in ``--out`` already is not done again. Of each cell: nats per word under a 4-gram judge of
+the training text (`text:ngram-judge`) with the interval of the mean over texts (two standard
+errors), and the share of sentences that fit a pattern of the grammar (`grammar:grammar`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from dlmkit.plugin import Part
 from dlmkit.registry.lookup import Registry
 
 TOKENS = 32 * 32  # of a step
+POSTERIOR = "space.with.reads=posterior"
 MODELS: Mapping[str, tuple[str, ...]] = {
     "ddlm": ("ddlm_grammar",),
     "distilled": ("consistency_grammar", "objective.with.teacher={out}/ddlm"),
@@ -36,9 +38,7 @@ MODELS: Mapping[str, tuple[str, ...]] = {
     "duo": ("duo_grammar", "sampler.with.greedy_tail=true"),
     **{
         f"duo-{steps}": (
-            "duo_grammar",
-            "sampler.with.greedy_tail=true",
-            "objective.use=distil:discrete-consistency",
+            "consistency_duo_grammar",
             f"objective.with.steps={steps}",
             f"objective.with.teacher={{out}}/{teacher}",
         )
@@ -46,8 +46,14 @@ MODELS: Mapping[str, tuple[str, ...]] = {
     },
     "langflow": ("langflow_grammar",),
     "flm": ("flm_grammar",),
-    "flm-posterior": ("flm_grammar", "space.with.reads=posterior"),
+    "flm-posterior": ("flm_grammar", POSTERIOR),
+    "flm-distilled": (
+        "consistency_flm_grammar",
+        POSTERIOR,
+        "objective.with.teacher={out}/flm-posterior",
+    ),
     "sflm": ("sflm_grammar",),
+    "sflm-distilled": ("consistency_sflm_grammar", "objective.with.teacher={out}/sflm"),
     "elf": ("elf_grammar",),
 }
 """Of each model its recipe, and what else is set."""

@@ -70,9 +70,19 @@ def register_components() -> Sequence[Component]:
                 "reaches-the-distribution": "it takes predictions for ends of paths, not for means"
             },
         ),
+        Component(
+            "sampler",
+            "multistep-geodesic",
+            "the same on a sphere, where the predicted end's direction is its point",
+            Nothing,
+            "dlmkit_distil.sampler:MultistepGeodesic",
+            requires=frozenset({"sphere"}),
+        ),
     ]
 
 
 @hookimpl
 def register_recipes() -> Sequence[Recipe]:
-    return Recipe.beside(__file__, "consistency_grammar")
+    models = ("", "duo_", "flm_", "sflm_")
+    names = [f"consistency_{model}grammar" for model in models]
+    return Recipe.beside(__file__, *names)

@@ -10,10 +10,12 @@ from safetensors.torch import load_file
 import dlmkit.model
 from dlmkit.cli.app import main
 from dlmkit.core.context import BuildContext
+from dlmkit.core.denoise import Prediction
 from dlmkit.core.network import ScoreNetwork
 from dlmkit.core.objective import Batch, Draws
-from dlmkit.core.options import Normalised, Nothing
+from dlmkit.core.options import Dropping, Normalised, Nothing
 from dlmkit.core.points import NormalisedSpace
+from dlmkit.core.sampler import Step
 from dlmkit.core.schedule import Level
 from dlmkit.errors import RecipeError
 from dlmkit.model import compose, load_model
@@ -22,12 +24,14 @@ from dlmkit.recipe.load import load_recipe
 from dlmkit.testing import pretend
 from dlmkit_cdcd.configs import VarianceExploding
 from dlmkit_cdcd.masking import NoMasking
-from dlmkit_cdcd.objective import ScoreInterpolation
 from dlmkit_cdcd.schedules import FixedDensity
 from dlmkit_distil import plugin
 from dlmkit_distil.discrete import DiscreteConsistency
 from dlmkit_distil.objective import Consistency
+from dlmkit_distil.sampler import MultistepGeodesic
 from dlmkit_distil.student import points
+from dlmkit_flow import flat, sphere
+from dlmkit_flow import plugin as flow
 from dlmkit_mdlm.configs import LogLinear as LogLinearConfig
 from dlmkit_mdlm.schedule import LogLinear
 from dlmkit_samplers.samplers import Euler
@@ -40,86 +44,131 @@ ROWS = 2000
 
 
 class Says(ScoreNetwork):
-    """A query by the noisy x, of channel 1, and its ratio."""
+    """The query whose logits are ``function(points, x, level, step)``."""
 
-    def __init__(self, function):
+    def __init__(self, space, function):
         super().__init__()
         self.scale = torch.nn.Parameter(torch.ones((), dtype=torch.float64))
-        self.function = function
+        self.space, self.function = space, function
 
-    def forward(self, x, level, conditioning, previous):
-        ratio = level.like(x).ratio
-        return self.scale * self.function(x * torch.sqrt(1.0 + ratio**2), ratio)
+    def forward(self, read, level, conditioning, previous):
+        points = self.space.embed(torch.arange(2)[None])[0].detach()
+        x = read / self.space.corruption.input(torch.ones_like(read), level)
+        logits = self.function(self.space, x, level, conditioning.step)
+        return self.scale * logits @ torch.linalg.pinv(points.T)
 
     def shard_units(self):
         return ()
 
 
-def exact(x, s):
-    """Of the two tokens at 1 and -1: the posterior's logits are x / s^2 and its negative."""
-    return x / s**2
+def exact(space, x, level, step):
+    """What x says of its token, the context saying nothing."""
+    points = space.embed(torch.arange(2)[None])[0].detach()
+    return space.corruption.log_likelihood(points, x, level)
 
 
-def end(x, s):
-    """Where the path of that posterior leads: to the token of x's sign."""
-    return 1e3 * torch.sign(x)
+def end(space, x, level, step):
+    """Where the path of that posterior leads: to the nearer token, for it is symmetric."""
+    points = space.embed(torch.arange(2)[None])[0].detach()
+    nearer = x @ points.T
+    return 5.0 * torch.sign(nearer - nearer.mean(dim=-1, keepdim=True))
 
 
-def two_tokens(function, objective=None, **options):
-    context = BuildContext(length=1, vocab_size=2)
+def nothing(space, x, level, step):
+    return torch.zeros(*x.shape[:2], 2, dtype=x.dtype)
+
+
+def on_a_line(context):
     space = NormalisedSpace(Normalised(dim=1), context).double()
     with torch.no_grad():
         space.weight.copy_(torch.tensor([[1.0], [-1.0]]))
+    times = VarianceExploding(t_min=0.05, t_max=20.0, density="log-uniform")
+    return space, FixedDensity(times, context), Euler()
+
+
+def one_hot(context):
+    space = flat.OneHotSpace(flow.OneHot(dim=2), context).double()
+    with torch.no_grad():
+        space.table.weight.copy_(torch.eye(2))
+    return space, flat.DecodingError(flow.DecodingError(), context), Euler()
+
+
+def on_a_sphere(context):
+    space = sphere.SphereSpace(Normalised(dim=3), context).double()
+    with torch.no_grad():
+        space.weight.copy_(torch.eye(3)[:2])
+    parts = BuildContext(length=1, vocab_size=2, parts={"space": space})
+    solver = sphere.GeodesicEuler(flow.Geodesic(), parts)
+    return space, sphere.Truncated(flow.Truncated(), parts), solver
+
+
+SPACES = [on_a_line, one_hot, on_a_sphere]
+
+
+def two_tokens(place, function, objective):
+    """``objective(context)`` of a model of two tokens, which says ``function``."""
+    torch.manual_seed(0)
+    context = BuildContext(length=1, vocab_size=2)
+    space, schedule, solver = place(context)
     parts = {
         "space": space,
-        "network": Says(function),
-        "schedule": FixedDensity(
-            VarianceExploding(t_min=0.05, t_max=20.0, density="log-uniform"), context
-        ),
+        "network": Says(space, function),
+        "schedule": schedule,
         "masking": NoMasking(Nothing(), context),
     }
-    build = lambda kind, part: Euler()  # noqa: E731
-    context = BuildContext(length=1, vocab_size=2, parts=parts, build=build)
-    if objective is not None:
-        return objective(context)
-    return Consistency(plugin.Consistency(passes=1, **options), context)
+    build = lambda kind, part: solver  # noqa: E731
+    return objective(BuildContext(length=1, vocab_size=2, parts=parts, build=build))
 
 
-def loss(function, teacher, steps=64):
-    student = two_tokens(function, steps=steps)
-    if teacher:
-        theirs = two_tokens(exact, lambda c: ScoreInterpolation(_options(), c)).eval()
-        student.teacher = types.SimpleNamespace(on=lambda device: theirs)
+def student(kind, config, steps, **options):
+    return lambda context: kind(config(passes=1, steps=steps, **options), context)
+
+
+def loss(place, function, steps=256, kind=Consistency, config=plugin.Consistency, low=0.0, own=""):
+    """Nats per position of rows at u from ``low`` on, by a teacher or of the student's ``own``."""
+    options = {} if own else {"teacher": "never opened"}
+    made = two_tokens(place, function, student(kind, config, steps, **options))
+    if not own:
+        theirs = two_tokens(place, exact, lambda c: flat.TokenCrossEntropy(Dropping(), c)).eval()
+        made.teacher = types.SimpleNamespace(on=lambda device: theirs)
     slots = torch.arange(ROWS)
     ids = (slots % 2)[:, None]
-    draws = Draws((slots.double() + 0.5) / ROWS, Noise.keyed(1, slots, 0))
-    parts = student(Batch(ids, torch.ones_like(ids, dtype=torch.bool)), draws)
+    u = low + (1.0 - low) * (slots.double() + 0.5) / ROWS
+    parts = made(Batch(ids, torch.ones_like(ids, dtype=torch.bool)), Draws(u, noise(slots)))
     return float(parts.loss_sum.detach() / parts.count)
 
 
-def _options():
-    from dlmkit_cdcd.configs import ScoreInterpolation as Options
-
-    return Options(self_conditioning=0.0, conditioning_dropout=0.0)
+def noise(slots):
+    return Noise.keyed(1, slots, 0)
 
 
-def test_the_end_of_every_path_costs_nothing_and_what_the_teacher_says_does():
-    """Given tokens of one teacher's paths, the sign of x is the fixed point; the posterior, which
-    is the teacher itself, is none: a step changes it."""
-    assert loss(end, teacher=True) < 1e-3
-    assert loss(exact, teacher=True) > 3 * loss(end, teacher=True)
-    assert loss(lambda x, s: 0.0 * x, teacher=True) > 1e-3
+@pytest.mark.parametrize("place", SPACES)
+def test_the_end_of_every_path_costs_nothing_and_what_the_teacher_says_does(place):
+    """Given tokens of one teacher's paths, the token that is nearer is the fixed point; the
+    posterior, which is the teacher itself, is none: a step changes it."""
+    assert loss(place, end) < 1e-5
+    assert loss(place, exact) > 2e-5
+    assert loss(place, nothing) > 1e-3
 
 
-def test_steps_that_do_not_cross_zero_leave_the_end_where_it_is():
-    """A coarse teacher's Euler steps never change the sign either: x0 lies on x's side."""
-    assert loss(end, teacher=True, steps=4) < 5e-3
+@pytest.mark.parametrize("place", SPACES)
+def test_steps_that_do_not_change_sides_leave_the_end_where_it_is(place):
+    """A coarse teacher's steps never do either: x0 lies on x's side. Below the last of its four
+    levels the teacher is asked, and left out."""
+    assert abs(loss(place, end, steps=4, low=0.25)) < 1e-7
+    assert loss(place, exact, steps=4, low=0.25) > 0.01
 
 
-def test_without_a_teacher_the_loss_of_the_posterior_is_what_one_step_tells():
-    """Consistency training: the path ends at the text, so that the sign, which paths of the noise
-    do not keep, costs something at every level where it may be wrong."""
-    assert loss(end, teacher=False) > 0.1
+@pytest.mark.parametrize("place", SPACES[:2])
+def test_without_a_teacher_the_loss_of_the_posterior_is_what_one_step_tells(place):
+    """Consistency training: the path ends at the text, so that the nearer token, which paths of
+    the noise do not keep, costs something at every level where it may be wrong."""
+    assert loss(place, end, own="text") > 0.01
+
+
+def test_no_step_goes_straight_to_the_text_on_a_sphere():
+    with pytest.raises(RecipeError, match="name a teacher"):
+        loss(on_a_sphere, end, own="text")
 
 
 V = 3
@@ -307,21 +356,42 @@ def test_a_smaller_student_begins_at_random(teacher):
     list(student.train())
 
 
-@pytest.mark.parametrize(("name", "solver"), [("flm", "samplers:euler"), ("sflm", "flow:geodesic")])
-def test_flows_are_distilled_by_steps_of_their_own_samplers(name, solver, tmp_path):
+FLOWS = [("consistency_flm", "flm"), ("consistency_sflm", "sflm")]
+
+
+@pytest.mark.parametrize(("name", "of"), FLOWS)
+def test_flows_are_distilled_by_steps_of_their_own_samplers(name, of, tmp_path):
     """S-FLM's path bends along the sphere, and its teacher's step stays there."""
-    own = compose(**config(f"{name}_grammar", "train.steps=1"))
-    own.save(tmp_path / "teacher")
-    parts = {"teacher": str(tmp_path / "teacher"), "passes": 1, "solver": {"use": solver}}
-    recipe = config(f"{name}_grammar", "train.steps=1")
-    recipe["objective"] = {"use": "distil:consistency", "with": parts}
-    student = compose(**recipe)
+    theirs = compose(**config(f"{of}_grammar", "train.steps=1"))
+    theirs.save(tmp_path / "teacher")
+    teacher = f"objective.with.teacher={tmp_path / 'teacher'}"
+    student = compose(**config(f"{name}_grammar", "train.steps=1", teacher))
     before = weights(student.assembly.objective)
+    for kind, tensor in weights(theirs.assembly.objective).items():
+        assert torch.equal(before[kind], tensor), kind
     assert all(0.0 <= record.loss < 1.0 for record in student.train())
     after = weights(student.assembly.objective)
-    kept = {name for name in before if torch.equal(after[name], before[name])}
-    assert ("space.weight" in kept) == (name == "sflm"), "one-hot vectors have no other place"
-    assert student.sample(1, steps=2)[0].evaluations == 2
+    kept = {key for key in before if torch.equal(after[key], before[key])}
+    assert ("space.weight" in kept) == (of == "sflm"), "one-hot vectors have no other place"
+    texts = student.sample(2, steps=2)
+    assert {text.evaluations for text in texts} == {2}
+    assert student.sample(1, steps=2, prompt="the lamp")[0].text.startswith("the lamp")
+
+
+def test_a_predicted_end_on_a_sphere_is_noised_as_a_token_is():
+    """Its direction alone counts: what is predicted is a mean of points, and lies within."""
+    space, schedule, _ = on_a_sphere(BuildContext(length=1, vocab_size=2))
+    sampler = MultistepGeodesic(Nothing(), BuildContext(1, parts={"space": space}))
+    slots = torch.arange(6)
+    x0 = space.embed((slots % 2)[:, None]).detach()
+    high, low = (schedule.level(torch.full((6,), t).double()) for t in (0.9, 0.4))
+    clean = Level(high.alpha * 0 + 1, high.alpha * 0)
+    denoise = lambda *_: Prediction(0.3 * x0, x0, x0[..., 0], x0, ())  # noqa: E731
+    for there in (low, clean):
+        step = Step.between(x0, high, there, noise(slots))
+        moved, _, _ = sampler.step(denoise, x0, step, ())
+        expected = space.corruption.corrupt(x0, low, noise(slots)) if there is low else 0.3 * x0
+        torch.testing.assert_close(moved, expected)
 
 
 def test_no_such_teacher_is_one_message(tmp_path, capsys):
@@ -335,11 +405,19 @@ def _state(run):
     return load_file(run / "checkpoints" / "step-00000004" / "model.safetensors")
 
 
-def test_a_run_resumes_to_the_same_weights_with_its_teacher_on_its_device(teacher, tmp_path):
+STUDENTS = ["consistency_grammar", "consistency_duo_grammar", "consistency_sflm_grammar"]
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_a_run_resumes_to_the_same_weights_with_its_teacher_on_its_device(name, tmp_path):
+    """Also with recipes that cannot train without a teacher."""
+    model = name.removeprefix("consistency_").removesuffix("grammar") or "ddlm_"
+    teacher = tmp_path / "teacher"
+    compose(**config(f"{model}grammar")).save(teacher)
     sets = [w for s in (*SMALL, f"objective.with.teacher={teacher}") for w in ("--set", s)]
 
     def run(out, *more):
-        words = ["train", "consistency_grammar", "--out", str(tmp_path / out), *sets, *more]
+        words = ["train", name, "--out", str(tmp_path / out), *sets, *more]
         return main(words)
 
     pretend.set_up()
@@ -373,16 +451,17 @@ def test_a_run_is_not_gone_on_with_by_another_teacher(teacher, tmp_path, capsys)
 
 def test_a_discrete_student_needs_a_teacher_that_predicts_tokens(tmp_path):
     """Scores of the uniform state have the same parts but for the objective."""
-    discrete = {"use": "distil:discrete-consistency"}
     states = config("duo_grammar", "train.steps=1", "objective.use=sedd:score-entropy")
     compose(**states).save(tmp_path / "scores")
-    for options, words in (({}, "needs a teacher"), ({"teacher": "scores"}, "does not predict")):
-        paths = {key: str(tmp_path / value) for key, value in options.items()}
-        recipe = config("duo_grammar", "train.steps=1") | {"objective": discrete | {"with": paths}}
-        with pytest.raises(RecipeError, match=words):
-            compose(**recipe)
     compose(**config("duo_grammar", "train.steps=1")).save(tmp_path / "tokens")
-    parts = {"teacher": str(tmp_path / "tokens")}
-    student = compose(**{**recipe, "objective": discrete | {"with": parts}})
+
+    def made(*teachers):
+        sets = [f"objective.with.teacher={tmp_path / name}" for name in teachers]
+        return compose(**config("consistency_duo_grammar", "train.steps=1", *sets))
+
+    for teachers, words in (((), "needs a teacher"), (("scores",), "does not predict")):
+        with pytest.raises(RecipeError, match=words):
+            made(*teachers)
+    student = made("tokens")
     assert all(0.0 <= record.loss < 1.0 for record in student.train())
     assert student.sample(1, steps=2)[0].evaluations == 2
