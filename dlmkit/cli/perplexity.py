@@ -41,6 +41,7 @@ def perplexity(
         ),
     ] = None,
     seed: Annotated[int, options.seed("Of the draws.")] = 0,
+    overrides: options.Overrides = None,
     device: options.Device = "auto",
     as_json: Annotated[bool, options.json("The result on stdout.")] = False,
 ) -> None:
@@ -63,7 +64,7 @@ def perplexity(
             read.append(files.read_text(path))
         except (OSError, ValueError) as error:
             raise DataError(f"{path} cannot be read: {files.why(error)}") from error
-    opened = open_model(model, device=devices.choose(device))
+    opened = open_model(model, overrides or (), device=devices.choose(device))
     longest = opened.config.length
     if context is not None and context > longest:
         raise UsageError(f"--context {context}: the model's texts have at most {longest} tokens")

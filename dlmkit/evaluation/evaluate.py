@@ -23,6 +23,7 @@ from dlmkit.exact.intervals import left_out
 from dlmkit.model import Model, Progress, Run
 from dlmkit.plugin import Part
 from dlmkit.recipe.schema import RecipeConfig
+from dlmkit.registry.complaints import complaints, validated
 from dlmkit.registry.lookup import Registry
 from dlmkit.sampling.snapshot import Sample
 from dlmkit.training.parallel import World
@@ -198,12 +199,11 @@ def _described(texts: Sequence[str], samples: Sequence[Sample] = ()) -> dict[str
 def _likelihood(part: Part) -> tuple[str, likelihood.Bound | likelihood.Flow]:
     if part.use not in LIKELIHOODS:
         raise UsageError(f"--likelihood {part.use}: expected {' or '.join(LIKELIHOODS)}")
+    kind = LIKELIHOODS[part.use][0]
     try:
-        return part.use, LIKELIHOODS[part.use][0].model_validate(part.options)
+        return part.use, validated(kind, part.options)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UsageError(f"--likelihood {part.use}: {where}: {first['msg']}") from error
+        raise UsageError(f"--likelihood {part.use}: {complaints(kind, error)}") from error
 
 
 def _nats(

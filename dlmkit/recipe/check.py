@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-import copy
-import functools
-import operator
-import re
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails, to_json
+from pydantic_core import ErrorDetails
 
 from dlmkit.errors import DlmkitError, PluginError, describe
-from dlmkit.plugin import Config, Part, PartOf
+from dlmkit.plugin import Config
 from dlmkit.recipe.problems import Mark, Path, Problem
 from dlmkit.recipe.tree import Node
-from dlmkit.recipe.yaml import kind_of
-from dlmkit.registry.declarations import did_you_mean
+from dlmkit.registry.complaints import (
+    complaint,
+    part_kind,
+    siblings,
+    sub_config,
+    unknown,
+    validated,
+)
 from dlmkit.registry.lookup import Entry, Registry
-
-
-def part_kind(annotation: Any, metadata: Any = ()) -> str | None:
-    """The kind that a field made by ``part_of(kind)`` must name, in whatever it is wrapped."""
-    for item in (*metadata, *get_args(annotation)):
-        kind = item.kind if isinstance(item, PartOf) else part_kind(item)
-        if kind is not None:
-            return kind
-    return None
-
-
-def sub_config(annotation: Any) -> type[Config] | None:
-    """The Config class in a field's annotation, in whatever it is wrapped."""
-    if isinstance(annotation, type) and issubclass(annotation, Config) and annotation is not Part:
-        return annotation
-    return next(filter(None, map(sub_config, get_args(annotation))), None)
 
 
 class Checker:
@@ -55,7 +41,7 @@ class Checker:
     def config(self, model: type[Config], data: Any, path: Path = ()) -> Any:
         """``data`` with defaults and qualified names, as far as it is valid."""
         try:
-            checked = _validated(model, data)
+            checked = validated(model, data)
             data = checked.model_dump(mode="json", by_alias=True)
         except ValidationError as error:
             for details in error.errors():
@@ -120,80 +106,13 @@ class Checker:
         _, there = self.root.find(full)
         if details["type"] == "extra_forbidden":
             mark = self.root.key_mark(there)
-            siblings = _siblings(model, details["loc"])
-            siblings += ["extends"] if len(there) == 1 else []
-            what = f"unknown key{did_you_mean(str(there[-1]), siblings) or _list(siblings)}"
-            self.problems.append(Problem(mark, there, what))
-        elif details["type"] == "missing":
-            self.note(full, "is missing, and has no default")
+            names = siblings(model, details["loc"])
+            names += ["extends"] if len(there) == 1 else []
+            self.problems.append(Problem(mark, there, unknown(str(there[-1]), names)))
         else:
-            self.note(there if len(there) >= len(path) else path, _message(details))
-
-
-def _validated(model: type[Config], data: Any) -> Config:
-    """``data`` as ``model``; 1e5 is an integer where one is meant, as JSON Schema has it."""
-    try:
-        return model.model_validate_json(to_json(data), strict=True)
-    except ValidationError as error:
-        whole = [
-            details["loc"]
-            for details in error.errors()
-            if details["type"] == "int_type"
-            and isinstance(details["input"], float)
-            and details["input"].is_integer()
-        ]
-        if not whole:
-            raise
-    data = copy.deepcopy(data)
-    for *parents, last in whole:
-        holder = functools.reduce(operator.getitem, parents, data)
-        holder[last] = int(holder[last])
-    return model.model_validate_json(to_json(data), strict=True)
-
-
-def _siblings(model: type[Config], loc: tuple[str | int, ...]) -> list[str]:
-    """The keys that could stand where the last key of ``loc`` does."""
-    current: type[Config] = model
-    for key in loc[:-1]:
-        for name, field in current.model_fields.items():
-            if key == (field.alias or name):
-                part = part_kind(field.annotation, field.metadata)
-                current = Part if part else sub_config(field.annotation) or current
-    return [field.alias or name for name, field in current.model_fields.items()]
-
-
-def _list(names: list[str]) -> str:
-    return f"; there are {', '.join(names)}" if names else "; there are no options"
-
-
-_WORDS = {
-    "a valid array": "a list",
-    "a valid tuple": "a list",
-    "a valid dictionary": "a mapping",
-    "a valid string": "text",
-    "a valid integer": "an integer",
-    "a valid number": "a number",
-    "a valid boolean": "true or false",
-}
-
-
-def _message(details: ErrorDetails) -> str:
-    """What pydantic says, with what was given, and a guess where there is a fixed choice."""
-    message, given = details["msg"], details["input"]
-    if details["type"] == "model_type" or details["type"] == "model_attributes_type":
-        wanted = "a mapping"
-        if details.get("ctx", {}).get("class_name") == Part.__name__:
-            wanted = "{use: NAME, with: {OPTION: VALUE}}"
-        return f"expected {wanted}, got {kind_of(given)}"
-    if details["type"] in ("value_error", "assertion_error"):
-        return message.partition(", ")[2]
-    expected = message.replace("Input should be", "expected", 1)
-    for theirs, ours in _WORDS.items():
-        expected = expected.replace(theirs, ours)
-    choices = re.findall(r"'([^']*)'", details.get("ctx", {}).get("expected", ""))
-    guess = did_you_mean(given, choices) if isinstance(given, str) else ""
-    got = "" if isinstance(given, dict | list) and message == expected else kind_of(given)
-    return f"{expected[0].lower()}{expected[1:]}{got and f', got {got}'}{guess}"
+            missing = details["type"] == "missing"
+            at = full if missing else there if len(there) >= len(path) else path
+            self.note(at, complaint(model, details))
 
 
 def offers(entry: Entry, options: Any) -> frozenset[str]:

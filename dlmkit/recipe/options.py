@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from dlmkit.plugin import PART_SCHEMA_KEY, Config
-from dlmkit.recipe.check import part_kind, sub_config
+from dlmkit.registry.complaints import part_kind, sub_config
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from dlmkit import files
 from dlmkit.errors import RecipeError
 from dlmkit.recipe.problems import Mark, Path, Problem, report
 from dlmkit.recipe.tree import Node
+from dlmkit.registry.complaints import kind_of
 
 MAX_DEPTH = 40
 MAX_BYTES = 1_000_000
@@ -114,13 +115,6 @@ def grown(value: Any, marks: Iterator[Mark], problems: list[Problem], path: Path
     what = f"{files.quoted(value)} ({type(value).__name__}) cannot stand in a recipe"
     problems.append(Problem(mark, path, what))
     return Node(None, mark)
-
-
-def kind_of(value: Any) -> str:
-    """The YAML word for the type of a value, with the value where it is short."""
-    if isinstance(value, dict | list):
-        return "a mapping" if isinstance(value, dict) else "a list"
-    return "nothing" if value is None else files.quoted(value)
 
 
 def parse(text: str, mark: Callable[[int, int], Mark], problems: list[Problem]) -> Node | None:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
-from pydantic_core import to_json
 
 from dlmkit.errors import PluginError, RecipeError, describe
 from dlmkit.plugin import KINDS, Benchmark, Component, Config, Importer, Part, ShippedModel
 from dlmkit.registry import single
+from dlmkit.registry.complaints import complaints, validated
 from dlmkit.registry.declarations import did_you_mean
 from dlmkit.registry.loading import ALLOWED, Loaded, State, allowed_names, load_plugins
 
@@ -224,13 +224,9 @@ class Registry:
         """The validated options of ``part``. Raises RecipeError if they are not its config's."""
         entry = self.find(kind, part.use)
         try:
-            return entry.component.config.model_validate_json(
-                to_json(part.options, by_alias=True), strict=True
-            )
+            return validated(entry.component.config, part.options)
         except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, e['loc'])) or 'options'}: {e['msg']}" for e in error.errors()
-            )
+            problems = complaints(entry.component.config, error)
             raise RecipeError(f"{kind} {entry.qualified}: {problems}") from error
 
     def build(self, kind: str, part: Part, context: BuildContext) -> Any:

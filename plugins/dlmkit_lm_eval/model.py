@@ -17,6 +17,7 @@ from dlmkit.errors import Notice, UsageError
 from dlmkit.evaluation.perplexity import scored, windows
 from dlmkit.evaluation.score import Scoring, key, scorer
 from dlmkit.model import Model, Run, open_model
+from dlmkit.registry.complaints import complaints, validated
 from dlmkit.sampling.requests import Request
 from dlmkit.training.parallel import world
 
@@ -62,10 +63,9 @@ class DlmkitLM(LM):
         self.model = opened.with_parts(sampler, grid, exit)
         given = {"draws": draws, "block": block, "rows": rows, "seed": seed}
         try:
-            self.scorer = scorer(self.model.parts, Scoring.model_validate(given))
+            self.scorer = scorer(self.model.parts, validated(Scoring, given))
         except ValidationError as error:
-            first = error.errors()[0]
-            raise UsageError(f"--model_args {first['loc'][0]}: {first['msg']}") from error
+            raise UsageError(f"--model_args {complaints(Scoring, error)}") from error
         self.length = self.model.config.length
         self.stride = max(1, self.length // 2) if stride is None else stride
         if not 1 <= self.stride <= self.length:

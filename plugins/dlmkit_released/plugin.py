@@ -304,9 +304,13 @@ def register_importers() -> Sequence[Importer]:
 
 
 def _is(config: Mapping[str, Any], architecture: str, model_type: str) -> bool:
-    """Whether transformers wrote it for this class. Anything may stand in a stranger's file."""
+    """Whether transformers wrote it for this class, or a config of its type names no class.
+
+    Anything may stand in a stranger's file. Without the names of classes the tensors decide: those
+    of another head are refused by name.
+    """
     written = config.get("architectures")
-    named = isinstance(written, list) and architecture in written
+    named = written is None or (isinstance(written, list) and architecture in written)
     return named and config.get("model_type") == model_type
 
 

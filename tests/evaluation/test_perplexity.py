@@ -57,6 +57,15 @@ def test_a_window_behind_the_first_is_exact_for_a_chain(model: Model, tmp_path, 
     assert "stride 16; bound by 4 keyed draws" in capsys.readouterr().out
 
 
+def test_an_override_of_the_recipe_is_heard(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("w00 w01 w02 w03 w00 w01 w02 w03")
+    words = ["perplexity", "markov_masked", str(tmp_path / "a.txt"), "--block", "1"]
+    assert main([*words, "--set", "length=6"]) == 0
+    assert "windows of 6 tokens, stride 3" in capsys.readouterr().out
+    assert main([*words, "--set", "lenght=6"]) == 3
+    assert "did you mean 'length'" in capsys.readouterr().err
+
+
 def test_what_cannot_be_scored_is_refused(model: Model, tmp_path, capsys):
     made = scorer(model.parts, Scoring(block=1))
     with pytest.raises(UsageError, match="--stride 5: expected from 1 to the context, 4"):

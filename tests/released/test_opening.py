@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from dlmkit import shown
 from dlmkit.cli.app import main
+from dlmkit.registry.lookup import Registry
+from dlmkit.released.family import config_of, recognised
 
 
 @pytest.fixture
@@ -105,6 +107,15 @@ def test_a_config_of_no_family_names_those_that_are_known(llada, capsys):
     err = refused(llada, capsys, 5)
     assert "no importer knows this model (model_type 'gpt_bigcode', architectures ['Other'])" in err
     assert "llada" in err.partition("families known are")[2]
+
+
+@pytest.mark.parametrize("family", ["modernbert", "ssd-lm"])
+def test_a_config_that_names_no_class_is_known_by_its_type(golden, family):
+    config = config_of(golden(family))
+    bare = {key: value for key, value in config.items() if key != "architectures"}
+    registry = Registry.load(third_party=False)
+    assert recognised(bare, registry) == recognised(config, registry) == [f"released:{family}"]
+    assert recognised({**bare, "architectures": ["OfAnotherHead"]}, registry) == []
 
 
 def test_a_key_that_the_family_does_not_support_is_named(llada, capsys):
