@@ -7,10 +7,10 @@
 Every model is trained by `dlmkit train` at one network, and its moving average sampled by its
 recipe's own sampler. A student has the run of its teacher beside it, and comes behind it:
 ``distilled`` behind ``ddlm``; ``duo-16``, ``duo-8`` and ``duo-4`` behind ``duo``, each a round of
-fewer steps; ``flm-distilled`` behind ``flm-posterior``; ``sflm-distilled`` behind ``sflm``.
-What is in ``--out`` already is not done again. Of each cell: nats per word under a 4-gram judge of
-the training text (`text:ngram-judge`) with the interval of the mean over texts (two standard
-errors), and the share of sentences that fit a pattern of the grammar (`grammar:grammar`).
+fewer steps; ``flm-distilled`` and ``fmlm`` behind ``flm-posterior``; ``sflm-distilled`` behind
+``sflm``. What is in ``--out`` already is not done again. Of each cell: nats per word under a
+4-gram judge of the training text (`text:ngram-judge`) with the interval of the mean over texts (two
+standard errors), and the share of sentences that fit a pattern of the grammar (`grammar:grammar`).
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ MODELS: Mapping[str, tuple[str, ...]] = {
         POSTERIOR,
         "objective.with.teacher={out}/flm-posterior",
     ),
+    "fmlm": ("fmlm_grammar", POSTERIOR, "objective.with.teacher={out}/flm-posterior"),
     "sflm": ("sflm_grammar",),
     "sflm-distilled": ("consistency_sflm_grammar", "objective.with.teacher={out}/sflm"),
     "elf": ("elf_grammar",),

@@ -23,7 +23,7 @@ class Conditioning:
     elsewhere), and ``attend`` is False at padding, which nothing attends to. ``segments`` numbers
     the texts of rows that hold several: a network that provides ``segments`` lets none of them see
     another. None: a row is one text. ``step`` is where a sampler's step begins and ends, for
-    guidance; None outside of sampling.
+    guidance and for networks that read it; None outside of steps.
     """
 
     given: Mask

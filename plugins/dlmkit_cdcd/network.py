@@ -100,13 +100,18 @@ class Transformer(Incremental):
         self, x: Embedded, level: Level, conditioning: Conditioning, previous: Tensor
     ) -> Query:
         h = self.inputs(streams(x, conditioning, previous))
-        if not self.reads_level:
-            level = Level(*map(torch.ones_like, level))
-        time = self.time(level)
+        time = self.features(level, conditioning)
         for block in self.blocks:
             h = block(h, time, self.rotation, conditioning.attend)
         query: Tensor = self.query(self.norm(h, time))
         return query
+
+    def features(self, level: Level, conditioning: Conditioning) -> Tensor:
+        """What the norms are modulated by, (B, 1, time_features)."""
+        if not self.reads_level:
+            level = Level(*map(torch.ones_like, level))
+        features: Tensor = self.time(level)
+        return features
 
     def memory(self, count: int, length: int) -> Tensor:
         first = self.blocks[0]

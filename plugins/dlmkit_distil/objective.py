@@ -22,7 +22,30 @@ SOLVER = 3
 """What the noise of the teacher's step is forked by."""
 
 
-class Consistency(Student):
+class Continuous(Student):
+    """A student of a path through noise, which feeds back no prediction."""
+
+    config: plugin.Path
+
+    def denoise(self) -> WithoutFeedback:
+        return WithoutFeedback(self.space, self.network)
+
+    def towards(self, batch: Batch, noised: Noised) -> tuple[Prediction, Probabilities]:
+        """What the path leads to from here, and its tokens: by the teacher, or else the text."""
+        if self.teacher is None:
+            x0 = noised.x0
+            tokens = F.one_hot(batch.ids, self.space.vocab_size)
+            return Prediction(x0, x0, x0[..., 0], x0, ()), tokens
+        theirs = self.teacher.on(noised.x.device)
+        denoise = theirs.denoise()
+        previous: Any = denoise.start(noised.x)
+        for _ in range(self.config.passes):
+            said = denoise(noised.x, noised.level, previous, noised.conditioning)
+            previous = said.feedback
+        return said, theirs.space.logits(said.query).softmax(dim=-1)
+
+
+class Consistency(Continuous):
     """The student says at x what it says one step of the teacher further down, without gradient.
 
     KL(target || student) in nats per position (equations 7 and 10, with tokens in place of
@@ -30,8 +53,8 @@ class Consistency(Student):
     in place of c_skip, so that by induction every point of a path is given the tokens of its end.
     Target and student have the same weights (2310.14189, section 3.2).
 
-    The student feeds back no prediction. Without a teacher, the step goes straight from the text's
-    own embedding (consistency training, algorithm 3), and the lowest target is the text.
+    Without a teacher, the step goes straight to the text's own embedding (consistency training,
+    algorithm 3), and the lowest target is the text.
     """
 
     config: plugin.Consistency
@@ -46,9 +69,6 @@ class Consistency(Student):
                 "Gaussian noise; name a teacher"
             )
 
-    def denoise(self) -> WithoutFeedback:
-        return WithoutFeedback(self.space, self.network)
-
     def forward(self, batch: Batch, draws: Draws) -> LossParts:
         noised = self.noised(batch, draws)
         target = self.target(batch, draws, noised)
@@ -61,24 +81,10 @@ class Consistency(Student):
         """What the student is to say of ``noised``."""
         u = draws.u - 1.0 / self.config.steps
         lower = self.schedule.level(self.schedule.quantile(u.clamp(min=0.0)))
-        end, lowest = self._towards(batch, noised)
+        end, lowest = self.towards(batch, noised)
         step = Step.between(noised.x, noised.level, lower, draws.noise.fork(SOLVER))
         x, _, _ = self.solver.step(lambda *_: end, noised.x, step, self.solver.init(noised.x))
         denoise = self.denoise()
         query = denoise.query(x, lower, denoise.start(x), noised.conditioning)
         further = self.space.logits(query).float().softmax(dim=-1)
         return torch.where((u < 0.0)[:, None, None], lowest.to(further.dtype), further)
-
-    def _towards(self, batch: Batch, noised: Noised) -> tuple[Prediction, Probabilities]:
-        """What the path leads to from here, and its tokens."""
-        if self.teacher is None:
-            x0 = noised.x0
-            tokens = F.one_hot(batch.ids, self.space.vocab_size)
-            return Prediction(x0, x0, x0[..., 0], x0, ()), tokens
-        theirs = self.teacher.on(noised.x.device)
-        denoise = theirs.denoise()
-        previous: Any = denoise.start(noised.x)
-        for _ in range(self.config.passes):
-            said = denoise(noised.x, noised.level, previous, noised.conditioning)
-            previous = said.feedback
-        return said, theirs.space.logits(said.query).softmax(dim=-1)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from dlmkit import Component, Config, hookimpl
 from dlmkit.core.options import Nothing
 from dlmkit.plugin import Part, PartOf, Recipe, Size
+from dlmkit_cdcd.configs import Transformer
 
 api = 2
 
@@ -21,7 +22,7 @@ class Taught(Config):
         None,
         min_length=1,
         description="the model whose path is learned: a run, a folder of weights or a model that a "
-        "plugin ships; default: none, which of embeddings is consistency training",
+        "plugin ships; default: none, where a continuous student learns from the text",
     )
     start: Literal["teacher", "random"] = Field(
         "teacher", description="with a teacher: where the network's weights begin"
@@ -29,12 +30,27 @@ class Taught(Config):
     steps: PositiveInt = Field(32, description="a path's steps, which neighbours are apart by")
 
 
-class Consistency(Taught):
-    """Whose path is learned, and by which steps."""
+class Path(Taught):
+    """Whose path through noise is learned."""
 
     passes: Size = Field(
         2, description="of the teacher at a step; the second sees the first prediction, and so on"
     )
+
+
+class TwoTime(Transformer):
+    """The transformer's."""
+
+    @model_validator(mode="after")
+    def _reads(self) -> Self:
+        if not self.level:
+            raise ValueError("level (false) must be true: both ends of a step are read")
+        return self
+
+
+class Consistency(Path):
+    """By which steps."""
+
     solver: Annotated[Part, PartOf("sampler")] = Field(
         default_factory=lambda: Part(use="samplers:euler"),
         description="what takes the teacher's step",
@@ -50,6 +66,23 @@ def register_components() -> Sequence[Component]:
             "one prediction all along a teacher's path, that of its end",
             Consistency,
             "dlmkit_distil.objective:Consistency",
+        ),
+        Component(
+            "objective",
+            "flow-map",
+            "FMLM's distillation: of a step of any length, what its two halves say together",
+            Path,
+            "dlmkit_distil.flow_map:FlowMap",
+            requires=frozenset({"gaussian", "two-time"}),
+        ),
+        Component(
+            "network",
+            "two-time",
+            "cdcd:transformer, which reads both ends of a step",
+            TwoTime,
+            "dlmkit_distil.flow_map:TwoTime",
+            provides=frozenset({"two-time"}),
+            example={"width": 16, "blocks": 2, "heads": 2, "time_features": 8},
         ),
         Component(
             "objective",
@@ -85,4 +118,4 @@ def register_components() -> Sequence[Component]:
 def register_recipes() -> Sequence[Recipe]:
     models = ("", "duo_", "flm_", "sflm_")
     names = [f"consistency_{model}grammar" for model in models]
-    return Recipe.beside(__file__, *names)
+    return Recipe.beside(__file__, *names, "fmlm_grammar")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -32,7 +33,8 @@ class Student(RecipeObjective, TextStart):
                 parameter.requires_grad_(False)
 
     def start_from(self, data: Data) -> None:
-        """Begin with the teacher's space and schedule, and with its network.
+        """Begin with the teacher's space and schedule, and with its network. Modules that a network
+        has beyond a teacher's of its base class stay as they are.
 
         Raises RecipeError, which names the part, where this recipe's is another.
         """
@@ -45,9 +47,10 @@ class Student(RecipeObjective, TextStart):
         kinds = ("space", "schedule", "network")
         for kind in kinds if self.config.start == "teacher" else kinds[:2]:
             part, taken = getattr(self, kind), getattr(theirs, kind)
-            if type(part) is not type(taken) or shapes(part) != shapes(taken):
+            beyond = dict(part.named_children()).keys() - dict(taken.named_children()).keys()
+            if not isinstance(part, type(taken)) or shapes(part, beyond) != shapes(taken):
                 self._refuse(kind, "options")
-            part.load_state_dict(taken.state_dict())
+            part.load_state_dict(taken.state_dict(), strict=not beyond)
         ends = [(s.t_min, s.t_max) for s in (self.schedule, theirs.schedule)]
         if ends[0] != ends[1]:
             self._refuse("schedule", "t_min or t_max")
@@ -79,6 +82,7 @@ def _device(space: EmbeddingSpace) -> torch.device | None:
     return next((tensor.device for tensor in space.parameters()), None)
 
 
-def shapes(module: nn.Module) -> dict[str, torch.Size]:
-    """Of what the state of ``module`` holds."""
-    return {name: tensor.shape for name, tensor in module.state_dict().items()}
+def shapes(module: nn.Module, beyond: Collection[str] = ()) -> dict[str, torch.Size]:
+    """Of what the state of ``module`` holds, but for its modules ``beyond``."""
+    state = module.state_dict().items()
+    return {name: tensor.shape for name, tensor in state if name.split(".")[0] not in beyond}

@@ -1,7 +1,9 @@
 """Distillation to few steps: an exact consistency function, and a teacher beside a run."""
 
+import itertools
 import shutil
 import types
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ import dlmkit.model
 from dlmkit.cli.app import main
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
-from dlmkit.core.network import ScoreNetwork
+from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import Batch, Draws
 from dlmkit.core.options import Dropping, Normalised, Nothing
 from dlmkit.core.points import NormalisedSpace
@@ -27,6 +29,7 @@ from dlmkit_cdcd.masking import NoMasking
 from dlmkit_cdcd.schedules import FixedDensity
 from dlmkit_distil import plugin
 from dlmkit_distil.discrete import DiscreteConsistency
+from dlmkit_distil.flow_map import FlowMap
 from dlmkit_distil.objective import Consistency
 from dlmkit_distil.sampler import MultistepGeodesic
 from dlmkit_distil.student import points
@@ -169,6 +172,71 @@ def test_without_a_teacher_the_loss_of_the_posterior_is_what_one_step_tells(plac
 def test_no_step_goes_straight_to_the_text_on_a_sphere():
     with pytest.raises(RecipeError, match="name a teacher"):
         loss(on_a_sphere, end, own="text")
+
+
+def flowed(space, x, level, step):
+    """The exact flow map: what a step predicts that ends where 400 short ones do. Of x / alpha it
+    keeps the share of the noise that is left, and takes the rest of the prediction."""
+    here, there = (end.like(x).ratio for end in step or (level, level))
+    y = start = x / level.like(x).alpha
+    times = torch.linspace(0.0, 1.0, 400, dtype=x.dtype)[:, None, None, None]
+    for s, lower in itertools.pairwise(here * (there / here).clamp(min=1e-4) ** times):
+        halfway = y + (lower / s).log() / 2 * (y - mean(space, y, s))
+        y = y + (lower / s).log() * (halfway - mean(space, halfway, (s * lower).sqrt()))
+    x0 = (y - there / here * start) / (1.0 - there / here)
+    first, second = space.embed(torch.arange(2)[None])[0].detach()
+    p = ((x0 - second) @ (first - second) / (first - second).square().sum()).clamp(1e-9, 1 - 1e-9)
+    return torch.stack((p, 1.0 - p), dim=-1).log()
+
+
+def mean(space, y, s):
+    """Of x0 by the posterior of x / alpha at the ratio s."""
+    said = exact(space, y, Level.of_ratio(s[:, 0, 0]), None)
+    return space.expect(said.softmax(dim=-1)).detach()
+
+
+@pytest.mark.parametrize("place", SPACES[:2])
+def test_two_steps_of_the_exact_flow_map_are_one(place):
+    """s to u and u to t against s to t: by the mixture of predictions that FlowMap learns."""
+    made = two_tokens(place, flowed, student(FlowMap, plugin.Path, 8, teacher="never opened"))
+    slots = torch.arange(50)
+    u = (slots.double() + 0.5) / 50
+    ids = torch.ones(50, 1, dtype=torch.bool)
+    noised = made.noised(Batch((slots % 2)[:, None], ids), Draws(u, noise(slots)))
+    middle, there = (made.schedule.level(made.schedule.quantile(v * u)) for v in (0.7, 0.2))
+    _, whole = made.step(noised, noised.x, noised.level, there)
+    _, half = made.step(noised, noised.x, noised.level, middle)
+    torch.testing.assert_close(made.halves(noised, middle, there), whole, atol=2e-4, rtol=0)
+    assert (half - whole).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("place", SPACES[:2])
+def test_the_exact_flow_map_costs_nothing_and_what_reads_one_end_of_a_step_does(place):
+    cost = [loss(place, f, kind=FlowMap, config=plugin.Path) for f in (flowed, exact, end)]
+    assert abs(cost[0]) < 1e-5
+    assert min(cost[1:]) > 1e-3
+
+
+def test_a_network_of_two_times_begins_as_one_of_one_time_and_reads_the_end_of_a_step():
+    made = compose(**config("fmlm_grammar"))
+    network, other = made.assembly.network, compose(**config("flm_grammar")).assembly.network
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight, std=0.2)
+    other.load_state_dict(network.state_dict(), strict=False)
+    x = torch.randn(2, 12, 8)
+    level, lower = (Level.of_ratio(torch.full((2,), s)) for s in (2.0, 0.3))
+    clean = Level(torch.ones(2), torch.zeros(2))
+    known = Conditioning.of(x, torch.zeros(2, 12).bool(), torch.ones(2, 12).bool())
+    steps = [replace(known, step=(level, there)) for there in (level, lower, clean)]
+    whole, *said = (network(x, level, c, 0 * x) for c in (known, *steps))
+    torch.testing.assert_close(said[0], whole)
+    assert (said[1] - whole).abs().max() > 1e-3
+    assert (said[2] - said[1]).abs().max() > 1e-3
+    torch.nn.init.zeros_(network.end[1].weight)
+    for c in (known, *steps):
+        torch.testing.assert_close(network(x, level, c, 0 * x), other(x, level, known, 0 * x))
+    with pytest.raises(RecipeError, match="both ends of a step"):
+        config("fmlm_grammar", "network.with.level=false")
 
 
 V = 3
@@ -356,7 +424,7 @@ def test_a_smaller_student_begins_at_random(teacher):
     list(student.train())
 
 
-FLOWS = [("consistency_flm", "flm"), ("consistency_sflm", "sflm")]
+FLOWS = [("consistency_flm", "flm"), ("consistency_sflm", "sflm"), ("fmlm", "flm")]
 
 
 @pytest.mark.parametrize(("name", "of"), FLOWS)
@@ -408,12 +476,12 @@ def _state(run):
 STUDENTS = ["consistency_grammar", "consistency_duo_grammar", "consistency_sflm_grammar"]
 
 
-@pytest.mark.parametrize("name", STUDENTS)
+@pytest.mark.parametrize("name", [*STUDENTS, "fmlm_grammar"])
 def test_a_run_resumes_to_the_same_weights_with_its_teacher_on_its_device(name, tmp_path):
     """Also with recipes that cannot train without a teacher."""
     model = name.removeprefix("consistency_").removesuffix("grammar") or "ddlm_"
     teacher = tmp_path / "teacher"
-    compose(**config(f"{model}grammar")).save(teacher)
+    compose(**config({"fmlm_": "flm_"}.get(model, model) + "grammar")).save(teacher)
     sets = [w for s in (*SMALL, f"objective.with.teacher={teacher}") for w in ("--set", s)]
 
     def run(out, *more):
