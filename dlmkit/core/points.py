@@ -56,10 +56,14 @@ class NormalisedSpace(EmbeddingSpace, TextStart):
 
     def table(self) -> Tensor:
         """The embeddings of all tokens, (V, D), each of norm sqrt(D)."""
-        return F.normalize(self.weight, dim=-1) * math.sqrt(self.dim)
+        return self._on_sphere(self.weight)
 
     def embed(self, ids: Ids) -> Embedded:
-        return F.embedding(ids, self.table())
+        # the rows that are read and not the table, which logits normalise in the same step
+        return self._on_sphere(F.embedding(ids, self.weight))
+
+    def _on_sphere(self, points: Tensor) -> Tensor:
+        return F.normalize(points, dim=-1).mul_(math.sqrt(self.dim))  # in place: no second table
 
     def logits(self, query: Query) -> Logits:
         return query @ self.table().T if self.head is None else self.head(query)

@@ -7,7 +7,10 @@ import torch
 
 import dlmkit
 from dlmkit.cli.app import main
+from dlmkit.core.context import BuildContext
 from dlmkit.core.data import Data
+from dlmkit.core.options import Normalised
+from dlmkit.core.points import NormalisedSpace
 from dlmkit.errors import DataError
 from dlmkit.model import load_model
 from dlmkit.plugin import Part
@@ -32,6 +35,17 @@ SMALL = [
 ]
 COUNTS = ["space.with.start=counts", "space.with.counts.tokens=20000"]
 FIXED = [*COUNTS, "space.with.trained=false"]
+
+
+@pytest.mark.parametrize(("vocabulary", "dim"), [(3, 1), (64, 16), (4099, 100)])
+def test_rows_that_are_looked_up_are_those_of_the_table_bit_for_bit(vocabulary, dim):
+    """And cost no table, which logits normalise in the same step."""
+    space = NormalisedSpace(Normalised(dim=dim), BuildContext(length=5, vocab_size=vocabulary))
+    ids = torch.randint(vocabulary, (2, 5), generator=torch.Generator().manual_seed(0))
+    expected = space.table()[ids]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(space, "table", None)
+        assert torch.equal(space.embed(ids), expected)
 
 
 @pytest.fixture(scope="module")
