@@ -155,7 +155,10 @@ def open_model(
     resolved = load_recipe(reference, overrides, registry)
     assembly = assemble(resolved.config, registry, device=device)
     if any(parameter.requires_grad for parameter in assembly.objective.parameters()):
-        raise _untrained(reference)
+        raise UsageError(
+            f"{reference} is a recipe, and its model must be trained first: run 'dlmkit train "
+            f"{reference}' and name the run's folder"
+        )
     assembly.objective.eval()
     return Model(None, assembly, assemble_sampling(assembly))
 
@@ -185,7 +188,11 @@ def model_folder(reference: str, registry: Registry, pickled: bool = False) -> P
         return registry.model(reference).path
     except RecipeError as error:
         if names_recipe(reference, registry):
-            raise _untrained(reference) from error
+            raise UsageError(
+                f"{reference} is a recipe, and a trained model is expected here: run 'dlmkit train "
+                f"{reference}' and name the run's folder; one with nothing to train, such as "
+                "markov, makes none"
+            ) from error
         if (named := hub_name(reference)) is not None:
             return fetched(*named, pickled)
         raise RecipeError(
@@ -202,13 +209,6 @@ def _has_text(config: RecipeConfig) -> bool:
 def _refuse_longer(config: RecipeConfig, most: int) -> None:
     if config.length > most:
         raise UsageError(f"length: {config.length}, and rows of this model have {most} tokens")
-
-
-def _untrained(recipe: str) -> UsageError:
-    return UsageError(
-        f"{recipe} is a recipe, and its model must be trained first: run 'dlmkit train {recipe}' "
-        "and name the run's folder"
-    )
 
 
 def _recipe(folder: Path) -> str:

@@ -68,7 +68,10 @@ def reachable(repo: str, what: str) -> Iterator[None]:
     try:
         yield
     except errors.HFValidationError as error:
-        raise UsageError(f"{repo!r} is no name of a repository (user/name): {error}") from error
+        raise UsageError(
+            f"{repo!r} is no name of a repository: expected user/name, of at most 96 letters, "
+            "digits, '-', '_' and '.'"
+        ) from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise DataError(
             f"{repo} cannot be {what}: the hub says {_words(error)}\nif it is there and private, "

@@ -43,6 +43,10 @@ def pull(repo: str, destination: Path, revision: str | None = None) -> str:
     hub cannot be reached or has no such repository, and CheckpointError if what is there is
     damaged, is no model of dlmkit, or holds pickles or code.
     """
+    from huggingface_hub.utils import validate_repo_id
+
+    with reachable(repo, "fetched"):
+        validate_repo_id(repo)
     documents.check_new_folder(destination)
     mark = f".pulling-{destination.name}-"
     work = destination.parent / f"{mark}{uuid.uuid4().hex[:8]}"

@@ -85,14 +85,14 @@ def chosen(reference: Path, which: str) -> list[Path]:
     A checkpoint's own folder means that one. All are verified. Raises UsageError for another
     word, CheckpointError if one of them is damaged or there is none.
     """
+    if which not in ("all", "last") and not (which.isdecimal() and int(which) > 0):
+        raise UsageError(f"--checkpoints {which}: expected all, last or a number of them")
     newest = find(reference)
     if which == "last" or newest == reference:
         return [newest]
     every = checkpoints(newest.parent)
     if which == "all":
         return [find(path) for path in every]
-    if not which.isdecimal() or int(which) < 1:
-        raise UsageError(f"--checkpoints {which}: expected all, last or a number of them")
     wanted, last = min(int(which), len(every)), len(every) - 1
     apart = last / max(wanted - 1, 1)
     return [find(every[round(last - apart * i)]) for i in reversed(range(wanted))]

@@ -174,3 +174,5 @@ def test_bad_words_of_analyze(model, call, tmp_path, words, code, message):
 def test_no_model(call, tmp_path):
     code, _, err = call("analyze", tmp_path / "nowhere")
     assert (code, "there is no model" in err) == (3, True)
+    code, _, err = call("analyze", "markov")
+    assert (code, "one with nothing to train, such as markov, makes none" in err) == (2, True)

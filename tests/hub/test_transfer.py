@@ -157,9 +157,15 @@ def test_no_connection(hub, run, fetch, monkeypatch, capsys):
     assert f"{REPO} cannot be sent: the hub cannot be reached" in capsys.readouterr().err
 
 
-def test_a_name_that_is_none_and_a_folder_in_use(fetch, tmp_path):
-    code, err, folder = fetch(repo="a/b/c")
-    assert (code, "'a/b/c' is no name of a repository" in err) == (2, True)
+def test_a_name_that_is_none_and_a_folder_in_use(fetch, capsys):
+    for repo in ("a/b/c", "", "a/..", "../b", "a/b c"):
+        code, err, folder = fetch(repo=repo)
+        assert (code, f"{repo!r} is no name of a repository: expected user/name" in err) == (
+            2,
+            True,
+        )
+    assert main(["pull", ""]) == 2
+    assert "'' is no name of a repository" in capsys.readouterr().err
     folder.mkdir()
     (folder / "x").touch()
     code, err, _ = fetch()

@@ -75,8 +75,9 @@ def test_a_checkpoint_is_itself(run):
 
 def test_refused_checkpoints(run, tmp_path):
     for word in ("some", "0", "-1", "2.5"):
-        with pytest.raises(UsageError, match="expected all, last or a number"):
-            chosen(run, word)
+        for folder in (run, run / "checkpoints" / checkpoint_name(20)):
+            with pytest.raises(UsageError, match="expected all, last or a number"):
+                chosen(folder, word)
     (run / "checkpoints" / checkpoint_name(30) / "a").write_text("b")
     with pytest.raises(CheckpointError, match="step-00000030"):
         chosen(run, "all")
