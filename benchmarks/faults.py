@@ -187,10 +187,17 @@ class Strikes:
     def _saved(self, tensors: Any, path: Path) -> None:
         self.strike("write")
         self._save(tensors, path)
-        if len(self.seen) == self.at:  # strikes here: half of the file is on the disk
-            with self._open(path, "r+b") as file:
-                file.truncate(path.stat().st_size // 2)
-        self.strike("write half")
+        if len(self.seen) != self.at:
+            self.strike("write half")
+            return
+        half = path.stat().st_size // 2
+        with self._open(path, "r+b") as file:  # half of it is on the disk; after a pause the rest
+            file.seek(half)
+            rest = file.read()
+            file.truncate(half)
+            self.strike("write half")
+            file.seek(half)
+            file.write(rest)
 
 
 class Written:
