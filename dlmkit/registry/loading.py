@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import importlib.util
 import os
 import re
@@ -48,6 +49,7 @@ PATIENCE = 10.0
 """Seconds of an import after which its plugin is named."""
 
 _NAME = re.compile(r"\w[\w.-]*", re.ASCII)
+_HOOKS = sorted(name for name in vars(Hooks) if not name.startswith("_"))
 
 State = Literal["ok", "failed", "blocked"]
 
@@ -225,7 +227,8 @@ def load_plugin(plugin: Loaded) -> Loaded:
     try:
         with contextlib.redirect_stdout(sys.stderr):  # results alone go to stdout
             if plugin.built_in:
-                return _collect(plugin, _register(_import(plugin.target)))
+                module = _import(plugin.target)
+                return _built_in(plugin, module, *(vars(module).get(hook) for hook in _HOOKS))
             with _contained(plugin):
                 _check_api(plugin)
                 return _collect(plugin, _register(_import(plugin.target)))
@@ -233,6 +236,13 @@ def load_plugin(plugin: Loaded) -> Loaded:
         raise
     except BaseException as error:
         return plugin.failed(describe(error))
+
+
+@functools.cache
+def _built_in(plugin: Loaded, module: ModuleType, *hooks: Any) -> Loaded:
+    """A plugin of dlmkit's own with what its module declares by ``hooks``: once a process, since
+    nothing else enters, and every command asks for all of them."""
+    return _collect(plugin, _register(module))
 
 
 @contextlib.contextmanager
@@ -315,15 +325,14 @@ def _register(module: ModuleType) -> pluggy.PluginManager:
     manager.add_hookspecs(Hooks)
     manager.register(module)
     callers = manager.get_hookcallers(module) or []
-    known = {name for name in vars(Hooks) if not name.startswith("_")}
     for caller in callers:
         optional = all(hook.optionalhook for hook in caller.get_hookimpls())
         if not caller.has_spec() and not optional:
             raise PluginDeclarationError(
                 f"unknown hook {caller.name!r}"
-                f"{did_you_mean(caller.name, known) or '; hooks are ' + ', '.join(sorted(known))}"
+                f"{did_you_mean(caller.name, _HOOKS) or '; hooks are ' + ', '.join(_HOOKS)}"
             )
-    plain = sorted((known & set(vars(module))) - {caller.name for caller in callers})
+    plain = sorted({*_HOOKS} & {*vars(module)} - {caller.name for caller in callers})
     if plain:
         raise PluginDeclarationError(f"{plain[0]} is not decorated with dlmkit.hookimpl")
     if not callers:
