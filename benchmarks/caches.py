@@ -56,7 +56,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     asked = parser.parse_args()
     batches = tuple(map(int, asked.batches.split(",")))
-    plan = caches.Plan(batches, asked.given, asked.steps, asked.rounds)
+    plan = caches.CachePlan(batches, asked.given, asked.steps, asked.rounds)
     for line in caches.lines(caches.run(made(asked), f"made up, {asked.attention}", plan, print)):
         print(line)
 

@@ -30,7 +30,7 @@ from dlmkit.bench import device as machine
 from dlmkit.bench.defaults import lists, rules
 from dlmkit.bench.flops import evaluation_flops
 from dlmkit.bench.measure import Work
-from dlmkit.bench.plan import Plan
+from dlmkit.bench.plan import SamplerPlan
 from dlmkit.bench.sampler import run
 from dlmkit.bench.tables import lines
 from dlmkit.bench.timing import interleaved
@@ -208,7 +208,7 @@ def exits(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     subject = open_model(options.model, device=device)
     nothing = dict.fromkeys(("sampler", "grid", "steps", "batch_size", "guidance"))
     asked = lists(subject, {**nothing, "precision": "bf16+graphs"}, False, True)
-    plan = Plan(
+    plan = SamplerPlan(
         options.model,
         asked,
         options.count,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dlmkit.testing import pretend
-from dlmkit.testing.pretend import Counts, Site
+from dlmkit.testing.pretend import DeviceCounts, Site
 
 pretend.set_up()  # before the first backward pass
 
@@ -62,7 +62,7 @@ def main() -> None:
     options.add_argument("--sites", action="store_true", help="list every line")
     options.add_argument("--json", type=Path, metavar="FILE", help="where to write the counts")
     given = options.parse_args()
-    counted: dict[str, Counts] = {}
+    counted: dict[str, DeviceCounts] = {}
     with pretend.accelerator() as device:
         for name, overrides in SAMPLING.items():
             middle, end = sampling(device, overrides)
@@ -78,7 +78,7 @@ def main() -> None:
         given.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
-def sampling(device: torch.device, overrides: Iterable[str]) -> tuple[Counts, Counts]:
+def sampling(device: torch.device, overrides: Iterable[str]) -> tuple[DeviceCounts, DeviceCounts]:
     """(a step in the middle, the last step) of three texts of the model that ships."""
     model = load_model("ddlm-mini", list(overrides), device=device)
     length = model.config.length
@@ -96,7 +96,7 @@ def sampling(device: torch.device, overrides: Iterable[str]) -> tuple[Counts, Co
     return steps[STEPS // 2], steps[STEPS - 1]
 
 
-def training(device: torch.device, name: str) -> Counts:
+def training(device: torch.device, name: str) -> DeviceCounts:
     """The last of a few steps of a recipe."""
     registry = Registry.load(third_party=False)
     config = load_recipe(name, [f"train.steps={STEPS}", "train.batch_size=8"], registry).config
@@ -108,9 +108,9 @@ def training(device: torch.device, name: str) -> Counts:
     return counts_of_items(train(learner, data, config.train, config.seed, processes))[STEPS - 1]
 
 
-def counts_of_items(running: Iterator[Any]) -> list[Counts]:
+def counts_of_items(running: Iterator[Any]) -> list[DeviceCounts]:
     """The counts of every item."""
-    counts: list[Counts] = []
+    counts: list[DeviceCounts] = []
     while True:
         with pretend.counted(sites=True) as seen:
             item = next(running, None)
@@ -131,7 +131,7 @@ def part(site: Site) -> str:
     return "other"
 
 
-def tabulated(counts: Counts) -> dict[str, Any]:
+def tabulated(counts: DeviceCounts) -> dict[str, Any]:
     """Totals, and launches by part."""
     parts: Counter[str] = Counter()
     for site, count in (counts.sites or Counter()).items():

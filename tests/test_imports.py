@@ -125,29 +125,19 @@ OPTIONS = {"configs.py", "options.py", "plugin.py"}
 """Files that hold options, which may be called what their part is: ``configs.Karras`` are those of
 ``grids.Karras``."""
 
-SHARED = {
-    "Bench",
-    "Block",
-    "Case",
-    "Comparison",
-    "Difference",
-    "Entropy",
-    "Family",
-    "Keys",
-    "Margin",
-}
-SHARED |= {"Measured", "Memory", "Network", "Plan", "Row", "Run", "Settings", "Subject", "Verdict"}
-SHARED |= {"Tokens"}
-"""Names that still mean several classes; none may join them."""
-
 
 def test_a_class_name_means_one_class():
-    places: dict[tuple[str, bool], set[Path]] = {}
+    """And beside it, at most, options of its own plugin."""
+    places: dict[str, list[tuple[str, bool]]] = {}
     for file in (*FILES, *sorted((ROOT / "plugins").rglob("*.py"))):
+        root, plugin = file.relative_to(ROOT).parts[:2]
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                places.setdefault((node.name, file.name in OPTIONS), set()).add(file)
-    assert {name for (name, _), files in places.items() if len(files) > 1} <= SHARED
+                place = (plugin if root == "plugins" else root, file.name in OPTIONS)
+                places.setdefault(node.name, []).append(place)
+    for name, there in places.items():
+        assert len(there) == len(set(there)), name
+        assert len({package for package, _ in there}) == 1, name
 
 
 PLACEHOLDERS = {"told", "found", "one", "own", "each"}

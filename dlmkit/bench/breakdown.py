@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dlmkit.bench.cases import Case
+from dlmkit.bench.cases import BenchCase
 from dlmkit.bench.flops import level_dtype, unconditional
 from dlmkit.bench.timing import interleaved
 from dlmkit.core.sampler import Step
@@ -21,7 +21,7 @@ ROUNDS = 5
 
 
 @torch.no_grad()
-def step_breakdown(model: Model, case: Case, parts: SamplingParts) -> dict[str, float]:
+def step_breakdown(model: Model, case: BenchCase, parts: SamplingParts) -> dict[str, float]:
     """Seconds of one step of ``case``'s batch in the middle of its grid, by part: each the best
     of interleaved rounds.
 

@@ -28,7 +28,7 @@ LOST = 0.95
 
 
 @dataclass(frozen=True)
-class Plan:
+class CachePlan:
     """``given`` percent of each text are its beginning; ``batches`` are drawn ``rounds`` times, all
     caches in turn. ``steps``: those of the grid."""
 
@@ -40,7 +40,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Row:
+class CacheRow:
     """A cache at one batch size. ``speed`` is seconds without over seconds with it, the median of
     the rounds, of the clock and of the processor; ``tokens`` and ``texts`` are the shares that are
     as without, of what is written."""
@@ -56,7 +56,7 @@ class Row:
     evaluations: float
 
 
-def run(model: Model, name: str, plan: Plan, say: Say = lambda line: None) -> dict[str, Any]:
+def run(model: Model, name: str, plan: CachePlan, say: Say = lambda line: None) -> dict[str, Any]:
     """Compare the caches of ``model``, called ``name``: the document.
 
     Raises UsageError for a model that can have none.
@@ -110,7 +110,7 @@ def _models(model: Model) -> tuple[dict[str, Model], dict[str, str]]:
     return kept, refused
 
 
-def _measured(kept: Mapping[str, Model], batch: int, plan: Plan, say: Say) -> list[Row]:
+def _measured(kept: Mapping[str, Model], batch: int, plan: CachePlan, say: Say) -> list[CacheRow]:
     plain = kept[NONE]
     length, run = plain.config.length, Run(plan.seed, plan.steps, batch)
     given = length * plan.given // 100
@@ -131,7 +131,7 @@ def _measured(kept: Mapping[str, Model], batch: int, plan: Plan, say: Say) -> li
         speeds = tuple(before[0] / after[0] for before, after in pairs)
         both = zip(samples[NONE], samples[cache], strict=True)
         same = [_same(a.ids[given:], b.ids[given:]) for a, b in both]
-        row = Row(
+        row = CacheRow(
             cache=cache,
             batch=batch,
             seconds=statistics.median(after[0] for _, after in pairs),
@@ -152,7 +152,7 @@ def _same(ids: Sequence[int], others: Sequence[int]) -> float:
     return alike / max(len(ids), len(others), 1)
 
 
-def _sentence(rows: Sequence[Row]) -> str:
+def _sentence(rows: Sequence[CacheRow]) -> str:
     """What a cache does at all batch sizes, in one line."""
     speeds = ", ".join(f"{row.speed:.2f} at {row.batch}" for row in rows)
     lost = [str(row.batch) for row in rows if row.speed < LOST]

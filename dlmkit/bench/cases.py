@@ -26,7 +26,7 @@ FULL = "none"
 
 
 @dataclass(frozen=True)
-class Case:
+class BenchCase:
     """One row of the table. Parts are in their short form; ``exit`` is ``none`` for none.
 
     ``precision`` is a key of :data:`PRECISIONS`.
@@ -42,7 +42,7 @@ class Case:
     precision: str = "fp32"
 
     @property
-    def base(self) -> Case:
+    def base(self) -> BenchCase:
         """The full run that this one is compared with."""
         return replace(self, exit=NONE, freeze=NONE)
 
@@ -65,10 +65,10 @@ class Lists:
     guidance: Sequence[str] = (NONE,)
     precision: Sequence[str] = ("fp32",)
 
-    def cases(self) -> list[Case]:
+    def cases(self) -> list[BenchCase]:
         """All combinations, the first list slowest."""
         return [
-            Case(sampler, grid, steps, batch_size, guidance, precision=precision)
+            BenchCase(sampler, grid, steps, batch_size, guidance, precision=precision)
             for sampler, grid, guidance, precision, batch_size, steps in product(
                 self.sampler,
                 self.grid,

@@ -52,7 +52,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CaseComparison:
     """The cases that both documents have, and the names of those that only one has."""
 
     changes: tuple[Change, ...]
@@ -66,7 +66,7 @@ class Comparison:
         return grown + [f"{name}: no longer measured" for name in self.only_before]
 
 
-def compare(before: Document, after: Document) -> Comparison:
+def compare(before: Document, after: Document) -> CaseComparison:
     """The changes from ``before`` to ``after``.
 
     Raises UsageError if their protocols differ, naming what does, or if they share no case.
@@ -88,7 +88,7 @@ def compare(before: Document, after: Document) -> Comparison:
     shared = [name for name in old if name in new]
     if not shared:
         raise UsageError("these runs have no case in common")
-    return Comparison(
+    return CaseComparison(
         tuple(_change(name, old[name], new[name]) for name in shared),
         tuple(name for name in old if name not in new),
         tuple(name for name in new if name not in old),

@@ -35,7 +35,7 @@ scoring one token after the other would take as many passes as a text has tokens
 
 
 @dataclass(frozen=True)
-class Plan:
+class DecoderPlan:
     """What to compare: mean ``evaluations`` of a text, ``texts``, and their seed.
 
     ``calibration`` are texts, of indices that are not reported on, of each run that looks for the
@@ -49,10 +49,10 @@ class Plan:
     calibration: int = 32
 
 
-class Bench:
+class DecoderBench:
     """One comparison on ``model``, called ``name``. ``say`` gets a line a run."""
 
-    def __init__(self, model: Model, name: str, plan: Plan, say: Say) -> None:
+    def __init__(self, model: Model, name: str, plan: DecoderPlan, say: Say) -> None:
         if not isinstance(model.parts.space.corruption, MaskCorruption):
             raise UsageError(
                 f"{name}: --decoders compares orders and quotas of masked models, and this "
@@ -163,9 +163,9 @@ class Bench:
         return torch.tensor([self.scored[row] for row in ids], dtype=torch.float64)
 
 
-def run(model: Model, name: str, plan: Plan, say: Say = lambda line: None) -> dict[str, Any]:
+def run(model: Model, name: str, plan: DecoderPlan, say: Say = lambda line: None) -> dict[str, Any]:
     """Compare the decoders of ``model``, called ``name``, by ``plan``: the document."""
-    return Bench(model, name, plan, say).run()
+    return DecoderBench(model, name, plan, say).run()
 
 
 def lines(content: Mapping[str, Any]) -> list[str]:

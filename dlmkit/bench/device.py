@@ -68,18 +68,18 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, rounds: int = 5) -> fl
 
 
 @dataclass
-class Memory:
+class PeakMemory:
     """The most memory in use, in bytes; None where the system does not say."""
 
     peak: int | None = None
 
 
 @contextmanager
-def peak_memory(device: torch.device) -> Iterator[Memory]:
+def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
     """The peak while the block runs: what torch has allocated on an accelerator that counts it, or
     else, on the CPU and Linux, what the process holds.
     """
-    memory, known = Memory(), _reset(device)
+    memory, known = PeakMemory(), _reset(device)
     yield memory
     if known:
         memory.peak = _resident() if device.type == "cpu" else _allocated(device)

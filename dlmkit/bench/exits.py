@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from dlmkit.bench.cases import Case
+from dlmkit.bench.cases import BenchCase
 from dlmkit.bench.measure import Work
 from dlmkit.bench.parts import tracing
-from dlmkit.bench.plan import Plan
-from dlmkit.bench.rules import Family
+from dlmkit.bench.plan import SamplerPlan
+from dlmkit.bench.rules import RuleFamily
 from dlmkit.bench.verdict import Curves, fixed_steps
 from dlmkit.exits.replay import Replay, oracle, replay, stopped, sweep
 from dlmkit.exits.trace import Trace, TraceRecorder
@@ -29,7 +29,7 @@ REFINED = 16
 class Choice:
     """A family at the threshold that was chosen, on the texts that are reported."""
 
-    family: Family
+    family: RuleFamily
     threshold: float | None
     replayed: Replay
 
@@ -41,7 +41,7 @@ class Recorded:
     ``bucket`` and ``other_bucket`` say how much of each text was given.
     """
 
-    case: Case
+    case: BenchCase
     report: Trace
     calibration: Trace
     bucket: Index
@@ -62,7 +62,7 @@ class Recorded:
         steps = fixed_steps(self.calibration, self.other_bucket, self.bound)
         return stopped(self.report, torch.tensor([steps[b] for b in self.bucket.tolist()]))
 
-    def choose(self, family: Family) -> tuple[Choice | None, list[dict[str, Any]]]:
+    def choose(self, family: RuleFamily) -> tuple[Choice | None, list[dict[str, Any]]]:
         """The threshold of fewest evaluations within the bound on the calibration texts.
 
         None if no threshold is. Beside it the risk at every threshold, on both halves.
@@ -109,9 +109,9 @@ def refined(tried: Sequence[tuple[float, Replay]], bound: float) -> list[float]:
 
 def record(
     model: Model,
-    case: Case,
-    chosen: Sequence[Family],
-    plan: Plan,
+    case: BenchCase,
+    chosen: Sequence[RuleFamily],
+    plan: SamplerPlan,
     requests: Sequence[Request],
     bucket: Index,
 ) -> Recorded:

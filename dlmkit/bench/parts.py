@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import torch
 
-from dlmkit.bench.cases import PRECISIONS, Case
+from dlmkit.bench.cases import PRECISIONS, BenchCase
 from dlmkit.core.exits import BUILT_IN
 from dlmkit.model import Model
 from dlmkit.plugin import Part
@@ -30,13 +30,13 @@ def default_model() -> str:
     return names[0] if names else TEST_BED
 
 
-def under(model: Model, case: Case) -> Model:
+def under(model: Model, case: BenchCase) -> Model:
     """``model`` sampled as ``case`` says, all parts of it checked."""
     words = short.overrides(case.sampler, case.grid, case.exit, case.freeze, [case.guidance])
     return model.with_(*words, *PRECISIONS[case.precision])
 
 
-def parts_of(model: Model, case: Case, rule: Part | None = None) -> SamplingParts:
+def parts_of(model: Model, case: BenchCase, rule: Part | None = None) -> SamplingParts:
     """What samples ``case``; ``rule`` takes the place of its exit."""
     changed = under(model, case)
     if rule is None:
@@ -44,7 +44,7 @@ def parts_of(model: Model, case: Case, rule: Part | None = None) -> SamplingPart
     return assemble_sampling(changed.assembly, changed.config.model_copy(update={"exit": rule}))
 
 
-def tracing(model: Model, case: Case, statistics: Collection[str]) -> SamplingParts:
+def tracing(model: Model, case: BenchCase, statistics: Collection[str]) -> SamplingParts:
     """What samples the full run of ``case`` while ``statistics`` are computed."""
     full = under(model, case.base)
     known = {part.use.rpartition(":")[2] for part in full.config.statistic} | set(BUILT_IN)
@@ -53,7 +53,7 @@ def tracing(model: Model, case: Case, statistics: Collection[str]) -> SamplingPa
     return assemble_sampling(full.assembly, full.config.model_copy(update=changed))
 
 
-def dtype(model: Model, case: Case) -> torch.dtype:
+def dtype(model: Model, case: BenchCase) -> torch.dtype:
     """What most matmuls of ``case`` run in: its precision's, or that of the state."""
     parts = parts_of(model, case)
     if parts.inference.dtype is not None:
@@ -62,7 +62,7 @@ def dtype(model: Model, case: Case) -> torch.dtype:
     return state if state.is_floating_point else torch.float32
 
 
-def kernel(model: Model, case: Case) -> str:
+def kernel(model: Model, case: BenchCase) -> str:
     """What runs the attention of ``case``, if it has any, and its vocabulary step."""
     space = parts_of(model, case).prepared().space
     return ", ".join([*attention_used(model.assembly.network), f"vocabulary {space.kernel}"])

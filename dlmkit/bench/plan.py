@@ -15,7 +15,7 @@ from dlmkit.types import Index
 
 
 @dataclass(frozen=True)
-class Plan:
+class SamplerPlan:
     """``model`` is how it was asked for. ``texts`` are reported on, and ``calibration`` others
     choose thresholds and fixed exits.
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from dlmkit.bench.cases import FULL, Case, titled
+from dlmkit.bench.cases import FULL, BenchCase, titled
 from dlmkit.bench.exits import Recorded
 from dlmkit.bench.measure import Outcome, barrier_row_steps, row_steps
-from dlmkit.bench.verdict import Verdict, sentence
+from dlmkit.bench.verdict import ExitVerdict, sentence
 from dlmkit.exits.replay import Replay
 from dlmkit.sampling.slots import constant, halves
 
@@ -20,10 +20,10 @@ FIXED, ORACLE, REGRIDDED = "fixed", "oracle-exit", "regridded"
 
 
 @dataclass(frozen=True)
-class Row:
+class CaseRow:
     """One row of the table: a case, its name, and a function that runs it again."""
 
-    case: Case
+    case: BenchCase
     exit: str
     threshold: float | None
     recorded: Recorded
@@ -31,7 +31,7 @@ class Row:
     replayed: Replay | None = None
 
     @property
-    def base(self) -> Case:
+    def base(self) -> BenchCase:
         """The full run that it is compared with."""
         return self.recorded.case
 
@@ -42,10 +42,10 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredRow:
     """A row, what came out, and what it took."""
 
-    row: Row
+    row: CaseRow
     outcome: Outcome
     score: Replay
     quality: dict[str, float]
@@ -78,14 +78,16 @@ def disagreement(score: Replay) -> dict[str, Any]:
     }
 
 
-def agreement(m: Measured) -> float | None:
+def agreement(m: MeasuredRow) -> float | None:
     """The share of tokens that the real run has in common with what the trace foretold."""
     if m.row.replayed is None:
         return None
     return float((m.score.ids == m.row.replayed.ids).double().mean())
 
 
-def verdict(case: Case, judged: Verdict, measured: Sequence[Measured]) -> dict[str, Any]:
+def verdict(
+    case: BenchCase, judged: ExitVerdict, measured: Sequence[MeasuredRow]
+) -> dict[str, Any]:
     """``judged`` beside the coarser full run nearest to it in evaluations."""
     coarse = [
         (abs(float(m.score.evaluations.double().mean()) - judged.evaluations), m)
@@ -105,7 +107,7 @@ def verdict(case: Case, judged: Verdict, measured: Sequence[Measured]) -> dict[s
     }
 
 
-def compaction(measured: Sequence[Measured]) -> list[dict[str, Any]]:
+def compaction(measured: Sequence[MeasuredRow]) -> list[dict[str, Any]]:
     """Row steps needed per row step executed, by batch size, counted for each way to halt."""
     curves = []
     for m in measured:

@@ -18,7 +18,7 @@ THRESHOLD, STEPS = "threshold", "steps"
 
 
 @dataclass(frozen=True)
-class Family:
+class RuleFamily:
     """An exit rule at every threshold. One without an open number is tried as it is.
 
     ``name`` is what the user wrote.
@@ -29,16 +29,16 @@ class Family:
     model: Model
 
     @staticmethod
-    def of(model: Model, text: str) -> Family:
+    def of(model: Model, text: str) -> RuleFamily:
         """The family that the short form of an exit rule means.
 
         Open is the number written ``tuned``, or the only required option if it is not given.
         """
         assembly = model.assembly
         if TUNED not in text and not _missing(assembly.registry, parse_part(text)):
-            return Family(text, parse_part(text), model)
+            return RuleFamily(text, parse_part(text), model)
         rule = OpenRule.parse(text, assembly.registry, assembly.context)
-        return Family(text, rule, model)
+        return RuleFamily(text, rule, model)
 
     def at(self, threshold: float | None) -> Part:
         """The rule at ``threshold`` (None: as it is)."""

@@ -11,29 +11,29 @@ import torch
 from dlmkit.bench import device as machine
 from dlmkit.bench import document
 from dlmkit.bench.breakdown import step_breakdown
-from dlmkit.bench.cases import FULL, Case
+from dlmkit.bench.cases import FULL, BenchCase
 from dlmkit.bench.exits import Choice, Recorded, record
 from dlmkit.bench.flops import evaluation_flops
 from dlmkit.bench.measure import Outcome, Work, against
 from dlmkit.bench.pace import Pace, Say, paced
 from dlmkit.bench.parts import dtype, kernel, parts_of, tracing
-from dlmkit.bench.plan import Plan
+from dlmkit.bench.plan import SamplerPlan
 from dlmkit.bench.quality import Quality
 from dlmkit.bench.rows import (
     FIXED,
     ORACLE,
     REGRIDDED,
-    Measured,
-    Row,
+    CaseRow,
+    MeasuredRow,
     agreement,
     compaction,
     disagreement,
     evaluations,
     verdict,
 )
-from dlmkit.bench.rules import Family
+from dlmkit.bench.rules import RuleFamily
 from dlmkit.bench.timing import interleaved
-from dlmkit.bench.verdict import Verdict, judge
+from dlmkit.bench.verdict import ExitVerdict, judge
 from dlmkit.exact.intervals import binomial_cdf
 from dlmkit.model import Model
 from dlmkit.sampling.parts import SamplingParts
@@ -45,16 +45,16 @@ differs from the full run: the exact binomial test over texts."""
 
 
 @dataclass
-class Bench:
+class SamplerBench:
     """One run. ``say`` gets a line whenever something takes long."""
 
     model: Model
-    plan: Plan
+    plan: SamplerPlan
     say: Say
 
     def __post_init__(self) -> None:
         self.requests, self.bucket = self.plan.requests(self.model)
-        self.families = [Family.of(self.model, text) for text in self.plan.rules]
+        self.families = [RuleFamily.of(self.model, text) for text in self.plan.rules]
         self.quality = Quality.of(self.model, self.say)
         device = self.model.assembly.context.device
         self.dtypes = {case.precision: dtype(self.model, case) for case in self.plan.lists.cases()}
@@ -62,7 +62,7 @@ class Bench:
             str(dtype)[6:]: machine.matmul_peak(device, dtype)
             for dtype in dict.fromkeys(self.dtypes.values())
         }
-        self.verdicts: list[tuple[Case, Verdict]] = []
+        self.verdicts: list[tuple[BenchCase, ExitVerdict]] = []
         self.risk: list[dict[str, Any]] = []
         self.notes: list[str] = []
 
@@ -79,7 +79,7 @@ class Bench:
         pace.expect(
             sum(work + likely * runs * case.steps * plan.texts for case, work in recorded.items())
         )
-        rows: list[Row] = []
+        rows: list[CaseRow] = []
         for case, work in recorded.items():
             self.say(f"recording {case.name(FULL)}")
             rows += self._rows(case)
@@ -95,7 +95,7 @@ class Bench:
         seconds = interleaved([row.run for row in rows], plan.rounds, lambda: pace.done(sum(works)))
         return self._document(measured, seconds)
 
-    def _rows(self, case: Case) -> list[Row]:
+    def _rows(self, case: BenchCase) -> list[CaseRow]:
         recorded = record(self.model, case, self.families, self.plan, self.requests, self.bucket)
         rows = [self._row(case, FULL, None, recorded, parts_of(self.model, case))]
         choices = [
@@ -117,7 +117,7 @@ class Bench:
             rows += self._regridded(case, recorded, choices)
         return rows
 
-    def _choose(self, family: Family, case: Case, recorded: Recorded) -> Choice | None:
+    def _choose(self, family: RuleFamily, case: BenchCase, recorded: Recorded) -> Choice | None:
         choice, risk = recorded.choose(family)
         self.risk.append({"case": case.name(FULL), "rule": family.name, "points": risk})
         if choice is None:
@@ -145,19 +145,19 @@ class Bench:
 
     def _row(
         self,
-        case: Case,
+        case: BenchCase,
         title: str,
         threshold: float | None,
         recorded: Recorded,
         parts: SamplingParts,
-    ) -> Row:
-        return Row(case, title, threshold, recorded, self._work(case, parts).run)
+    ) -> CaseRow:
+        return CaseRow(case, title, threshold, recorded, self._work(case, parts).run)
 
-    def _work(self, case: Case, parts: SamplingParts) -> Work:
+    def _work(self, case: BenchCase, parts: SamplingParts) -> Work:
         requests: Sequence[Request] = self.requests[: self.plan.texts]
         return Work(parts, requests, self.plan.seed, case.steps, case.batch_size, self.length)
 
-    def _scheduled(self, case: Case, recorded: Recorded) -> list[Row]:
+    def _scheduled(self, case: BenchCase, recorded: Recorded) -> list[CaseRow]:
         """The best fixed exit and the oracle, run for real at steps known from the trace."""
         bare = parts_of(self.model, case)
         rows = []
@@ -166,10 +166,12 @@ class Bench:
             def run(steps: torch.Tensor = replayed.steps) -> Outcome:
                 return self._work(case, bare).ending(steps).run()
 
-            rows.append(Row(case, name, None, recorded, run, replayed))
+            rows.append(CaseRow(case, name, None, recorded, run, replayed))
         return rows
 
-    def _regridded(self, case: Case, recorded: Recorded, choices: Sequence[Choice]) -> list[Row]:
+    def _regridded(
+        self, case: BenchCase, recorded: Recorded, choices: Sequence[Choice]
+    ) -> list[CaseRow]:
         """Full runs on coarser grids: of as many evaluations as each rule took on average."""
         step_evaluations = float(recorded.report.evaluations[-1]) / case.steps
         grids = {
@@ -183,17 +185,17 @@ class Bench:
             rows.append(self._row(coarse, REGRIDDED, None, recorded, parts))
         return rows
 
-    def _measure(self, row: Row) -> Measured:
+    def _measure(self, row: CaseRow) -> MeasuredRow:
         with machine.peak_memory(self.model.assembly.context.device) as memory:
             outcome = row.run()
         trace = row.recorded.report
         score = against(outcome, trace.full, trace.generated, int(trace.evaluations[-1]))
         decode = self.model.assembly.tokenizer.decode
         quality = self.quality.measure([decode(sample.ids) for sample in outcome.samples])
-        return Measured(row, outcome, score, quality, memory.peak)
+        return MeasuredRow(row, outcome, score, quality, memory.peak)
 
     def _document(
-        self, measured: Sequence[Measured], seconds: Sequence[Sequence[float]]
+        self, measured: Sequence[MeasuredRow], seconds: Sequence[Sequence[float]]
     ) -> dict[str, Any]:
         flops = {
             m.row.base: evaluation_flops(
@@ -240,7 +242,7 @@ class Bench:
         ]
 
     def _entry(
-        self, m: Measured, seconds: Sequence[float], flops: int, full: float
+        self, m: MeasuredRow, seconds: Sequence[float], flops: int, full: float
     ) -> dict[str, Any]:
         row, best = m.row, min(seconds)
         dtype = str(self.dtypes[row.case.precision])[6:]
@@ -273,7 +275,7 @@ class Bench:
         group = row.base.name(FULL)
         return document.entry(group, row.name, {**params, "exit": row.exit}, seconds, extra)
 
-    def _certificate(self, m: Measured) -> dict[str, Any] | None:
+    def _certificate(self, m: MeasuredRow) -> dict[str, Any] | None:
         """Whether the reported texts, which chose nothing, show the risk to be below epsilon."""
         if m.row.exit in (FULL, ORACLE, REGRIDDED):
             return None
@@ -290,6 +292,6 @@ class Bench:
         }
 
 
-def run(model: Model, plan: Plan, say: Say = lambda line: None) -> Mapping[str, Any]:
+def run(model: Model, plan: SamplerPlan, say: Say = lambda line: None) -> Mapping[str, Any]:
     """Measure ``plan`` on ``model``: the document."""
-    return Bench(model, plan, say).run()
+    return SamplerBench(model, plan, say).run()

@@ -23,7 +23,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Row:
+class DecoderRow:
     """A rule at one mean number of evaluations. ``saving`` is 1 - evaluations / those of random
     order on the coarser grid whose texts have the same likelihood gap."""
 
@@ -41,7 +41,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class DecoderVerdict:
     """``saving`` over the coarser grid in the geometric mean over the numbers of evaluations, its
     interval holding for all ``rules`` together.
 
@@ -128,7 +128,7 @@ class Curve:
 
     def row(
         self, name: str, target: int, setting: float | None, run: Found, reference: Found
-    ) -> Row:
+    ) -> DecoderRow:
         """The measured row of the rule ``name``."""
         saving = 1.0 - self._ratio(run, reference).exp()
         row = plain_row(name, target, setting, run, reference)
@@ -137,7 +137,7 @@ class Curve:
 
     def verdict(
         self, name: str, measured: Sequence[Found], reference: Found, rules: int
-    ) -> Verdict:
+    ) -> DecoderVerdict:
         """Over all runs of one rule."""
         ratios = torch.stack([self._ratio(run, reference) for run in measured]).mean(dim=0)
         saving = 1.0 - ratios.exp()
@@ -145,14 +145,16 @@ class Curve:
         less_varied = {
             float(run.evaluations.mean()) for run in measured if self._less_varied(run, reference)
         }
-        return Verdict(name, float(saving[0]), interval, tuple(sorted(less_varied)), rules)
+        return DecoderVerdict(name, float(saving[0]), interval, tuple(sorted(less_varied)), rules)
 
 
-def plain_row(name: str, target: int, setting: float | None, run: Found, reference: Found) -> Row:
+def plain_row(
+    name: str, target: int, setting: float | None, run: Found, reference: Found
+) -> DecoderRow:
     """A row that is compared with nothing."""
     weights = resampled_shares(len(run.nats))
     gaps, entropies = weights @ (run.nats - reference.nats), weights @ run.entropy
-    return Row(
+    return DecoderRow(
         rule=name,
         target=target,
         setting=setting,

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
-from dlmkit.bench.rules import Family, families
+from dlmkit.bench.rules import RuleFamily, families
 from dlmkit.core.quota import Quota
 from dlmkit.errors import NoTextError
 from dlmkit.exits.quota import DECODER, decoded, knob
@@ -28,7 +28,7 @@ CLOSE = 0.02
 
 
 @dataclass(frozen=True)
-class Scale:
+class Range:
     """Where a number may lie: (low, high), or above ``low`` if high is infinite; ``whole`` ones
     include both ends, from 1 on."""
 
@@ -37,7 +37,7 @@ class Scale:
     whole: bool = False
 
     @staticmethod
-    def of(field: FieldInfo, whole: bool, most: int) -> Scale:
+    def of(field: FieldInfo, whole: bool, most: int) -> Range:
         """By the bounds that an option declares; a whole number is at most ``most``."""
         low, high = 0.0, math.inf
         for bound in field.metadata:
@@ -45,7 +45,7 @@ class Scale:
                 low = float(bound.gt if isinstance(bound, Gt) else bound.ge)  # type: ignore[arg-type]
             if isinstance(bound, Lt | Le):
                 high = float(bound.lt if isinstance(bound, Lt) else bound.le)  # type: ignore[arg-type]
-        return Scale(1.0, min(high, float(most)), True) if whole else Scale(low, high)
+        return Range(1.0, min(high, float(most)), True) if whole else Range(low, high)
 
     def at(self, u: float) -> float:
         """The setting at ``u``, any real number: rising, and fine near both ends."""
@@ -97,7 +97,7 @@ class Rule:
     quota: Part
     remask: Part | None = None
     exit: Part | None = None
-    scale: Scale | None = None
+    scale: Range | None = None
 
     def of(self, model: Model, setting: float | None = None) -> Model:
         """``model`` decoded by this rule, at ``setting``. Raises RecipeError if it cannot be."""
@@ -189,23 +189,23 @@ def _short(entry: Entry) -> str:
     return entry.qualified.removeprefix("masked:")
 
 
-def _exits(model: Model) -> Iterator[tuple[str, Part, Scale | None]]:
+def _exits(model: Model) -> Iterator[tuple[str, Part, Range | None]]:
     """(name, rule, scale) of every exit rule that needs one number at most, and of its choices."""
     registry = model.assembly.registry
     for text in families(model):
         config = registry.find("exit", text.partition(":")[0]).component.config
         joint = ";" if ":" in text else ":"
         for more in ("", *(f"{joint}{name}={choice}" for name, choice in choices(config))):
-            rule = Family.of(model, text + more).rule
+            rule = RuleFamily.of(model, text + more).rule
             if isinstance(rule, OpenRule):
-                scale = Scale.of(rule.field, rule.whole, model.config.length)
+                scale = Range.of(rule.field, rule.whole, model.config.length)
                 yield text + more, rule.part, scale
             else:
                 yield text + more, rule, None
 
 
 def _quotas(
-    model: Model, entry: Entry, exits: list[tuple[str, Part, Scale | None]]
+    model: Model, entry: Entry, exits: list[tuple[str, Part, Range | None]]
 ) -> Iterator[Rule]:
     config, registry = entry.component.config, model.assembly.registry
     for name, part in variants(entry):
@@ -223,7 +223,7 @@ def _quotas(
                 yield replace(rule, name=f"{rule.name} {ending}", quota=quota, scale=scale)
         elif pace is not None:
             whole = config.model_fields[pace].annotation is int
-            scale = Scale.of(config.model_fields[pace], whole, model.config.length)
+            scale = Range.of(config.model_fields[pace], whole, model.config.length)
             options = {**part.options, config.model_fields[pace].alias or pace: TUNED}
             yield replace(rule, quota=Part(use=part.use, options=options), scale=scale)
         else:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dlmkit.bench.cases import titled
-from dlmkit.bench.compare import Comparison
+from dlmkit.bench.compare import CaseComparison
 from dlmkit.bench.document import Document
 from dlmkit.bench.quality import headline
 
@@ -165,7 +165,7 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def comparison(compared: Comparison) -> Table:
+def comparison(compared: CaseComparison) -> Table:
     """Before and after, case by case."""
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), collapse_padding=True, show_edge=False)
     table.add_column("case", overflow="fold")

@@ -56,7 +56,7 @@ def fixed_cost(
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ExitVerdict:
     """``saving`` is 1 - evaluations / those of the best fixed exit of the same disagreement.
 
     ``interval`` holds with 95 % confidence for all ``rules`` that were judged together.
@@ -86,7 +86,7 @@ def judge(
     curves: Curves,
     rules: int = 1,
     seed: int = 0,
-) -> Verdict:
+) -> ExitVerdict:
     """The verdict on ``replayed``, one of ``rules`` judged together; texts are resampled in pairs.
 
     In buckets every fixed exit is held to the rule's own mean disagreement.
@@ -100,7 +100,7 @@ def judge(
         curve = weights[:, texts] @ curves.disagreement[texts] / share.clamp(min=1e-12)[:, None]
         cost += share * fixed_cost(curve, curves.cost, bound)
     savings = 1.0 - (weights @ spent) / cost
-    return Verdict(
+    return ExitVerdict(
         rule=rule,
         threshold=threshold,
         evaluations=float(spent.mean()),
@@ -121,7 +121,7 @@ def fixed_steps(calibration: Trace, bucket: Index, bound: float) -> dict[int, in
     }
 
 
-def sentence(verdict: Verdict, regridded: tuple[int, float] | None = None) -> str:
+def sentence(verdict: ExitVerdict, regridded: tuple[int, float] | None = None) -> str:
     """One plain line. ``regridded``: steps of a coarser full run, and its disagreement."""
     # a sum with 0 has no negative zero
     saving, low, high = (round(100.0 * v, 1) + 0.0 for v in (verdict.saving, *verdict.interval))

@@ -19,7 +19,7 @@ from dlmkit.errors import UsageError
 from dlmkit.shown import results
 
 if TYPE_CHECKING:
-    from dlmkit.bench.plan import Plan
+    from dlmkit.bench.plan import SamplerPlan
     from dlmkit.model import Model
 
 PARTS = "[default: the recipe's, and more with --full]"
@@ -247,16 +247,16 @@ def _plan(
     count: int | None,
     rounds: int | None,
     facts: dict[str, Any],
-) -> Plan:
+) -> SamplerPlan:
     from dlmkit.bench.cases import words
     from dlmkit.bench.defaults import lists, percentages, quick_size, rules
-    from dlmkit.bench.plan import Plan
+    from dlmkit.bench.plan import SamplerPlan
 
     chosen = rules(model, texts["exit"], facts["early_exit"])
     cases = lists(model, texts, full, facts["early_exit"])
     default = (2000, 7) if full else quick_size(model, cases)
     number = count or default[0]
-    return Plan(
+    return SamplerPlan(
         lists=cases,
         texts=number,
         calibration=number if chosen else min(number, 128),
@@ -279,7 +279,7 @@ def _decoders(
 ) -> None:
     """Orders, quotas, remasking and exit rules of a masked model at equal evaluations."""
     from dlmkit.bench.cases import numbers
-    from dlmkit.bench.decoders import Plan, lines, run
+    from dlmkit.bench.decoders import DecoderPlan, lines, run
 
     asked: dict[str, Any] = {"batch_size": model.config.sample.batch_size}
     if steps is not None:
@@ -289,7 +289,7 @@ def _decoders(
         asked["batch_size"] = _one("--batch-size", batch_size, sizes, "--decoders")
     texts = count or 256
     asked["calibration"] = min(32, max(8, texts // 4))
-    content = run(model, name, Plan(texts=texts, seed=seed, **asked), say)
+    content = run(model, name, DecoderPlan(texts=texts, seed=seed, **asked), say)
     for line in lines(content):
         result(line)
     _write(content, json_file)
@@ -306,7 +306,7 @@ def _caches(
     json_file: Path | None,
 ) -> None:
     """The caches that a masked model can have."""
-    from dlmkit.bench.caches import Plan, lines, run
+    from dlmkit.bench.caches import CachePlan, lines, run
     from dlmkit.bench.cases import numbers
     from dlmkit.bench.defaults import percentages
 
@@ -317,7 +317,7 @@ def _caches(
         asked["batches"] = tuple(numbers("--batch-size", batch_size))
     if given != "0":
         asked["given"] = _one("--given", given, percentages("--given", given), "--cache")
-    content = run(model, name, Plan(seed=seed, rounds=rounds or 3, **asked), say)
+    content = run(model, name, CachePlan(seed=seed, rounds=rounds or 3, **asked), say)
     for line in lines(content):
         result(line)
     _write(content, json_file)

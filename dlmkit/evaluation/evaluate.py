@@ -30,9 +30,11 @@ from dlmkit.training.parallel import World
 
 _FINGERPRINTED = 2000  # held-out documents whose text is part of the protocol
 
-LIKELIHOODS: Mapping[str, tuple[type[likelihood.Bound] | type[likelihood.Flow], Callable[..., Any]]]
+LIKELIHOODS: Mapping[
+    str, tuple[type[likelihood.MonteCarloBound] | type[likelihood.Flow], Callable[..., Any]]
+]
 LIKELIHOODS = {
-    "bound": (likelihood.Bound, likelihood.bound),
+    "bound": (likelihood.MonteCarloBound, likelihood.bound),
     "flow": (likelihood.Flow, likelihood.flow),
 }
 
@@ -196,7 +198,7 @@ def _described(texts: Sequence[str], samples: Sequence[Sample] = ()) -> dict[str
     }
 
 
-def _likelihood(part: Part) -> tuple[str, likelihood.Bound | likelihood.Flow]:
+def _likelihood(part: Part) -> tuple[str, likelihood.MonteCarloBound | likelihood.Flow]:
     if part.use not in LIKELIHOODS:
         raise UsageError(f"--likelihood {part.use}: expected {' or '.join(LIKELIHOODS)}")
     kind = LIKELIHOODS[part.use][0]
@@ -209,13 +211,13 @@ def _likelihood(part: Part) -> tuple[str, likelihood.Bound | likelihood.Flow]:
 def _nats(
     model: Model,
     use: str,
-    options: likelihood.Bound | likelihood.Flow,
+    options: likelihood.MonteCarloBound | likelihood.Flow,
     intervals: Intervals,
     results: Results,
 ) -> None:
     """Nats a token of held-out rows, in all and in its three terms, added to ``results``."""
     parts = model.parts.prepared() if use == "bound" else model.parts
-    subject = likelihood.Subject(parts.denoise, parts.space, parts.schedule)
+    subject = likelihood.GaussianModel(parts.denoise, parts.space, parts.schedule)
     batch, device = model.data.validation(options.rows), model.assembly.context.device
     nats = LIKELIHOODS[use][1](
         subject, Batch(batch.ids.to(device), batch.attend.to(device)), options

@@ -37,7 +37,7 @@ Previous = Literal["zero", "unrolled"]
 Function = Callable[[Tensor], Tensor]
 
 
-class Bound(Config):
+class MonteCarloBound(Config):
     """The variational bound by Monte Carlo."""
 
     rows: PositiveInt = Field(64, description="held-out rows")
@@ -78,7 +78,7 @@ class Nats:
 
 
 @dataclass(frozen=True)
-class Subject:
+class GaussianModel:
     """The model: a denoiser in its space, over the levels of a schedule."""
 
     denoise: Denoise
@@ -120,7 +120,7 @@ class Subject:
         return torch.where(batch.attend, nats, 0.0).sum(dim=1)
 
 
-def bound(subject: Subject, batch: Batch, options: Bound) -> Nats:
+def bound(subject: GaussianModel, batch: Batch, options: MonteCarloBound) -> Nats:
     """The variational bound of CDCD's process (Kingma et al. 2021, in the limit of many steps):
 
     |x0|^2 / 2 s_max^2 + integral of s^-3 E|x0 - x0_hat|^2 ds - E log p(w | x at s_min)
@@ -132,7 +132,7 @@ def bound(subject: Subject, batch: Batch, options: Bound) -> Nats:
 
 
 @torch.no_grad()
-def _bound(subject: Subject, batch: Batch, rows: Index, options: Bound) -> Nats:
+def _bound(subject: GaussianModel, batch: Batch, rows: Index, options: MonteCarloBound) -> Nats:
     clean = _Clean.of(subject, batch, torch.zeros_like(batch.attend), options.previous)
     noise = Noise.keyed(options.seed, rows, 0)
     u = noise.fork(TIMES).uniform(0, (options.draws,), torch.float64)
@@ -146,7 +146,9 @@ def _bound(subject: Subject, batch: Batch, rows: Index, options: Bound) -> Nats:
 
 
 @torch.no_grad()
-def conditional(subject: Subject, ids: Ids, given: Mask, key: int, options: Bound) -> float:
+def conditional(
+    subject: GaussianModel, ids: Ids, given: Mask, key: int, options: MonteCarloBound
+) -> float:
     """:func:`bound` of one text, ``ids`` and ``given`` (1, L), in nats: of the tokens that are not
     given, given the others. Its draws are keyed by ``key`` and are the rows of each pass.
     """
@@ -170,7 +172,7 @@ class _Clean:
     """Rows before they are noised. ``counted`` are the tokens whose likelihood is asked; elsewhere
     ``x0`` and ``weight`` are 0, and where they are, ``weight`` is 1."""
 
-    subject: Subject
+    subject: GaussianModel
     counted: Batch
     x0: Embedded
     weight: Embedded
@@ -179,7 +181,7 @@ class _Clean:
 
     @staticmethod
     @torch.no_grad()
-    def of(subject: Subject, batch: Batch, given: Mask, previous: Previous) -> _Clean:
+    def of(subject: GaussianModel, batch: Batch, given: Mask, previous: Previous) -> _Clean:
         """Of ``batch``, where the tokens ``given`` are known and padding has no part."""
         x0, counted = subject.space.embed(batch.ids), batch.attend & ~given
         weight = counted[..., None].to(x0.dtype).expand_as(x0)
@@ -209,7 +211,7 @@ class _Clean:
         return prior, self.subject.reconstruction(last, self.counted)
 
 
-def _level(subject: Subject, u: Tensor, *, warped: bool) -> Tensor:
+def _level(subject: GaussianModel, u: Tensor, *, warped: bool) -> Tensor:
     """The quantile ``u`` of the schedule's density, or of the uniform one in log s."""
     if warped:
         return subject.schedule.level(subject.schedule.quantile(u)).ratio.double()
@@ -217,7 +219,7 @@ def _level(subject: Subject, u: Tensor, *, warped: bool) -> Tensor:
     return (low + u * (high - low)).exp()
 
 
-def _density(subject: Subject, s: Tensor) -> Tensor:
+def _density(subject: GaussianModel, s: Tensor) -> Tensor:
     """Of the mixture of both, per unit of s."""
     low, high = map(math.log, subject.ends)
     with torch.enable_grad():
@@ -227,7 +229,7 @@ def _density(subject: Subject, s: Tensor) -> Tensor:
     return 0.5 * warped + 0.5 / (s * (high - low))
 
 
-def flow(subject: Subject, batch: Batch, options: Flow) -> Nats:
+def flow(subject: GaussianModel, batch: Batch, options: Flow) -> Nats:
     """The likelihood of the probability-flow ODE, dx/ds = (x - x0_hat) / s (Song et al. 2021).
 
     Tokens are points, so they are dequantised: x = x0 + s_min * noise, and on average over it
@@ -243,7 +245,7 @@ def flow(subject: Subject, batch: Batch, options: Flow) -> Nats:
     return _joined([_flow(subject, *part, options) for part in _parts(batch, options.batch_size)])
 
 
-def _flow(subject: Subject, batch: Batch, rows: Index, options: Flow) -> Nats:
+def _flow(subject: GaussianModel, batch: Batch, rows: Index, options: Flow) -> Nats:
     clean = _Clean.of(subject, batch, torch.zeros_like(batch.attend), options.previous)
     x0, nothing, weight = clean.x0, clean.known, clean.weight
     terms = torch.zeros(3, len(rows), dtype=torch.float64, device=x0.device)
@@ -266,7 +268,7 @@ def _flow(subject: Subject, batch: Batch, rows: Index, options: Flow) -> Nats:
 
 
 def _carry(
-    subject: Subject,
+    subject: GaussianModel,
     x: Embedded,
     probe: Embedded,
     weight: Embedded,
@@ -306,7 +308,7 @@ def hutchinson(f: Function, x: Embedded, probe: Embedded) -> tuple[Embedded, Per
     return value.detach(), (back * probe).double().sum(dim=(1, 2))
 
 
-def _grid(subject: Subject, steps: int) -> Float[Tensor, "N"]:
+def _grid(subject: GaussianModel, steps: int) -> Float[Tensor, "N"]:
     """Ratios from least to largest: half uniform in log s, half where the schedule looks most."""
     device = devices.of(subject.space)
     half = steps // 2

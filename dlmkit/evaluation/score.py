@@ -230,7 +230,7 @@ class GaussianScorer(Scorer):
 
     def __init__(self, parts: SamplingParts, options: Scoring) -> None:
         super().__init__(parts, options)
-        self.subject = likelihood.Subject(parts.denoise, parts.space, parts.schedule)
+        self.subject = likelihood.GaussianModel(parts.denoise, parts.space, parts.schedule)
 
     @property
     def method(self) -> str:
@@ -240,7 +240,7 @@ class GaussianScorer(Scorer):
     def nats(self, ids: Sequence[int], first: int, key: int) -> float:
         asked = template([Request.prompt(0, ids[:first], len(ids))], len(ids), self.parts.device)
         text = torch.tensor([list(ids)], device=self.parts.device)
-        bound = likelihood.Bound(
+        bound = likelihood.MonteCarloBound(
             draws=self.options.draws,
             previous=self.options.previous,
             seed=self.options.seed,

@@ -73,7 +73,7 @@ class _Meta(documents.Shape):
 
 
 @dataclass(frozen=True)
-class Difference:
+class TensorDifference:
     """The largest difference of one expected tensor, or why there is none to compute."""
 
     case: str
@@ -83,11 +83,11 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verification:
     """What comparing a folder showed. ``missing`` are decoding runs that nothing here decodes."""
 
     opened: Opened
-    differences: list[Difference]
+    differences: list[TensorDifference]
     missing: list[str]
 
     @property
@@ -100,7 +100,7 @@ class Verdict:
         return all(d.largest is not None and d.largest <= self.tolerance for d in self.differences)
 
 
-def verify(folder: Path, registry: Registry, device: torch.device | str = "cpu") -> Verdict:
+def verify(folder: Path, registry: Registry, device: torch.device | str = "cpu") -> Verification:
     """Open ``folder`` like any released model, and compare every expected tensor of every case.
 
     Raises CheckpointError if the cases cannot be read, and what opening raises.
@@ -110,7 +110,7 @@ def verify(folder: Path, registry: Registry, device: torch.device | str = "cpu")
     opened = open_released(folder, registry, device=device, dtype=torch.float32, pickled=True)
     opened.assembly.objective.eval()
     where = opened.assembly.context.device
-    differences: list[Difference] = []
+    differences: list[TensorDifference] = []
     for asked in cases_of(folder):
         asked = replace(asked, inputs=rows.to(dict(asked.inputs), where))
         with _computed(f"{folder / META}: the case {asked.name:.60}"):
@@ -127,7 +127,7 @@ def verify(folder: Path, registry: Registry, device: torch.device | str = "cpu")
                 missing.append(run.name)
             else:
                 differences += _decoded(run, decoded)
-    return Verdict(opened, differences, missing)
+    return Verification(opened, differences, missing)
 
 
 @contextmanager
@@ -179,29 +179,29 @@ def _runs(folder: Path) -> list[_Run]:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
-def _decoded(run: _Run, decoded: Decoded) -> list[Difference]:
+def _decoded(run: _Run, decoded: Decoded) -> list[TensorDifference]:
     """How many of the final ids, of the steps' choices and of the network's calls are others, and
     how far confidences are apart."""
     expected = torch.tensor(run.final_ids)
     ids = decoded.ids.cpu()
     if ids.shape != expected.shape:
         shapes = f"shape {tuple(ids.shape)}, expected {tuple(expected.shape)}"
-        return [Difference(run.name, "final_ids", None, shapes)]
+        return [TensorDifference(run.name, "final_ids", None, shapes)]
     calls = abs(decoded.calls - run.network_calls)
     differences = [
-        Difference(run.name, "final_ids", float((ids != expected).sum())),
-        Difference(run.name, "network_calls", float(calls)),
+        TensorDifference(run.name, "final_ids", float((ids != expected).sum())),
+        TensorDifference(run.name, "network_calls", float(calls)),
     ]
     if run.steps is None and run.states is None:
         return differences
     theirs, ours = _places(run.taken()), _places(decoded.taken)
     both = theirs.keys() & ours.keys()
     others = theirs.keys() ^ ours.keys() | {k for k in both if theirs[k][0] != ours[k][0]}
-    differences.append(Difference(run.name, "steps", float(len(others))))
+    differences.append(TensorDifference(run.name, "steps", float(len(others))))
     pairs = [(theirs[key][1], ours[key][1]) for key in both]
     apart = [abs(a - b) for a, b in pairs if a is not None and b is not None]
     if apart:
-        differences.append(Difference(run.name, "confidence", max(apart)))
+        differences.append(TensorDifference(run.name, "confidence", max(apart)))
     return differences
 
 
@@ -230,14 +230,14 @@ def _compared(
     name: str,
     answers: Mapping[str, Tensor],
     tolerance: float,
-) -> Difference:
+) -> TensorDifference:
     expected = _tensor(tensors, case, name)
     if name not in answers:
-        return Difference(case, name, None, "the importer gives no such tensor")
+        return TensorDifference(case, name, None, "the importer gives no such tensor")
     answer = answers[name].cpu()
     if answer.shape != expected.shape:
         shapes = f"shape {tuple(answer.shape)}, expected {tuple(expected.shape)}"
-        return Difference(case, name, None, shapes)
+        return TensorDifference(case, name, None, shapes)
     counts = tensors.get(f"{case}.compare_{name}")
     if counts is None:
         counts = tensors.get(f"{case}.compare")
@@ -251,6 +251,6 @@ def _compared(
     if counts is not None:
         apart = apart[counts.bool()]
     if bool(apart.isnan().any()):
-        return Difference(case, name, None, "some of it is not a number")
+        return TensorDifference(case, name, None, "some of it is not a number")
     largest = float(apart.max()) if apart.numel() else 0.0
-    return Difference(case, name, largest)
+    return TensorDifference(case, name, largest)

@@ -34,7 +34,7 @@ ERRORS = 4.0
 """Monte-Carlo standard errors that a loss may be off."""
 
 
-class Points(Tied):
+class ChannelPerToken(Tied):
     """A tied space with a channel per token: every distribution is some query's."""
 
     def __init__(self, config: Nothing, context: BuildContext) -> None:
@@ -124,7 +124,7 @@ def exact(subject: Subject, rows: int, uniform: bool = False) -> tuple[Objective
     context = subject.context
     space = context.part("space")
     if isinstance(space, Tied):
-        space = Points(Nothing(), context)
+        space = ChannelPerToken(Nothing(), context)
     chain = MarkovChain.random(space.vocab_size)
     ids = chain.sample(rows, LENGTH)
     batch = Batch(ids, torch.ones_like(ids, dtype=torch.bool))

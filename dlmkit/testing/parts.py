@@ -168,7 +168,7 @@ class Half(Masking):
         return (attend.long().cumsum(dim=1) <= half) & attend
 
 
-class CrossEntropy(RecipeObjective):
+class NoisedCrossEntropy(RecipeObjective):
     """Cross-entropy of the tokens at noised positions."""
 
     def __init__(self, config: Nothing, context: BuildContext) -> None:
@@ -199,7 +199,13 @@ KIT = Loaded(
         _part("schedule", "preserving", Preserving),
         _part("network", "mixing", Mixing),
         _part("masking", "half", Half),
-        _part("objective", "cross-entropy", CrossEntropy, "cross-entropy", "conditioning-dropout"),
+        _part(
+            "objective",
+            "cross-entropy",
+            NoisedCrossEntropy,
+            "cross-entropy",
+            "conditioning-dropout",
+        ),
     ),
 )
 """The parts as a plugin under dlmkit's own name, which no package may take."""

@@ -245,7 +245,7 @@ class Site(NamedTuple):
 
 
 @dataclass
-class Counts:
+class DeviceCounts:
     """What a block did on the device.
 
     ``launches`` are operations that launch a kernel in eager torch; views and empty tensors are
@@ -273,13 +273,13 @@ class Counts:
         return counts
 
 
-_counting: list[Counts] = []
+_counting: list[DeviceCounts] = []
 
 
 @contextmanager
-def counted(sites: bool = False) -> Iterator[Counts]:
+def counted(sites: bool = False) -> Iterator[DeviceCounts]:
     """Counts what the block does, in all threads. ``sites``: where, too, which takes longer."""
-    seen = Counts(sites=Counter() if sites else None)
+    seen = DeviceCounts(sites=Counter() if sites else None)
     _counting.append(seen)
     try:
         yield seen

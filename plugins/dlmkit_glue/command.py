@@ -89,7 +89,7 @@ def glue(
     from dlmkit_glue import data as rows_of
     from dlmkit_glue.metrics import require
     from dlmkit_glue.run import TuningSettings, check, run
-    from dlmkit_glue.source import Source, temporary
+    from dlmkit_glue.source import StartingModel, temporary
     from dlmkit_glue.tasks import task as named
 
     chosen = named(task)
@@ -106,7 +106,7 @@ def glue(
     rows = rows_of.load(chosen, data)
     place = devices.choose(device)
     with temporary() as folder:
-        source = Source.of(model, set_, Path(folder), place)
+        source = StartingModel.of(model, set_, Path(folder), place)
         check(settings, source)
         record = run(chosen, rows, source, settings, say)
     answer(as_json, record, lambda: _table(record))

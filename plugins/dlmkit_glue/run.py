@@ -22,7 +22,7 @@ from dlmkit_glue.compare import compared, summary
 from dlmkit_glue.data import Example, TaskRows, subsample
 from dlmkit_glue.encode import Encoder, Epochs
 from dlmkit_glue.metrics import Predictions
-from dlmkit_glue.source import Source
+from dlmkit_glue.source import StartingModel
 from dlmkit_glue.tasks import Task
 
 PRETRAINED, RANDOM, TFIDF, MAJORITY = "pretrained", "random-init", "tfidf", "majority"
@@ -61,7 +61,7 @@ Say = Callable[[str], None]
 
 
 def run(
-    task: Task, rows: TaskRows, source: Source, settings: TuningSettings, say: Say
+    task: Task, rows: TaskRows, source: StartingModel, settings: TuningSettings, say: Say
 ) -> dict[str, Any]:
     """The record: every system's figures, the difference that pretraining makes, and how."""
     truth = {split: metrics.labels(part) for split, part in rows.validation.items()}
@@ -127,7 +127,7 @@ class _Encoded:
     pad: int
 
     @staticmethod
-    def of(task: Task, rows: TaskRows, source: Source, settings: TuningSettings) -> _Encoded:
+    def of(task: Task, rows: TaskRows, source: StartingModel, settings: TuningSettings) -> _Encoded:
         """Training rows are encoded once, those that some seed draws."""
         tokenizer = source.tokenizer
         verbaliser = infill.Verbaliser.of(task, tokenizer) if settings.way == "infill" else None
@@ -227,7 +227,7 @@ def _means(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {key: sum(v[key] for v in values) / len(values) for key in values[0]}
 
 
-def _exit(source: Source) -> Any:
+def _exit(source: StartingModel) -> Any:
     rule = source.config.exit
     return None if rule is None else rule.model_dump(mode="json", by_alias=True)
 
@@ -236,7 +236,7 @@ def _words(scores: Mapping[str, float | None]) -> str:
     return ", ".join(f"{k} {'-' if v is None else f'{v:.3f}'}" for k, v in scores.items())
 
 
-def check(settings: TuningSettings, source: Source) -> None:
+def check(settings: TuningSettings, source: StartingModel) -> None:
     """Raise UsageError for a noise level that the model's schedule does not reach."""
     schedule = source.build(False, 0).schedule
     times = torch.tensor([schedule.t_min, schedule.t_max], device=devices.of(schedule))

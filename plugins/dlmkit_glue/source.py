@@ -21,7 +21,7 @@ from dlmkit.training.state import write_parts
 
 
 @dataclass(frozen=True)
-class Source:
+class StartingModel:
     """A model to fine-tune, as often as asked, from its own weights or from fresh ones.
 
     ``folder`` holds what its parts are built from beside options and weights (a tokenizer, an
@@ -39,7 +39,9 @@ class Source:
     steps: int
 
     @staticmethod
-    def of(reference: str, overrides: Sequence[str], folder: Path, device: torch.device) -> Source:
+    def of(
+        reference: str, overrides: Sequence[str], folder: Path, device: torch.device
+    ) -> StartingModel:
         """The model or recipe that ``reference`` means; ``folder`` is empty and ours to fill.
 
         Raises what :func:`load_model` and :func:`load_recipe` raise, and UsageError for a recipe
@@ -50,7 +52,7 @@ class Source:
         assembly = model.assembly
         write_parts(folder, assembly.objective, assembly.tokenizer)
         state = {k: v.detach().clone() for k, v in assembly.objective.state_dict().items()}
-        source = Source(
+        source = StartingModel(
             name=reference,
             digest=model.digest(),
             config=model.config,
@@ -102,5 +104,5 @@ def _started(
 
 
 def temporary() -> tempfile.TemporaryDirectory[str]:
-    """A folder for :meth:`Source.of`, removed at the end."""
+    """A folder for :meth:`StartingModel.of`, removed at the end."""
     return tempfile.TemporaryDirectory(prefix="dlmkit-glue-")

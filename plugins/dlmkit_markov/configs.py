@@ -31,7 +31,7 @@ class MarkovText(Config):
         return self
 
 
-class MarkovSpace(Config):
+class FixedEmbeddings(Config):
     """Fixed random embeddings."""
 
     dim: Size = Field(16, description="D, channels of an embedding of norm sqrt(D)")

@@ -24,7 +24,7 @@ def chain_of(context: BuildContext) -> MarkovData:
     return data
 
 
-def space(config: configs.MarkovSpace, context: BuildContext) -> MarkovSpace:
+def space(config: configs.FixedEmbeddings, context: BuildContext) -> MarkovSpace:
     """Embeddings of norm sqrt(D), float64."""
     return MarkovSpace(context.vocab_size, config.dim, config.seed)
 

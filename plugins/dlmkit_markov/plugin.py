@@ -28,7 +28,7 @@ def register_components() -> Sequence[Component]:
             kind="space",
             name="fixed",
             summary="fixed random embeddings; the query is the logits themselves",
-            config=configs.MarkovSpace,
+            config=configs.FixedEmbeddings,
             target="dlmkit_markov.model:space",
             provides=frozenset({"gaussian", "markov-space"}),
         ),

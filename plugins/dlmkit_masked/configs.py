@@ -136,7 +136,7 @@ class ByRule(Config):
     )
 
 
-class Tokens(Config):
+class TokensPerStep(Config):
     """The same number at every step."""
 
     tokens: Size = Field(1, description="positions per step; 1 is exact for an exact model")

@@ -22,7 +22,7 @@ from dlmkit_masked import configs
 from dlmkit_masked.draw import draw
 
 
-class Memory(NamedTuple):
+class DecoderMemory(NamedTuple):
     """What a row remembers: the log-probability that each token was drawn with, and the memories
     of its quota and remasking."""
 
@@ -59,14 +59,14 @@ class Decoder(Sampler):
         with torch.no_grad():
             self.least, self.most = masked_share(schedule.level(ends)).tolist()
 
-    def init(self, x: Tensor) -> Memory:
+    def init(self, x: Tensor) -> DecoderMemory:
         written = torch.zeros_like(x, dtype=torch.float32)
         remask = () if self.remask is None else self.remask.init(x)
-        return Memory(written, self.quota.init(x), remask)
+        return DecoderMemory(written, self.quota.init(x), remask)
 
     def step(
-        self, denoise: BoundDenoise, x: Tensor, step: Step, state: Memory
-    ) -> tuple[Tensor, Prediction, Memory]:
+        self, denoise: BoundDenoise, x: Tensor, step: Step, state: DecoderMemory
+    ) -> tuple[Tensor, Prediction, DecoderMemory]:
         masked = (x == self.mask) & step.generated
         prediction = denoise(x, self._level(step, masked, state), step.previous)
         candidates = self._candidates(x, masked, prediction, step, state)
@@ -81,15 +81,15 @@ class Decoder(Sampler):
         token, log_p = draw(self.space, prediction.query, accepted, step.noise, self.draw)
         x = torch.where(accepted, token, torch.where(back, self.mask, x))
         written = torch.where(accepted, log_p, state.written)
-        return x, prediction, Memory(written, quota, remask)
+        return x, prediction, DecoderMemory(written, quota, remask)
 
-    def ended(self, x: Tensor, generated: Mask, state: Memory) -> Rows | None:
+    def ended(self, x: Tensor, generated: Mask, state: DecoderMemory) -> Rows | None:
         if self.remask is not None:
             return None
         masked: Mask = (x == self.mask) & generated
         return ~masked.any(dim=1)
 
-    def _level(self, step: Step, masked: Mask, state: Memory) -> Level:
+    def _level(self, step: Step, masked: Mask, state: DecoderMemory) -> Level:
         wanted = step.generated.sum(dim=1).clamp(min=1)
         share = (masked.sum(dim=1) / wanted).to(step.here.sigma.dtype)
         sigma = self.quota.share(share, state.quota)
@@ -99,7 +99,7 @@ class Decoder(Sampler):
         return Level(1.0 - sigma, sigma)
 
     def _candidates(
-        self, x: Tensor, masked: Mask, prediction: Prediction, step: Step, state: Memory
+        self, x: Tensor, masked: Mask, prediction: Prediction, step: Step, state: DecoderMemory
     ) -> Candidates:
         still_open, left, steps = self._window(masked, step)
         return Candidates(

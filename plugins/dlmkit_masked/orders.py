@@ -33,7 +33,7 @@ class LeftToRight(_Plain):
         return -place.expand(ids.shape)
 
 
-class Confidence(_Plain):
+class ByConfidence(_Plain):
     """By p of the likeliest token (MaskGIT, 2202.04200; LLaDA, 2502.09992).
 
     LLaDA takes p of the token that was drawn: where the draw is not the likeliest, its texts are
@@ -44,7 +44,7 @@ class Confidence(_Plain):
         return candidates.certainty.first
 
 
-class Margin(_Plain):
+class ByMargin(_Plain):
     """By the lead of the likeliest token over the runner-up, p1 - p2 (Dream's ``topk_margin``)."""
 
     def scores(self, candidates: Candidates) -> PerPosition:
@@ -53,7 +53,7 @@ class Margin(_Plain):
         return -torch.logaddexp(torch.expm1(first).neg().log(), second)
 
 
-class Entropy(_Plain):
+class ByEntropy(_Plain):
     """By the entropy, the lowest first (Dream, 2508.15487)."""
 
     def scores(self, candidates: Candidates) -> PerPosition:

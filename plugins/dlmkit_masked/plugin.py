@@ -52,17 +52,17 @@ def register_components() -> Sequence[Component]:
             "confidence",
             "by the probability of the likeliest token (LLaDA)",
             configs.Nothing,
-            "orders:Confidence",
+            "orders:ByConfidence",
         ),
         _component(
             "order",
             "margin",
             "by the lead of the likeliest token over the runner-up",
             configs.Nothing,
-            "orders:Margin",
+            "orders:ByMargin",
         ),
         _component(
-            "order", "entropy", "by the lowest entropy (Dream)", configs.Nothing, "orders:Entropy"
+            "order", "entropy", "by the lowest entropy (Dream)", configs.Nothing, "orders:ByEntropy"
         ),
         _component(
             "order",
@@ -86,7 +86,11 @@ def register_components() -> Sequence[Component]:
             "quotas:Schedule",
         ),
         _component(
-            "quota", "tokens", "the same number at every step", configs.Tokens, "quotas:Tokens"
+            "quota",
+            "tokens",
+            "the same number at every step",
+            configs.TokensPerStep,
+            "quotas:TokensPerStep",
         ),
         _component(
             "quota",

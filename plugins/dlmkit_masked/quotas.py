@@ -81,10 +81,10 @@ class Schedule(Quota):
         return None if self.config.shape == "level" else masked
 
 
-class Tokens(Quota):
+class TokensPerStep(Quota):
     """The same number of positions at every step."""
 
-    def __init__(self, config: configs.Tokens, context: BuildContext) -> None:
+    def __init__(self, config: configs.TokensPerStep, context: BuildContext) -> None:
         self.tokens = config.tokens
 
     def accept(self, rank: Ids, candidates: Candidates, memory: Any) -> tuple[Mask, Any]:

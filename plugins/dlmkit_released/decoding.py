@@ -137,7 +137,7 @@ class FromRecord(Quota):
 
 
 @dataclass(frozen=True)
-class Settings:
+class DecodingSettings:
     """How a run was decoded: by an order and a quota, in ``steps`` steps, of which the levels are
     those of the masked ``shares``, if any; at most, if it ends where no mask is left
     (``until_done``)."""
@@ -160,7 +160,9 @@ def _context(objective: Objective, **more: Any) -> BuildContext:
     return BuildContext(length=0, vocab_size=objective.space.vocab_size, parts=parts, **more)
 
 
-def decode(predict: Predict, ids: Ids, mask: int, objective: Objective, how: Settings) -> Decoded:
+def decode(
+    predict: Predict, ids: Ids, mask: int, objective: Objective, how: DecodingSettings
+) -> Decoded:
     """``ids``, whose masks are written step by step."""
     order: Order = part(objective, "order", how.order)
     built = {"order": order, "quota": how.quota}

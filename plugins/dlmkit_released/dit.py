@@ -57,7 +57,7 @@ class Norm(nn.Module):
         return torch.addcmul(shift, h, 1.0 + scale)
 
 
-class Block(nn.Module):
+class DitBlock(nn.Module):
     """Self-attention and feed-forward; time shifts and scales what each reads, and gates it."""
 
     def __init__(self, width: int, heads: int, features: int) -> None:
@@ -142,7 +142,7 @@ class Dit(Incremental):
         self.reads_level, self.block = config.time, config.block
         self.sigma_map = Time(config.features)
         self.blocks = nn.ModuleList(
-            Block(width, heads, config.features) for _ in range(config.blocks)
+            DitBlock(width, heads, config.features) for _ in range(config.blocks)
         )
         self.output_layer = Output(width, config.features, space.query_dim)
         rotation = rotation_at(context.length, rotary_rates(width // heads, ROTARY_BASE))
@@ -176,7 +176,7 @@ class Dit(Incremental):
 
     def memory(self, count: int, length: int) -> Tensor:
         first = self.blocks[0]
-        assert isinstance(first, Block)
+        assert isinstance(first, DitBlock)
         width = first.attn_out.in_features
         shape = (count, len(self.blocks), 2, length, first.heads, width // first.heads)
         return first.attn_out.weight.new_zeros(shape)
@@ -198,5 +198,7 @@ class Dit(Incremental):
 
     def dense_layers(self) -> Sequence[nn.Linear]:
         """Without the modulations, which read one vector per row."""
-        skipped = {id(block.adaLN_modulation) for block in self.blocks if isinstance(block, Block)}
+        skipped = {
+            id(block.adaLN_modulation) for block in self.blocks if isinstance(block, DitBlock)
+        }
         return [layer for layer in super().dense_layers() if id(layer) not in skipped]

@@ -34,7 +34,7 @@ _LAYERS = ("mlp.0", "mlp.2", "adaLN_modulation")
 _ENDS = ("sigma_map.mlp.0", "sigma_map.mlp.2", "output_layer.linear")
 
 
-class Keys(documents.Shape):
+class DitKeys(documents.Shape):
     """What is read of the config; what has one value here is refused with any other."""
 
     vocab_size: Size
@@ -57,8 +57,8 @@ class DitFamily(Family):
     prefix = "backbone."
     time = False
 
-    def keys(self, config: Mapping[str, Any]) -> Keys:
-        return documents.shaped(dict(config), Keys)
+    def keys(self, config: Mapping[str, Any]) -> DitKeys:
+        return documents.shaped(dict(config), DitKeys)
 
     def mask(self, config: Mapping[str, Any], tokens: Mapping[str, int], size: int) -> int:
         """The mask's id: the config's or the tokenizer's, else the row behind the tokens."""
@@ -67,7 +67,7 @@ class DitFamily(Family):
             return given
         return next((tokens[name] for name in MASKS if name in tokens), size - 1)
 
-    def block(self, keys: Keys) -> int | None:
+    def block(self, keys: DitKeys) -> int | None:
         return None
 
     def convert(self, config: Mapping[str, Any], tokens: Mapping[str, int]) -> Conversion:
@@ -155,7 +155,7 @@ class Mdlm(DitFamily):
 class Bd3lm(Mdlm):
     """Masked as MDLM, block after block. In training it reads noisy and clean rows side by side."""
 
-    def block(self, keys: Keys) -> int | None:
+    def block(self, keys: DitKeys) -> int | None:
         if not keys.cross_attn:
             return None
         if keys.block_size is None:
@@ -243,12 +243,12 @@ class Sedd(DitFamily):
     prefix = ""
     time = True
 
-    def keys(self, config: Mapping[str, Any]) -> Keys:
+    def keys(self, config: Mapping[str, Any]) -> DitKeys:
         said = documents.shaped(dict(config), SeddKeys)
         model = said.model
         if not model.scale_by_sigma:
             raise ValueError("model.scale_by_sigma: expected True")
-        return Keys(
+        return DitKeys(
             vocab_size=said.tokens + 1,
             hidden_dim=model.hidden_size,
             n_blocks=model.n_blocks,

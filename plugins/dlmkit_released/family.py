@@ -46,7 +46,7 @@ class TokenFamily(Family):
 Ids = Annotated[list[int], Field(min_length=1)]
 
 
-class Run(documents.Shape):
+class RecordedRun(documents.Shape):
     """What is read of a recorded decoding run."""
 
     prompt_ids: list[Ids] = Field(min_length=1)

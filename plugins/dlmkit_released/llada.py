@@ -13,10 +13,10 @@ from dlmkit.core.objective import Objective
 from dlmkit.core.quota import Quota
 from dlmkit.plugin import Depth, Size
 from dlmkit_released import decoding
-from dlmkit_released.family import Run, TokenFamily, masked, predictor
+from dlmkit_released.family import RecordedRun, TokenFamily, masked, predictor
 
 
-class Keys(documents.Shape):
+class LladaKeys(documents.Shape):
     """What is read of the config; what has one value here is refused with any other."""
 
     d_model: Size
@@ -62,7 +62,7 @@ _BLOCK = {
 """Of a block's tensors, what Llama calls them."""
 
 
-class Settings(documents.Shape):
+class LladaSettings(documents.Shape):
     """Of a decoding run."""
 
     steps: Size
@@ -81,7 +81,7 @@ class Llada(TokenFamily):
     """The head is as wide as the table, ``embedding_size``; nothing is shifted."""
 
     def convert(self, config: Mapping[str, Any], tokens: Mapping[str, int]) -> Conversion:
-        keys = documents.shaped(dict(config), Keys)
+        keys = documents.shaped(dict(config), LladaKeys)
         size = keys.embedding_size or keys.vocab_size
         groups = 1 if keys.multi_query_attention else keys.n_kv_heads or keys.n_heads
         architecture = {
@@ -122,8 +122,8 @@ class Llada(TokenFamily):
 
     def decoded(self, objective: Objective, run: Mapping[str, Any]) -> Decoded | None:
         """Remasking in blocks, with or without guidance, or Fast-dLLM's threshold or factor."""
-        settings = documents.shaped(run.get("settings"), Settings)
-        asked = documents.shaped(dict(run), Run)
+        settings = documents.shaped(run.get("settings"), LladaSettings)
+        asked = documents.shaped(dict(run), RecordedRun)
         if settings.temperature or settings.logits_eos_inf or settings.confidence_eos_eot_inf:
             return None
         mask = settings.mask_id
@@ -152,5 +152,5 @@ class Llada(TokenFamily):
         # by a threshold at least one token a step, whatever is said of steps
         sure = settings.threshold is not None or settings.factor is not None
         most = asked.network_calls + 1 if sure else settings.steps
-        how = decoding.Settings("confidence", quota, most, until_done=sure)
+        how = decoding.DecodingSettings("confidence", quota, most, until_done=sure)
         return decoding.decode(predict, ids, mask, objective, how)

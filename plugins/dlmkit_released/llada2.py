@@ -29,7 +29,7 @@ class Rope(documents.Shape):
     partial_rotary_factor: float | None = Field(None, gt=0.0, le=1.0)
 
 
-class Keys(documents.Shape):
+class Llada2Keys(documents.Shape):
     """What is read of the config; what has one value here is refused with any other."""
 
     vocab_size: Size
@@ -83,7 +83,7 @@ class Llada2(Family):
     """Nothing is shifted; what a case gives as mask stands for the blocks."""
 
     def convert(self, config: Mapping[str, Any], tokens: Mapping[str, int]) -> Conversion:
-        keys = documents.shaped(dict(config), Keys)
+        keys = documents.shaped(dict(config), Llada2Keys)
         channels = keys.head_dim or keys.hidden_size // keys.num_attention_heads
         network = {
             "blocks": keys.num_hidden_layers,
@@ -126,7 +126,7 @@ class Llada2(Family):
             return {"logits": network.logits(read, None if seen is None else seen.bool())}
 
 
-def _tensors(keys: Keys) -> dict[str, Place | Split]:
+def _tensors(keys: Llada2Keys) -> dict[str, Place | Split]:
     places: dict[str, Place | Split] = {
         "model.word_embeddings.weight": "space.table.weight",
         "model.norm.weight": "network.norm.weight",

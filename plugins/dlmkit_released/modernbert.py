@@ -13,7 +13,7 @@ from dlmkit.plugin import Depth, Size
 from dlmkit_released.family import TokenFamily, masked
 
 
-class Keys(documents.Shape):
+class ModernBertKeys(documents.Shape):
     """What is read of the config; what has one value here is refused with any other."""
 
     vocab_size: Size
@@ -48,7 +48,7 @@ class ModernBert(TokenFamily):
     tolerance = 5e-5
 
     def convert(self, config: Mapping[str, Any], tokens: Mapping[str, int]) -> Conversion:
-        keys = documents.shaped(dict(config), Keys)
+        keys = documents.shaped(dict(config), ModernBertKeys)
         layers, every = range(keys.num_hidden_layers), keys.global_attn_every_n_layers
         kinds = keys.layer_types or [
             "sliding_attention" if layer % every else "full_attention" for layer in layers

@@ -94,7 +94,7 @@ class PointBound(LikelihoodBound):
         return LogitPrior(self.space, self.network, feedback, strength)
 
 
-class Block(nn.Module):
+class PlaidBlock(nn.Module):
     """Self-attention and feed-forward, each behind a norm; what they add is scaled down."""
 
     def __init__(self, width: int, heads: int, scale: float) -> None:
@@ -120,7 +120,7 @@ class Block(nn.Module):
         return out
 
 
-class Network(ScoreNetwork):
+class PlaidTransformer(ScoreNetwork):
     """The noisy points, the level and the previous prediction go in at the bottom, added up.
 
     It was not trained to see known tokens; at given positions it reads their points without noise.
@@ -140,7 +140,7 @@ class Network(ScoreNetwork):
         self.selfcond_linear = nn.Linear(space.dim, width, bias=False)
         self.gamma_linear = nn.Linear(2 * FREQUENCIES, width, bias=False)
         scale = 1.0 / math.sqrt(config.blocks)
-        self.blocks = nn.ModuleList(Block(width, heads, scale) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(PlaidBlock(width, heads, scale) for _ in range(config.blocks))
         self.output_norm = nn.LayerNorm(width, bias=False)
         self.output_linear = nn.Linear(width, space.query_dim)
         rotation = rotation_at(context.length, rotary_rates(width // heads, ROTARY_BASE))
@@ -173,7 +173,7 @@ class Network(ScoreNetwork):
         return list(self.blocks)
 
 
-class Keys(documents.Shape):
+class PlaidKeys(documents.Shape):
     """The arguments that it was trained with; no config was released."""
 
     seq_len: Size
@@ -200,7 +200,7 @@ class Plaid(Family):
     tolerance = 5e-5
 
     def convert(self, config: Mapping[str, Any], tokens: Mapping[str, int]) -> Conversion:
-        keys = documents.shaped(dict(config), Keys)
+        keys = documents.shaped(dict(config), PlaidKeys)
         if keys.dim % (2 * keys.n_heads):
             raise ValueError(f"n_heads: {keys.n_heads} heads do not divide {keys.dim} channels")
         if keys.gamma_0 >= keys.gamma_1:

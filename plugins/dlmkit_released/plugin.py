@@ -69,7 +69,7 @@ def register_components() -> Sequence[Component]:
             name="plaid",
             summary="Plaid's transformer",
             config=configs.PlaidNetwork,
-            target="dlmkit_released.plaid:Network",
+            target="dlmkit_released.plaid:PlaidTransformer",
             example={"width": 8, "blocks": 2, "heads": 2},
         ),
         Component(
@@ -95,7 +95,7 @@ def register_components() -> Sequence[Component]:
             name="ssd-lm",
             summary="RoBERTa on a simplex (SSD-LM)",
             config=configs.Roberta,
-            target="dlmkit_released.ssd_lm:Network",
+            target="dlmkit_released.ssd_lm:SimplexRoberta",
             requires=frozenset({"words"}),
             example={"blocks": 2, "heads": 2, "hidden": 8},
         ),

@@ -18,7 +18,7 @@ from dlmkit.core.importer import Conversion, Decoded, ends_of, mask_of
 from dlmkit.core.objective import Objective
 from dlmkit.plugin import Depth, Size
 from dlmkit_released import decoding
-from dlmkit_released.family import Run, TokenFamily, masked, predictor, rope
+from dlmkit_released.family import RecordedRun, TokenFamily, masked, predictor, rope
 
 Base = Literal["qwen2", "qwen3"]
 
@@ -26,7 +26,7 @@ ENDS = ("<|im_end|>", "<|endoftext|>")
 """Qwen's ends of a turn and of a text, the second of which also fills up rows."""
 
 
-class Keys(documents.Shape):
+class QwenKeys(documents.Shape):
     """What is read of the config; what has one value here is refused with any other."""
 
     vocab_size: Size
@@ -57,11 +57,11 @@ class Qwen(TokenFamily):
     shift: ClassVar[bool] = False
     masks: ClassVar[tuple[str, ...]] = ("<|mask|>",)
 
-    def attention(self, keys: Keys) -> dict[str, Any]:
+    def attention(self, keys: QwenKeys) -> dict[str, Any]:
         return {"attention": "full"}
 
     def convert(self, config: Mapping[str, Any], tokens: Mapping[str, int]) -> Conversion:
-        keys = documents.shaped(dict(config), Keys)
+        keys = documents.shaped(dict(config), QwenKeys)
         base = self._base(config)
         architecture: dict[str, Any] = {
             "model_type": base,
@@ -125,7 +125,7 @@ def _block(base: Base, bias: bool) -> list[str]:
     return names + [f"self_attn.{name}_proj.bias" for name in biased]
 
 
-class Settings(documents.Shape):
+class DreamSettings(documents.Shape):
     """Of a decoding run of Dream."""
 
     steps: Size
@@ -152,8 +152,8 @@ class Dream(Qwen):
     def decoded(self, objective: Objective, run: Mapping[str, Any]) -> Decoded | None:
         """By entropy, probability or its lead at the times of its schedule, at random, or by
         Fast-dLLM's threshold."""
-        settings = documents.shaped(run.get("settings"), Settings)
-        asked = documents.shaped(dict(run), Run)
+        settings = documents.shaped(run.get("settings"), DreamSettings)
+        asked = documents.shaped(dict(run), RecordedRun)
         random = settings.alg == "origin" or bool(settings.alg_temp)
         if settings.alg not in ("origin", "confidence_threshold", *ORDERS) or settings.temperature:
             return None
@@ -166,14 +166,16 @@ class Dream(Qwen):
             predictor(objective, attend, positions), settings.top_p or 1.0, settings.top_k
         )
         if random:
-            how = decoding.Settings("confidence", decoding.FromRecord(run), settings.steps)
+            how = decoding.DecodingSettings("confidence", decoding.FromRecord(run), settings.steps)
         elif settings.alg == "confidence_threshold":
             quota = decoding.Leftover(settings.threshold or 0.9, settings.steps, mask)
-            how = decoding.Settings("confidence", quota, asked.network_calls + 1, until_done=True)
+            how = decoding.DecodingSettings(
+                "confidence", quota, asked.network_calls + 1, until_done=True
+            )
         else:
             shares = torch.linspace(1.0, settings.eps, settings.steps + 1)
             shares[-1] = 0.0  # at the last step all
-            how = decoding.Settings(
+            how = decoding.DecodingSettings(
                 ORDERS[settings.alg], decoding.BatchMean(), settings.steps, shares
             )
         return decoding.decode(predict, ids, mask, objective, how)
@@ -192,7 +194,7 @@ class Sdar(Qwen):
     base = "qwen3"
     masks = ("<|MASK|>", "<MASK>")
 
-    def attention(self, keys: Keys) -> dict[str, Any]:
+    def attention(self, keys: QwenKeys) -> dict[str, Any]:
         return {"attention": "block", "block": keys.block_size}
 
 
@@ -203,5 +205,5 @@ class FastDllm(Qwen):
     shift = True
     masks = ("|<MASK>|",)
 
-    def attention(self, keys: Keys) -> dict[str, Any]:
+    def attention(self, keys: QwenKeys) -> dict[str, Any]:
         return {"attention": "block", "block": keys.bd_size}

@@ -52,7 +52,7 @@ class WordSimplexSpace(SimplexSpace):
         self.corruption = WordCorruption(self.table, self.words, config.scale)
 
 
-class Network(ScoreNetwork):
+class SimplexRoberta(ScoreNetwork):
     """RoBERTa with its masked-language head, tied to the words of the space.
 
     At noised positions it reads the mean of the simplex and the time, at given ones the word
@@ -118,7 +118,7 @@ class Network(ScoreNetwork):
         return blocks_of(self.model, self.model.config.num_hidden_layers)
 
 
-class Keys(documents.Shape):
+class SsdLmKeys(documents.Shape):
     """What is read of the config; what has one value here is refused with any other."""
 
     vocab_size: Size
@@ -157,7 +157,7 @@ class SsdLm(Family):
         return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
 
     def convert(self, config: Mapping[str, Any], tokens: Mapping[str, int]) -> Conversion:
-        keys = documents.shaped(dict(config), Keys)
+        keys = documents.shaped(dict(config), SsdLmKeys)
         positions = keys.max_position_embeddings - keys.pad_token_id - 1
         if positions < 1:
             raise ValueError("max_position_embeddings: no position behind pad_token_id")
@@ -210,7 +210,7 @@ class SsdLm(Family):
         """One block decoded behind a context, from the noise that the case gives."""
         space, network, schedule = objective.space, objective.network, objective.schedule
         assert isinstance(space, WordSimplexSpace)
-        assert isinstance(network, Network)
+        assert isinstance(network, SimplexRoberta)
         context, noise = case.inputs["context_ids"], case.inputs["noise"]
         top_p, hot = float(case.settings["top_p"]), float(case.settings["one_hot_value"])
         scale, steps, before = space.corruption.scale, len(noise) - 1, context.shape[1]

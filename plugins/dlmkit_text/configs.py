@@ -97,7 +97,7 @@ class Source(Config):
     )
 
 
-class Sharded(Source):
+class ShardedSource(Source):
     """What sources share that may be too large to hold in memory."""
 
     tokenizer: TextTokens = Field(
@@ -128,7 +128,7 @@ class Sharded(Source):
         return self
 
 
-class C4(Sharded):
+class C4(ShardedSource):
     """C4 (Raffel et al. 2020): cleaned web text, 365 million documents in `en`."""
 
     path: Path | None = Field(
@@ -146,7 +146,7 @@ class C4(Sharded):
         return self
 
 
-class Dataset(Sharded):
+class Dataset(ShardedSource):
     """Any dataset that the library `datasets` reads."""
 
     path: str = Field(

@@ -15,7 +15,7 @@ from dlmkit.core.objective import Batch
 from dlmkit.errors import DataError
 from dlmkit_text import sources, vocabulary
 from dlmkit_text.codec import Codec, Ids, encoded
-from dlmkit_text.configs import C4, Dataset, KingJames, Reviews, Sharded, Source, TextFiles
+from dlmkit_text.configs import C4, Dataset, KingJames, Reviews, ShardedSource, Source, TextFiles
 from dlmkit_text.hub import HubShards
 from dlmkit_text.layout import Layout
 from dlmkit_text.prepared import PreparedStream, Table, tables
@@ -106,7 +106,11 @@ class Streamed(Sourced):
     """Tokenised while training reads it. Validation rows are the first of the held-out text."""
 
     def __init__(
-        self, train: TextShards, validation: TextShards, options: Sharded, context: BuildContext
+        self,
+        train: TextShards,
+        validation: TextShards,
+        options: ShardedSource,
+        context: BuildContext,
     ) -> None:
         super().__init__(train, validation, options, context)
         self.options = options
@@ -181,7 +185,7 @@ def _listed(
 
 
 def _sharded(
-    train: TextShards, held_out: TextShards | None, options: Sharded, context: BuildContext
+    train: TextShards, held_out: TextShards | None, options: ShardedSource, context: BuildContext
 ) -> Prepared | Streamed:
     if held_out is None:
         train, held_out = hold_out(train, options.validation)

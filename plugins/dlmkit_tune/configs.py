@@ -128,7 +128,7 @@ class Conversations(Config):
         return self
 
 
-class Packed(Conversations):
+class PackedConversations(Conversations):
     """The same, several texts in a row, none of which sees another."""
 
     padding: Literal["ignored"] = Field(

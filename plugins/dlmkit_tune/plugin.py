@@ -88,7 +88,7 @@ def register_components() -> Sequence[Component]:
             kind="data",
             name="packed-conversations",
             summary="the same, several in a row, none of which sees another",
-            config=configs.Packed,
+            config=configs.PackedConversations,
             target="dlmkit_tune.data:PackedConversations",
             requires=frozenset({"segments", "texts-apart"}),
             example=EXAMPLE,

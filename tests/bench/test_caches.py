@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import dlmkit
-from dlmkit.bench.caches import Plan, Row, _same, _sentence, lines, run
+from dlmkit.bench.caches import CachePlan, CacheRow, _same, _sentence, lines, run
 from dlmkit.cli.app import main
 
 
@@ -29,7 +29,7 @@ def model():
 
 
 def row(cache, batch, speed, tokens=1.0):
-    return Row(cache, batch, 1.0, speed, (speed,), speed, tokens, float(tokens == 1.0), 8.0)
+    return CacheRow(cache, batch, 1.0, speed, (speed,), speed, tokens, float(tokens == 1.0), 8.0)
 
 
 def test_a_sentence_says_where_a_cache_loses():
@@ -45,7 +45,7 @@ def test_a_sentence_says_where_a_cache_loses():
 
 
 def test_every_cache_that_can_be_had_is_measured(model):
-    found = run(model, "made up", Plan(batches=(1, 3), steps=8, rounds=1))
+    found = run(model, "made up", CachePlan(batches=(1, 3), steps=8, rounds=1))
     caches = ["none", "prefix, approximate", "dual, approximate"]
     caches.append("delayed every 8 steps, approximate")
     assert [row["cache"] for row in found["rows"]] == caches * 2

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dlmkit.bench.cases import Case, Lists, numbers, precisions, words
+from dlmkit.bench.cases import BenchCase, Lists, numbers, precisions, words
 from dlmkit.bench.defaults import percentages, share, short
 from dlmkit.errors import UsageError
 from dlmkit.model import Model
@@ -13,13 +13,13 @@ def test_all_combinations_once_each():
     cases = Lists(["euler", "heun"], ["warped"], [8, 16], [4, 2], precision=["fp32"]).cases()
     assert len(set(cases)) == len(cases) == 8
     assert len({case.name() for case in cases}) == 8
-    assert cases[0] == Case("euler", "warped", 8, 4)
+    assert cases[0] == BenchCase("euler", "warped", 8, 4)
 
 
 def test_names_tell_cases_apart_and_the_base_has_no_exit():
-    case = Case("euler", "warped", 8, 4, "cfg", exit="entropy", freeze="kl", precision="bf16")
+    case = BenchCase("euler", "warped", 8, 4, "cfg", exit="entropy", freeze="kl", precision="bf16")
     assert case.name("fixed") == "euler | warped | 8 steps | batch 4 | cfg | bf16 | fixed"
-    assert case.base == Case("euler", "warped", 8, 4, "cfg", precision="bf16")
+    assert case.base == BenchCase("euler", "warped", 8, 4, "cfg", precision="bf16")
 
 
 @pytest.mark.parametrize("text", ["", "a,,b", "a,a"])

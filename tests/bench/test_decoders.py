@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import dlmkit
-from dlmkit.bench.decoders import Bench, Plan
-from dlmkit.bench.saving import Curve, Found, Verdict, entropy
-from dlmkit.bench.shelf import PLAIN, Scale, oracle, rules
+from dlmkit.bench.decoders import DecoderBench, DecoderPlan
+from dlmkit.bench.saving import Curve, DecoderVerdict, Found, entropy
+from dlmkit.bench.shelf import PLAIN, Range, oracle, rules
 from dlmkit.cli.app import main
 from dlmkit.errors import UsageError
 from dlmkit.exact.intervals import Interval
@@ -64,7 +64,7 @@ def test_noise_is_no_gain():
 
 
 def test_less_varied_texts_are_no_gain():
-    verdict = Verdict("rule", 0.4, Interval(0.3, 0.5), (4.0, 8.0), 1)
+    verdict = DecoderVerdict("rule", 0.4, Interval(0.3, 0.5), (4.0, 8.0), 1)
     assert not verdict.gain
     assert "less varied texts at 4.0, 8.0 evaluations" in verdict.sentence
     assert replace(verdict, less_varied=()).gain
@@ -97,13 +97,13 @@ def test_entropy_by_hand():
 
 @pytest.mark.parametrize("rising", [True, False])
 def test_the_setting_of_a_mean_is_found(rising: bool):
-    scale = Scale(0.0, 1.0)
+    scale = Range(0.0, 1.0)
 
     def mean(setting: float) -> float:
         return 4.0 + 28.0 * (setting if rising else 1.0 - setting)
 
     assert mean(scale.search(mean, 16.0, {})) == pytest.approx(16.0, rel=0.05)
-    wide, tried = Scale(0.0, math.inf), {}
+    wide, tried = Range(0.0, math.inf), {}
     for target, setting in ((8.0, 3.0), (16.0, 1.0)):  # what was tried is not tried again
         found = wide.search(lambda f: 32.0 / (1.0 + f), target, tried)
         assert found == pytest.approx(setting, rel=0.1)
@@ -117,7 +117,7 @@ def test_a_setting_between_two_close_ones_is_found() -> None:
         tried.append(threshold)
         return 1.0 + 47.0 * min(max((5.52 - threshold) / 0.04, 0.0), 1.0)
 
-    wide = Scale(0.0, math.inf)
+    wide = Range(0.0, math.inf)
     assert mean(wide.search(mean, 8.0, {})) == pytest.approx(8.0, rel=0.05)
     assert len(tried) < 20
 
@@ -130,18 +130,20 @@ def test_what_no_setting_reaches_is_given_up_soon(most: float) -> None:
         tried.append(setting)
         return most - 1.0 / (1.0 + setting)
 
-    Scale(0.0, math.inf).search(mean, 8.0, {})
+    Range(0.0, math.inf).search(mean, 8.0, {})
     assert len(tried) < 6
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 3, 5, 8, 31, 32])
 def test_a_whole_number_is_found_exactly(tokens: int):
-    assert Scale(1.0, 32.0, whole=True).search(lambda n: 32.0 / n, 32.0 / tokens, {}) == tokens
+    assert Range(1.0, 32.0, whole=True).search(lambda n: 32.0 / n, 32.0 / tokens, {}) == tokens
 
 
 def test_the_middle_of_every_gap_is_exact_and_takes_the_logarithm(model: Model):
     """Texts by bisection have the chain's likelihood, where as few steps at random have not."""
-    bench = Bench(model, "markov_masked", Plan(texts=400, batch_size=400), lambda line: None)
+    bench = DecoderBench(
+        model, "markov_masked", DecoderPlan(texts=400, batch_size=400), lambda line: None
+    )
     exact = oracle(model)
     assert exact is not None
     middle = bench.measured(exact, None, 8)
@@ -154,8 +156,8 @@ def test_the_middle_of_every_gap_is_exact_and_takes_the_logarithm(model: Model):
 
 
 def test_a_quota_takes_the_evaluations_it_is_asked_for(model: Model):
-    plan = Plan((4,), texts=64, batch_size=64)
-    bench = Bench(model, "markov_masked", plan, lambda line: None)
+    plan = DecoderPlan((4,), texts=64, batch_size=64)
+    bench = DecoderBench(model, "markov_masked", plan, lambda line: None)
     (rule,) = (rule for rule in rules(model) if rule.name == "entropy | entropy-bound")
     ((_, run),) = bench.at(rule)
     assert float(run.evaluations.mean()) == pytest.approx(4.0, abs=0.7)
@@ -259,10 +261,10 @@ def test_what_a_third_party_registers_has_rows(third: Model, monkeypatch: pytest
         "mine:ends | mine:share",
         "random | schedule | mine:first",
     ]
-    assert mine[3].scale == Scale(0.0, 1.0)
+    assert mine[3].scale == Range(0.0, 1.0)
     monkeypatch.setattr("dlmkit.bench.decoders.rules", lambda model: mine)
-    plan = Plan((2, 4), texts=16, batch_size=32, calibration=16)
-    content = Bench(third, "markov_masked", plan, lambda line: None).run()
+    plan = DecoderPlan((2, 4), texts=16, batch_size=32, calibration=16)
+    content = DecoderBench(third, "markov_masked", plan, lambda line: None).run()
     taken = {(row["rule"], row["target"]): row["evaluations"] for row in content["rows"]}
     assert taken["mine:ends side=right | schedule", 4] == 4.0
     assert taken["mine:ends | mine:share", 4] == 4.0  # 8 tokens: 4, 2, 1 and 1
@@ -288,8 +290,8 @@ def test_every_rule_of_the_shelf_has_a_row(model: Model):
 def test_one_token_a_step_is_exact_by_any_rule(model: Model):
     """At as many evaluations as there are tokens, texts have the chain's own likelihood."""
     wanted = {"confidence | tokens", "confidence | rule margin", "random | schedule | planned"}
-    plan = Plan((8,), texts=300, batch_size=300, calibration=32)
-    bench = Bench(model, "markov_masked", plan, lambda line: None)
+    plan = DecoderPlan((8,), texts=300, batch_size=300, calibration=32)
+    bench = DecoderBench(model, "markov_masked", plan, lambda line: None)
     for rule in (rule for rule in rules(model) if rule.name in wanted):
         ((_, run),) = bench.at(rule)
         assert float(run.evaluations.mean()) == pytest.approx(8.0, abs=0.1)
@@ -323,7 +325,7 @@ def test_the_command_ends_with_a_verdict_a_rule(tmp_path, capsys, monkeypatch):
 
 def test_what_it_cannot_compare_is_refused(capsys):
     with pytest.raises(UsageError, match="orders and quotas of masked models"):
-        Bench(open_model("markov", SMALL), "markov", Plan(), lambda line: None)
+        DecoderBench(open_model("markov", SMALL), "markov", DecoderPlan(), lambda line: None)
     assert main(["bench", "sampler", "markov_masked", "--decoders", "--exit", "entropy"]) == 2
     assert "--exit: the option does nothing with --decoders" in capsys.readouterr().err
     words = ["bench", "sampler", "markov_masked", "--decoders", "--batch-size", "2,4"]

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from dlmkit import compose
-from dlmkit.bench.cases import Case
+from dlmkit.bench.cases import BenchCase
 from dlmkit.bench.flops import evaluation_flops
 from dlmkit.bench.parts import parts_of
 from dlmkit.model import Model
@@ -41,7 +41,7 @@ def test_every_matmul_of_a_transformer_counts():
 
 def test_the_exact_network_counts_too(toy: Model):
     flops = evaluation_flops(
-        parts_of(toy, Case("euler", "warped", 4, 2)), toy.assembly.network, toy.config.length
+        parts_of(toy, BenchCase("euler", "warped", 4, 2)), toy.assembly.network, toy.config.length
     )
     v, d, length = toy.assembly.space.vocab_size, toy.assembly.space.dim, toy.config.length
     forward_backward = 2 * (2 * length - 1) * v * v

@@ -5,16 +5,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlmkit.bench.cases import Case
+from dlmkit.bench.cases import BenchCase
 from dlmkit.bench.measure import Work, against, barrier_row_steps, row_steps
 from dlmkit.bench.parts import parts_of
-from dlmkit.bench.rules import Family, families
+from dlmkit.bench.rules import RuleFamily, families
 from dlmkit.errors import RecipeError, UsageError
 from dlmkit.model import Model
 from dlmkit.sampling.requests import unconditional
 from dlmkit.sampling.slots import constant, exact, halves
 
-CASE = Case("euler", "warped", 6, 3)
+CASE = BenchCase("euler", "warped", 6, 3)
 STEPS = [1, 6, 2, 2, 5, 3, 6]
 
 
@@ -63,18 +63,18 @@ def test_families_are_open_at_one_number(toy: Model):
     assert "switches:steps=tuned" in names
     assert not {"fixed", "fraction", "level", "any"} & set(names)
     for name in names:
-        assert Family.of(toy, name).open
+        assert RuleFamily.of(toy, name).open
 
 
 def test_a_family_with_its_number_is_not_open(toy: Model):
-    family = Family.of(toy, "entropy:threshold=0.25")
+    family = RuleFamily.of(toy, "entropy:threshold=0.25")
     assert not family.open
     assert family(None).needs == ("entropy",)
     assert family.at(None).options["threshold"] == 0.25
 
 
 def test_thresholds_below_the_noise_are_left_out(toy: Model):
-    family = Family.of(toy, "kl")
+    family = RuleFamily.of(toy, "kl")
     assert family.usable(0.3)
     assert not family.usable(1e-12)
     assert not family.usable(-1.0)
@@ -82,9 +82,9 @@ def test_thresholds_below_the_noise_are_left_out(toy: Model):
 
 def test_unknown_rules_and_unclear_numbers(toy: Model):
     with pytest.raises(RecipeError, match="entropi"):
-        Family.of(toy, "entropi")
+        RuleFamily.of(toy, "entropi")
     with pytest.raises(UsageError, match="tuned"):
-        Family.of(
+        RuleFamily.of(
             toy,
             "all:rules=[{use: kl, with: {threshold: tuned}}, {use: margin, with: "
             "{threshold: tuned}}]",

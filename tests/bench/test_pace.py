@@ -36,7 +36,7 @@ def test_a_bench_does_all_the_work_that_its_bar_ends_at(toy, monkeypatch):
     """The rows of exits are known only once their case has been recorded."""
     from dlmkit.bench import pace
     from dlmkit.bench.cases import Lists
-    from dlmkit.bench.plan import Plan
+    from dlmkit.bench.plan import SamplerPlan
     from dlmkit.bench.sampler import run
 
     paces = []
@@ -49,7 +49,7 @@ def test_a_bench_does_all_the_work_that_its_bar_ends_at(toy, monkeypatch):
     monkeypatch.setattr(pace, "Pace", Kept)
     lists = Lists(["euler"], ["warped"], [4], [4], ["none"], ["fp32"])
     said = []
-    plan = Plan("toy", lists, texts=8, calibration=8, rounds=2, rules=("fixed:step=tuned",))
+    plan = SamplerPlan("toy", lists, texts=8, calibration=8, rounds=2, rules=("fixed:step=tuned",))
     run(toy, plan, said.append)
     (kept,) = paces
     (task,) = kept._bar.tasks

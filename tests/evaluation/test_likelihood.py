@@ -11,7 +11,14 @@ from dlmkit.core.network import Conditioning
 from dlmkit.core.objective import Batch
 from dlmkit.core.schedule import Level, NoiseSchedule
 from dlmkit.errors import UsageError
-from dlmkit.evaluation.likelihood import Bound, Flow, Subject, bound, flow, hutchinson
+from dlmkit.evaluation.likelihood import (
+    Flow,
+    GaussianModel,
+    MonteCarloBound,
+    bound,
+    flow,
+    hutchinson,
+)
 from dlmkit.testing.markov import MarkovChain, markov_denoise
 
 LENGTH, ROWS = 6, 48
@@ -60,13 +67,13 @@ def batch(chain):
 
 
 def subject(model, schedule):
-    return Subject(model, model.space, schedule)
+    return GaussianModel(model, model.space, schedule)
 
 
 @pytest.mark.parametrize("schedule", [Uniform(0.08, 60.0), Preserving()])
 def test_the_bound_is_the_likelihood_of_an_exact_model(chain, model, batch, schedule):
     # with the exact posterior the gap is what the two ends leave out, which is next to nothing
-    found = bound(subject(model, schedule), batch, Bound(draws=64, previous="zero"))
+    found = bound(subject(model, schedule), batch, MonteCarloBound(draws=64, previous="zero"))
     gap = found.total / LENGTH - chain.nll(batch.ids)
     assert abs(float(gap.mean())) < 3.5 * float(gap.std()) / math.sqrt(ROWS) + 0.002
     assert float(gap.std()) / math.sqrt(ROWS) < 0.05
@@ -74,7 +81,7 @@ def test_the_bound_is_the_likelihood_of_an_exact_model(chain, model, batch, sche
 
 def test_the_bound_counts_what_the_ends_leave_out(chain, model, batch):
     # E[bound] = H(w) + [|x0|^2/2s^2 - I at s_max] + [sum_i H(w_i|x) - H(w|x) at s_min] >= H(w)
-    wide = bound(subject(model, Uniform(1.0, 4.0)), batch, Bound(draws=64)).total
+    wide = bound(subject(model, Uniform(1.0, 4.0)), batch, MonteCarloBound(draws=64)).total
     assert float((wide / LENGTH - chain.nll(batch.ids)).mean()) > 0.1
 
 
@@ -90,8 +97,8 @@ def test_the_flow_is_the_likelihood_of_an_exact_model(chain, model, batch, previ
 
 def test_a_row_does_not_depend_on_its_neighbours(model, batch):
     few = Batch(batch.ids[:4], batch.attend[:4])
-    together = bound(subject(model, Preserving()), few, Bound(draws=4))
-    apart = bound(subject(model, Preserving()), few, Bound(draws=4, batch_size=1))
+    together = bound(subject(model, Preserving()), few, MonteCarloBound(draws=4))
+    apart = bound(subject(model, Preserving()), few, MonteCarloBound(draws=4, batch_size=1))
     torch.testing.assert_close(together.total, apart.total)
 
 
@@ -100,7 +107,7 @@ def test_padding_has_no_part(chain, model):
     attend = torch.ones_like(ids, dtype=torch.bool)
     attend[1, 4:] = False
     other = torch.where(attend, ids, (ids + 1) % 5)
-    for measure, options in ((bound, Bound(draws=4)), (flow, Flow(steps=4))):
+    for measure, options in ((bound, MonteCarloBound(draws=4)), (flow, Flow(steps=4))):
         one, two = (
             measure(subject(model, Preserving()), Batch(rows, attend), options)
             for rows in (ids, other)
@@ -127,7 +134,7 @@ class Fed(Denoise):
 
 
 def test_the_trace_goes_through_both_passes(model, batch):
-    fed = Subject(Fed(model.space), model.space, Uniform(0.1, 10.0))
+    fed = GaussianModel(Fed(model.space), model.space, Uniform(0.1, 10.0))
     x = torch.randn(1, 2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     s = torch.ones(1, dtype=torch.float64)
     attend = torch.ones(1, 2, dtype=torch.bool)
@@ -148,8 +155,8 @@ def test_the_trace_goes_through_both_passes(model, batch):
 
 def test_options_and_spaces_that_do_not_fit(model):
     with pytest.raises(ValidationError):
-        Bound(draws=3)
+        MonteCarloBound(draws=3)
     space = markov_denoise(MarkovChain.random(5), dim=4).space
     space.corruption = None
     with pytest.raises(UsageError, match="Gaussian"):
-        Subject(model, space, Preserving())
+        GaussianModel(model, space, Preserving())

@@ -17,7 +17,8 @@ from dlmkit.noise import Noise
 from dlmkit.recipe.load import load_recipe
 from dlmkit.recipe.schema import TrainConfig
 from dlmkit.training.units import prepare_units
-from dlmkit_tune.configs import Conversations, Packed
+from dlmkit_tune import configs
+from dlmkit_tune.configs import Conversations
 from dlmkit_tune.objective import Adapting, Blocks
 from dlmkit_tune.rows import Exchange, RowTable, packing, texts
 
@@ -258,7 +259,9 @@ def data(config, length=64):
     from dlmkit.core.context import BuildContext
     from dlmkit_tune.data import ConversationData, PackedConversations
 
-    kind = PackedConversations if isinstance(config, Packed) else ConversationData
+    kind = (
+        PackedConversations if isinstance(config, configs.PackedConversations) else ConversationData
+    )
     return kind(config, BuildContext(length))
 
 

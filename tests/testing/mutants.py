@@ -562,7 +562,7 @@ class BatchMean(parts.Mixing):
 CROSS = {"provides": frozenset({"cross-entropy", "conditioning-dropout"})}
 
 
-class Loss(parts.CrossEntropy):
+class Loss(parts.NoisedCrossEntropy):
     """One thing is changed in what forward returns."""
 
     def forward(self, batch, draws):
@@ -596,7 +596,7 @@ class Halved(Loss):
 
 
 @mutant("objective", "posterior-costs-its-entropy", **CROSS)
-class TellsAnotherLevel(parts.CrossEntropy):
+class TellsAnotherLevel(parts.NoisedCrossEntropy):
     """The network is told of half the noise that there is."""
 
     def forward(self, batch, draws):
@@ -634,7 +634,7 @@ class PaddingLeaks(Loss):
 
 
 @mutant("objective", "given-does-not-count", "posterior-costs-its-entropy", **CROSS)
-class GivenCounts(parts.CrossEntropy):
+class GivenCounts(parts.NoisedCrossEntropy):
     """Given positions are counted like noised ones."""
 
     def forward(self, batch, draws):
@@ -699,7 +699,7 @@ class PdfOfOne(Loss):
 
 
 @mutant("objective", "trains-through-forward", **CROSS)
-class CallsForward(parts.CrossEntropy):
+class CallsForward(parts.NoisedCrossEntropy):
     """The network's forward is called past its hooks."""
 
     def forward(self, batch, draws):
@@ -712,7 +712,7 @@ class CallsForward(parts.CrossEntropy):
 
 
 @mutant("objective", "holds-its-parts", **CROSS)
-class HidesItsSchedule(parts.CrossEntropy):
+class HidesItsSchedule(parts.NoisedCrossEntropy):
     """The schedule is kept where no state_dict finds it."""
 
     def __init__(self, config, context):
@@ -728,7 +728,7 @@ class FlatDenoise(ModelDenoise):
 
 
 @mutant("objective", "denoiser-reads-the-space", **CROSS)
-class WrongNormaliser(parts.CrossEntropy):
+class WrongNormaliser(parts.NoisedCrossEntropy):
     """The denoiser's log-sum-exp is off by one."""
 
     def denoise(self):
