@@ -164,9 +164,9 @@ def test_a_bad_declaration_fails_the_plugin(install, declaration, reason):
 
 
 def test_a_recipe_without_its_file_fails_the_plugin(install):
-    recipe = '[]\n@hookimpl\ndef register_recipes(): return [Recipe("x", Path("/nowhere/x.yaml"))]'
+    recipe = '[]\n@hookimpl\ndef register_recipes(): return [Recipe("x", Path("/dev/null/x"))]'
     install("bad", HEAD + recipe)
-    assert info("bad").reason == "recipe 'x': there is no file /nowhere/x.yaml"
+    assert info("bad").reason == "recipe 'x': there is no file /dev/null/x"
 
 
 @pytest.mark.parametrize(
@@ -175,8 +175,8 @@ def test_a_recipe_without_its_file_fails_the_plugin(install):
         ("models", "'x'", "register_models() returned a str: 'x'"),
         (
             "models",
-            'ShippedModel("x", "y", Path("/nowhere"))',
-            "model 'x': there is no folder /nowhere",
+            'ShippedModel("x", "y", Path("/dev/null/x"))',
+            "model 'x': there is no folder /dev/null/x",
         ),
         ("commands", "'x'", "register_commands() returned a str: 'x'"),
         ("commands", 'Command("x", "", "a:b")', "command 'x': the summary must be a line of text"),
