@@ -10,7 +10,8 @@ recipe's own sampler. A student has the run of its teacher beside it, and comes 
 fewer steps; ``flm-distilled`` and ``fmlm`` behind ``flm-posterior``; ``sflm-distilled`` behind
 ``sflm``. What is in ``--out`` already is not done again. Of each cell: nats per word under a
 4-gram judge of the training text (`text:ngram-judge`) with the interval of the mean over texts (two
-standard errors), and the share of sentences that fit a pattern of the grammar (`grammar:grammar`).
+standard errors), the entropy of all their words (`text:ngram-entropy`), and the share of sentences
+that fit a pattern of the grammar (`grammar:grammar`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -64,6 +66,7 @@ SAME = (
     "train.checkpoint_every=100",
 )
 JUDGE = Part(use="text:ngram-judge", options={"order": 4, "unit": "tokens"})
+ENTROPY = Part(use="text:ngram-entropy", options={"unit": "tokens"})
 VALID = Part(use="grammar:grammar", options={"floor": 0.01})
 
 
@@ -73,20 +76,24 @@ def train(name: str, steps: int, out: Path) -> None:
     runs.train(recipe, [*overrides, *SAME], steps, out / name)
 
 
-def cells(texts: Mapping[str, Sequence[str]]) -> list[str]:
-    """A cell of the table for each list of texts."""
-    registry, context = Registry.load(), BuildContext(length=32)
-    data = registry.build("data", Part(use="grammar:grammar"), context)
-    judge, valid = (registry.build("metric", part, context) for part in (JUDGE, VALID))
-    for metric in (judge, valid):
-        metric.fit(data)
-    rows = []
-    for drawn in texts.values():
-        nats = [judge.measure([text])["nll_per_token"] for text in drawn]
+class Cells:
+    """What a cell of the table says of texts."""
+
+    def __init__(self) -> None:
+        registry, context = Registry.load(), BuildContext(length=32)
+        self.data = registry.build("data", Part(use="grammar:grammar"), context)
+        parts = JUDGE, ENTROPY, VALID
+        self.metrics = [registry.build("metric", part, context) for part in parts]
+        for metric in self.metrics:
+            metric.fit(self.data)
+
+    def of(self, texts: Sequence[str]) -> str:
+        judge, entropy, valid = self.metrics
+        nats = [judge.measure([text])["nll_per_token"] for text in texts]
         off = 2.0 * stdev(nats) / len(nats) ** 0.5
-        share = 100.0 * valid.measure(list(drawn))["valid"]
-        rows.append(f"{mean(nats):.2f} ± {off:.2f} / {share:.0f} %")
-    return rows
+        share = 100.0 * valid.measure(list(texts))["valid"]
+        varied = entropy.measure(list(texts))["entropy_1"]
+        return f"{mean(nats):.2f} ± {off:.2f} / {varied:.2f} / {share:.0f} %"
 
 
 def main() -> None:
@@ -100,6 +107,9 @@ def main() -> None:
     torch.set_num_threads(1)
     names, points = options.models.split(","), options.evaluations.split(",")
     print("| model |", " | ".join(points), "|", "\n" + "|---" * (len(points) + 1) + "|")
+    cells = Cells()
+    text = cells.of(list(islice(cells.data.texts("validation"), options.texts)))
+    print(f"| held-out text | {text} |" + " |" * (len(points) - 1), flush=True)
     for name in names:
         train(name, max(1, options.tokens // TOKENS), options.out)
         file = options.out / f"{name}.json"
@@ -111,7 +121,7 @@ def main() -> None:
                 assert {text.evaluations for text in drawn} == {int(point)}
                 texts[point] = [text.text for text in drawn]
         file.write_text(json.dumps(texts, indent=2) + "\n", encoding="utf-8")
-        row = cells({point: texts[point] for point in points})
+        row = [cells.of(texts[point]) for point in points]
         print(f"| `{name}` |", " | ".join(row), "|", flush=True)
 
 

@@ -33,6 +33,6 @@ class Pool:
 
 
 def entropy(counts: Ints) -> float:
-    """Of the relative frequencies, in nats."""
+    """Of the relative frequencies, in nats: 0.0, and not -0.0, of a single gram."""
     shares = counts / counts.sum()
-    return -math.fsum(shares * np.log(shares))
+    return 0.0 - math.fsum(shares * np.log(shares))

@@ -23,6 +23,7 @@ def test_a_pool_counts_any_selection(rows, n, data):
     if counts:
         shares = [count / counts.total() for count in counts.values()]
         assert entropy(found) == pytest.approx(-sum(p * math.log(p) for p in shares))
+    assert str(entropy(np.array([7]))) == "0.0"
 
 
 @pytest.mark.parametrize("s", [0.5, 1.0, 1.7])
