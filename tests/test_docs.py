@@ -39,7 +39,8 @@ def blocks(language: str, pages: list[Path] = PAGES) -> list:
 @pytest.mark.parametrize("body", blocks("python"))
 def test_python_runs(body, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exec(compile(body, "documentation", "exec"), {"__name__": "documentation"})
+    short = re.sub(r'"steps": \d+', '"steps": 3', body)
+    exec(compile(short, "documentation", "exec"), {"__name__": "documentation"})
 
 
 @pytest.mark.parametrize("body", blocks("yaml"))

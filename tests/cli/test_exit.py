@@ -26,18 +26,6 @@ CERTIFIED = ["--rule", "fixed", "--tolerance", "1.0"]
 """No text differs in more than all of its tokens: this loss is 0, so every threshold passes."""
 
 
-@pytest.fixture
-def call(capsys):
-    """Runs the program; gives (exit code, stdout, stderr on one line)."""
-
-    def run(*words):
-        code = main([str(word) for word in words])
-        captured = capsys.readouterr()
-        return code, captured.out, " ".join(captured.err.split())
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A run of two steps."""

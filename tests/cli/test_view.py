@@ -39,18 +39,6 @@ def trace(model):
     return path
 
 
-@pytest.fixture
-def call(capsys):
-    """Runs the program; gives (exit code, stdout, stderr on one line)."""
-
-    def run(*words):
-        code = main([str(word) for word in words])
-        captured = capsys.readouterr()
-        return code, captured.out, " ".join(captured.err.split())
-
-    return run
-
-
 def test_a_line_a_step(trace, call):
     code, out, err = call("view", trace, "--row", 2, "--exit", "fixed:step=3")
     lines = out.splitlines()

@@ -1,4 +1,4 @@
-"""What tests of text data share: real shards, and a cache of their own."""
+"""What tests share: of text data, real shards and a cache of their own; of decoders, sizes."""
 
 import importlib.util
 from collections.abc import Callable, Sequence
@@ -8,6 +8,16 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "make_c4_shards.py"
 WORDS = ("the", "old", "harbour", "kept", "its", "lamps", "alight", "for", "Anna's", "boats")
+
+DECODER = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
+"""Sizes that any decoder of transformers takes."""
+LLAMA = {"model_type": "llama", **DECODER}
 
 
 def documents(count: int, longest: int = 14) -> list[str]:

@@ -14,22 +14,17 @@ from dlmkit.recipe.load import resolve_text
 from dlmkit_hf.configs import HfDecoder as Options
 from dlmkit_hf.models import HfDecoder
 
+from .conftest import DECODER
+
 LENGTH, DIM, SIZE = 6, 16, 11
-LLAMA = {
-    "hidden_size": DIM,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-}
 GPT2 = {"n_embd": DIM, "n_layer": 2, "n_head": 2}
 KINDS = {
-    "llama": LLAMA,
-    "qwen2": LLAMA,
-    "qwen3": LLAMA | {"head_dim": 8},
-    "mistral": LLAMA,
-    "gemma": LLAMA | {"head_dim": 8},
-    "gemma3_text": LLAMA | {"head_dim": 8},
+    "llama": DECODER,
+    "qwen2": DECODER,
+    "qwen3": DECODER | {"head_dim": 8},
+    "mistral": DECODER,
+    "gemma": DECODER | {"head_dim": 8},
+    "gemma3_text": DECODER | {"head_dim": 8},
     "gpt2": GPT2,
 }
 PLACES = torch.arange(LENGTH)
@@ -171,7 +166,7 @@ def test_attention_opens_from_causal_to_what_was_asked_for(attention):
 
 
 def test_a_new_mask_begins_as_the_mean_of_the_words(tmp_path):
-    config = AutoConfig.for_model("llama", **LLAMA, vocab_size=SIZE - 1)
+    config = AutoConfig.for_model("llama", **DECODER, vocab_size=SIZE - 1)
     theirs = AutoModelForCausalLM.from_config(config)
     theirs.save_pretrained(tmp_path)
     _, space = build("llama", name=str(tmp_path), attention="full", new_mask=True)
@@ -200,4 +195,4 @@ network: {use: hf:decoder, with: {architecture: {model_type: vit}}}
 )
 def test_options_that_do_not_go_together_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
-        Options(architecture={"model_type": "llama", **LLAMA}, **options)
+        Options(architecture={"model_type": "llama", **DECODER}, **options)

@@ -12,17 +12,11 @@ from dlmkit_hf import lora
 from dlmkit_hf.configs import HfDecoder as Options
 from dlmkit_hf.models import HfDecoder
 
+from .conftest import LLAMA
+
 peft = pytest.importorskip("peft", reason="peft is not installed: pip install 'dlmkit[lora]'")
 
 LENGTH, DIM, SIZE = 6, 16, 11
-LLAMA = {
-    "model_type": "llama",
-    "hidden_size": DIM,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-}
 
 
 @pytest.fixture

@@ -25,9 +25,12 @@ SMALL = (
     "train.threads=1",
 )
 
+COUNTED = {"elf": ("space.with.counts.tokens=50000",)}
+"""Of a recipe whose embeddings start from counts of two million tokens."""
+
 
 def model(name, *more):
-    recipe = load_recipe(f"{name}_grammar", [*SMALL, *more]).config
+    recipe = load_recipe(f"{name}_grammar", [*SMALL, *COUNTED.get(name, ()), *more]).config
     return compose(**recipe.model_dump(mode="json", by_alias=True))
 
 

@@ -22,19 +22,13 @@ from dlmkit_tune.configs import Conversations
 from dlmkit_tune.objective import Adapting, Blocks
 from dlmkit_tune.rows import Exchange, RowTable, packing, texts
 
+from .conftest import LLAMA
+
 CHAT = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 SPECIAL = ["<pad>", "<eos>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
-LLAMA = {
-    "model_type": "llama",
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-}
 
 
 def tokenizer(template=CHAT):

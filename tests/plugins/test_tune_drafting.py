@@ -21,18 +21,12 @@ from dlmkit.sampling.requests import Request, unconditional
 from dlmkit.sampling.runner import generate, stream
 from dlmkit_hf import lora
 
+from . import conftest
+
 pytest.importorskip("peft", reason="peft is not installed: pip install 'dlmkit[lora]'")
 
 LENGTH, DIM = 8, 16
-LLAMA = {
-    "model_type": "llama",
-    "hidden_size": DIM,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "initializer_range": 0.4,  # far from uniform
-}
+LLAMA = {**conftest.LLAMA, "initializer_range": 0.4}  # far from uniform
 FREE = torch.ones(3, LENGTH, dtype=torch.bool)
 
 

@@ -34,7 +34,8 @@ def shipped(device, *overrides):
 
 def grammar(device, name):
     torch.manual_seed(0)
-    config = load_recipe(f"{name}_grammar", [], REGISTRY).config
+    few = ["space.with.counts.tokens=20000"] if name == "elf" else []
+    config = load_recipe(f"{name}_grammar", few, REGISTRY).config
     assembly = assemble(config, REGISTRY, device=device)
     assembly.objective.eval()
     return assemble_sampling(assembly), config.length

@@ -1,6 +1,7 @@
 """Text i depends on (seed, i) alone: every sampler and exit that is built in, as registered."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -15,8 +16,11 @@ from dlmkit.sampling.requests import Request
 from dlmkit.sampling.runner import generate, stream
 from dlmkit.testing.markov import MarkovChain, markov_denoise
 
+from . import conftest
+
 V, L, D, N = 7, 5, 8, 8
 CHAIN = MarkovChain.random(V)
+queue = partial(conftest.mixed, CHAIN, L)
 DENOISE = markov_denoise(CHAIN, D)
 REGISTRY = Registry.load(third_party=False)
 CONTEXT = BuildContext(length=L, vocab_size=V, parts={"space": DENOISE.space})
@@ -84,18 +88,6 @@ def parts(sampler, exit=None, freeze=None, denoise=DENOISE):
         denoise.space, SCHEDULE, denoise, build("sampler", sampler), GRID,
         statistics=statistics, **rules,
     )  # fmt: skip
-
-
-def queue(count):
-    """Free texts, prompts, gaps and shorter texts."""
-    ids = CHAIN.sample(count, L, seed=9).tolist()
-    kinds = [
-        lambda i: Request.free(i, L),
-        lambda i: Request.prompt(i, ids[i][:2], L),
-        lambda i: Request.infill(i, [ids[i][:1], ids[i][4:]], L),
-        lambda i: Request.free(i, 3),
-    ]
-    return [kinds[i % 4](i) for i in range(count)]
 
 
 def run(chosen, requests, batch_size, width=slots.exact, steps=N):

@@ -1,6 +1,7 @@
 """A recorded turn: a tape of operations, replayed over the same memory, stands for a CUDA graph."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -20,8 +21,11 @@ from dlmkit.sampling.runner import stream
 from dlmkit.testing import pretend
 from dlmkit.testing.markov import MarkovChain, markov_denoise
 
+from . import conftest
+
 V, L, N = 7, 5, 8
 CHAIN = MarkovChain.random(V)
+mixed = partial(conftest.mixed, CHAIN, L)
 DENOISE = markov_denoise(CHAIN, 8)
 REGISTRY = Registry.load(third_party=False)
 CONTEXT = BuildContext(length=L, vocab_size=V, parts={"space": DENOISE.space})
@@ -58,18 +62,6 @@ def markov_parts(sampler, exit=None, freeze=None, denoise=DENOISE):
         statistics={name: build("statistic", name) for name in needed},
         **rules,
     )
-
-
-def mixed(count):
-    """Free texts, prompts, gaps and shorter texts."""
-    ids = CHAIN.sample(count, L, seed=9).tolist()
-    kinds = [
-        lambda i: Request.free(i, L),
-        lambda i: Request.prompt(i, ids[i][:2], L),
-        lambda i: Request.infill(i, [ids[i][:1], ids[i][4:]], L),
-        lambda i: Request.free(i, 3),
-    ]
-    return [kinds[i % 4](i) for i in range(count)]
 
 
 class Tape(TorchDispatchMode):

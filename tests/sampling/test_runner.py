@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -24,8 +25,11 @@ from dlmkit.sampling.requests import Request, unconditional
 from dlmkit.sampling.runner import generate, stream
 from dlmkit.testing.markov import MarkovChain, MarkovNetwork, MarkovSpace, markov_denoise
 
+from . import conftest
+
 V, L, D, N = 7, 6, 8, 12
 CHAIN = MarkovChain.random(V)
+mixed = partial(conftest.mixed, CHAIN, L)
 DENOISE = markov_denoise(CHAIN, D)
 REGISTRY = Registry.load(third_party=False)
 CONTEXT = BuildContext(length=L, vocab_size=V, parts={"space": DENOISE.space})
@@ -68,18 +72,6 @@ def parts(sampler="euler", exit="none", denoise=DENOISE, guidance=()):
         statistics=STATISTICS,
         guidance=guidance,
     )
-
-
-def mixed(count):
-    """Free texts, prompts, gaps and shorter texts in one queue."""
-    ids = CHAIN.sample(count, L, seed=9).tolist()
-    kinds = [
-        lambda i: Request.free(i, L),
-        lambda i: Request.prompt(i, ids[i][:2], L),
-        lambda i: Request.infill(i, [ids[i][:1], ids[i][4:]], L),
-        lambda i: Request.free(i, 3),
-    ]
-    return [kinds[i % 4](i) for i in range(count)]
 
 
 def run(chosen, requests, batch_size, seed=0, steps=N, width=slots.exact):

@@ -17,9 +17,14 @@ NOISE_AND_SCHEDULE = ("dlmkit/noise.py", "training/draws.py", "masking.py", "sch
 NOISE_AND_SCHEDULE += ("schedules.py",)
 
 
+COUNTED = ("ddlm_small", "elf_grammar")
+"""Recipes whose embeddings start from counts of two million tokens."""
+
+
 def last_step(device, recipe, *overrides):
     """The counts of the last of a few steps."""
-    sizes = ["train.batch_size=8", f"train.steps={STEPS}", *overrides]
+    few = ["space.with.counts.tokens=20000"] if recipe in COUNTED else []
+    sizes = ["train.batch_size=8", f"train.steps={STEPS}", *few, *overrides]
     config = load_recipe(recipe, sizes, REGISTRY).config
     assembly = assemble(config, REGISTRY, device=device)
     processes = Single(device)
