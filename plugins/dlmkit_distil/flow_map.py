@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlmkit import rows
@@ -83,11 +82,8 @@ class FlowMap(Continuous):
             _, at_once = self.towards(batch, noised)
         short = (draws.u - low <= 1.0 / self.config.steps)[:, None, None]
         target = torch.where(short, at_once.to(target.dtype), target)
-        step = replace(noised.conditioning, step=(noised.level, there))
-        said = self.space.logits(replace(noised, conditioning=step).query()).float()
-        nats = F.kl_div(said.log_softmax(dim=-1), target.to(said.dtype), reduction="none").sum(-1)
-        parts = self.loss(nats, noised)
-        return replace(parts, unconditional=torch.zeros_like(parts.unconditional))
+        asked = replace(noised.conditioning, step=(noised.level, there))
+        return self.divergence(replace(noised, conditioning=asked), target)
 
     @torch.no_grad()
     def halves(self, noised: Noised, middle: Level, there: Level) -> Probabilities:

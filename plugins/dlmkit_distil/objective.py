@@ -25,10 +25,16 @@ SOLVER = 3
 class Continuous(Student):
     """A student of a path through noise, which feeds back no prediction."""
 
-    config: plugin.Path
+    config: plugin.Continuous
 
     def denoise(self) -> WithoutFeedback:
         return WithoutFeedback(self.space, self.network)
+
+    def divergence(self, noised: Noised, target: Probabilities) -> LossParts:
+        """KL(target || student) in nats per position, which no schedule learns from."""
+        said = self.space.logits(noised.query()).float().log_softmax(dim=-1)
+        parts = self.loss(F.kl_div(said, target.to(said.dtype), reduction="none").sum(-1), noised)
+        return replace(parts, unconditional=torch.zeros_like(parts.unconditional))
 
     def towards(self, batch: Batch, noised: Noised) -> tuple[Prediction, Probabilities]:
         """What the path leads to from here, and its tokens: by the teacher, or else the text."""
@@ -71,10 +77,7 @@ class Consistency(Continuous):
 
     def forward(self, batch: Batch, draws: Draws) -> LossParts:
         noised = self.noised(batch, draws)
-        target = self.target(batch, draws, noised)
-        said = self.space.logits(noised.query()).float().log_softmax(dim=-1)
-        parts = self.loss(F.kl_div(said, target.to(said.dtype), reduction="none").sum(-1), noised)
-        return replace(parts, unconditional=torch.zeros_like(parts.unconditional))
+        return self.divergence(noised, self.target(batch, draws, noised))
 
     @torch.no_grad()
     def target(self, batch: Batch, draws: Draws, noised: Noised) -> Probabilities:

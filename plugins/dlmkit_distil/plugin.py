@@ -30,7 +30,7 @@ class Taught(Config):
     steps: PositiveInt = Field(32, description="a path's steps, which neighbours are apart by")
 
 
-class Path(Taught):
+class Continuous(Taught):
     """Whose path through noise is learned."""
 
     passes: Size = Field(
@@ -48,7 +48,7 @@ class TwoTime(Transformer):
         return self
 
 
-class Consistency(Path):
+class Consistency(Continuous):
     """By which steps."""
 
     solver: Annotated[Part, PartOf("sampler")] = Field(
@@ -71,7 +71,7 @@ def register_components() -> Sequence[Component]:
             "objective",
             "flow-map",
             "FMLM's distillation: of a step of any length, what its two halves say together",
-            Path,
+            Continuous,
             "dlmkit_distil.flow_map:FlowMap",
             requires=frozenset({"gaussian", "two-time"}),
         ),

@@ -198,7 +198,7 @@ def mean(space, y, s):
 @pytest.mark.parametrize("place", SPACES[:2])
 def test_two_steps_of_the_exact_flow_map_are_one(place):
     """s to u and u to t against s to t: by the mixture of predictions that FlowMap learns."""
-    made = two_tokens(place, flowed, student(FlowMap, plugin.Path, 8, teacher="never opened"))
+    made = two_tokens(place, flowed, student(FlowMap, plugin.Continuous, 8, teacher="never opened"))
     slots = torch.arange(50)
     u = (slots.double() + 0.5) / 50
     ids = torch.ones(50, 1, dtype=torch.bool)
@@ -212,7 +212,7 @@ def test_two_steps_of_the_exact_flow_map_are_one(place):
 
 @pytest.mark.parametrize("place", SPACES[:2])
 def test_the_exact_flow_map_costs_nothing_and_what_reads_one_end_of_a_step_does(place):
-    cost = [loss(place, f, kind=FlowMap, config=plugin.Path) for f in (flowed, exact, end)]
+    cost = [loss(place, f, kind=FlowMap, config=plugin.Continuous) for f in (flowed, exact, end)]
     assert abs(cost[0]) < 1e-5
     assert min(cost[1:]) > 1e-3
 
