@@ -6,6 +6,7 @@ import sys
 import textwrap
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,24 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import WorkStealingScheduling
 
     return WorkStealingScheduling(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def drawing() -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Runs that end draw no curves, which takes half a second, but within what this gives."""
+    from dlmkit.training.curves import CurvesPicture
+
+    close = CurvesPicture.close
+
+    @contextmanager
+    def drawn() -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(CurvesPicture, "close", close)
+            yield
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CurvesPicture, "close", lambda curves: None)
+        yield drawn
 
 
 @pytest.fixture

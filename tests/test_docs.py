@@ -18,6 +18,7 @@ PAGES = sorted(
 )  # test_tutorial.py has the rest
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CUT = ["train.steps=2", "train.batch_size=4", "train.validation_rows=4", "sample.measured=2"]
+CUT += ["space.with.counts.tokens=20000"]
 SHORT = {
     "train": [word for key in (*CUT, "sample.steps=4") for word in ("--set", key)],
     "sample": ["--steps", "4"],

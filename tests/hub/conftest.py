@@ -28,11 +28,12 @@ TINY = [
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory):
-    """A finished run of four steps."""
+def run(tmp_path_factory, drawing):
+    """A finished run of four steps, with its picture."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     sets = [word for override in TINY for word in ("--set", override)]
-    assert main(["train", "ddlm_grammar", "--out", str(folder), *sets]) == 0
+    with drawing():
+        assert main(["train", "ddlm_grammar", "--out", str(folder), *sets]) == 0
     return folder
 
 
