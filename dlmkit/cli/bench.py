@@ -21,8 +21,10 @@ bench.command()(sampler)
 
 @bench.command()
 def compare(
-    before: Annotated[Path, typer.Argument(help="A --json file of `dlmkit bench sampler` or run.")],
-    after: Annotated[Path, typer.Argument(help="Another, made by the same protocol.")],
+    before: Annotated[
+        Path, typer.Argument(metavar="A", help="A --json file of `dlmkit bench sampler` or run.")
+    ],
+    after: Annotated[Path, typer.Argument(metavar="B", help="Another, made by the same protocol.")],
     fail_over: Annotated[
         str | None,
         typer.Option(

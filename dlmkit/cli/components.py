@@ -24,7 +24,7 @@ Json = Annotated[bool, options.json("One JSON list.")]
 
 @components.command("list")
 def list_components(
-    kind: Annotated[str | None, typer.Argument(help="Of this kind only.")] = None,
+    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="Of this kind only.")] = None,
     as_json: Json = False,
 ) -> None:
     """List the components of all plugins."""

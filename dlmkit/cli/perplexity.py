@@ -12,6 +12,7 @@ from dlmkit import files
 from dlmkit.cli import options
 from dlmkit.cli.output import result, result_json, say
 from dlmkit.errors import DataError, UsageError
+from dlmkit.plugin import MOST
 
 
 def perplexity(
@@ -19,23 +20,26 @@ def perplexity(
     texts: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Text files, in UTF-8.")],
     context: Annotated[
         int | None,
-        typer.Option(min=1, help="Tokens of a window.  [default: the model's length]"),
+        typer.Option(min=1, max=MOST, help="Tokens of a window.  [default: the model's length]"),
     ] = None,
     stride: Annotated[
         int | None,
         typer.Option(
             min=1,
+            max=MOST,
             help="Tokens that a window scores, given those before them in the window; the first "
             "window scores all of its own.  [default: half the context]",
         ),
     ] = None,
     draws: Annotated[
-        int, typer.Option(min=2, help="Keyed draws of the bound of a window; an even number.")
+        int,
+        typer.Option(min=2, max=MOST, help="Keyed draws of the bound of a window; an even number."),
     ] = 128,
     block: Annotated[
         int | None,
         typer.Option(
             min=1,
+            max=MOST,
             help="Of masked models: score so many tokens at a time, left to right; 1 is exact and "
             "needs no draws.  [default: all of a window at once]",
         ),

@@ -13,7 +13,9 @@ from dlmkit.training.signals import StopSignals
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or a shipped recipe's name.")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A recipe file, or a shipped recipe's name.")
+    ],
     overrides: options.Set = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="The run folder. Default: runs/RECIPE.")

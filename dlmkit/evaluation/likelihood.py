@@ -15,7 +15,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
 from dlmkit import devices
@@ -26,7 +26,7 @@ from dlmkit.core.objective import Batch
 from dlmkit.core.schedule import Level, NoiseSchedule
 from dlmkit.errors import UsageError
 from dlmkit.noise import Noise
-from dlmkit.plugin import Config
+from dlmkit.plugin import Config, Size
 from dlmkit.rows import take
 from dlmkit.types import Embedded, Ids, Index, Mask, PerRow
 
@@ -40,26 +40,26 @@ Function = Callable[[Tensor], Tensor]
 class MonteCarloBound(Config):
     """The variational bound by Monte Carlo."""
 
-    rows: PositiveInt = Field(64, description="held-out rows")
-    draws: int = Field(16, ge=2, multiple_of=2, description="noise levels of a row, stratified")
+    rows: Size = Field(64, description="held-out rows")
+    draws: Size = Field(16, ge=2, multiple_of=2, description="noise levels of a row, stratified")
     previous: Previous = Field(
         "unrolled", description="the previous prediction: zero, or a first pass's at the same x"
     )
-    seed: int = Field(0, ge=0, description="of noise and levels")
-    batch_size: PositiveInt = Field(32, description="rows side by side")
+    seed: int = Field(0, ge=0, lt=2**63, description="of noise and levels")
+    batch_size: Size = Field(32, description="rows side by side")
 
 
 class Flow(Config):
     """The probability-flow ODE with Hutchinson's estimator."""
 
-    rows: PositiveInt = Field(64, description="held-out rows")
-    steps: int = Field(64, ge=2, description="steps of Heun's method: two evaluations each")
-    draws: PositiveInt = Field(1, description="draws of dequantising noise and probe of a row")
+    rows: Size = Field(64, description="held-out rows")
+    steps: Size = Field(64, ge=2, description="steps of Heun's method: two evaluations each")
+    draws: Size = Field(1, description="draws of dequantising noise and probe of a row")
     previous: Previous = Field(
         "unrolled", description="the previous prediction: zero, or a first pass's at the same x"
     )
-    seed: int = Field(0, ge=0, description="of noise and probes")
-    batch_size: PositiveInt = Field(32, description="rows side by side")
+    seed: int = Field(0, ge=0, lt=2**63, description="of noise and probes")
+    batch_size: Size = Field(32, description="rows side by side")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
 from dlmkit.core.embedding import GaussianCorruption
@@ -23,7 +23,7 @@ from dlmkit.core.tokens import MaskCorruption
 from dlmkit.errors import UsageError
 from dlmkit.evaluation import likelihood
 from dlmkit.noise import Noise
-from dlmkit.plugin import Config
+from dlmkit.plugin import Config, Size
 from dlmkit.sampling.parts import SamplingParts
 from dlmkit.sampling.requests import Request, template
 
@@ -34,10 +34,10 @@ ORDER, COUNT = 0x11D3, 0x11D4
 class Scoring(Config):
     """How a text is scored."""
 
-    draws: int = Field(
+    draws: Size = Field(
         128, ge=2, multiple_of=2, description="draws of the bound, for a text or for each block"
     )
-    block: PositiveInt | None = Field(
+    block: Size | None = Field(
         None,
         description="of masked models: tokens are scored in blocks of so many, left to right, what "
         "is behind a block being masked; 1 is exact and draws nothing (default: one block)",
@@ -46,8 +46,8 @@ class Scoring(Config):
         "unrolled",
         description="of continuous models: the previous prediction, zero or a first pass's",
     )
-    seed: int = Field(0, ge=0, description="of the draws")
-    rows: PositiveInt = Field(
+    seed: int = Field(0, ge=0, lt=2**63, description="of the draws")
+    rows: Size = Field(
         32,
         description="draws of a text in one pass of the network: rounding depends on it, so it is "
         "a part of the protocol",

@@ -17,11 +17,20 @@ from dlmkit.errors import Notice, UsageError
 from dlmkit.evaluation.perplexity import scored, windows
 from dlmkit.evaluation.score import Scoring, key, scorer
 from dlmkit.model import Model, Run, open_model
+from dlmkit.plugin import Size
 from dlmkit.registry.complaints import complaints, validated
 from dlmkit.sampling.requests import Request
 from dlmkit.training.parallel import world
 
 T = TypeVar("T")
+
+
+class HarnessOptions(Scoring):
+    """What ``--model_args`` says of scoring and sampling."""
+
+    stride: Size | None = None
+    steps: Size | None = None
+    max_gen_toks: Size = 128
 
 
 @register_model("dlmkit")
@@ -62,13 +71,15 @@ class DlmkitLM(LM):
         opened: Model = open_model(str(model), device=self._world.device)
         self.model = opened.with_parts(sampler, grid, exit)
         given = {"draws": draws, "block": block, "rows": rows, "seed": seed}
+        given |= {"stride": stride, "steps": steps, "max_gen_toks": max_gen_toks}
         try:
-            self.scorer = scorer(self.model.parts, validated(Scoring, given))
+            asked = validated(HarnessOptions, given)
         except ValidationError as error:
-            raise UsageError(f"--model_args {complaints(Scoring, error)}") from error
+            raise UsageError(f"--model_args {complaints(HarnessOptions, error)}") from error
+        self.scorer = scorer(self.model.parts, asked)
         self.length = self.model.config.length
-        self.stride = max(1, self.length // 2) if stride is None else stride
-        if not 1 <= self.stride <= self.length:
+        self.stride = asked.stride or max(1, self.length // 2)
+        if self.stride > self.length:
             raise UsageError(f"--model_args stride={stride}: expected 1 to {self.length}")
         if batch_size is not None and not str(batch_size).isdecimal():
             raise UsageError(
@@ -76,8 +87,8 @@ class DlmkitLM(LM):
                 "side, and likelihoods in passes of `rows` draws, whatever the batch size"
             )
         size = None if batch_size is None else int(batch_size)
-        self.sampling = Run(seed=seed, steps=steps, batch_size=size)
-        self.most = max_gen_toks
+        self.sampling = Run(seed=asked.seed, steps=asked.steps, batch_size=size)
+        self.most = asked.max_gen_toks
         self._noted: set[str] = set()
 
     def loglikelihood(

@@ -13,7 +13,7 @@ from dlmkit.shown import result
 
 
 def adapters(
-    model: Annotated[str, typer.Argument(help="A run's folder or a checkpoint.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder or a checkpoint.")],
     out: Annotated[Path, typer.Option("--out", help="The new folder to write.")],
 ) -> None:
     """Write the adapters of a model trained with network.with.lora, without the base's weights.

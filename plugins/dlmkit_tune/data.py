@@ -208,8 +208,9 @@ def _turns(record: Mapping[str, Any], config: configs.Conversations, where: str)
 
 def _column(record: Mapping[str, Any], name: str, where: str) -> Any:
     if name not in record:
+        there = ", ".join(sorted(record)) or "none"
         raise DataError(
-            f"{where}: there is no column {name!r}; there are {', '.join(sorted(record))} "
+            f"{where}: there is no column {name!r}; there are {there} "
             "(data.with.messages, or data.with.prompt and response, say which are meant)"
         )
     return record[name]

@@ -108,7 +108,7 @@ def register_commands() -> Sequence[Command]:
     return [
         Command(
             "adapters",
-            "write a run's adapters alone, as a folder that peft opens on the base model",
+            "Write a run's adapters alone, as a folder that peft opens on the base model",
             "dlmkit_tune.adapters:adapters",
         )
     ]

@@ -4,6 +4,7 @@ import inspect
 import json
 import subprocess
 import sys
+from typing import get_type_hints
 
 import pytest
 import typer
@@ -74,6 +75,20 @@ def test_the_plugins_of_dlmkit_take_no_command_from_one_another():
     asked = [c.name for p in Registry.load(False).loaded for c in p.commands if c.top]
     assert len({*asked, *OWN}) == len(asked) + len(OWN) == len(top())
     assert {"glue", "push", "pull", "view"} <= set(asked)
+
+
+def test_what_a_command_takes_is_written_in_capitals():
+    plugins = [command for p in Registry.load(False).loaded for command in p.commands]
+    lower = []
+    for command in [*OWN.values(), *plugins]:
+        run = import_target(command.target, command.name)
+        single = not isinstance(run, typer.Typer)
+        for callback in [run] if single else [c.callback for c in run.registered_commands]:
+            for name, kind in get_type_hints(callback, include_extras=True).items():
+                for said in getattr(kind, "__metadata__", ()):
+                    if isinstance(said, typer.models.ArgumentInfo) and said.metavar is None:
+                        lower.append(f"{command.name}: {name}")
+    assert not lower
 
 
 @pytest.mark.parametrize("isolate", ["option", "variable"])

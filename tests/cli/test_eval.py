@@ -145,6 +145,11 @@ def test_a_frontier_with_its_picture(evaluate, tmp_path):
         (["--frontier", "steps=2,4", "--quality", "charm"], 2, "charm"),
         (["--likelihood", "guess"], 2, "bound or flow"),
         (["--likelihood", "bound:draws=3"], 2, "draws"),
+        (
+            ["--likelihood", "bound:draws=100000000000"],
+            2,
+            "draws: expected less than or",
+        ),
         (["--likelihood", "bound:step=3"], 2, "step: unknown key; there are rows, draws"),
         (["--recipe", "markov"], 2, "for files of texts"),
         (["--out", "/nowhere/a.json"], 2, "no folder"),

@@ -189,6 +189,9 @@ def test_two_processes_answer_as_one_does(bench: Path, tmp_path: Path):
 def test_options_out_of_range_are_refused(bench: Path):
     with pytest.raises(UsageError, match="--model_args draws: "):
         model(bench, draws=3)
+    for name, value in (("stride", "a"), ("steps", 0), ("max_gen_toks", -1), ("rows", 10**12)):
+        with pytest.raises(UsageError, match=f"--model_args {name}: expected .*, got '?{value}"):
+            model(bench, **{name: value})
     with pytest.raises(UsageError, match="stride=99: expected 1 to 12"):
         model(bench, stride=99)
     with pytest.raises(UsageError, match="--batch_size auto: expected a number"):

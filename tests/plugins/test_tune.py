@@ -283,6 +283,7 @@ def test_prompt_and_response_columns_come_from_json_lines_and_through_datasets(t
     ("record", "words"),
     [
         ({"text": "x"}, "line 1: there is no column 'messages'; there are text"),
+        ({}, "line 1: there is no column 'messages'; there are none"),
         ({"messages": []}, "is no list of messages"),
         ({"messages": [{"role": "judge", "content": "x"}]}, "is no message"),
         ({"messages": [{"role": "user", "content": "x"}]}, "no answer to learn from"),
