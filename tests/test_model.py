@@ -186,4 +186,7 @@ def test_a_wheel_holds_the_folder_and_the_model_is_sampled_from_it(toy, tmp_path
 def test_a_recipe_is_no_model_before_it_is_trained(command, tmp_path, capsys):
     words = [str(tmp_path / "out")] if command == "export" else []
     assert main([command, "ddlm_grammar", *words]) == 2
-    assert "ddlm_grammar is a recipe, and its model must be trained" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "ddlm_grammar is a recipe, and " in said
+    assert "trained" in said
+    assert "run 'dlmkit train ddlm_grammar' and name the run's folder" in said
