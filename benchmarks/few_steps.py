@@ -70,10 +70,10 @@ ENTROPY = Part(use="text:ngram-entropy", options={"unit": "tokens"})
 VALID = Part(use="grammar:grammar", options={"floor": 0.01})
 
 
-def train(name: str, steps: int, out: Path) -> None:
+def train(name: str, steps: int, seed: int, out: Path) -> None:
     """Train ``name`` as a user would, or go on."""
     recipe, *overrides = (word.format(out=out) for word in MODELS[name])
-    runs.train(recipe, [*overrides, *SAME], steps, out / name)
+    runs.train(recipe, [*overrides, *SAME, f"seed={seed}"], steps, out / name)
 
 
 class Cells:
@@ -101,6 +101,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of runs and texts")
     parser.add_argument("--models", default="ddlm,distilled,consistency", help="names, by commas")
     parser.add_argument("--tokens", type=int, default=409_600, help="tokens of training")
+    parser.add_argument("--seed", type=int, default=0, help="of training and texts; a folder each")
     parser.add_argument("--texts", type=int, default=64, help="texts a cell")
     parser.add_argument("--evaluations", default="1,2,4,8,64", help="of the network, a text")
     options = parser.parse_args()
@@ -111,13 +112,15 @@ def main() -> None:
     text = cells.of(list(islice(cells.data.texts("validation"), options.texts)))
     print(f"| held-out text | {text} |" + " |" * (len(points) - 1), flush=True)
     for name in names:
-        train(name, max(1, options.tokens // TOKENS), options.out)
+        train(name, max(1, options.tokens // TOKENS), options.seed, options.out)
         file = options.out / f"{name}.json"
         texts: dict[str, list[str]] = json.loads(file.read_text()) if file.is_file() else {}
         model = load_model(options.out / name)
         for point in points:
             if len(texts.get(point, ())) != options.texts:
-                drawn = model.sample(options.texts, steps=int(point), batch_size=32)
+                drawn = model.sample(
+                    options.texts, steps=int(point), batch_size=32, seed=options.seed
+                )
                 assert {text.evaluations for text in drawn} == {int(point)}
                 texts[point] = [text.text for text in drawn]
         file.write_text(json.dumps(texts, indent=2) + "\n", encoding="utf-8")
