@@ -26,7 +26,7 @@ from typing import Any
 WAYS: dict[str, dict[str, str]] = {
     "spin": {"GOMP_SPINCOUNT": "300000"},  # what GNU's OpenMP does of itself
     "sleep": {"OMP_WAIT_POLICY": "PASSIVE"},
-    "dlmkit": {},  # spins a little, then sleeps
+    "dlmkit": {},  # spins while nobody wants the core, else sleeps
     "one thread": {"OMP_NUM_THREADS": "1"},
 }
 WARM_UP = 3

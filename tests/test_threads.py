@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from dlmkit import threads
 from dlmkit.threads import in_force
 
 WATCH = """
@@ -30,6 +32,7 @@ WAYS_IN = {
     "a module of it": "import dlmkit.kernels.attention",
     "transformers": "import dlmkit.hf",
 }
+SPINS = "300000" if Path("/proc/stat").exists() else "1000"
 CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
@@ -63,7 +66,7 @@ print(json.dumps([waiting(), os.environ.get("OMP_WAIT_POLICY")]))
 
 def test_what_threads_were_asked_is_said_with_who_asked():
     assert json.loads(said(SAY)) == [
-        "OMP_WAIT_POLICY=PASSIVE, GOMP_SPINCOUNT=1000, set by dlmkit",
+        f"OMP_WAIT_POLICY=PASSIVE, GOMP_SPINCOUNT={SPINS}, set by dlmkit",
         "PASSIVE",
     ]
     chosen = json.loads(said(SAY, OMP_WAIT_POLICY="active", GOMP_SPINCOUNT="7"))
@@ -76,6 +79,74 @@ def test_a_torch_that_was_there_before_is_said_and_the_variable_left_alone():
 
 
 def test_what_is_in_force_comes_from_what_threads_do():
-    assert in_force(2, 0.04) == "threads that wait sleep"
-    assert "import dlmkit before torch" in in_force(2, 3.5)
-    assert in_force(1, 3.5) == "one thread waits for nobody"
+    assert in_force(2, 0.04, 0.93) == "threads that wait sleep; other programs use 0.9 cores"
+    assert in_force(2, 3.5, -0.02) == "threads that wait spin; other programs use 0.0 cores"
+    assert in_force(1, 3.5, 0.0) == "one thread waits for nobody"
+
+
+TURNS = """
+import json, threading, time
+from dlmkit import threads
+
+look, told = [0.0], threading.Semaphore(0)  # released once a look
+def used_by_others(seconds):
+    told.release()
+    time.sleep(0.01)
+    return look[0]
+threads.used_by_others = used_by_others
+
+def asleep(others, expected):
+    "Whether threads sleep soon after others began to use so many cores."
+    look[0] = others
+    for _ in range(10):
+        told.acquire()
+    end = time.monotonic() + 20.0
+    while (asleep := threads.idle_milliseconds() < threads.SPINNING) != expected:
+        if time.monotonic() > end:
+            break
+    return asleep
+
+threads.follow_load()
+turns = [(0.0, False), (1.0, True), (0.15, True), (0.0, False), (0.15, False), (-1.0, True)]
+print(json.dumps([asleep(*turn) == turn[1] for turn in turns]))
+"""
+
+
+@pytest.mark.skipif(SPINS == "1000", reason="this system does not say who is busy")
+def test_threads_sleep_while_others_want_their_cores_and_spin_while_they_are_free():
+    cores = str(max(2, len(os.sched_getaffinity(0))))
+    assert json.loads(said(TURNS, OMP_NUM_THREADS=cores)) == [True] * 6
+
+
+@pytest.mark.parametrize(
+    "choice", [{"OMP_WAIT_POLICY": "PASSIVE"}, {"GOMP_SPINCOUNT": "7"}, {"OMP_NUM_THREADS": "1"}]
+)
+def test_nobody_is_followed_where_the_user_chose_or_one_thread_computes(choice):
+    count = "import threading; from dlmkit.threads import follow_load; follow_load(); "
+    environment = {"OMP_NUM_THREADS": "2", **choice}
+    assert said(count + "print(threading.active_count())", **environment) == "1"
+
+
+def test_what_others_use_is_what_is_busy_without_what_this_process_used(monkeypatch, tmp_path):
+    core = min(os.sched_getaffinity(0))
+    tick = os.sysconf("SC_CLK_TCK")
+    row = "cpu{} {} 0 {} 700 800 0 0 {} 9 9\n"
+    mine, clock, busy = 5.0, 100.0, tmp_path / "stat"
+
+    def pass_time(seconds):
+        nonlocal mine, clock
+        mine, clock = mine + 0.5, clock + seconds
+        # user + system + steal: 1.5 of 2 seconds, half a second of it this process's
+        busy.write_text(
+            row.format("", 9999, 9999, 9999)
+            + row.format(core, 100 + tick, 50 + tick // 4, tick // 4)
+            + row.format(10**6, 9999, 9999, 9999)  # a core that is not this process's
+            + "intr 1 2 3\n"
+        )
+
+    busy.write_text(row.format(core, 100, 50, 0))
+    monkeypatch.setattr(threads, "_STAT", busy)
+    monkeypatch.setattr(threads.time, "sleep", pass_time)
+    monkeypatch.setattr(threads.time, "process_time", lambda: mine)
+    monkeypatch.setattr(threads.time, "monotonic", lambda: clock)
+    assert threads.used_by_others(2.0) == pytest.approx(0.5)

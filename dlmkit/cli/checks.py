@@ -82,14 +82,23 @@ def threads() -> dict[str, Any]:
     """How many CPU threads torch uses, how they were asked to wait, and what they do."""
     import torch
 
-    from dlmkit.threads import idle_milliseconds, in_force, waiting
+    from dlmkit.threads import (
+        PERIOD,
+        follow_load,
+        idle_milliseconds,
+        in_force,
+        used_by_others,
+        waiting,
+    )
 
+    follow_load()
+    others = used_by_others(2 * PERIOD)  # the first look has been when this one ends
     count, idle = torch.get_num_threads(), idle_milliseconds()
     return {
         "count": count,
         "waiting": waiting(),
         "idle_cpu_ms": round(idle, 2),
-        "in_force": in_force(count, idle),
+        "in_force": in_force(count, idle, others),
     }
 
 

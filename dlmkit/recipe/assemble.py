@@ -32,6 +32,7 @@ from dlmkit.recipe.schema import RecipeConfig, SampleConfig
 from dlmkit.registry.lookup import Registry
 from dlmkit.sampling.inference import Inference
 from dlmkit.sampling.parts import SamplingParts
+from dlmkit.threads import follow_load
 
 _MODEL = ("space", "schedule", "network", "masking", "objective")
 
@@ -85,6 +86,7 @@ def assemble(
 
     With ``fill`` the objective is built without memory for its weights, which ``fill`` gives it.
     """
+    follow_load()  # here, since all that computes is built here
     context = BuildContext(
         length=config.length,
         seed=config.seed,
