@@ -109,9 +109,10 @@ class DlmkitModel(PreTrainedModel):
                 token=token,
                 local_files_only=local_files_only,
             )
-        if config is None:
-            config = DlmkitConfig.from_pretrained(folder, trust_remote_code=False)
-        model = cls(config, load_model(folder))
+        stored = DlmkitConfig.from_pretrained(folder, trust_remote_code=False)
+        if config is not None and config.dtype != stored.dtype:
+            _refuse(config.dtype, {})  # AutoModel's: old transformers put it nowhere else
+        model = cls(config or stored, load_model(folder))
         model.name_or_path = where
         model.eval()
         return model

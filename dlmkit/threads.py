@@ -38,6 +38,8 @@ WANTED, FREE = 0.25, 0.1
 below the second they spin again. The system counts in ticks, 25 to a core's period."""
 
 _STAT = Path("/proc/stat")
+_PROCESS: Any = ctypes.pythonapi
+"""What this process has loaded, torch's OpenMP too."""
 _BEFORE = {name: os.environ[name] for name in CHOSEN if name in os.environ}
 _LATE = "torch" in sys.modules
 _following = threading.Lock()
@@ -58,20 +60,19 @@ def follow_load() -> None:
     """
     import torch
 
-    openmp = ctypes.CDLL(None) if _STAT.exists() else None
     threads = torch.get_num_threads()
-    if _BEFORE or threads == 1 or not hasattr(openmp, "GOMP_parallel"):
+    if _BEFORE or threads == 1 or not _STAT.exists() or not hasattr(_PROCESS, "GOMP_parallel"):
         return
     if _following.acquire(blocking=False):
-        threading.Thread(target=_follow, args=(openmp, threads), daemon=True).start()
+        threading.Thread(target=_follow, args=(threads,), daemon=True).start()
 
 
-def _follow(openmp: Any, threads: int) -> None:
+def _follow(threads: int) -> None:
     """Let threads sleep and spin by turns, for as long as the process lives."""
     spare = len(os.sched_getaffinity(0)) - threads
     while True:
         release = threading.Event()
-        held = threading.Thread(target=_crowd, args=(openmp, release), daemon=True)
+        held = threading.Thread(target=_crowd, args=(release,), daemon=True)
         held.start()
         while not spare + FREE > used_by_others(PERIOD) > -WANTED:
             pass
@@ -81,13 +82,13 @@ def _follow(openmp: Any, threads: int) -> None:
             pass
 
 
-def _crowd(openmp: Any, release: threading.Event) -> None:
+def _crowd(release: threading.Event) -> None:
     """Hold more threads of GNU's OpenMP than there are cores, asleep, until ``release``."""
     import torch
 
     torch.get_num_threads()  # at a thread's first use torch sets the number itself
-    cores: int = openmp.omp_get_num_procs()
-    openmp.omp_set_num_threads(cores + 1)  # of this thread alone
+    cores: int = _PROCESS.omp_get_num_procs()
+    _PROCESS.omp_set_num_threads(cores + 1)  # of this thread alone
     torch.zeros((cores + 1) << 15).exp_()  # torch gives a thread 2^15 elements at least
     release.wait()
 
