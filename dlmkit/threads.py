@@ -46,7 +46,7 @@ _following = threading.Lock()
 
 
 def wait_passively() -> None:
-    """Let threads that wait sleep, unless the user chose or torch is loaded already."""
+    """Choose how threads wait, unless the user chose or torch is loaded already."""
     if not _BEFORE and not _LATE:
         os.environ[VARIABLE] = "PASSIVE"
         os.environ["GOMP_SPINCOUNT"] = SPINS if _STAT.exists() else FEW_SPINS
@@ -89,7 +89,8 @@ def _crowd(release: threading.Event) -> None:
     torch.get_num_threads()  # at a thread's first use torch sets the number itself
     cores: int = _PROCESS.omp_get_num_procs()
     _PROCESS.omp_set_num_threads(cores + 1)  # of this thread alone
-    torch.zeros((cores + 1) << 15).exp_()  # torch gives a thread 2^15 elements at least
+    elements = (cores + 1) << 15  # torch gives a thread 2^15 at least
+    torch.zeros(elements, device="cpu").exp_()
     release.wait()
 
 
@@ -111,8 +112,7 @@ def _busy_seconds() -> float:
     for line in _STAT.read_text().splitlines():
         name, *fields = line.split()
         if name in cores:
-            user, nice, system, _, _, irq, soft_irq, steal = map(int, fields[:8])
-            ticks += user + nice + system + irq + soft_irq + steal
+            ticks += sum(map(int, fields[:3] + fields[5:8]))  # all but idle, iowait, guests' again
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
