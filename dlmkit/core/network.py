@@ -81,6 +81,12 @@ class ScoreNetwork(nn.Module, ABC):
     def shard_units(self) -> Sequence[nn.Module]:
         """The blocks that a sharded run wraps one by one, in the order they run."""
 
+    def trunk(self) -> nn.Module | None:
+        """The module whose output, (B, L, width), the head reads, so that it stands for what the
+        network knows of a position: the last block, unless a network says otherwise."""
+        units = self.shard_units()
+        return units[-1] if units else None
+
     def dense_layers(self) -> Sequence[nn.Linear]:
         """The linear layers with most of the work, which read (B, L, ...) and may run in int8."""
         modules = (module for unit in self.shard_units() for module in unit.modules())

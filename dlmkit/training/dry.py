@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import torch
-from torch import nn
 
 from dlmkit import devices
 from dlmkit.core.room import size
@@ -16,7 +15,7 @@ from dlmkit.recipe.load import Resolved
 from dlmkit.registry.lookup import Registry
 from dlmkit.training.draws import micro_batches
 from dlmkit.training.environment import attention_used
-from dlmkit.training.needs import Item, needed, refuse_too_large
+from dlmkit.training.needs import Item, needed, parameter_count, refuse_too_large
 from dlmkit.training.parallel import World, world
 
 
@@ -26,6 +25,7 @@ class Report:
 
     recipe: str
     parameters: int
+    trained: int
     by_part: Mapping[str, int]
     steps: int
     tokens_per_step: int
@@ -56,6 +56,7 @@ class Report:
         rows = [
             ("recipe", self.recipe),
             ("parameters", f"{self.parameters:,} ({parts})"),
+            ("trained", "all" if self.trained == self.parameters else f"{self.trained:,}"),
             ("steps", f"{self.steps:,} of {self.tokens_per_step:,} tokens"),
             ("tokens", f"{self.steps * self.tokens_per_step:,}"),
             (
@@ -99,8 +100,9 @@ def report(resolved: Resolved, registry: Registry, processes: World) -> Report:
     objective = assembly.objective
     return Report(
         recipe=str(resolved.source),
-        parameters=_count(objective),
-        by_part={name: _count(part) for name, part in objective.named_children()},
+        parameters=parameter_count(objective),
+        trained=parameter_count(objective, trained=True),
+        by_part={name: parameter_count(part) for name, part in objective.named_children()},
         steps=train.steps,
         tokens_per_step=train.batch_size * config.length,
         rows_per_pass=len(passes[0]),
@@ -114,7 +116,3 @@ def report(resolved: Resolved, registry: Registry, processes: World) -> Report:
         activation_checkpointing=train.activation_checkpointing,
         memory=needed(objective, processes),
     )
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -23,7 +23,7 @@ from dlmkit.training.environment import changed, environment
 from dlmkit.training.evaluate import Evaluator
 from dlmkit.training.folder import ENVIRONMENT, MetricsFile, RunFolder, read_environment
 from dlmkit.training.learner import Learner
-from dlmkit.training.needs import refuse_too_large
+from dlmkit.training.needs import parameter_count, refuse_too_large
 from dlmkit.training.parallel import World
 from dlmkit.training.session import Session
 from dlmkit.training.signals import StopSignals
@@ -159,10 +159,12 @@ class Launch:
             self.warn(RunFolder(start.source or folder.path), now)
         folder.rewind(step, progress.pending, start.source)
         folder.write_environment(now)
-        parameters = sum(p.numel() for p in assembly.objective.parameters())
+        objective = assembly.objective
+        trained, count = parameter_count(objective, trained=True), parameter_count(objective)
         say(f"data: {now['data']}")
         say(
-            f"training {parameters:,} parameters on {now['device']}"
+            f"training {f'{trained:,} of ' if trained < count else ''}{count:,} parameters on "
+            f"{now['device']}"
             f"{f' x {world.size}' if world.size > 1 else ''}, attention "
             f"{', '.join(now['attention']) or 'of its own'}; run folder {folder.path}"
         )

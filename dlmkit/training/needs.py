@@ -48,6 +48,11 @@ def needed(objective: Objective, processes: World) -> list[Item]:
     return items
 
 
+def parameter_count(module: nn.Module, trained: bool = False) -> int:
+    """Numbers among the weights of ``module``; of those that are ``trained``, not what is fixed."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trained)
+
+
 def _bytes(parameters: Iterable[nn.Parameter], share: int = 1) -> int:
     """Of ``parameters``, or of the first of ``share`` parts that FSDP2 cuts each of them into."""
     return sum(torch.atleast_1d(p.detach()).chunk(share)[0].nbytes for p in parameters)

@@ -29,8 +29,8 @@ SCALE = 5.0
 class HeadObjective(Objective):
     """Cross-entropy of the labels (squared error of numbers) by a head on ``objective``'s network.
 
-    Features are the outputs of the network's last block, ``shard_units()[-1]``, averaged over
-    the row's tokens and layer-normalised. A row is read noised as a whole at ``sigma``, the ratio
+    Features are what the network's head reads, the output of ``trunk()``, averaged over the row's
+    tokens and layer-normalised. A row is read noised as a whole at ``sigma``, the ratio
     sigma / alpha; at 0 every token is given, and the level is the schedule's lowest. The head
     starts at zero. A row's index stands before its tokens (see :class:`Epochs`), and ``labels``
     holds the labels.
@@ -101,17 +101,17 @@ class HeadObjective(Objective):
 
 
 def features(network: ScoreNetwork, *inputs: Any) -> Tensor:
-    """What the last block of ``network`` puts out for ``inputs``, (B, L, width).
+    """What the trunk of ``network`` puts out for ``inputs``, (B, L, width).
 
-    Raises UsageError for a network that has no blocks.
+    Raises UsageError for a network that has none.
     """
-    blocks, outputs = network.shard_units(), []
-    if not blocks:
+    trunk, outputs = network.trunk(), []
+    if trunk is None:
         raise UsageError(
-            f"{type(network).__name__} has no blocks (shard_units) to take features from: "
+            f"{type(network).__name__} has no trunk() to take features from: "
             "take --way infill, or another model"
         )
-    handle = blocks[-1].register_forward_hook(lambda module, given, out: outputs.append(out))
+    handle = trunk.register_forward_hook(lambda module, given, out: outputs.append(out))
     try:
         network(*inputs)
     finally:

@@ -95,6 +95,12 @@ class HfModel(ScoreNetwork):
     def shard_units(self) -> Sequence[nn.Module]:
         return blocks_of(self.model, self.described.num_hidden_layers)
 
+    def trunk(self) -> nn.Module:
+        """The model without its head, final norm included: blocks alone put out a few channels that
+        are some ten times as large as all others (2402.17762)."""
+        trunk: nn.Module = self.model.base_model
+        return trunk
+
     def base_name(self, name: str) -> str | None:
         return lora.base_name(name) if self.adapted else name
 

@@ -65,6 +65,22 @@ def test_every_position_sees_what_was_asked_for_and_nothing_else(kind, attention
     assert torch.equal(seen(network), ASKED[attention])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_trunk_puts_out_what_the_head_reads(kind):
+    network, _ = build(kind)
+    put_out, read = [], []
+    hooks = (
+        network.trunk().register_forward_hook(lambda _, given, out: put_out.append(out[0])),
+        network.model.get_output_embeddings().register_forward_pre_hook(
+            lambda _, given: read.append(given[0])
+        ),
+    )
+    seen(network)
+    for hook in hooks:
+        hook.remove()
+    assert torch.equal(put_out[0], read[0])
+
+
 @pytest.mark.parametrize(("made", "asked"), [("causal", "full"), ("full", "causal")])
 def test_attention_other_than_asked_is_refused(made, asked):
     network, _ = build("llama", attention=made)

@@ -195,7 +195,7 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(tiny, tmp_path, mo
     assert dlmkit("train", tiny, "--dry-run", "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert list(tmp_path.iterdir()) == []
-    assert report["parameters"] == 7040 == sum(report["by_part"].values())
+    assert report["parameters"] == report["trained"] == 7040 == sum(report["by_part"].values())
     assert report["tokens_per_step"] == 6 * 32
     assert report["tokens"] == 8 * 6 * 32
     assert report["memory_bytes"] == sum(item["bytes"] for item in report["memory"])
