@@ -97,6 +97,7 @@ def run(
             "name": source.name,
             "sha256": source.digest,
             "length": source.config.length,
+            "precision": source.config.train.precision,
             "exit": _exit(source),
         },
         "data": {
@@ -215,6 +216,7 @@ class _Tuning:
             learning_rate=settings.learning_rate,
             warmup_steps=max(1, round(SHARE * steps)),
             ema=0.0,
+            precision=self.assembly.config.train.precision,
         )
         world = Single(self.assembly.context.device)
         learner = Learner.begin(objective.train(), config, world, self.before)
