@@ -83,7 +83,7 @@ def main() -> None:
     if given.untrained:
         with torch.no_grad():
             for name, parameter in objective.named_parameters():
-                if ".lora_B." in name:
+                if ".lora_B." in name or name.startswith("network.following.outer."):
                     parameter.zero_()
     for file in given.files:
         ids = held_out(model, given.rows, file)

@@ -36,6 +36,11 @@ class Drafter(HfDecoder):
         description="mask slots of a block, of slots + 1 tokens: the decoder itself says the "
         "first, and a slot each of the others",
     )
+    sequential: bool = Field(
+        False,
+        description="a slot says its token given the token before it, by two layers ahead of the "
+        "decoder's head; else of what stands before the block alone",
+    )
     lora: Lora = Field(default_factory=Lora, description="the adapters")
 
     @model_validator(mode="after")

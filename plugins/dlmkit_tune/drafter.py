@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlmkit.core.context import BuildContext
+from dlmkit.core.tokens import IMPOSSIBLE, TokenSpace
 from dlmkit.types import Embedded, Ids, Logits
 from dlmkit_hf import lora
 from dlmkit_hf.models import HfDecoder, Keeping, Places, Seen
 from dlmkit_tune import configs
 
 Starts = Int[Tensor, "B N"]
-Slots = Float[Tensor, "B N K V"]
+Slots = Float[Tensor, "B N K D"]
+"""What the decoder's head reads at the slots of blocks."""
 
 
 class Beside(Keeping):
@@ -33,6 +38,29 @@ class Beside(Keeping):
         return torch.cat((k, behind[0]), dim=2), torch.cat((v, behind[1]), dim=2)
 
 
+class Following(nn.Module):
+    """What a slot knows, once the token before its own is known as well; at first unchanged.
+
+    Two layers on both, the sampler module of 2507.11851; here added to what the slot knows.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(2 * dim, dim), nn.Linear(dim, dim)
+        nn.init.zeros_(self.outer.weight)
+        nn.init.zeros_(self.outer.bias)
+
+    def forward(
+        self, slots: Float[Tensor, "*shape D"], before: Float[Tensor, "*shape D"]
+    ) -> Tensor:
+        x = torch.cat((slots, before.to(slots.dtype).expand_as(slots)), dim=-1).unflatten(
+            -1, (2, -1)
+        )
+        x = F.rms_norm(x, x.shape[-1:]).flatten(-2)
+        out: Tensor = slots + self.outer(F.silu(self.inner(x)))
+        return out
+
+
 class Drafter(HfDecoder):
     """A causal decoder that stays as it is, and its adapted self in mask slots.
 
@@ -40,12 +68,15 @@ class Drafter(HfDecoder):
     n - 1. Slots at n to n + K - 1 read the mask, see the tokens before n and each other, and say
     the tokens at n + 1 to n + K: shifted by one, as next-token training left it. Adapters that act
     in slots alone are the gated LoRA of "Your LLM Knows the Future" (2507.11851); a clean row that
-    all noised blocks share is BD3-LM's (2503.09573).
+    all noised blocks share is BD3-LM's (2503.09573). What a slot says may depend on the token
+    before its own (``sequential``), drawn meanwhile: only the head is computed after it.
     """
 
     def __init__(self, config: configs.Drafter, context: BuildContext) -> None:
         super().__init__(config, context)
-        self.slots = config.slots
+        space: TokenSpace = context.part("space")
+        self.slots, self.unsaid = config.slots, space.corruption.mask
+        self.following = Following(self.dim) if config.sequential else None
         self.adapted = False  # weights that tokens go through as well take no adapter in
 
     def logits(self, x: Embedded, seen: Seen | None, positions: Places | None = None) -> Logits:
@@ -54,14 +85,14 @@ class Drafter(HfDecoder):
             return super().logits(x, seen, positions)
 
     def base_name(self, name: str) -> str | None:
-        return lora.base_name(name)
+        return None if name.startswith("following.") else lora.base_name(name)
 
     def draft(
         self, tokens: Embedded, at: Ids, slot: Float[Tensor, "D"], starts: Starts, memory: Tensor
     ) -> tuple[Logits, Slots, Tensor]:
         """The decoder's own logits (B, M, V) at ``tokens`` (B, M, D), which stand ``at`` (B, M);
-        those of the slots, which read ``slot``, of blocks that begin at ``starts`` (B, N); and
-        ``memory`` (:meth:`memory`) with the keys and values of ``tokens``.
+        what :meth:`say` reads of the slots, which read ``slot``, of blocks that begin at ``starts``
+        (B, N); and ``memory`` (:meth:`memory`) with the keys and values of ``tokens``.
 
         Of tokens before ``tokens``, and before blocks, it must hold them already.
         """
@@ -71,7 +102,7 @@ class Drafter(HfDecoder):
         places = torch.cat((at, behind.flatten(1)), dim=1)
         x = torch.cat((tokens, slot.expand(rows, blocks * self.slots, -1)), dim=1)
         seen = self._sees(at, starts, memory.shape[3])
-        with lora.acting_from(self.model, count):
+        with lora.acting_from(self.model, count), self._read_by_head(count) as read:
             out: Tensor = self.model(
                 inputs_embeds=x * self.scale,
                 attention_mask=self.mask(seen, x.dtype),
@@ -79,7 +110,36 @@ class Drafter(HfDecoder):
                 past_key_values=Beside(memory, at),
                 use_cache=True,
             ).logits
-        return out[:, :count], out[:, count:].unflatten(1, (blocks, self.slots)), memory
+        return out, read[0].unflatten(1, (blocks, self.slots)), memory
+
+    def say(
+        self, slots: Float[Tensor, "*shape D"], before: Float[Tensor, "*shape D"]
+    ) -> Float[Tensor, "*shape V"]:
+        """The logits of ``slots``, given the tokens ``before`` theirs, which stand in a block at
+        the place of each."""
+        if self.following is not None:
+            slots = self.following(slots, before)
+        head: nn.Module = self.model.get_output_embeddings()
+        logits: Tensor = head(slots)
+        if self.unsaid < logits.shape[-1]:
+            logits[..., self.unsaid] = IMPOSSIBLE
+        return logits
+
+    @contextmanager
+    def _read_by_head(self, count: int) -> Iterator[list[Tensor]]:
+        """The head reads the first ``count`` positions alone; what it would read of the others is
+        in the list."""
+        others: list[Tensor] = []
+
+        def apart(module: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
+            others.append(given[0][:, count:])
+            return (given[0][:, :count],)
+
+        hook = self.model.get_output_embeddings().register_forward_pre_hook(apart)
+        try:
+            yield others
+        finally:
+            hook.remove()
 
     def _sees(self, at: Ids, starts: Starts, length: int) -> Bool[Tensor, "B 1 Q R"]:
         """What tokens and slots see of the row, and behind it of all slots: (B, 1, M', L + NK)."""

@@ -45,18 +45,21 @@ class Drafting(RecipeObjective):
     def denoise(self) -> DraftDenoise:
         return DraftDenoise(self.space, self.network)
 
-    def said(self, ids: Ids) -> tuple[Logits, Slots]:
+    def said(self, ids: Ids) -> tuple[Logits, Float[Tensor, "B L K V"]]:
         """What the decoder says of the token behind every position, (B, L, V), and the slots of the
-        block that begins there, (B, L, K, V)."""
+        block that begins there, (B, L, K, V), each given the row's token before its own if it is
+        to know that."""
         space, network = self.space, self.network
         at = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
         slot, none = space.table.weight[space.corruption.mask], slice(0, 0)
         with torch.no_grad():
             memory = network.memory(*ids.shape)
-            tokens, _, memory = network.draft(space.table(ids), at, slot, at[:, none], memory)
-        _, slots, _ = network.draft(space.table(ids[:, none]), at[:, none], slot, at, memory)
-        possible = self.denoise().possible
-        return possible(tokens), possible(slots)
+            x = space.table(ids)
+            tokens, _, memory = network.draft(x, at, slot, at[:, none], memory)
+        _, slots, _ = network.draft(x[:, none], at[:, none], slot, at, memory)
+        place = at[0, :, None] + torch.arange(network.slots, device=ids.device)
+        before = x[:, place.clamp(max=ids.shape[1] - 1)]
+        return self.denoise().possible(tokens), network.say(slots, before)
 
     def forward(self, batch: Batch, draws: Draws) -> LossParts:
         given = self.given(batch, draws.noise.fork(MASKING))
@@ -89,7 +92,7 @@ class Drafts(NamedTuple):
     """What was said of the row ``x`` (B, L), of which the first ``end`` tokens are written.
 
     ``tokens`` is what the decoder says of the tokens at ``end`` - K to ``end``, given those before
-    each, and ``slots`` of the blocks that begin there.
+    each, and ``slots`` what the slots know of the blocks that begin there.
     """
 
     x: Ids
@@ -114,7 +117,7 @@ class DraftDenoise(MaskedDenoise):
         count = self.network.slots + 1
         size, like = self.space.query_dim, self.table.weight
         tokens = like.new_zeros(len(x), count, size)
-        slots = like.new_zeros(len(x), count, count - 1, size)
+        slots = like.new_zeros(len(x), count, count - 1, self.network.dim)
         memory = self.network.memory(*x.shape)
         return Drafts(torch.full_like(x, -1), x[:, 0] * 0, tokens, slots, memory)
 
@@ -133,9 +136,12 @@ class DraftDenoise(MaskedDenoise):
         read = conditioning.at(at).shown(self.table(x.gather(1, at)))
         slot = self.table.weight[self.mask]
         tokens, drafted, memory = self.network.draft(read, at, slot, starts, previous.memory)
-        tokens, drafted = self.possible(tokens[:, -slots - 1 :]), self.possible(drafted)
-        block = torch.cat((tokens[:, -1:], drafted[:, -1]), dim=1)
-        return self._block(x, end, block, Drafts(x, end, tokens, drafted, memory))
+        tokens = self.possible(tokens[:, -slots - 1 :])
+        block = [tokens[:, -1]]
+        for known in drafted[:, -1].unbind(1):
+            block.append(self.network.say(known, self.table(block[-1].argmax(dim=-1))))
+        said = Drafts(x, end, tokens, drafted, memory)
+        return self._block(x, end, torch.stack(block, dim=1), said)
 
     def _block(self, x: Ids, end: Index, block: Float[Tensor, "B N V"], said: Drafts) -> Prediction:
         """Of rows whose next tokens have the logits ``block``, which may reach behind the row."""

@@ -12,9 +12,10 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Prediction
 from dlmkit.core.sampler import BoundDenoise, Sampler, Step
 from dlmkit.core.tokens import TokenSpace, categorical
-from dlmkit.types import Mask, Rows
+from dlmkit.types import Ids, Index, Mask, Rows
 from dlmkit_masked.draw import likely
 from dlmkit_tune import configs
+from dlmkit_tune.drafter import Drafter
 from dlmkit_tune.drafting import Drafts
 
 DRAFT, ACCEPT, TOKEN = range(3)
@@ -36,6 +37,7 @@ class Verifying(Sampler):
 
     def __init__(self, config: configs.Verifying, context: BuildContext) -> None:
         self.space: TokenSpace = context.part("space")
+        self.network: Drafter = context.part("network")
         self.mask, self.draw = self.space.corruption.mask, config.draw
 
     def step(
@@ -43,14 +45,16 @@ class Verifying(Sampler):
     ) -> tuple[Tensor, Prediction, Any]:
         before: Drafts = step.previous
         row = torch.arange(len(x), device=x.device)
-        slots, size = before.slots.shape[2:]
+        slots, size = before.slots.shape[2], before.tokens.shape[2]
         place = torch.arange(slots + 1, device=x.device)
         masked = (x == self.mask) & step.generated
         first = torch.where(masked.any(dim=1), masked.int().argmax(dim=1), x.shape[1])
         ahead = torch.arange(x.shape[1], device=x.device) - first[:, None]
         # of the blocks that the last pass drafted, the one that began at the last token
-        q = self._log_p(before.slots[row, (first - 1 - before.end + slots).clamp(0, slots)])
-        draft = categorical(q, step.noise.uniform(DRAFT, (slots, size), torch.float64))
+        known = before.slots[row, (first - 1 - before.end + slots).clamp(0, slots)]
+        last = x.gather(1, (first - 1).clamp(min=0)[:, None])[:, 0]
+        u = step.noise.uniform(DRAFT, (slots, size), torch.float64)
+        q, draft = self._drafted(known, last, u)
         tried = masked & (ahead < slots) & (first > 0)[:, None]
         count = tried.sum(dim=1)
         tried_x = torch.where(tried, draft.gather(1, ahead.clamp(0, slots - 1)), x)
@@ -70,6 +74,15 @@ class Verifying(Sampler):
         written = torch.where(tried & (ahead < accepted[:, None]), tried_x, x)
         written = torch.where(masked & (ahead == accepted[:, None]), token[:, None], written)
         return written, prediction, state
+
+    def _drafted(self, known: Tensor, last: Index, u: Tensor) -> tuple[Tensor, Ids]:
+        """What a block is drawn from, (B, K, V), and drawn, (B, K), behind the tokens ``last``."""
+        said, drawn = [], [last]
+        for slot in range(known.shape[1]):
+            before = self.space.table(drawn[-1])
+            said.append(self._log_p(self.network.say(known[:, slot], before)))
+            drawn.append(categorical(said[-1], u[:, slot]))
+        return torch.stack(said, dim=1), torch.stack(drawn[1:], dim=1)
 
     def ended(self, x: Tensor, generated: Mask, state: Any) -> Rows | None:
         masked: Mask = (x == self.mask) & generated

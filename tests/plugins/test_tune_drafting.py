@@ -30,7 +30,15 @@ LLAMA = {**conftest.LLAMA, "initializer_range": 0.4}  # far from uniform
 FREE = torch.ones(3, LENGTH, dtype=torch.bool)
 
 
-def model(tmp_path, slots=1, soft=True, sampler="tune:verifying", letters="abcab cba", **more):
+def model(
+    tmp_path,
+    slots=1,
+    soft=True,
+    sampler="tune:verifying",
+    letters="abcab cba",
+    sequential=True,
+    **more,
+):
     """A fresh decoder of few tokens, adapters stirred."""
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join([letters] * 40))
@@ -44,7 +52,12 @@ def model(tmp_path, slots=1, soft=True, sampler="tune:verifying", letters="abcab
         "space": {"use": "mdlm:tokens", "with": {"dim": DIM}},
         "network": {
             "use": "tune:drafter",
-            "with": {"architecture": LLAMA, "slots": slots, "lora": {"rank": 2}},
+            "with": {
+                "architecture": LLAMA,
+                "slots": slots,
+                "sequential": sequential,
+                "lora": {"rank": 2},
+            },
         },
         "masking": "cdcd:none",
         "objective": {"use": "tune:drafting", "with": {"soft": soft}},
@@ -58,11 +71,15 @@ def model(tmp_path, slots=1, soft=True, sampler="tune:verifying", letters="abcab
     return assembly
 
 
+def adapts(name):
+    return ".lora_" in name or ".following." in name or name.startswith("following.")
+
+
 @torch.no_grad()
 def stir(network, scale):
     generator = torch.Generator().manual_seed(0)
     for name, parameter in network.named_parameters():
-        if ".lora_" in name:
+        if adapts(name):
             parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
 
 
@@ -75,7 +92,7 @@ def ids_of(assembly, rows=3, length=LENGTH):
 def own(assembly, ids):
     """What transformers' model says of the next token, adapters at nothing."""
     network = assembly.network
-    held = {n: p.clone() for n, p in network.named_parameters() if ".lora_" in n}
+    held = {n: p.clone() for n, p in network.named_parameters() if adapts(n)}
     stir(network, 0.0)
     logits = network.model(inputs_embeds=assembly.space.table(ids)).logits
     for name, parameter in network.named_parameters():
@@ -102,7 +119,7 @@ def test_the_decoder_s_own_distribution_does_not_change_by_a_bit(tmp_path):
 @torch.no_grad()
 def test_slots_see_the_tokens_before_their_block_and_each_other(slots, tmp_path):
     """All blocks at once, and each alone behind its tokens in a pass of its own."""
-    assembly = model(tmp_path, slots=slots)
+    assembly = model(tmp_path, slots=slots, sequential=False)
     ids, network, table = ids_of(assembly), assembly.network, assembly.space.table
     _, drafted = assembly.objective.said(ids)
     mask = torch.full((len(ids), slots), assembly.space.corruption.mask)
@@ -117,6 +134,20 @@ def test_slots_see_the_tokens_before_their_block_and_each_other(slots, tmp_path)
                 position_ids=place.clamp(max=LENGTH - 1)[None],
             ).logits
         assert (drafted[:, start] - alone[:, start:]).abs().max() < 1e-4
+
+
+@torch.no_grad()
+def test_what_a_slot_says_depends_on_the_token_before_it_alone_if_sequential(tmp_path):
+    for sequential in (False, True):
+        assembly = model(tmp_path, slots=2, sequential=sequential)
+        ids = ids_of(assembly)
+        other = ids.clone()
+        other[:, 4] = (ids[:, 4] + 1) % assembly.space.vocab_size
+        said, changed = (assembly.objective.said(row)[1] for row in (ids, other))
+        # of the blocks that begin at 3 and 4, the slot behind position 4 alone
+        for start, slot, depends in ((3, 0, False), (3, 1, True), (4, 0, True), (4, 1, False)):
+            gap = float((said - changed)[:, start, slot].abs().max())
+            assert (gap > 0.1) if (depends and sequential) else (gap < 1e-5)
 
 
 @pytest.mark.parametrize("soft", [False, True])
@@ -144,7 +175,7 @@ def test_the_loss_is_that_of_later_places_and_trains_adapters_alone(soft, tmp_pa
     assert float(parts.loss_sum.detach()) == pytest.approx(total, rel=1e-5)
     parts.loss_sum.backward()
     for name, parameter in objective.named_parameters():
-        assert (parameter.grad is not None) == (".lora_" in name), name
+        assert (parameter.grad is not None) == adapts(name), name
     assert any(p.grad.abs().max() > 0 for p in objective.parameters() if p.grad is not None)
 
 
@@ -162,9 +193,10 @@ def law(assembly, prompt, count):
     return log_p.gather(-1, every[..., None]).sum(dim=(1, 2)).exp()
 
 
-@pytest.mark.parametrize("slots", [1, 2])
-def test_verified_texts_have_the_decoder_s_own_law(slots, tmp_path):
-    assembly, rows, count = model(tmp_path, slots=slots, cache="exact"), 6000, 4
+@pytest.mark.parametrize(("slots", "sequential"), [(1, False), (1, True), (2, False), (2, True)])
+def test_verified_texts_have_the_decoder_s_own_law(slots, sequential, tmp_path):
+    assembly = model(tmp_path, slots=slots, sequential=sequential, cache="exact")
+    rows, count = 6000, 4
     size, prompt = assembly.space.vocab_size, torch.tensor([2, 3])
     expected = law(assembly, prompt, count)
     assert float(expected.sum()) == pytest.approx(1.0)
@@ -246,7 +278,7 @@ class Watched(Wrapped):
 @torch.no_grad()
 def test_at_temperature_0_drafts_and_texts_are_the_likeliest(tmp_path):
     sampler = {"use": "tune:verifying", "with": {"draw": {"temperature": 0.0}}}
-    assembly = model(tmp_path, slots=2, sampler=sampler)
+    assembly = model(tmp_path, slots=2, sampler=sampler, sequential=False)
     size, mask = assembly.space.vocab_size, assembly.space.corruption.mask
     parts = assemble_sampling(assembly)
     watched = Watched(parts.denoise)
