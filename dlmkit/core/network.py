@@ -67,6 +67,9 @@ class ScoreNetwork(nn.Module, ABC):
     reads_level: bool = True
     adapted: bool = False
     """Whether its weights are another model's, with adapters beside them."""
+    base: str | None = None
+    """By which name or folder it was given that model, of which all that is fixed here is read
+    again wherever it is built; None: there is none, or it was given by other ways."""
 
     @abstractmethod
     def forward(

@@ -3,7 +3,8 @@
 ``model.safetensors`` (one set of weights), ``config.json`` (``model_type: dlmkit``), the
 tokenizer's files, ``recipe.yaml`` (the resolved recipe), ``environment.json`` (the packages whose
 plugins it needs), ``README.md`` (the model card), ``curves.png`` if the run drew one, and
-``manifest.json`` with size and sha256 of all of them but the card, which may be edited. Where the
+``manifest.json`` with size and sha256 of all of them but the card, which may be edited. With a
+base, which ``config.json`` names, the weights are adapters alone, in half precision. Where the
 model was measured, ``evaluation.json`` (a record of `dlmkit eval`) and ``acceptance.json`` (what
 `dlmkit acceptance measure` wrote) with its pictures as well.
 """
@@ -19,9 +20,10 @@ from typing import Any, Protocol
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import Tensor
 
 from dlmkit import documents, files
-from dlmkit.errors import CheckpointError
+from dlmkit.errors import CheckpointError, UsageError
 from dlmkit.folders import MANIFEST, at_work
 from dlmkit.model.card import card, licensed
 from dlmkit.model.loading import load_model
@@ -65,13 +67,15 @@ class Export:
 
     ``licence`` is an identifier of the hub such as ``apache-2.0``; None leaves the field out.
     ``measured`` is for its card; None: the card of a folder that was exported before is kept, and
-    what was measured of these weights goes along.
+    what was measured of these weights goes along. ``base`` is the name or folder of the model that
+    the network adapts: its weights are left out, and read from there.
     """
 
     model: Model
     name: str
     licence: str | None = None
     measured: Measurements | None = None
+    base: str | None = None
 
     @staticmethod
     def of(
@@ -80,29 +84,36 @@ class Export:
         name: str | None = None,
         licence: str | None = None,
         overrides: Sequence[str] = (),
+        base: str | None = None,
     ) -> Export:
         """The model that ``reference`` means, loaded and verified as for sampling, sampled as
-        ``overrides`` of its recipe say."""
+        ``overrides`` of its recipe say.
+
+        Raises UsageError for a ``base`` if it has none.
+        """
         model = load_model(reference, overrides, weights=weights)
         assert model.folder is not None
-        return Export(model, name or (run_of(model.folder) or model.folder).name, licence)
+        title = name or (run_of(model.folder) or model.folder).name
+        whole = model.merged() if base is None else _beside(model, base)
+        return Export(whole, title, licence, base=base)
 
     def write(self, destination: Path) -> None:
         """Make the folder ``destination``. Raises UsageError if it is there and not empty."""
         documents.check_new_folder(destination)
         hidden = at_work(destination.parent, f"{SAVING}{destination.name}-")
-        whole = replace(self, model=self.model.merged())
+        whole = replace(self, model=self.model.merged()) if self.base is None else self
         with documents.writing(destination), hidden:
             place(destination, self.model.step, whole._write, unlisted=(CARD,))
 
     def _write(self, folder: Path) -> None:
         objective, tokenizer = self.model.assembly.objective, self.model.assembly.tokenizer
-        held = {n: t.cpu().contiguous() for n, t in named_tensors(objective).items()}
+        held = named_tensors(objective, fixed=self.base is None)
+        held = {name: self._stored(tensor).cpu().contiguous() for name, tensor in held.items()}
         try:
             save_file(held, folder / MODEL, metadata={"format": "pt"})
         except SafetensorError as error:  # how the library reports a full disk
             raise OSError(str(error)) from error
-        write_parts(folder, objective, tokenizer)
+        write_parts(folder, objective, tokenizer, base=self.base is not None)
         recipe = self.model.recipe()
         (folder / RECIPE).write_text(recipe, encoding="utf-8")
         _write_json(folder / CONFIG, self._config())
@@ -115,6 +126,10 @@ class Export:
         for name, path in measured.items():
             shutil.copyfile(path, folder / name)
         (folder / CARD).write_text(self._card(), encoding="utf-8")
+
+    def _stored(self, tensor: Tensor) -> Tensor:
+        half = self.base is not None and tensor.is_floating_point()
+        return tensor.half() if half else tensor
 
     def _card(self) -> str:
         """The card of a folder that was exported before may have been edited: it is kept, unless
@@ -133,6 +148,7 @@ class Export:
     def _config(self) -> dict[str, Any]:
         tokenizer, config = self.model.assembly.tokenizer, self.model.config
         return {
+            **({} if self.base is None else {"base": self.base}),
             "architectures": [ARCHITECTURE],
             "dlmkit_version": __version__,
             "dtype": str(self.model.assembly.context.dtype).removeprefix("torch."),
@@ -154,6 +170,20 @@ class Export:
             **{key: before[key] for key in kept if key in before},
             "plugins": [_public(made_with[name]) for name in needed if name in made_with],
         }
+
+
+def _beside(model: Model, base: str) -> Model:
+    """``model``, whose recipe says that the network adapts ``base``."""
+    config = model.config
+    if model.assembly.network.base is None:
+        raise UsageError(
+            f"--base {base}: network {config.network.use} of this model adapts no other one, which "
+            "network.with.name and network.with.lora would say, so all of its weights are exported"
+        )
+    options = {**config.network.options, "name": base, "revision": None}
+    network = config.network.model_copy(update={"options": options})
+    changed = config.model_copy(update={"network": network})
+    return replace(model, assembly=replace(model.assembly, config=changed))
 
 
 def carried(model: Model) -> dict[str, Path]:

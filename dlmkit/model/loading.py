@@ -24,7 +24,18 @@ from dlmkit.released.opening import is_released, needs_tokenizer, open_released
 from dlmkit.training import origin
 from dlmkit.training.base import start_from
 from dlmkit.training.checkpoint import find, saved_step
-from dlmkit.training.state import RECIPE, Weights, load_weights, stored_dtype, weights_in
+from dlmkit.training.state import (
+    RECIPE,
+    Weights,
+    base_of,
+    load_adapters,
+    load_weights,
+    stored_dtype,
+    weights_in,
+)
+
+BASE_KEYS = ("network.with.name", "network.with.revision")
+"""Where the model is that adapters stand beside."""
 
 
 def compose(device: torch.device | str = "cpu", **recipe: Any) -> Model:
@@ -63,22 +74,27 @@ def load_model(
     name on the hub (``owner/name[@revision]``).
 
     ``overrides`` are ``key.path=value`` under :data:`SAMPLING_KEYS`, and where a model came without
-    text under ``data``, and a shorter ``length``; ``weights`` are the moving average by default, or
-    the only ones that the folder holds. Nothing but tensors, JSON and YAML
-    is read, all verified against the manifest first. Raises RecipeError if there is no such
+    text under ``data``, and a shorter ``length``; where adapters came without their base, also
+    :data:`BASE_KEYS`. ``weights`` are the moving average by default, or the only ones that the
+    folder holds. Nothing but tensors, JSON and YAML is read, all of the folder verified against its
+    manifest first. Raises RecipeError if there is no such
     model, CheckpointError if it is damaged, and PluginError, which names the package to install,
     if a plugin that it was made with is not there.
     """
-    free = [override for override in overrides if key_of(override) in ("data", "length")]
-    refuse_trained_keys([override for override in overrides if override not in free])
     registry = Registry.load()
+    free = [override for override in overrides if key_of(override) in ("data", "length")]
+    about_base = [o for o in overrides if o.partition("=")[0].strip() in BASE_KEYS]
+    refuse_trained_keys([o for o in overrides if o not in (*free, *about_base)])
     place = model_folder(str(reference), registry)
     if is_released(place):
+        refuse_trained_keys(about_base)
         if weights is not None:
             raise UsageError(f"--weights {weights}: {place} is a released model, of one set")
         return load_released(str(reference), place, registry, overrides, device=device)
     folder = find(place)
-    text, (saved, held) = _recipe(folder), weights_in(folder, weights)
+    text, (saved, held), base = _recipe(folder), weights_in(folder, weights), base_of(folder)
+    if base is None:
+        refuse_trained_keys(about_base)
     try:
         resolved = resolve_text(text, folder / RECIPE, overrides, registry)
         if free:
@@ -99,7 +115,9 @@ def load_model(
         with_data=False,
         fill=None if plain else lambda module: refill(module, saved, where),
     )
-    if plain:
+    if base is not None:
+        load_adapters(assembly.objective, saved)
+    elif plain:
         load_weights(assembly.objective, saved)
     assembly.objective.eval()
     return Model(folder, assembly, assemble_sampling(assembly), held, saved_step(folder))

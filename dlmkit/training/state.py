@@ -100,11 +100,14 @@ def write_checkpoint(
     (folder / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
 
 
-def write_parts(folder: Path, objective: Objective, tokenizer: Tokenizer) -> None:
-    """Write what the model is built from beside its recipe: the tokenizer, files of its parts."""
+def write_parts(
+    folder: Path, objective: Objective, tokenizer: Tokenizer, base: bool = False
+) -> None:
+    """Write what the model is built from beside its recipe: the tokenizer, files of its parts;
+    of a network with a ``base`` that is read from elsewhere none."""
     tokenizer.save(folder)
     for module in objective.modules():
-        if isinstance(module, ScoreNetwork | Objective):
+        if isinstance(module, Objective) or (isinstance(module, ScoreNetwork) and not base):
             module.save(folder)
 
 
@@ -135,6 +138,7 @@ class _State(documents.Shape):
 class _Config(documents.Shape):
     weights: Weights
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    base: str | None = None
 
 
 def weights_in(folder: Path, weights: Weights | None = None) -> tuple[Folder, Weights]:
@@ -169,6 +173,12 @@ def stored_dtype(folder: Path) -> torch.dtype:
     return torch.float32 if _of_run(folder) else getattr(torch, _exported(folder).dtype)
 
 
+def base_of(folder: Path) -> str | None:
+    """The model beside whose weights those in the exported ``folder`` stand, if it holds adapters
+    alone."""
+    return None if _of_run(folder) else _exported(folder).base
+
+
 def _exported(folder: Path) -> _Config:
     try:
         return documents.shaped(documents.read(folder / CONFIG), _Config)
@@ -179,12 +189,16 @@ def _exported(folder: Path) -> _Config:
         ) from error
 
 
-def named_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by name; a tensor shared by two names is listed once."""
+def named_tensors(module: nn.Module, fixed: bool = True) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by name; a tensor shared by two names is listed once.
+
+    Without those that are ``fixed``, parameters which are not trained are left out.
+    """
     seen: set[int] = set()
     named: dict[str, Tensor] = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen:
+        still = isinstance(tensor, nn.Parameter) and not tensor.requires_grad
+        if id(tensor) not in seen and (fixed or not still):
             seen.add(id(tensor))
             named[name] = tensor.detach()
     return named
@@ -210,15 +224,25 @@ def load_weights(
     _copy(saved, named_tensors(module), split)
 
 
+def load_adapters(module: nn.Module, saved: Folder) -> None:
+    """Copy the tensors of ``saved``, of whatever precision, into those of ``module`` that are not
+    fixed. Raises CheckpointError unless names and shapes are exactly theirs."""
+    _copy(saved, named_tensors(module, fixed=False), _whole, converted=True)
+
+
 @torch.no_grad()
 def _copy(
-    saved: Folder, tensors: Mapping[str, Tensor], split: Callable[[Tensor, Tensor], Tensor]
+    saved: Folder,
+    tensors: Mapping[str, Tensor],
+    split: Callable[[Tensor, Tensor], Tensor],
+    converted: bool = False,
 ) -> None:
     there = saved.tensors
     wrong = sorted(set(there) ^ set(tensors)) or [
         name
         for name, tensor in tensors.items()
-        if (tensor.shape, tensor.dtype) != (there[name].shape, there[name].dtype)
+        if tensor.shape != there[name].shape
+        or (tensor.dtype != there[name].dtype and not converted)
     ]
     if wrong:
         raise CheckpointError(

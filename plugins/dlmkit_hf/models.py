@@ -55,7 +55,7 @@ class HfModel(ScoreNetwork):
             self.model.get_output_embeddings().weight = space.table.weight
         if config.lora is not None:
             lora.adapt(self.model, config.lora)
-            self.adapted, self.lora = True, config.lora
+            self.adapted, self.lora, self.base = True, config.lora, config.name
             space.table.weight.requires_grad_(config.lora.words)
         self.named = config.name is not None
         self.dim, self.probed = space.dim, min(context.length, 8)
@@ -108,7 +108,7 @@ class HfModel(ScoreNetwork):
         if not self.adapted:
             return {}
         lora.merge(self.model)
-        self.adapted, self.lora = False, None
+        self.adapted, self.lora, self.base = False, None, None
         return {"lora": None}
 
     def save(self, folder: Path) -> None:

@@ -18,6 +18,14 @@ def export(
     weights: options.Held = None,
     name: options.Name = None,
     licence: options.Licence = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|DIR",
+            help="Leave out the weights of the model that adapters were trained beside: whoever "
+            "reads the folder gets them from this place.",
+        ),
+    ] = None,
     record: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="What dlmkit eval --out wrote of it, for the card."),
@@ -40,9 +48,9 @@ def export(
     from dlmkit.model.folder import Export
     from dlmkit_hub.evidence import Evidence
 
-    exported = Export.of(model, weights, name, licence, overrides or ())
+    exported = Export.of(model, weights, name, licence, overrides or (), base)
     if record or acceptance:
-        measured = Evidence.of(exported.model.merged(), record, acceptance)
+        measured = Evidence.of(exported.model, record, acceptance)
         exported = replace(exported, measured=measured)
     exported.write(folder)
     written(folder, as_json)

@@ -103,8 +103,8 @@ class Drafts(NamedTuple):
 
 
 class DraftDenoise(MaskedDenoise):
-    """Predicts the block behind the written beginning of a row: its first token by the decoder
-    itself, the others by slots. Of masks behind that it says nothing.
+    """Predicts the token behind the written beginning of a row, as the decoder itself does; of
+    masks behind that it says nothing.
 
     Its feedback is :class:`Drafts`: the same forward pass says what the decoder thinks of the last
     K tokens, and what would follow if the row ended before any of them.
@@ -137,24 +137,23 @@ class DraftDenoise(MaskedDenoise):
         slot = self.table.weight[self.mask]
         tokens, drafted, memory = self.network.draft(read, at, slot, starts, previous.memory)
         tokens = self.possible(tokens[:, -slots - 1 :])
-        block = [tokens[:, -1]]
-        for known in drafted[:, -1].unbind(1):
-            block.append(self.network.say(known, self.table(block[-1].argmax(dim=-1))))
-        said = Drafts(x, end, tokens, drafted, memory)
-        return self._block(x, end, torch.stack(block, dim=1), said)
+        return self._next(x, Drafts(x, end, tokens, drafted, memory))
 
-    def _block(self, x: Ids, end: Index, block: Float[Tensor, "B N V"], said: Drafts) -> Prediction:
-        """Of rows whose next tokens have the logits ``block``, which may reach behind the row."""
-        (count, length), size = x.shape, block.shape[1]
-        row = torch.arange(count, device=x.device)[:, None]
-        at = end[:, None] + torch.arange(size, device=x.device)
+    def _next(self, x: Ids, said: Drafts) -> Prediction:
+        """Of rows of which the decoder says the token behind what is written, which may be none."""
+        (count, length), logits = x.shape, said.tokens[:, -1]
+        row, end = torch.arange(count, device=x.device), said.end
         written = (x != self.mask)[..., None]
-        x0 = F.pad(torch.where(x == self.mask, 0, x), (0, size))
-        query = block.new_full((count, length + size, block.shape[2]), IMPOSSIBLE)
+        x0 = F.pad(torch.where(x == self.mask, 0, x), (0, 1))
+        query = logits.new_full((count, length + 1, logits.shape[1]), IMPOSSIBLE)
         certain = torch.where(written, 0.0, IMPOSSIBLE).to(query.dtype)
         query[:, :length].scatter_(-1, x0[:, :length, None], certain)
-        lse = block.new_zeros(x0.shape)
-        query[row, at], x0[row, at], lse[row, at] = block, block.argmax(-1), block.logsumexp(-1)
+        lse = logits.new_zeros(x0.shape)
+        query[row, end], x0[row, end], lse[row, end] = (
+            logits,
+            logits.argmax(-1),
+            logits.logsumexp(-1),
+        )
         query, x0, lse = query[:, :length], x0[:, :length], lse[:, :length]
         return Prediction(x0, query, lse, x0, said)
 
