@@ -34,17 +34,19 @@ def card(
     licence: str | None,
     sections: Sequence[str] = (),
     limits: Sequence[str] = (),
+    base: str | None = None,
 ) -> str:
     """The card of ``model`` as Markdown with its metadata.
 
     Says nothing that is not in the recipe, the run's records or the weights themselves. Without
     a ``licence`` the field is left out, and the card says so. ``sections`` and ``limits`` are what
-    was measured beside.
+    was measured beside. With a ``base`` the folder holds adapters of that model alone.
     """
     from huggingface_hub import ModelCard, ModelCardData  # slow to import
 
     data = ModelCardData(
         license=licence,
+        base_model=base,
         library_name="dlmkit",
         pipeline_tag="text-generation",
         tags=["dlmkit", "diffusion", "text-diffusion"],
@@ -55,6 +57,7 @@ def card(
         f"---\n{data.to_yaml()}\n---",
         f"# {name}",
         _summary(model),
+        "" if base is None else _beside(model, base),
         _use(plugins_of(recipe), environment_of(source)),
         f"## Data\n\n{_data(model)}",
         f"## Training\n\n{_training(model, records)}",
@@ -98,6 +101,14 @@ def _summary(model: Model) -> str:
         f"in the network (`{model.config.network.use}`), texts of up to {model.config.length} "
         f"tokens, a vocabulary of {assembly.tokenizer.vocab_size:,}. These are "
         f"{WEIGHTS[model.weights]} after step {model.step}."
+    )
+
+
+def _beside(model: Model, base: str) -> str:
+    count = sum(p.numel() for p in model.assembly.objective.parameters() if p.requires_grad)
+    return (
+        f"This folder holds {count:,} of them, what was trained beside `{base}`. That model's "
+        "weights are read from the hub, or from a folder: `--set network.with.name=DIR`."
     )
 
 

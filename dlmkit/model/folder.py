@@ -143,7 +143,7 @@ class Export:
         sections, limits = [], []
         if self.measured is not None:
             sections, limits = [*self.measured.sections()], [*self.measured.limits()]
-        return card(self.model, self.name, self.licence, sections, limits)
+        return card(self.model, self.name, self.licence, sections, limits, self.base)
 
     def _config(self) -> dict[str, Any]:
         tokenizer, config = self.model.assembly.tokenizer, self.model.config
