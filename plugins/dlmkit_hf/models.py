@@ -95,6 +95,12 @@ class HfModel(ScoreNetwork):
     def shard_units(self) -> Sequence[nn.Module]:
         return blocks_of(self.model, self.described.num_hidden_layers)
 
+    def dense_layers(self) -> Sequence[nn.Linear]:
+        """Those of the model itself: adapters of it stay as they are."""
+        units = self.shard_units()
+        named = (pair for unit in units for pair in unit.named_modules())
+        return [m for name, m in named if isinstance(m, nn.Linear) and ".lora_" not in name]
+
     def trunk(self) -> nn.Module:
         """The model without its head, final norm included: blocks alone put out a few channels that
         are some ten times as large as all others (2402.17762)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor
 from dlmkit.core.cache import Cache
 from dlmkit.core.context import BuildContext
 from dlmkit.core.denoise import Denoise, Prediction
-from dlmkit.core.network import Conditioning
+from dlmkit.core.embedding import EmbeddingSpace
+from dlmkit.core.network import Conditioning, ScoreNetwork
 from dlmkit.core.objective import MASKING, Batch, Draws, LossParts, RecipeObjective
 from dlmkit.core.schedule import Level
 from dlmkit.core.tokens import IMPOSSIBLE, TokenSpace
@@ -112,6 +114,18 @@ class DraftDenoise(MaskedDenoise):
 
     network: Drafter
     caches = False
+
+    def prepared(
+        self, space: EmbeddingSpace, network: Callable[[ScoreNetwork], ScoreNetwork]
+    ) -> DraftDenoise:
+        other = super().prepared(space, network)
+        assert isinstance(other, DraftDenoise)
+        if not isinstance(other.network, Drafter):
+            raise RecipeError(
+                "sample.precision: bf16, and tune:drafter runs in its weights' own precision: "
+                "leave the key out"
+            )
+        return other
 
     def start(self, x: Tensor) -> Any:
         count = self.network.slots + 1

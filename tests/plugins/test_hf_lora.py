@@ -8,6 +8,8 @@ from dlmkit.core.context import BuildContext
 from dlmkit.core.options import Tokens
 from dlmkit.core.tokens import TokenSpace
 from dlmkit.errors import RecipeError
+from dlmkit.sampling.inference import Inference
+from dlmkit.sampling.int8 import Int8Linear
 from dlmkit_hf import lora
 from dlmkit_hf.configs import HfDecoder as Options
 from dlmkit_hf.models import HfDecoder
@@ -54,6 +56,16 @@ def test_adapters_alone_are_trained_and_change_nothing_at_first(base):
     assert len(trained) == 2 * 7 * 2  # two matrices for each of seven layers of two blocks
     assert not space.table.weight.requires_grad
     assert torch.equal(logits(network, space), logits(plain, words))
+
+
+def test_adapters_stay_as_they_are_where_dense_layers_run_in_int8(base):
+    network, space = build(base, lora={"rank": 2})
+    stirred(network)
+    dense = network.dense_layers()
+    assert len(dense) == 7 * 2
+    rounded = Inference(int8=True).network(network)
+    assert sum(isinstance(m, Int8Linear) for m in rounded.modules()) == len(dense)
+    assert (logits(rounded, space) - logits(network, space)).abs().max() < 0.05
 
 
 def test_the_table_of_tokens_is_trained_too_if_asked(base):

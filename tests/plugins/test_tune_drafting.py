@@ -17,6 +17,7 @@ from dlmkit.noise import Noise
 from dlmkit.plugin import Part
 from dlmkit.recipe.assemble import assemble_sampling
 from dlmkit.recipe.load import load_recipe
+from dlmkit.recipe.schema import SampleConfig
 from dlmkit.sampling.requests import Request, unconditional
 from dlmkit.sampling.runner import generate, stream
 from dlmkit_hf import lora
@@ -304,6 +305,13 @@ def test_what_cannot_be_written_exactly_is_refused(tmp_path):
         texts(assembly, [Request.infill(0, [[2], [3]], LENGTH)])
     with pytest.raises(UsageError, match="the grid has 3 steps"):
         texts(assembly, unconditional(1, LENGTH), steps=3)
+    half = {**assembly.config.sample.model_dump(), "precision": "bf16"}
+    halved = assembly.config.model_copy(update={"sample": SampleConfig(**half)})
+    with pytest.raises(RecipeError, match="runs in its weights' own precision"):
+        generate(
+            assemble_sampling(assembly, halved), unconditional(1, LENGTH),
+            seed=0, steps=LENGTH, batch_size=1, length=LENGTH,
+        )  # fmt: skip
     early = assembly.config.model_copy(update={"exit": Part(use="fixed", options={"step": 2})})
     with pytest.raises(RecipeError, match="exit, freeze and guidance: tune:verifying writes"):
         assemble_sampling(assembly, early)
