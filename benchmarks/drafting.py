@@ -40,13 +40,12 @@ def drafting(model: Model) -> Drafting:
     return objective
 
 
-def held_out(model: Model, rows: int, file: Path | None) -> Tensor:
+def held_out(model: Model, rows: int, length: int, file: Path | None) -> Tensor:
     """Ids (B, L) of full rows."""
     if file is None:
         batch = model.data.validation(rows)
-        return batch.ids[batch.attend.all(dim=1)]
+        return batch.ids[batch.attend.all(dim=1), :length]
     ids = model.assembly.tokenizer.encode(file.read_text(encoding="utf-8"))
-    length = model.config.length
     return torch.tensor(ids[: len(ids) // length * length]).view(-1, length)[:rows]
 
 
@@ -64,7 +63,7 @@ def by_place(objective: Drafting, ids: Tensor) -> dict[str, object]:
             p, q = tokens[starts + slot], drafted[starts, slot]
             nats[index, slot + 1] = -q[range(len(starts)), target[starts + slot + 1]].mean()
             share[index, slot] = torch.minimum(p, q).exp().sum(dim=-1).mean()
-    found = {
+    figures = {
         "rows": len(ids),
         "nats": nats.mean(dim=0).tolist(),
         "accepted": share.mean(dim=0).tolist(),
@@ -75,7 +74,7 @@ def by_place(objective: Drafting, ids: Tensor) -> dict[str, object]:
     for place, values in enumerate(share.T, 2):
         low, high = _interval(values)
         print(f"accepted at place {place}: {values.mean():.3f} [{low:.3f}, {high:.3f}]")
-    return found
+    return figures
 
 
 def _interval(values: Tensor) -> tuple[float, float]:
@@ -170,6 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("model", help="a run's folder, a checkpoint or an exported folder")
     parser.add_argument("--rows", type=int, default=16)
+    parser.add_argument("--length", type=int, help="tokens of a row (default: the model's)")
     parser.add_argument("--files", type=Path, nargs="+", default=[None])
     parser.add_argument("--untrained", action="store_true")
     parser.add_argument("--new", type=int, default=48, help="tokens to draw; 0: none")
@@ -178,22 +178,23 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a JSON file to write")
     given = parser.parse_args()
     model = load_model(given.model, given.set)
-    objective, found = drafting(model), {}
+    objective, figures = drafting(model), {}
     if given.untrained:
         with torch.no_grad():
             for name, parameter in objective.named_parameters():
                 if ".lora_B." in name or ".following.outer." in name:
                     parameter.zero_()
     for file in given.files:
-        ids, where = held_out(model, given.rows, file), str(file or "held-out rows")
+        length = given.length or model.config.length
+        ids, where = held_out(model, given.rows, length, file), str(file or "held-out rows")
         print(f"{where}: ", end="")
-        found[where] = by_place(objective, ids)
+        figures[where] = by_place(objective, ids)
         if given.new:
-            found[where] |= drawn(model, ids, given.new)
+            figures[where] |= drawn(model, ids, given.new)
         if given.timed:
-            found[where] |= timed(model, ids[: given.timed], given.new)
+            figures[where] |= timed(model, ids[: given.timed], given.new)
     if given.out:
-        given.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        given.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -28,4 +28,4 @@ def register_components() -> Sequence[Component]:
 @hookimpl
 def register_models() -> Sequence[ShippedModel]:
     folder = Path(__file__).parent / "models" / "ddlm-mini"
-    return [ShippedModel("ddlm-mini", "the King James Bible in 2,048 pieces of text", folder)]
+    return [ShippedModel("ddlm-mini", "the King James Bible in 4,096 pieces of text", folder)]

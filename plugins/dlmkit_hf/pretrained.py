@@ -126,7 +126,7 @@ def words(config: configs.WordEmbeddings, context: BuildContext) -> Tensor:
         return torch.randn(context.vocab_size, width)
     if config.name is None:
         return torch.randn(context.vocab_size, config.dim or 0)
-    with _quiet(), _explained(config.name):
+    with _quiet(config.name), _explained(config.name):
         model = AutoModel.from_pretrained(
             _place(config.name),
             revision=config.revision,
@@ -224,7 +224,7 @@ def _fresh(auto: Any, described: Any, **settings: Any) -> Any:
 
 def _pretrained(auto: Any, name: str, described: Any, revision: str | None, **settings: Any) -> Any:
     """The model ``name`` with its weights. Raises DataError if it cannot be had."""
-    with _quiet(), _explained(name):
+    with _quiet(name), _explained(name):
         model = auto.from_pretrained(
             _place(name),
             config=described,
@@ -257,16 +257,22 @@ def _explained(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' report of the head, which is new and thrown away."""
+def _quiet(name: str | None = None) -> Iterator[None]:
+    """Without transformers' report of the head, which is new and thrown away, and without a bar
+    where the model ``name`` is a folder: one of the hub may be long on its way."""
     from transformers.utils import logging
 
-    before = logging.get_verbosity()
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    here = name is not None and os.path.isdir(folders.expanded(name))
+    if here:
+        logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(before)
+        logging.set_verbosity(verbosity)
+        if here and bars:
+            logging.enable_progress_bar()
 
 
 def _words(error: Exception) -> str:

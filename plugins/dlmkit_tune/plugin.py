@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dlmkit import Component, hookimpl
 from dlmkit.core.options import Nothing
-from dlmkit.plugin import Command, Recipe
+from dlmkit.plugin import Command, Recipe, ShippedModel
 from dlmkit_tune import configs
 
 api = 2
@@ -112,3 +112,12 @@ def register_commands() -> Sequence[Command]:
             "dlmkit_tune.adapters:adapters",
         )
     ]
+
+
+@hookimpl
+def register_models() -> Sequence[ShippedModel]:
+    folder = HERE / "models" / "smollm2-diffusion"
+    summary = (
+        "English: SmolLM2-135M-Instruct, which drafts and verifies; the base comes from the hub"
+    )
+    return [ShippedModel("smollm2-diffusion", summary, folder)]

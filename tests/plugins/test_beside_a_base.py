@@ -11,6 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import dlmkit
 from dlmkit.cli.app import main
 from dlmkit.errors import CheckpointError, DataError, UsageError
+from dlmkit.registry.lookup import Registry
+from dlmkit.training.checkpoint import verify
 from dlmkit.training.state import named_tensors
 
 pytest.importorskip("peft", reason="peft is not installed: pip install 'dlmkit[lora]'")
@@ -112,3 +114,19 @@ def test_what_has_no_base_has_none_to_leave_out_or_to_name(tmp_path):
         dlmkit.load("ddlm-mini", "network.with.name=x")
     assert main(["export", "ddlm-mini", str(tmp_path / "out"), "--base", "x"]) == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_the_adapters_that_ship_are_of_the_right_size_and_want_their_base(capsys):
+    folder = Registry.load(third_party=False).model("smollm2-diffusion").path
+    verify(folder)
+    assert (folder / "model.safetensors").stat().st_size < 10e6
+    layers = 30 * 7  # of SmolLM2-135M
+    stored = load_file(folder / "model.safetensors")
+    assert sum(".lora_A." in name for name in stored) == layers
+    assert sum(tensor.numel() for tensor in stored.values()) == 3_438_720
+    assert all(torch.isfinite(tensor).all() for tensor in stored.values())
+    assert main(["sample", "smollm2-diffusion", "--set", "network.with.name=/nowhere"]) == 5
+    said = capsys.readouterr().err
+    assert "the model /nowhere cannot be had" in said
+    assert "--set network.with.name=DIR" in said
+    assert "Traceback" not in said
