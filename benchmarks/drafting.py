@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="as in dlmkit sample")
     parser.add_argument("--out", type=Path, help="a JSON file to write")
     given = parser.parse_args()
-    model = load_model(given.model, given.set)
+    model = load_model(given.model, [*given.set, "sample.stop=[]"])  # all texts of one length
     objective, figures = drafting(model), {}
     if given.untrained:
         with torch.no_grad():
