@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from dlmkit.core.tokens import categorical
-from dlmkit.exact.intervals import percentile, resamplings
+from dlmkit.exact.intervals import bootstrap_mean
 from dlmkit.model import Model, Run, load_model
 from dlmkit.sampling.requests import Request
 from dlmkit_hf import lora
@@ -67,21 +67,14 @@ def by_place(objective: Drafting, ids: Tensor) -> dict[str, object]:
         "rows": len(ids),
         "nats": nats.mean(dim=0).tolist(),
         "accepted": share.mean(dim=0).tolist(),
-        "accepted_interval": [_interval(values) for values in share.T],
+        "accepted_interval": [bootstrap_mean(values) for values in share.T],
     }
     print(f"{len(ids)} rows of {length}; nats per token at place", end=" ")
     print(*(f"{place}: {n:.3f}" for place, n in enumerate(nats.mean(dim=0).tolist(), 1)), sep=", ")
     for place, values in enumerate(share.T, 2):
-        low, high = _interval(values)
+        low, high = bootstrap_mean(values)
         print(f"accepted at place {place}: {values.mean():.3f} [{low:.3f}, {high:.3f}]")
     return figures
-
-
-def _interval(values: Tensor) -> tuple[float, float]:
-    """95 %, of the mean, over rows."""
-    draws = torch.stack([values[index].mean() for index in resamplings(len(values), 1000)])
-    interval = percentile(draws)
-    return interval.low, interval.high
 
 
 def verified(model: Model, ids: Tensor, new: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -127,12 +120,11 @@ def drawn(model: Model, ids: Tensor, new: int) -> dict[str, object]:
     """Tokens written per pass, and texts of both kinds compared."""
     texts, passes = verified(model, ids, new, 0)
     alone = plain(model, ids, new, 0)
-    ratios = [new / float(passes[index].mean()) for index in resamplings(len(ids), 1000)]
-    per_pass = new / float(passes.mean())
-    interval = percentile(torch.tensor(ratios))
+    per_pass, spent = new / float(passes.mean()), bootstrap_mean(passes)
+    low, high = new / spent.high, new / spent.low
     print(
         f"{len(ids)} texts of {new} tokens in {int(passes.sum())} passes: {per_pass:.3f} tokens "
-        f"per pass [{interval.low:.3f}, {interval.high:.3f}]"
+        f"per pass [{low:.3f}, {high:.3f}]"
     )
     ours, theirs = own_nats(model, texts), own_nats(model, alone)
     ks, rank = ks_2samp(ours, theirs).pvalue, mannwhitneyu(ours, theirs).pvalue
@@ -144,7 +136,7 @@ def drawn(model: Model, ids: Tensor, new: int) -> dict[str, object]:
     print(*(tokenizer.decode(row) for row in texts[:3].tolist()), sep="\n--\n", flush=True)
     return {
         "tokens_per_pass": per_pass,
-        "tokens_per_pass_interval": (interval.low, interval.high),
+        "tokens_per_pass_interval": (low, high),
         "nats_verified": float(ours.mean()),
         "nats_alone": float(theirs.mean()),
         "p_kolmogorov_smirnov": float(ks),

@@ -15,6 +15,7 @@ from dlmkit.report import markdown
 from dlmkit.training.curves import CURVES
 from dlmkit.training.folder import METRICS
 from dlmkit.training.metrics import read_metrics
+from dlmkit.training.needs import parameter_count
 from dlmkit.training.origin import environment_of, package, plugin_file, plugins_of, run_of
 from dlmkit.version import __version__
 
@@ -93,8 +94,7 @@ def _records(model: Model) -> list[Record]:
 
 def _summary(model: Model) -> str:
     assembly = model.assembly
-    count = sum(p.numel() for p in assembly.objective.parameters())
-    network = sum(p.numel() for p in assembly.network.parameters())
+    count, network = parameter_count(assembly.objective), parameter_count(assembly.network)
     words = f"{model.config.summary}\n\n" if model.config.summary else ""
     return (
         f"{words}A diffusion language model of dlmkit: {count:,} parameters, {network:,} of them "
@@ -105,7 +105,7 @@ def _summary(model: Model) -> str:
 
 
 def _beside(model: Model, base: str) -> str:
-    count = sum(p.numel() for p in model.assembly.objective.parameters() if p.requires_grad)
+    count = parameter_count(model.assembly.objective, trained=True)
     return (
         f"This folder holds {count:,} of them, what was trained beside `{base}`. That model's "
         "weights are read from the hub, or from a folder: `--set network.with.name=DIR`."

@@ -29,6 +29,7 @@ from dlmkit.sampling.requests import Request
 from dlmkit.sampling.runner import stream
 from dlmkit.sampling.snapshot import Sample, Snapshot
 from dlmkit.training.loop import Learner, StepRecord, train
+from dlmkit.training.needs import parameter_count
 from dlmkit.training.parallel import Single, World
 from dlmkit.training.signals import Held
 from dlmkit.training.state import (
@@ -105,7 +106,7 @@ class Model:
 
     def __repr__(self) -> str:
         config, assembly = self.config, self.assembly
-        count = sum(parameter.numel() for parameter in assembly.objective.parameters())
+        count = parameter_count(assembly.objective)
         kinds = ("space", "schedule", "network", "masking", "objective", "sampler", "grid", "exit")
         named = {kind: part.use for kind in kinds if (part := getattr(config, kind))}
         named["guidance"] = ", ".join(part.use for part in config.guidance)

@@ -238,8 +238,11 @@ def _pretrained(auto: Any, name: str, described: Any, revision: str | None, **se
 
 
 def _place(name: str) -> str:
-    folder = folders.expanded(name)
-    return str(folder) if os.path.isdir(folder) else name
+    return str(folders.expanded(name)) if _here(name) else name
+
+
+def _here(name: str) -> bool:
+    return os.path.isdir(folders.expanded(name))
 
 
 @contextmanager
@@ -247,8 +250,7 @@ def _explained(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the libraries raise a dozen kinds, their own and the network's
-        there = os.path.isdir(folders.expanded(name))
-        where = "it is a folder here" if there else "it is no folder here"
+        where = "it is a folder here" if _here(name) else "it is no folder here"
         raise DataError(
             f"the model {name} cannot be had: {where}, and {_words(error)}\n"
             f"models of the hub are kept in {folders.hub()} (HF_HOME); to use one without a "
@@ -264,7 +266,7 @@ def _quiet(name: str | None = None) -> Iterator[None]:
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
-    here = name is not None and os.path.isdir(folders.expanded(name))
+    here = name is not None and _here(name)
     if here:
         logging.disable_progress_bar()
     try:
