@@ -175,6 +175,8 @@ class Export:
 def _beside(model: Model, base: str) -> Model:
     """``model``, whose recipe says that the network adapts ``base``."""
     config = model.config
+    if not base.strip():
+        raise UsageError("--base is empty; give the name of a model on the hub, or a folder")
     if model.assembly.network.base is None:
         raise UsageError(
             f"--base {base}: network {config.network.use} of this model adapts no other one, which "

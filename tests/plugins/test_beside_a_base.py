@@ -113,6 +113,7 @@ def test_what_has_no_base_has_none_to_leave_out_or_to_name(tmp_path):
     with pytest.raises(UsageError, match="'network' belongs to what was trained"):
         dlmkit.load("ddlm-mini", "network.with.name=x")
     assert main(["export", "ddlm-mini", str(tmp_path / "out"), "--base", "x"]) == 2
+    assert main(["export", "ddlm-mini", str(tmp_path / "out"), "--base", ""]) == 2
     assert not (tmp_path / "out").exists()
 
 
